@@ -1,0 +1,32 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and reuses it.
+PYTHON ?= python3
+RUN := .host/python
+
+.PHONY: help setup demo test test-fast serve lint format
+
+help:
+	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
+	@echo "make test    all tests        make lint    style and types"
+	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
+	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
+
+setup:
+	@$(PYTHON) tools/provision.py --quiet
+
+demo: setup
+	@$(RUN) tools/demo.py
+
+test: setup
+	@$(RUN) -m pytest
+
+test-fast: setup
+	@$(RUN) -m pytest tests/unit -q
+
+serve: setup
+	@$(RUN) tools/server.py
+
+lint: setup
+	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy
+
+format: setup
+	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .

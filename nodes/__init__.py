@@ -1,0 +1,1 @@
+"""The nodes: thin, and without mathematics. `NODES` of every module here is what the pack offers."""

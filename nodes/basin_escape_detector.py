@@ -1,0 +1,93 @@
+"""MG_BasinEscapeDetector: is this prompt inside a basin, and when does it leave? (Jain et al., 2411.16738)"""
+
+from __future__ import annotations
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..mitigation.escape import EscapeRule
+from . import sockets
+from .host.deferral import Deferral, detect
+from .host.errors import GuardError
+from .host.sampling import progress, ready_latent, schedule, starting_noise
+from .plot import plot_curves
+
+NAME = "Basin-Escape Detector"
+
+
+class BasinEscapeDetector(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_BasinEscapeDetector",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Samples without CFG and watches the guidance magnitude: high means that the prompt pulls to a "
+            "memorized picture, the sharp drop is where it lets go. Stops as soon as every picture has left.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
+                io.Conditioning.Input("positive", tooltip="The prompt to examine."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
+                io.Latent.Input("latent_image", tooltip="The same latent as the sampler gets."),
+                io.Int.Input(
+                    "noise_seed",
+                    default=0,
+                    min=0,
+                    max=sockets.MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="The sampler's seed: another noise leaves the basin at another step.",
+                ),
+                io.Int.Input("steps", default=50, min=1, max=10000, tooltip="The sampler's steps: more resolve the escape finer."),
+                io.Combo.Input(
+                    "scheduler",
+                    options=list(comfy.samplers.KSampler.SCHEDULERS),
+                    default="normal",
+                    tooltip="The sampler's scheduler, so that the steps mean the same.",
+                ),
+                *sockets.rule_inputs(),
+                io.Noise.Input("noise", optional=True, tooltip="Examine this noise instead of the seed's, e.g. an optimized one."),
+                io.Sigmas.Input("sigmas", optional=True, tooltip="A schedule of your own instead of steps and scheduler."),
+                sockets.null_input(),
+            ],
+            outputs=[
+                io.Boolean.Output(display_name="memorized", tooltip="True when any picture of the batch starts inside a basin."),
+                io.Int.Output(display_name="transition_step", tooltip="The step at which the last picture leaves; 0 without a basin."),
+                io.Float.Output(display_name="transition_percent", tooltip="The same as the host's percent, for start_percent."),
+                sockets.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
+                io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, latent_image, noise_seed, steps, scheduler, rule, drop_ratio,
+        memorized_threshold, noise=None, sigmas=None, null=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        latent = ready_latent(model, latent_image, NAME)
+        sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
+        if len(sigmas) < 2:
+            raise GuardError(f"{NAME}: `sigmas` has {len(sigmas)} value(s): a schedule needs at least two.")
+        bar = progress(len(sigmas) - 1)
+        deferral = Deferral(
+            rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME,
+            on_step=lambda i, n: bar.update_absolute(i + 1, n),
+        )  # fmt: skip
+        curve = detect(
+            model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise),
+            latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
+        )  # fmt: skip
+        percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
+        return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]))
+
+
+def percent_of(model, sigma: float) -> float:
+    """The host's percent (0 … 1) of a noise level: the inverse of `percent_to_sigma`, by bisection."""
+    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
+    return round(high, 6)
+
+
+NODES = [BasinEscapeDetector]

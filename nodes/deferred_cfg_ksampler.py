@@ -1,0 +1,136 @@
+"""MG_DeferredCFGKSampler: CFG only after the escape (Jain et al., 2411.16738; Han et al., 2510.08625)."""
+
+from __future__ import annotations
+
+import comfy.samplers
+from comfy_api.latest import io
+
+from ..mitigation.curve import EscapeCurve
+from ..mitigation.escape import EscapeRule
+from ..mitigation.prediction import dimension
+from . import sockets
+from .host.deferral import Deferral, defer
+from .host.errors import GuardError
+from .host.sampling import ksample, ksampler_sigmas, ready_latent
+
+NAME = "Deferred-CFG KSampler"
+MODES = ["dynamic", "static", "off"]
+
+
+class DeferredCFGKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_DeferredCFGKSampler",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="A KSampler that leaves guidance out while the picture is inside a memorization basin and "
+            "applies it afterwards. A prompt without a basin comes out as KSampler makes it.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model used for denoising the input latent."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=sockets.MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="The random seed, with KSampler's meaning: same seed, same noise.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="The number of denoising steps."),
+                io.Float.Input(
+                    "cfg",
+                    default=8.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
+                ),
+                io.Combo.Input(
+                    "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler",
+                    tooltip="The algorithm used when sampling, as in KSampler.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), default="normal",
+                    tooltip="How the noise is removed over the steps, as in KSampler.",
+                ),
+                io.Conditioning.Input("positive", tooltip="What you want in the picture."),
+                io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
+                io.Latent.Input("latent_image", tooltip="The latent image to denoise."),
+                io.Float.Input(
+                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip="The amount of denoising; lower keeps more of the input latent, as in KSampler.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=MODES,
+                    default="dynamic",
+                    tooltip="Dynamic: measures each picture and guides it as soon as it has left the basin. Static: "
+                    "guides from start_percent on, half the cost before it. Off: exactly KSampler.",
+                ),
+                io.Float.Input(
+                    "pre_escape_cfg",
+                    default=0.0,
+                    min=-30.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
+                    "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.4,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts here "
+                    "at the latest. Later means fewer copies and less of the prompt.",
+                ),
+                *sockets.rule_inputs(),
+                io.Noise.Input("noise", optional=True, tooltip="Start from this noise, e.g. the Noise Optimizer's, instead of the seed's."),
+                sockets.Curve.Input(
+                    "curve", optional=True,
+                    tooltip="Dynamic: use the transition points of this curve instead of measuring: one model evaluation "
+                    "per step instead of two before the escape.",
+                ),
+                sockets.null_input(),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
+                sockets.Curve.Output(display_name="curve", tooltip="What was measured and where guidance began, per picture."),
+                io.Int.Output(display_name="transition_step", tooltip="The step at which the last picture began to be guided."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, mode,
+        pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, noise=None, curve=None, null=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        if mode not in MODES:
+            raise GuardError(f"{NAME}: `mode` is {mode!r}; choose one of {', '.join(MODES)}.")
+        latent = ready_latent(model, latent_image, NAME)
+        ran: list[EscapeCurve] = []
+        known = curve if mode == "dynamic" else None
+        if mode != "off":
+            deferral = Deferral(
+                rule=EscapeRule(rule, drop_ratio, memorized_threshold) if mode == "dynamic" and known is None else None,
+                start_percent=start_percent,
+                inside_scale=pre_escape_cfg,
+                transition_sigma=None if known is None else known.transition_sigma,
+                null=null,
+                node=NAME,
+                on_end=ran.append,
+            )
+            model = defer(model, deferral)
+        out = ksample(
+            model, seed=seed, steps=steps, cfg=cfg, sampler_name=sampler_name, scheduler=scheduler, positive=positive,
+            negative=negative, latent=latent, denoise=denoise, noise=noise,
+        )  # fmt: skip
+        if not ran:  # nothing was deferred, or there was nothing to denoise
+            sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
+            ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
+        return io.NodeOutput(out, ran[0], ran[0].latest)
+
+
+NODES = [DeferredCFGKSampler]

@@ -1,0 +1,1 @@
+"""The one room that touches ComfyUI's internals. A change in the host is repaired here."""

@@ -1,0 +1,227 @@
+"""Deferred CFG as a patch on a model: one mechanism under the sampler, the guider and the patch.
+
+Two host wrappers on a clone of the model. OUTER_SAMPLE gives every run its own fresh `Run`, kept in
+that run's copy of the model options; PREDICT_NOISE asks it, at every model evaluation, which branches
+are needed and which scale each sample gets. A sample is guided by the host's own, unchanged code from
+its transition point on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import comfy.patcher_extension
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...mitigation.curve import EscapeCurve
+from ...mitigation.deferral import inside_condition, per_sample
+from ...mitigation.escape import EscapeRule
+from ...mitigation.prediction import dimension, guidance_magnitude, relative
+from .errors import GuardError, check_finite
+from .probe import noise_gap
+
+KEY = "memorization_guard_deferral"
+WRAPPERS = comfy.patcher_extension.WrappersMP
+
+
+class AllEscaped(Exception):
+    """Ends a detection run: nothing is left to measure."""
+
+
+@dataclass(frozen=True)
+class Deferral:
+    """What a run does; immutable, so a patched model can be sampled any number of times."""
+
+    rule: EscapeRule | None = None  # measure and decide by this rule; None: switch by schedule alone
+    start_percent: float = 0.0  # the host's percent: guided from here on, at the latest
+    inside_scale: float = 0.0  # g₀
+    transition_sigma: Tensor | None = None  # (B,) known transition points, from a curve
+    null: list | None = None
+    stop_when_out: bool = False  # a detection run: never guide, stop with the last escape
+    node: str = "Deferred CFG"
+    on_end: Callable[[EscapeCurve], None] | None = None
+    on_step: Callable[[int, int], None] | None = None
+
+
+def defer(model, deferral: Deferral):
+    """A clone of `model` that samples with `deferral`; an earlier deferral on it is replaced."""
+    patched = model.clone()
+    for kind, wrapper in ((WRAPPERS.OUTER_SAMPLE, _outer_sample(deferral)), (WRAPPERS.PREDICT_NOISE, _predict_noise)):
+        patched.remove_wrappers_with_key(kind, KEY)
+        patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
+
+
+def _outer_sample(deferral: Deferral):
+    def wrapper(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        guider = executor.class_obj
+        if deferral.null is not None:
+            guider.conds["null"] = [c.copy() for c in comfy.sampler_helpers.convert_cond(deferral.null)]
+        run = Run(deferral, sigmas.detach().float().cpu(), len(noise), dimension(noise))
+        guider.model_options[KEY] = run  # this run's own copy of the options
+        out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        if deferral.on_end:
+            deferral.on_end(run.curve())
+        return out
+
+    return wrapper
+
+
+def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
+    guider = executor.class_obj
+    run: Run | None = model_options.get(KEY)
+    own_guidance = type(guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
+    if run is None or own_guidance or guider.cfg == 0:
+        return executor(x, timestep, model_options, seed)
+    run.advance(timestep, guider.inner_model.model_sampling)
+    if run.all_outside and not run.deferral.stop_when_out:
+        return executor(x, timestep, model_options, seed)
+    inner = model_options.get("sampler_calc_cond_batch_function")
+    options = {
+        **model_options,
+        "disable_cfg1_optimization": True,
+        "sampler_calc_cond_batch_function": lambda args: run.branches(guider, args, inner, model_options),
+    }
+    return executor(x, timestep, options, seed)
+
+
+@dataclass
+class Run:
+    """One run's state: counted by sigma, since some samplers call the model more than once a step."""
+
+    deferral: Deferral
+    sigmas: Tensor
+    batch: int
+    dim: int
+    step: int = -1  # the schedule's step that the last evaluation belonged to
+    fresh: bool = False  # this evaluation is the first of its step
+    d: Tensor = field(init=False)
+    transition: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.n = len(self.sigmas) - 1
+        self.d = torch.full((self.batch, self.n), torch.nan)
+        self.transition = torch.full((self.batch,), self.n)
+        known = self.deferral.transition_sigma
+        if known is not None and len(known) not in (1, self.batch):
+            raise GuardError(
+                f"{self.deferral.node}: `curve` was made for a batch of {len(known)}, this run has {self.batch}. "
+                "Make the curve with the same latent, or disconnect it."
+            )
+
+    @property
+    def outside(self) -> Tensor:
+        return self.transition < self.n
+
+    @property
+    def all_outside(self) -> bool:
+        return bool(self.outside.all())
+
+    def _leave(self, mask: Tensor) -> None:
+        self.transition = torch.where(mask & ~self.outside, self.step, self.transition)
+
+    def advance(self, timestep: Tensor, model_sampling) -> None:
+        """Note where in the schedule this evaluation is, and apply what needs no measurement."""
+        sigma = float(timestep.flatten()[0])
+        here = max(int((self.sigmas[: self.n] >= sigma * (1 - 1e-4)).sum()) - 1, 0)
+        self.fresh = here > self.step
+        self.step = max(here, self.step)
+        if self.deferral.stop_when_out:
+            return
+        reach = sigma * (1 - 1e-4)
+        if self.deferral.transition_sigma is not None:
+            self._leave((self.deferral.transition_sigma >= reach).expand(self.batch))
+        if reach <= float(model_sampling.percent_to_sigma(self.deferral.start_percent)):
+            self._leave(torch.ones(self.batch, dtype=torch.bool))
+
+    def branches(self, guider, args: dict, inner, model_options: dict) -> list[Tensor]:
+        """The two predictions that the host's guidance gets for this evaluation."""
+        x, sigma, model = args["input"], args["sigma"], args["model"]
+        positive, negative = args["conds"][0], guider.conds["negative"]
+        null = guider.conds.get("null", negative)
+        g0 = 0.0 if self.deferral.stop_when_out else self.deferral.inside_scale
+
+        def ask(*conds) -> list[Tensor]:
+            if inner is not None:
+                return inner({**args, "conds": list(conds), "model_options": model_options})
+            return comfy.samplers.calc_cond_batch(model, list(conds), x, sigma, model_options)
+
+        if self.deferral.rule is None and not self.outside.any() and g0 in (0.0, 1.0):
+            (only,) = ask(null if g0 == 0 else positive)
+            return [only, only]
+        mixed = null is not negative and bool(self.outside.any())
+        cond, unc, *rest = ask(positive, null, *([negative] if mixed else []))
+        if self.deferral.rule is not None and self.fresh:
+            self._measure(model, cond, unc, sigma)
+        if self.deferral.stop_when_out:
+            return [unc, unc]
+        guided_against = unc
+        if null is not negative and self.outside.any():
+            guided_against = rest[0] if rest else ask(negative)[0]
+        if self.all_outside:
+            return [cond, guided_against]
+        inside = inside_condition(cond, unc, g0, guider.cfg)
+        return [per_sample(self.outside, cond, inside), per_sample(self.outside, guided_against, unc)]
+
+    def _measure(self, model, cond: Tensor, unc: Tensor, sigma: Tensor) -> None:
+        """Record d at this step and let the rule decide on the curve so far."""
+        gap = check_finite(noise_gap(model.model_sampling, cond, unc, sigma), self.deferral.node)
+        self.d[:, self.step] = guidance_magnitude(gap).cpu()
+        rule = self.deferral.rule
+        assert rule is not None
+        seen = ~self.d[0].isnan()
+        left = rule.escaped(relative(self.d[:, seen], self.dim))[:, -1]
+        self._leave(left)
+        if self.deferral.on_step:
+            self.deferral.on_step(self.step, self.n)
+        if self.deferral.stop_when_out and self.all_outside:
+            raise AllEscaped
+
+    def curve(self) -> EscapeCurve:
+        measured = ~self.d[:, 0].isnan()
+        rule = self.deferral.rule or EscapeRule()
+        first = relative(self.d[:, 0], self.dim)
+        return EscapeCurve(
+            d=self.d,
+            sigmas=self.sigmas,
+            dim=self.dim,
+            transition=self.transition,
+            memorized=measured & (first >= rule.memorized_threshold),
+            threshold=rule.memorized_threshold,
+        )
+
+
+class _Stoppable(comfy.samplers.KSAMPLER):
+    """Euler that ends quietly when a detection run has seen enough."""
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs):
+        try:
+            return super().sample(model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs)
+        except AllEscaped:
+            return noise
+
+
+def detect(model, deferral: Deferral, *, positive, negative, noise, latent_image, noise_mask, sigmas, seed) -> EscapeCurve:
+    """Run the CFG-free trajectory (Euler) until every sample has left, and return its curve."""
+    found: list[EscapeCurve] = []
+    watch = replace(deferral, stop_when_out=True, inside_scale=0.0, on_end=found.append)
+    euler = comfy.samplers.ksampler("euler")
+    comfy.samplers.sample(
+        defer(model, watch),
+        noise,
+        positive,
+        negative,
+        1.0,
+        model.load_device,
+        _Stoppable(euler.sampler_function),
+        sigmas,
+        latent_image=latent_image,
+        denoise_mask=noise_mask,
+        disable_pbar=True,
+        seed=seed,
+    )
+    return found[0]

@@ -1,0 +1,33 @@
+"""One error type, written for artists: what is wrong, which input, what to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class GuardError(ValueError):
+    """A mistake that the artist can mend; the message names the node, the input and the way out."""
+
+
+def check_finite(prediction: Tensor, node: str) -> Tensor:
+    """The prediction itself, or a clear error if the model returned NaN or infinity."""
+    if not torch.isfinite(prediction).all():
+        raise GuardError(
+            f"{node}: the model returned NaN or infinite values. Check `model` (a broken merge, or fp16 "
+            "overflow: start ComfyUI with --force-upcast-attention or use bf16) and the patches on it."
+        )
+    return prediction
+
+
+def check_latent(latent: dict, node: str, model=None) -> Tensor:
+    """The samples of `latent_image`, or a clear error if there is nothing in them."""
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if samples is None:
+        raise GuardError(f"{node}: `latent_image` holds no samples. Connect an Empty Latent Image or a VAE Encode.")
+    if getattr(samples, "is_nested", False):
+        raise GuardError(f"{node}: `latent_image` holds several latents in one (audio and video). Use one of them.")
+    if samples.numel() == 0:
+        shape = " × ".join(map(str, samples.shape))
+        raise GuardError(f"{node}: `latent_image` is empty (shape {shape}). Set a batch size and a size above 0.")
+    return samples

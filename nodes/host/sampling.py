@@ -1,0 +1,83 @@
+"""What the host's KSampler does, with a given noise."""
+
+from __future__ import annotations
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from torch import Tensor
+
+from .errors import GuardError, check_latent
+from .noise import drawn_noise
+
+
+def ready_latent(model, latent: dict, node: str) -> dict:
+    """The latent with the model's channel count when it is empty, as every host sampler does it."""
+    samples = check_latent(latent, node)
+    fitted = comfy.sample.fix_empty_latent_channels(model, samples)
+    wanted = model.get_model_object("latent_format").latent_channels
+    if fitted.shape[1] != wanted:
+        raise GuardError(
+            f"{node}: `latent_image` has {fitted.shape[1]} channels, but `model` works with {wanted}. "
+            "Encode the picture with this model's VAE."
+        )
+    return {**latent, "samples": fitted}
+
+
+def starting_noise(latent: dict, seed: int, noise=None) -> Tensor:
+    """The connected NOISE, else what KSampler would draw for the seed."""
+    if noise is not None:
+        return noise.generate_noise(latent)
+    return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
+
+
+def schedule(model, scheduler: str, steps: int) -> Tensor:
+    """Sigmas (steps + 1,) of a host scheduler."""
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+
+
+def ksampler_sigmas(model, steps: int, sampler_name: str, scheduler: str, denoise: float) -> Tensor:
+    """The sigmas that KSampler runs through for these inputs."""
+    plan = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
+    return plan.sigmas
+
+
+def first_sigma(model) -> Tensor:
+    """The schedule of a probe at T: the model's sigma_max and 0."""
+    return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
+
+
+def ksample(
+    model, *, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent: dict, denoise: float, noise=None
+) -> dict:
+    """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
+    samples = comfy.sample.sample(
+        model,
+        starting_noise(latent, seed, noise),
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        latent["samples"],
+        denoise=denoise,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    return {**latent, "samples": samples}
+
+
+def stop_if_interrupted() -> None:
+    """Raise the host's interruption if the artist pressed Cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def progress(total: int):
+    """The host's progress bar on the node that runs now."""
+    return comfy.utils.ProgressBar(total)

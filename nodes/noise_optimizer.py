@@ -1,0 +1,184 @@
+"""MG_NoiseOptimizer: initial noise that leaves the memorization basin early (Han et al., 2510.08625)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..mitigation.collective import adjust_batchwise
+from ..mitigation.individual import adjust_per_sample
+from ..mitigation.prediction import dimension
+from ..mitigation.search import search_noise
+from . import sockets
+from .host.errors import GuardError
+from .host.noise import FixedNoise, drawn_noise
+from .host.probe import run_probe
+from .host.sampling import first_sigma, progress, ready_latent
+
+NAME = "Noise Optimizer"
+METHODS = ["per-sample", "batch-wise", "search"]
+
+
+class NoiseOptimizer(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_NoiseOptimizer",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Finds initial noise from which sampling leaves a memorization basin early, so that the "
+            "prompt can guide the picture without pulling it towards a training image. Han et al., NeurIPS 2025.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
+                io.Conditioning.Input("positive", tooltip="The prompt whose memorization is to be escaped."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
+                io.Latent.Input("latent_image", tooltip="The same latent as the sampler gets: the noise fits its shape."),
+                io.Int.Input(
+                    "noise_seed",
+                    default=0,
+                    min=0,
+                    max=sockets.MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the noise that is adjusted: KSampler's noise for the same seed.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=METHODS,
+                    default="per-sample",
+                    tooltip="Per-sample: gradient descent for each picture, strongest, needs the most memory. "
+                    "Batch-wise: a few evaluations without gradients; sample with deferred CFG after it. "
+                    "Search: keeps the best of several seeds, works on quantized models.",
+                ),
+                io.Float.Input(
+                    "target_magnitude",
+                    default=0.007,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
+                    "and more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
+                ),
+                io.Combo.Input(
+                    "target_units",
+                    options=["relative", "absolute"],
+                    default="relative",
+                    tooltip="Relative: d/√dim, carries over between resolutions. Absolute: d as in the papers.",
+                ),
+                io.Float.Input(
+                    "learning_rate",
+                    default=0.01,
+                    min=0.0001,
+                    max=10.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the "
+                    "noise further from a natural one. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
+                ),
+                io.Float.Input(
+                    "weight_decay",
+                    default=0.01,
+                    min=0.0,
+                    max=10.0,
+                    step=0.001,
+                    round=False,
+                    tooltip="Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
+                ),
+                io.Int.Input(
+                    "max_iterations",
+                    default=200,
+                    min=0,
+                    max=10000,
+                    tooltip="Per-sample: updates at most, each costs about three model evaluations. 0 only measures.",
+                ),
+                io.Float.Input(
+                    "adjustment_strength",
+                    default=0.7,
+                    min=0.0,
+                    max=100.0,
+                    step=0.05,
+                    tooltip="Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and drifts "
+                    "further. 0 leaves the noise as it is.",
+                ),
+                io.Float.Input(
+                    "sharpness_radius",
+                    default=50.0,
+                    min=0.0,
+                    max=10000.0,
+                    step=0.5,
+                    tooltip="Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
+                    "scale it with the square root of the latent's size.",
+                ),
+                io.Int.Input(
+                    "adjustments",
+                    default=2,
+                    min=0,
+                    max=100,
+                    tooltip="Batch-wise (M): number of adjustments, four model evaluations each. 2 for SD 1.4, 4 for SD 2.",
+                ),
+                io.Int.Input(
+                    "candidates",
+                    default=16,
+                    min=1,
+                    max=4096,
+                    tooltip="Search: noises tried for each picture, two model evaluations each. More finds a smaller one.",
+                ),
+                sockets.null_input(),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="The sampler's schedule; its first value is where the noise is measured. Without it: "
+                    "the model's highest noise level.",
+                ),
+            ],
+            outputs=[
+                io.Noise.Output(display_name="noise", tooltip="For the Deferred-CFG KSampler or SamplerCustomAdvanced."),
+                sockets.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),
+                io.String.Output(display_name="summary", tooltip="The report in words; shows what was not reached."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, latent_image, noise_seed, method, target_magnitude, target_units, learning_rate,
+        weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, null=None,
+        sigmas=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        latent = ready_latent(model, latent_image, NAME)
+        samples, batch_index = latent["samples"], latent.get("batch_index")
+        sigmas = first_sigma(model) if sigmas is None else sigmas[:1].new_tensor([float(sigmas[0]), 0.0])
+        target = target_magnitude * (dimension(samples) ** 0.5 if target_units == "relative" else 1.0)
+        total = {"per-sample": max_iterations + 1, "batch-wise": adjustments, "search": candidates}[method]
+        bar = progress(max(total, 1))
+
+        def on_step(i, d):
+            bar.update_absolute(i + 1)
+
+        def body(pair, noise):
+            if method == "per-sample":
+                return pair.with_gradients(
+                    lambda: adjust_per_sample(
+                        noise.clone(), pair.prediction, target=target, learning_rate=learning_rate,
+                        weight_decay=weight_decay, max_iterations=max_iterations, on_step=on_step,
+                    )
+                )  # fmt: skip
+            if method == "batch-wise":
+                return adjust_batchwise(
+                    noise, pair.prediction, strength=adjustment_strength, radius=sharpness_radius,
+                    adjustments=adjustments, on_step=on_step,
+                )  # fmt: skip
+            return search_noise(
+                lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index).to(noise),
+                pair.prediction, candidates=candidates, target=target, on_step=on_step,
+            )  # fmt: skip
+
+        if method not in METHODS:
+            raise GuardError(f"{NAME}: `method` is {method!r}; choose one of {', '.join(METHODS)}.")
+        noise, report = run_probe(
+            body, model=model, positive=positive, negative=negative, null=null, latent_image=samples, sigmas=sigmas,
+            noise=drawn_noise(samples, noise_seed, batch_index), node=NAME, seed=noise_seed,
+        )  # fmt: skip
+        found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed)
+        return io.NodeOutput(found, report, "\n".join(report.lines()))
+
+
+NODES = [NoiseOptimizer]

@@ -1,0 +1,54 @@
+"""Our own socket types and the inputs that several nodes share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..mitigation.escape import RULES
+
+CATEGORY = "memorization"
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+Report = io.Custom("MG_REPORT")
+Curve = io.Custom("MG_CURVE")
+
+
+def null_input():
+    return io.Conditioning.Input(
+        "null",
+        optional=True,
+        tooltip="The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt "
+        "with no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
+    )
+
+
+def rule_inputs(default_rule: str = "sharp drop") -> list:
+    """rule, drop_ratio and memorized_threshold, the same on every node that looks for the escape."""
+    return [
+        io.Combo.Input(
+            "rule",
+            options=list(RULES),
+            default=default_rule,
+            tooltip="How the escape from the basin is recognised. Sharp drop: the guidance magnitude fell below its "
+            "plateau and the fall is over. Local minimum: the rule of Jain et al., later and less reliable.",
+        ),
+        io.Float.Input(
+            "drop_ratio",
+            default=0.5,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="Sharp drop only: how far the magnitude must fall, as a share of its plateau. Lower waits longer: "
+            "fewer copies, but less time for the prompt to take effect.",
+        ),
+        io.Float.Input(
+            "memorized_threshold",
+            default=0.02,
+            min=0.0,
+            max=10.0,
+            step=0.001,
+            round=False,
+            tooltip="Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a basin. "
+            "Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
+        ),
+    ]

@@ -1,0 +1,128 @@
+"""The two adjustments of Han et al. against plain sequential implementations of the paper's text."""
+
+import pytest
+import torch
+from memorization_guard.mitigation.collective import adjust_batchwise
+from memorization_guard.mitigation.individual import adjust_per_sample
+from memorization_guard.mitigation.search import search_noise
+
+SHAPE = (3, 5, 5)
+
+
+@pytest.fixture
+def predict():
+    """A smooth nonlinear ε̃ with rows that do not touch each other."""
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(75, 75, generator=g) / 20
+    b = torch.randn(75, generator=g) / 3
+
+    def call(x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x.flatten(1) @ a + b).reshape(x.shape)
+
+    return call
+
+
+@pytest.fixture
+def noise():
+    return torch.randn(6, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def paper_per_sample(x, predict, target, lr, decay, iterations):
+    """Algorithm 2 for one sample, as written: check, then an AdamW update spelled out."""
+    x, m, v = x.clone(), torch.zeros_like(x), torch.zeros_like(x)
+    for i in range(iterations):
+        x.requires_grad_(True)
+        loss = predict(x[None]).norm()
+        if loss.item() <= target:
+            return x.detach(), i
+        (g,) = torch.autograd.grad(loss, x)
+        x = x.detach()
+        x = x - lr * decay * x
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        x = x - lr * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+    return x, iterations
+
+
+def test_per_sample_equals_the_pseudocode_run_one_by_one(noise, predict):
+    d0 = predict(noise).flatten(1).norm(dim=1)
+    target = float(d0.median()) * 0.8
+    found, report = adjust_per_sample(noise, predict, target=target, learning_rate=0.02, max_iterations=400)
+    for i in range(len(noise)):
+        expected, count = paper_per_sample(noise[i], predict, target, 0.02, 0.01, 400)
+        torch.testing.assert_close(found[i], expected, atol=1e-5, rtol=0)
+        assert report.iterations[i] == count
+    assert report.reached.all()
+    assert len(set(report.iterations.tolist())) > 1, "the samples finish at different times"
+
+
+def test_a_noise_below_the_target_is_returned_untouched(noise, predict):
+    found, report = adjust_per_sample(noise, predict, target=1e9)
+    assert torch.equal(found, noise)
+    assert report.iterations.tolist() == [0] * 6
+    assert report.evaluations == 2
+
+
+def test_without_iterations_it_only_measures(noise, predict):
+    found, report = adjust_per_sample(noise, predict, target=0.0, max_iterations=0)
+    assert found is noise
+    assert torch.equal(report.before, report.after)
+    assert not report.reached.any()
+
+
+def test_an_unreachable_target_keeps_the_best_noise_and_says_so(noise, predict):
+    found, report = adjust_per_sample(noise, predict, target=0.0, learning_rate=0.5, max_iterations=15)
+    d = predict(found).flatten(1).norm(dim=1)
+    torch.testing.assert_close(d, report.after)
+    torch.testing.assert_close(report.after, report.history[: len(report.history)].min(dim=0).values)
+    assert "NOT REACHED for 6 of 6" in report.lines()[0]
+
+
+def test_batchwise_equals_equation_10(noise, predict):
+    gamma, rho = 0.7, 5.0
+    expected = noise.clone()
+    for _ in range(3):
+        for i in range(len(expected)):
+            e0 = predict(expected[i : i + 1])
+            delta = rho * e0 / e0.norm()
+            expected[i] = expected[i] - gamma * (predict(expected[i : i + 1] + delta) - e0)[0]
+    found, report = adjust_batchwise(noise, predict, strength=gamma, radius=rho, adjustments=3)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert report.evaluations == 12
+
+
+def test_batchwise_of_strength_zero_changes_no_bit(noise, predict):
+    found, _ = adjust_batchwise(noise, predict, strength=0.0)
+    assert torch.equal(found, noise)
+
+
+def test_batchwise_counts_its_calls(noise, predict):
+    calls = []
+    adjust_batchwise(noise, lambda x: calls.append(1) or predict(x), adjustments=2)
+    assert len(calls) == 4
+
+
+def test_zero_magnitude_divides_nothing(noise):
+    found, report = adjust_batchwise(noise, torch.zeros_like)
+    assert torch.equal(found, noise)
+    assert report.after.tolist() == [0.0] * 6
+
+
+def test_search_keeps_the_smallest_of_what_it_drew(predict):
+    def draw(i):
+        return torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(i))
+
+    found, report = search_noise(draw, predict, candidates=9)
+    magnitudes = torch.stack([predict(draw(i)).flatten(1).norm(dim=1) for i in range(9)])
+    torch.testing.assert_close(report.after, magnitudes.min(dim=0).values)
+    for i, k in enumerate(magnitudes.argmin(dim=0).tolist()):
+        assert torch.equal(found[i], draw(k)[i])
+    assert report.evaluations == 18
+
+
+def test_an_exception_from_the_progress_callback_ends_the_work(noise, predict):
+    def stop(i, d):
+        if i == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adjust_per_sample(noise, predict, target=0.0, on_step=stop)

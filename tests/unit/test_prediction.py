@@ -1,0 +1,47 @@
+"""ε̃ and d against the parameterisations they are derived from."""
+
+import pytest
+import torch
+from memorization_guard.mitigation.prediction import (
+    conditional_noise_prediction,
+    dimension,
+    guidance_magnitude,
+    relative,
+)
+
+
+def denoised(kind: str, x: torch.Tensor, out: torch.Tensor, sigma: torch.Tensor, sd: float) -> torch.Tensor:
+    """What a host makes of a network's output."""
+    s = sigma.view(-1, 1, 1, 1)
+    if kind == "v":
+        return x * sd**2 / (s**2 + sd**2) - out * s * sd / (s**2 + sd**2).sqrt()
+    return x - out * s
+
+
+@pytest.mark.parametrize("kind", ["eps", "v", "flow"])
+@pytest.mark.parametrize("sigma_data", [1.0, 0.5])
+def test_prediction_is_the_difference_of_the_networks_outputs(kind, sigma_data):
+    torch.manual_seed(0)
+    x, cond, uncond = torch.randn(3, 2, 4, 5, 5, dtype=torch.float64)
+    sigma = torch.tensor([14.6, 0.7], dtype=torch.float64)
+    found = conditional_noise_prediction(
+        denoised(kind, x, cond, sigma, sigma_data),
+        denoised(kind, x, uncond, sigma, sigma_data),
+        sigma,
+        kind,
+        sigma_data,
+    )
+    torch.testing.assert_close(found, cond - uncond)
+
+
+def test_magnitude_is_one_norm_a_sample():
+    gap = torch.zeros(2, 4, 8, 8)
+    gap[1, 0, 0, :2] = torch.tensor([3.0, 4.0])
+    assert guidance_magnitude(gap).tolist() == [0.0, 5.0]
+    assert dimension(gap) == 256
+    assert relative(guidance_magnitude(gap), 256).tolist() == [0.0, 5.0 / 16]
+
+
+def test_unknown_parameterisation_is_named():
+    with pytest.raises(ValueError, match="edm"):
+        conditional_noise_prediction(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, "edm")

@@ -1,0 +1,269 @@
+#!/usr/bin/env python3
+"""Write UI-format workflows from a description in Python, by building them in the real frontend.
+
+    g = Graph()
+    model, clip, vae = g.node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")[0, 1, 2]
+    prompt = g.node("CLIPTextEncode", title="Prompt", clip=clip, text="a ring")
+    latent = g.node("EmptyLatentImage", width=512, height=512)
+    out = g.node("KSampler", model=model, positive=prompt[0], latent_image=latent["LATENT"], seed=1, ...)
+    g.note("## What this shows", size=(420, 200))
+    g.group("Prompts", prompt)
+
+An input's value is a constant (its widget) or another node's output (a link). The file is what the
+frontend serialises, so the order of widgets, their sockets and hidden companions such as
+`control_after_generate` (always `fixed` unless given) are right by construction.
+
+    .host/python tools/make_workflow.py DESCRIPTIONS.py [--out workflows] [--thumbnails]
+
+where DESCRIPTIONS.py holds `WORKFLOWS = {"file name": function that returns a Graph}`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parent.parent
+if TYPE_CHECKING:
+    from e2e.browser import Page
+
+Size = tuple[float, float]
+
+
+class WorkflowError(RuntimeError):
+    """The description does not fit the nodes the server has; the message says where."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """An output of a node: by index or by name."""
+
+    node: int
+    output: int | str
+
+
+class Node:
+    """A node of a Graph; `node[0]` or `node["MODEL"]` is its output, `node[0, 1]` several."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __getitem__(self, output):
+        if isinstance(output, tuple):
+            return [Link(self.number, one) for one in output]
+        return Link(self.number, output)
+
+
+@dataclass
+class Graph:
+    """The description of a workflow. Nodes without `pos` are laid out in columns along the links."""
+
+    nodes: list[dict] = field(default_factory=list)
+    links: list[dict] = field(default_factory=list)
+    groups: list[dict] = field(default_factory=list)
+
+    def node(
+        self,
+        type: str,
+        title: str | None = None,
+        pos: Size | None = None,
+        size: Size | None = None,
+        color: str | None = None,
+        collapsed: bool = False,
+        mode: str = "always",
+        **inputs: object,
+    ) -> Node:
+        """Add a node. size: at least what its widgets need. color: a palette name of the frontend
+        (red, brown, green, blue, pale_blue, cyan, purple, yellow, black). mode: always, mute, bypass.
+        """
+        number = len(self.nodes) + 1
+        values = {}
+        for name, value in inputs.items():
+            if isinstance(value, Node):
+                value = value[0]
+            if isinstance(value, Link):
+                self.links.append({"from": value.node, "output": value.output, "to": number, "input": name})
+            else:
+                values[name] = value
+        self.nodes.append(
+            {
+                **{"id": number, "type": type, "title": title, "pos": pos, "size": size, "color": color},
+                **{"collapsed": collapsed, "mode": {"always": 0, "mute": 2, "bypass": 4}[mode]},
+                "values": values,
+            }
+        )
+        return Node(number)
+
+    def note(
+        self,
+        text: str,
+        title: str = "Note",
+        pos: Size | None = None,
+        size: Size = (420, 220),
+        color: str | None = None,
+    ) -> Node:
+        """Add a Markdown note."""
+        note = self.node("MarkdownNote", title, pos, size, color)
+        self.nodes[-1]["text"] = text
+        return note
+
+    def group(self, title: str, *nodes: Node, color: str = "#3f789e") -> None:
+        """Draw a frame around nodes."""
+        self.groups.append({"title": title, "nodes": [n.number for n in nodes], "color": color})
+
+
+# Builds the description in the page; throws an Error that names the node at fault.
+BUILD = """async (g) => {
+  const fail = (node, text) => { throw new Error(`node ${node.id} (${node.type}): ${text}`) };
+  const names = (list) => (list ?? []).map((x) => x.name).join(", ") || "none";
+  await app.extensionManager.command.execute("Comfy.NewBlankWorkflow");
+  app.graph.clear();
+  const made = {};
+  for (const d of g.nodes) {
+    if (!(d.type in LiteGraph.registered_node_types)) fail(d, "the server has no such node");
+    const n = made[d.id] = LiteGraph.createNode(d.type);
+    n.id = d.id;
+    app.graph.add(n);
+    if (d.title) n.title = d.title;
+    if (d.color) {
+      const c = LGraphCanvas.node_colors[d.color] ?? fail(d, `unknown color ${d.color}`);
+      [n.color, n.bgcolor] = [c.bgcolor ? c.color : undefined, c.bgcolor];
+    }
+    n.mode = d.mode;
+    if (d.text !== undefined) n.widgets[0].value = d.text;
+    const seed = n.widgets?.find((w) => w.name === "control_after_generate");
+    if (seed) seed.value = "fixed";
+    for (const [name, value] of Object.entries(d.values)) {
+      const w = n.widgets?.find((x) => x.name === name);
+      if (!w) fail(d, `no widget ${name}; it has ${names(n.widgets)}`);
+      const choices = typeof w.options?.values === "function" ? w.options.values(w, n) : w.options?.values;
+      const file = typeof value === "string" && /\\.\\w{2,12}$/.test(value);
+      if (w.type === "combo" && Array.isArray(choices) && !choices.includes(value) && !file)
+        fail(d, `${name} = ${value} is none of ${choices.join(", ")}`);
+      w.value = value;
+      w.callback?.(value, app.canvas, n);
+    }
+  }
+  const depth = Object.fromEntries(g.nodes.map((d) => [d.id, 0]));
+  for (const l of g.links) {
+    const [from, to] = [made[l.from], made[l.to]];
+    const out = typeof l.output === "number" ? l.output : from.findOutputSlot(l.output);
+    if (!from.outputs?.[out]) fail(from, `no output ${l.output}; it has ${names(from.outputs)}`);
+    const into = to.findInputSlot(l.input);
+    if (into < 0) fail(to, `no input ${l.input}; it has ${names(to.inputs)}`);
+    if (!from.connect(out, to, into))
+      fail(to, `${l.input} is a ${to.inputs[into].type}, not a ${from.outputs[out].type}`);
+  }
+  for (const _ of g.nodes) for (const l of g.links) depth[l.to] = Math.max(depth[l.to], depth[l.from] + 1);
+  const [GAP, TITLE] = [60, 30];
+  for (const d of g.nodes) {
+    const n = made[d.id], least = n.computeSize();
+    n.setSize([Math.max(least[0], d.size?.[0] ?? n.size[0]), Math.max(least[1], d.size?.[1] ?? 0)]);
+  }
+  let x = 0;
+  for (let column = 0; column <= Math.max(0, ...Object.values(depth)); column++) {
+    let [y, wide] = [0, 0];
+    for (const d of g.nodes.filter((d) => !d.pos && depth[d.id] === column)) {
+      const n = made[d.id];
+      d.pos = [x, y];
+      y += n.size[1] + TITLE + GAP / 2;
+      wide = Math.max(wide, n.size[0]);
+    }
+    if (wide) x += wide + GAP;
+  }
+  for (const d of g.nodes) {
+    made[d.id].pos = d.pos;
+    if (d.collapsed) made[d.id].collapse();
+  }
+  for (const d of g.groups) {
+    const group = new LiteGraph.LGraphGroup(d.title);
+    group.color = d.color;
+    app.graph.add(group);
+    group.resizeTo(d.nodes.map((id) => made[id]), 20);
+  }
+  app.canvas.setDirty(true, true);
+  await new Promise((done) => setTimeout(done, 300));
+  return app.graph.serialize();
+}"""
+
+
+def build(page: Page, graph: Graph, name: str) -> dict:
+    """The UI-format workflow of a description, as the frontend of `page` writes it."""
+    given = {"nodes": graph.nodes, "links": graph.links, "groups": graph.groups}
+    try:
+        workflow = page.tab.evaluate(BUILD, given)
+    except Exception as error:
+        raise WorkflowError(f"{name}: {error}") from error
+    return stable(workflow, name)
+
+
+def stable(workflow: dict, name: str) -> dict:
+    """Without what differs from one run to the next: id, view, fractions of pixels."""
+    workflow["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"memorization-guard/{name}"))
+    workflow.pop("extra", None)  # without a saved view the frontend fits the graph
+    workflow["extra"] = {}
+    for node in workflow["nodes"]:
+        node["pos"] = [round(v) for v in node["pos"]]
+        node["size"] = [round(v) for v in node["size"]]
+    for group in workflow["groups"]:
+        group["bounding"] = [round(v) for v in group["bounding"]]
+    return workflow
+
+
+def write(page: Page, graph: Graph, path: Path, thumbnail: bool = False) -> dict:
+    """Build, write and open the file again; raises WorkflowError when the two differ."""
+    workflow = build(page, graph, path.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.load_workflow(path)
+    if missing := page.missing_nodes():
+        raise WorkflowError(f"{path}: nodes missing after opening it again: {missing}")
+    again = page.tab.evaluate("() => app.graph.serialize()")
+    for key in ("type", "widgets_values", "inputs", "outputs"):
+        if (old := picked(workflow, key)) != (new := picked(again, key)):
+            raise WorkflowError(f"{path}: {key} changed by opening it again:\n{old}\n{new}")
+    if thumbnail:
+        page.screenshot(path.with_suffix(".jpg"), largest=(1200, 800))
+    return workflow
+
+
+def picked(workflow: dict, key: str) -> dict:
+    return {node["id"]: node.get(key) or [] for node in workflow["nodes"]}
+
+
+def load_descriptions(path: Path) -> dict[str, Callable[[], Graph]]:
+    sys.modules.setdefault("make_workflow", sys.modules[__name__])
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.WORKFLOWS
+
+
+def main(arguments: Iterable[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("descriptions", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "workflows")
+    parser.add_argument("--thumbnails", action="store_true", help="a .jpg of the graph beside each file")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    sys.path += [str(ROOT / "tools"), str(ROOT / "tests")]
+    from comfy_server import Server
+    from e2e.browser import Page
+
+    with Server() as server, Page(server) as page:
+        for name, make in load_descriptions(options.descriptions).items():
+            path = options.out / f"{name}.json"
+            write(page, make(), path, options.thumbnails)
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
