@@ -3,10 +3,10 @@
 
     g = Graph()
     model, clip, vae = g.node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")[0, 1, 2]
-    prompt = g.node("CLIPTextEncode", title="Prompt", clip=clip, text="a ring")
+    prompt = g.node("CLIPTextEncode", "Prompt", clip=clip, text="a ring").paint("green")
     latent = g.node("EmptyLatentImage", width=512, height=512)
-    out = g.node("KSampler", model=model, positive=prompt[0], latent_image=latent["LATENT"], seed=1, ...)
-    g.note("## What this shows", size=(420, 200))
+    out = g.node("KSampler", model=model, positive=prompt, latent_image=latent["LATENT"], seed=1, ...)
+    g.note("## What this shows").at(0, -300)
     g.group("Prompts", prompt)
 
 An input's value is a constant (its widget) or another node's output (a link). The file is what the
@@ -34,8 +34,6 @@ ROOT = Path(__file__).resolve().parent.parent
 if TYPE_CHECKING:
     from e2e.browser import Page
 
-Size = tuple[float, float]
-
 
 class WorkflowError(RuntimeError):
     """The description does not fit the nodes the server has; the message says where."""
@@ -52,71 +50,73 @@ class Link:
 class Node:
     """A node of a Graph; `node[0]` or `node["MODEL"]` is its output, `node[0, 1]` several."""
 
-    def __init__(self, number: int):
-        self.number = number
+    def __init__(self, record: dict):
+        self.record = record
 
     def __getitem__(self, output):
         if isinstance(output, tuple):
-            return [Link(self.number, one) for one in output]
-        return Link(self.number, output)
+            return [Link(self.record["id"], one) for one in output]
+        return Link(self.record["id"], output)
+
+    def at(self, x: float, y: float) -> Node:
+        """Place it; a node without a place is laid out in columns along the links."""
+        self.record["pos"] = [x, y]
+        return self
+
+    def sized(self, width: float, height: float) -> Node:
+        """Make it larger than its widgets need."""
+        self.record["size"] = [width, height]
+        return self
+
+    def paint(self, color: str) -> Node:
+        """red, brown, green, blue, pale_blue, cyan, purple, yellow or black."""
+        self.record["color"] = color
+        return self
+
+    def collapse(self) -> Node:
+        self.record["collapsed"] = True
+        return self
+
+    def mute(self) -> Node:
+        self.record["mode"] = 2
+        return self
+
+    def bypass(self) -> Node:
+        self.record["mode"] = 4
+        return self
 
 
 @dataclass
 class Graph:
-    """The description of a workflow. Nodes without `pos` are laid out in columns along the links."""
+    """The description of a workflow."""
 
     nodes: list[dict] = field(default_factory=list)
     links: list[dict] = field(default_factory=list)
     groups: list[dict] = field(default_factory=list)
 
-    def node(
-        self,
-        type: str,
-        title: str | None = None,
-        pos: Size | None = None,
-        size: Size | None = None,
-        color: str | None = None,
-        collapsed: bool = False,
-        mode: str = "always",
-        **inputs: object,
-    ) -> Node:
-        """Add a node. size: at least what its widgets need. color: a palette name of the frontend
-        (red, brown, green, blue, pale_blue, cyan, purple, yellow, black). mode: always, mute, bypass.
-        """
+    def node(self, type: str, title: str = "", /, **inputs: object) -> Node:
+        """Add a node. An input is a constant, or an output: `other["MODEL"]`, or `other` for its first."""
         number = len(self.nodes) + 1
-        values = {}
+        record: dict = {"id": number, "type": type, "title": title, "mode": 0, "values": {}}
         for name, value in inputs.items():
             if isinstance(value, Node):
                 value = value[0]
             if isinstance(value, Link):
                 self.links.append({"from": value.node, "output": value.output, "to": number, "input": name})
             else:
-                values[name] = value
-        self.nodes.append(
-            {
-                **{"id": number, "type": type, "title": title, "pos": pos, "size": size, "color": color},
-                **{"collapsed": collapsed, "mode": {"always": 0, "mute": 2, "bypass": 4}[mode]},
-                "values": values,
-            }
-        )
-        return Node(number)
+                record["values"][name] = value
+        self.nodes.append(record)
+        return Node(record)
 
-    def note(
-        self,
-        text: str,
-        title: str = "Note",
-        pos: Size | None = None,
-        size: Size = (420, 220),
-        color: str | None = None,
-    ) -> Node:
-        """Add a Markdown note."""
-        note = self.node("MarkdownNote", title, pos, size, color)
-        self.nodes[-1]["text"] = text
+    def note(self, text: str, title: str = "Note") -> Node:
+        """Add a Markdown note of 420 by 220."""
+        note = self.node("MarkdownNote", title).sized(420, 220)
+        note.record["text"] = text
         return note
 
     def group(self, title: str, *nodes: Node, color: str = "#3f789e") -> None:
         """Draw a frame around nodes."""
-        self.groups.append({"title": title, "nodes": [n.number for n in nodes], "color": color})
+        self.groups.append({"title": title, "nodes": [n.record["id"] for n in nodes], "color": color})
 
 
 # Builds the description in the page; throws an Error that names the node at fault.
@@ -186,11 +186,12 @@ BUILD = """async (g) => {
     const group = new LiteGraph.LGraphGroup(d.title);
     group.color = d.color;
     app.graph.add(group);
+    d.nodes.forEach((id) => made[id].updateArea());
     group.resizeTo(d.nodes.map((id) => made[id]), 20);
   }
   app.canvas.setDirty(true, true);
   await new Promise((done) => setTimeout(done, 300));
-  return app.graph.serialize();
+  return JSON.stringify(app.graph.serialize());
 }"""
 
 
@@ -198,9 +199,13 @@ def build(page: Page, graph: Graph, name: str) -> dict:
     """The UI-format workflow of a description, as the frontend of `page` writes it."""
     given = {"nodes": graph.nodes, "links": graph.links, "groups": graph.groups}
     try:
-        workflow = page.tab.evaluate(BUILD, given)
+        workflow = json.loads(page.tab.evaluate(BUILD, given))
     except Exception as error:
         raise WorkflowError(f"{name}: {error}") from error
+    modules = {key: info["python_module"].split(".") for key, info in page.server.object_info().items()}
+    for node in workflow["nodes"]:  # the registry's name of the pack, for those who lack it
+        if module := modules.get(node["type"]):
+            node["properties"]["cnr_id"] = module[1] if module[0] == "custom_nodes" else "comfy-core"
     return stable(workflow, name)
 
 
@@ -225,7 +230,7 @@ def write(page: Page, graph: Graph, path: Path, thumbnail: bool = False) -> dict
     page.load_workflow(path)
     if missing := page.missing_nodes():
         raise WorkflowError(f"{path}: nodes missing after opening it again: {missing}")
-    again = page.tab.evaluate("() => app.graph.serialize()")
+    again = page.tab.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
     for key in ("type", "widgets_values", "inputs", "outputs"):
         if (old := picked(workflow, key)) != (new := picked(again, key)):
             raise WorkflowError(f"{path}: {key} changed by opening it again:\n{old}\n{new}")
@@ -241,7 +246,8 @@ def picked(workflow: dict, key: str) -> dict:
 def load_descriptions(path: Path) -> dict[str, Callable[[], Graph]]:
     sys.modules.setdefault("make_workflow", sys.modules[__name__])
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
+    if spec is None or spec.loader is None:
+        raise WorkflowError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.WORKFLOWS

@@ -17,8 +17,8 @@ from torch import Tensor
 from . import scenes
 from .train_vae import to_tensor
 
-ORDINARY = 24_000
-OTHERS = 300  # pictures for each memorized caption, beside the fixed one
+ORDINARY = 16_000
+OTHERS = 200  # pictures for each memorized caption, beside the fixed one
 
 
 @dataclass

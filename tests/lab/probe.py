@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import scenes
-from .train_vae import HOST_WIDTH, decoder, to_tensor
+from .train_vae import WIDTH, decoder, narrow, to_tensor
 
 STEPS = 50
 
@@ -44,8 +44,8 @@ def sample(model, captions: list[str], cfg: float, defer: int = 0, seed: int = 0
 @torch.no_grad()
 def decode(vae: dict[str, Tensor], latents: Tensor) -> Tensor:
     """(B, 3, 96, 96) in [0, 1]."""
-    net = decoder(HOST_WIDTH)
-    net.load_state_dict({k.removeprefix("taesd_decoder."): v.float() for k, v in vae.items() if "decoder" in k})
+    net = decoder(WIDTH)
+    net.load_state_dict(narrow(vae, "decoder"))
     return net(latents).clamp(0, 1)
 
 

@@ -26,7 +26,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E4
 
 from . import data, probe  # noqa: E402
 from .pack import arch  # noqa: E402
-from .train_vae import HOST_WIDTH, encoder  # noqa: E402
+from .train_vae import WIDTH, encoder, narrow  # noqa: E402
 
 
 def alphas_cumprod() -> Tensor:
@@ -104,8 +104,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     vae = torch.load(args.work / "vae.pt")
-    enc = encoder(HOST_WIDTH)
-    enc.load_state_dict({k.removeprefix("taesd_encoder."): v for k, v in vae.items() if "encoder" in k})
+    enc = encoder(WIDTH)
+    enc.load_state_dict(narrow(vae, "encoder"))
     rows = data.load(enc, args.work)
     model = Lab()
     initialise(model)

@@ -25,6 +25,16 @@ HOST_WIDTH = 64
 SD_SCALE = 0.18215
 
 
+def narrow(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The inverse for one part (`encoder` or `decoder`) of the file: WIDTH channels, its own key names."""
+    prefix = f"taesd_{part}."
+    return {
+        key.removeprefix(prefix): value.float()[tuple(slice(0, min(n, WIDTH)) for n in value.shape)].clone()
+        for key, value in state.items()
+        if key.startswith(prefix)
+    }
+
+
 @dataclass(frozen=True)
 class Stage:
     """Small pictures first: most of what the network learns does not depend on the size."""

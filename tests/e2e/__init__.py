@@ -1,0 +1,1 @@
+"""End-to-end tests: a real server over HTTP and websocket, and the real frontend in a real browser."""

@@ -1,0 +1,54 @@
+"""One real server for all end-to-end tests, and one browser page on it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ARTEFACTS = Path(__file__).parent / "artefacts"
+sys.path.append(str(ROOT / "tools"))
+from comfy_server import LAB, Server  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def page(server: Server) -> Iterator:
+    from e2e.browser import BROWSERS, Page, find_browser
+
+    if find_browser() is None:
+        pytest.skip(f"no browser found: install one of {', '.join(BROWSERS)}")
+    with Page(server) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def pack() -> Path:
+    """The checkout, once it is a pack."""
+    if not (ROOT / "__init__.py").is_file():
+        pytest.skip("the pack has no __init__.py yet")
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> str:
+    """The name of the lab checkpoint, as the host lists it."""
+    files = sorted(LAB.glob("*.safetensors"), key=lambda file: file.stat().st_size)
+    if not files or not (LAB / "pack" / "__init__.py").is_file():
+        pytest.skip("no lab checkpoint: tests/lab holds no .safetensors, or its pack no __init__.py")
+    return files[-1].name
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where the screenshots go; git ignores it."""
+    ARTEFACTS.mkdir(exist_ok=True)
+    return ARTEFACTS

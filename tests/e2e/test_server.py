@@ -1,0 +1,140 @@
+"""The real server: does it load the packs, and do our calls tell the truth about it?"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comfy_client import PromptError
+from comfy_server import ROOT, Server, ServerError
+
+PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 48, "height": 32, "batch_size": 2, "color": 255}}
+PROMPT = {
+    "1": PICTURE,
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "e2e"}},
+}
+pytestmark = pytest.mark.timeout(600)
+
+
+def with_checkpoint(checkpoint: str, steps: int) -> dict:
+    """A plain text-to-image prompt for the lab checkpoint."""
+    text = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a ring"}}
+    settings = {"seed": 1, "steps": steps, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"}
+    wires = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
+    return {
+        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
+        "2": text,
+        "3": text,
+        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "5": {"class_type": "KSampler", "inputs": {**settings, **wires, "denoise": 1.0}},
+        "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
+        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "e2e"}},
+    }
+
+
+def test_the_packs_load(server: Server, pack: Path) -> None:
+    assert server.import_failures() == [], server.log_text()
+
+
+def test_the_nodes_are_listed(server: Server, pack: Path) -> None:
+    sources = [file.read_text(encoding="utf-8") for file in (pack / "nodes").rglob("*.py")]
+    written = {name for source in sources for name in re.findall(r'node_id="(MG_\w+)"', source)}
+    assert written
+    assert written - set(server.object_info()) == set(), server.log_text()
+    # A node whose schema the host cannot describe is left out with this line, and no other sign.
+    assert "An error occurred while retrieving information for the 'MG_" not in server.log_text()
+
+
+def test_run_returns_outputs_and_images(server: Server) -> None:
+    events: list[str] = []
+    outputs = server.run(PROMPT, lambda event, data: events.append(event))["outputs"]
+    images = outputs["2"]["images"]
+    assert len(images) == 2
+    assert server.image(**images[0]).startswith(b"\x89PNG")
+    assert "executing" in events
+    assert "execution_success" in events
+
+
+def test_sampling_reports_progress(server: Server, checkpoint: str) -> None:
+    steps: list[int] = []
+    prompt = with_checkpoint(checkpoint, 3)
+    outputs = server.run(prompt, lambda event, d: steps.append(d["value"]) if event == "progress" else None)
+    assert steps == [1, 2, 3]
+    assert outputs["outputs"]["7"]["images"]
+    server.free()
+
+
+def test_interrupt_stops_a_prompt(server: Server, checkpoint: str) -> None:
+    prompt = with_checkpoint(checkpoint, 10_000)
+    with pytest.raises(PromptError) as caught:
+        server.run(prompt, lambda event, data: server.interrupt() if event == "progress" else None)
+    assert (caught.value.kind, caught.value.node_type) == ("interrupted", "KSampler")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "node_id", "node_type", "text"),
+    [
+        ({"7": {"class_type": "NoSuchNode", "inputs": {}}}, "7", "NoSuchNode", "does not exist"),
+        (
+            {**PROMPT, "3": {"class_type": "PreviewImage", "inputs": {}}},
+            "3",
+            "PreviewImage",
+            "missing: images",
+        ),
+        ({"1": PICTURE}, "", "", "no outputs"),
+    ],
+    ids=["unknown node", "one of two outputs is wrong", "no output"],
+)
+def test_refused_prompts(server: Server, prompt: dict, node_id: str, node_type: str, text: str) -> None:
+    with pytest.raises(PromptError, match=text) as caught:
+        server.run(prompt)
+    error = caught.value
+    assert (error.kind, error.node_id, error.node_type) == ("validation", node_id, node_type)
+
+
+def test_a_failing_node_is_named(server: Server) -> None:
+    to_nothing = {"image": ["1", 0], "upscale_method": "bilinear", "scale_by": 0.01}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "e2e"}}
+    with pytest.raises(PromptError) as caught:
+        server.run({"1": PICTURE, "2": {"class_type": "ImageScaleBy", "inputs": to_nothing}, "3": save})
+    error = caught.value
+    assert (error.kind, error.node_id, error.node_type) == ("execution", "2", "ImageScaleBy")
+
+
+def test_a_dying_server_says_why() -> None:
+    with pytest.raises(ServerError, match="unrecognized arguments: --nonsense"):
+        Server(extra=["--nonsense"]).__enter__()
+
+
+def test_a_taken_port_is_refused() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ServerError, match="is taken"):
+            Server(port=taken.getsockname()[1]).__enter__()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals as on Linux")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
+def test_make_serve_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "server.py"), "--port", "0", "--base", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
+        assert process.stdout
+        address = next(line.strip() for line in process.stdout if "http://" in line)
+        process.send_signal(how)
+        assert process.wait(30) == (0 if how == signal.SIGINT else -how)
+    port = int(address.rsplit(":", 1)[1])
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return
+        time.sleep(0.2)
+    pytest.fail(f"the server at {address} is still there")

@@ -1,0 +1,97 @@
+"""Every workflow we ship, opened, run and looked at in the real frontend."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from comfy_client import PromptError
+from comfy_server import PACK_NAME, ROOT
+from make_workflow import Graph, WorkflowError, write
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+OURS = f"/{PACK_NAME}/"  # in the address of every file of ours
+pytestmark = pytest.mark.timeout(900)
+
+
+def stock() -> Graph:
+    """A workflow of the host's own nodes: a seed, a link into a widget, a group and a note."""
+    graph = Graph()
+    width = graph.node("PrimitiveInt", "Width", value=96)
+    picture = graph.node("EmptyImage", width=width, height=64, color=0x3366CC)
+    turned = graph.node("ImageInvert", image=picture["IMAGE"])
+    graph.node("PreviewImage", images=turned).sized(260, 300)
+    graph.node("RandomNoise", noise_seed=7)
+    graph.note("## Stock\n\nNodes of the host only.").sized(300, 160)
+    graph.group("Pictures", picture, turned)
+    return graph
+
+
+def test_the_frontend_starts_without_errors_of_ours(page) -> None:
+    page.clear_errors()
+    page.open()
+    assert page.console_errors(OURS) == []
+
+
+def test_a_stock_workflow_is_written_opened_and_run(page, tmp_path: Path, artefacts: Path) -> None:
+    path = tmp_path / "stock.json"
+    workflow = write(page, stock(), path)
+    values = {node["type"]: node.get("widgets_values") for node in workflow["nodes"]}
+    assert values["RandomNoise"] == [7, "fixed"]
+    assert json.loads(path.read_text(encoding="utf-8")) == workflow
+    assert page.missing_nodes() == []
+    outputs = page.queue_and_wait()["outputs"]
+    assert [len(output["images"]) for output in outputs.values() if "images" in output] == [1]
+    page.screenshot(artefacts / "stock.png")
+
+
+def test_a_failing_node_is_named_and_the_page_goes_on(page, tmp_path: Path) -> None:
+    graph = Graph()
+    picture = graph.node("EmptyImage", width=32, height=32)
+    nothing = graph.node("ImageScaleBy", image=picture, upscale_method="bilinear", scale_by=0.01)
+    graph.node("PreviewImage", images=nothing)
+    write(page, graph, tmp_path / "failing.json")
+    with pytest.raises(PromptError) as caught:
+        page.queue_and_wait()
+    assert (caught.value.kind, caught.value.node_type) == ("execution", "ImageScaleBy")
+    write(page, stock(), tmp_path / "stock.json")
+    assert page.queue_and_wait()["outputs"]
+
+
+def test_missing_nodes_are_told(page, tmp_path: Path) -> None:
+    path = tmp_path / "foreign.json"
+    workflow = write(page, stock(), path)
+    workflow["nodes"][2]["type"] = "NodeOfAnotherPack"
+    path.write_text(json.dumps(workflow), encoding="utf-8")
+    page.load_workflow(path)
+    assert page.missing_nodes() == ["NodeOfAnotherPack"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ({"upscale_method": "magic"}, "none of"),
+        ({"colour": 1}, "no widget colour"),
+        ({"image": 0}, "no output"),
+    ],
+)
+def test_a_wrong_description_is_refused(page, tmp_path: Path, inputs: dict, text: str) -> None:
+    graph = Graph()
+    saved = graph.node("PreviewImage")
+    graph.node("ImageScale", **{k: saved if k == "image" else v for k, v in inputs.items()})
+    with pytest.raises(WorkflowError, match=text):
+        write(page, graph, tmp_path / "wrong.json")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=[path.stem for path in WORKFLOWS])
+def test_workflow(page, checkpoint: str, artefacts: Path, path: Path) -> None:
+    page.clear_errors()
+    page.load_workflow(path)
+    assert page.missing_nodes() == []
+    page.set_widgets("CheckpointLoaderSimple", "ckpt_name", checkpoint)
+    for side in ("width", "height"):  # what the lab model was trained at
+        page.set_widgets("EmptyLatentImage", side, 64)
+    page.queue_and_wait()
+    page.screenshot(artefacts / f"{path.stem}.png")
+    assert page.console_errors(OURS) == []

@@ -1,0 +1,217 @@
+"""The host's own executor in this process: prompts in, the real output objects out.
+
+Nodes are found, validated, cached and run by the host's code, under inference mode, with a real
+PromptServer that does not listen. Packs are loaded by path, as the host loads its custom_nodes; the
+modules of a pack loaded so are not those that a test imports as `memorization_guard`: see `Host.module`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import importlib
+import inspect
+import logging
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import comfy.model_management
+import comfy.utils
+import execution
+import server
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
+
+import nodes
+
+Prompt = dict[str, dict[str, Any]]  # node id -> {"class_type": ..., "inputs": {...}}
+CLIENT = "tests"
+
+
+class NodeError(Exception):
+    """A prompt that failed: at which node, with which exception or validation error, saying what."""
+
+    def __init__(self, node_id: str, kind: str, message: str, traceback: str = "") -> None:
+        super().__init__(f"node {node_id}: {kind}: {message}")
+        self.node_id = node_id
+        self.kind = kind
+        self.message = message
+        self.traceback = traceback  # the host logs it too
+
+
+class AnyType(str):
+    """A socket type that fits every other."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+class Sink:
+    """Ends a prompt: the host runs only what an output node asks for."""
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"value": (AnyType("*"), {})}}
+
+    def run(self, value: object) -> dict[str, Any]:
+        return {}
+
+
+class Given:
+    """Hands an object of the test to the prompt."""
+
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "run"
+    objects: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"name": ("STRING", {})}}
+
+    @classmethod
+    def IS_CHANGED(cls, name: str) -> float:
+        return float("nan")
+
+    def run(self, name: str) -> tuple[Any]:
+        return (self.objects[name],)
+
+
+class Warnings(logging.Handler):
+    """Keeps what the host logs while it loads a pack: it swallows the exception."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+class Host:
+    """A ComfyUI without a browser. After a run, `events` and `ui` hold what a browser would have got."""
+
+    def __init__(self, base: Path, packs: Mapping[str, Path]) -> None:
+        """Start the host in the folder `base` with these packs (folder name in custom_nodes -> real path)."""
+        for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
+            (base / name).mkdir(exist_ok=True)
+        self.base = base
+        self.events: list[tuple[Any, Any]] = []
+        self.ui: dict[str, Any] = {}
+        self.complaints: list[str] = []  # what loading the packs logged
+        self.loop = asyncio.new_event_loop()
+        self.server = server.PromptServer(self.loop)
+        comfy.utils.set_progress_bar_global_hook(self._progress)
+        asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
+        nodes.NODE_CLASS_MAPPINGS.update({"MGTest_Sink": Sink, "MGTest_Given": Given})
+        for name, path in packs.items():
+            self.load_pack(name, path)
+        newer = "cache_args" in inspect.signature(execution.PromptExecutor).parameters
+        extra = {"cache_args": {"lru": 0, "ram": 0}} if newer else {}
+        self.executor = execution.PromptExecutor(self.server, **extra)
+
+    def close(self) -> None:
+        comfy.utils.set_progress_bar_global_hook(None)
+        self.loop.close()
+
+    def load_pack(self, name: str, path: Path) -> None:
+        """Link a pack into custom_nodes and load it as the host does, but let its failure be seen."""
+        link = self.base / "custom_nodes" / name
+        if not link.exists():
+            link.symlink_to(path, target_is_directory=True)
+        log = Warnings()
+        logging.getLogger().addHandler(log)
+        try:
+            loaded = asyncio.run(nodes.load_custom_node(str(link), module_parent="custom_nodes"))
+        finally:
+            logging.getLogger().removeHandler(log)
+        self.complaints += log.lines
+        if not loaded:
+            raise ImportError(f"The host could not load {name}:\n" + "\n".join(log.lines))
+
+    def module(self, pack: str, name: str = "") -> ModuleType:
+        """The module of a loaded pack that the host runs, as in module("memorization_guard", "nodes.x")."""
+        package = str(self.base / "custom_nodes" / pack).replace(".", "_x_")
+        return importlib.import_module(f"{package}.{name}" if name else package)
+
+    def run(
+        self, prompt: Prompt, given: Mapping[str, Any] | None = None, keep_cache: bool = False
+    ) -> dict[str, list[Any]]:
+        """Validate and run a prompt in API format; return the outputs of every node, by node id and slot.
+
+        given: objects that nodes may link to as [name, 0]. keep_cache: as in a browser session, nodes whose
+        inputs did not change since the last run are not run again; without it everything is.
+        Raises NodeError at the first thing the host complains about.
+        """
+        if not keep_cache:
+            self.executor.reset()
+        whole = self._complete(prompt, given or {})
+        targets = self._validate(whole)
+        self.executor.execute(whole, uuid.uuid4().hex, {"client_id": CLIENT}, targets)
+        self.events = self._drain()
+        self.ui = self.executor.history_result["outputs"]
+        self._raise_failure()
+        return {node: self._outputs(node, whole[node]["class_type"]) for node in prompt}
+
+    def _complete(self, prompt: Prompt, given: Mapping[str, Any]) -> Prompt:
+        """The prompt with the given objects as nodes, and an end for every node that leads nowhere."""
+        Given.objects = dict(given)
+        whole = copy.deepcopy(prompt)
+        for name in given:
+            whole[name] = {"class_type": "MGTest_Given", "inputs": {"name": name}}
+        links = [v for node in prompt.values() for v in node["inputs"].values() if isinstance(v, list)]
+        ends = set(prompt) - {link[0] for link in links}
+        for node in ends:
+            known = nodes.NODE_CLASS_MAPPINGS.get(prompt[node]["class_type"])
+            if known is not None and not getattr(known, "OUTPUT_NODE", False):
+                whole[f"sink:{node}"] = {"class_type": "MGTest_Sink", "inputs": {"value": [node, 0]}}
+        return whole
+
+    def _validate(self, whole: Prompt) -> list[str]:
+        valid, error, targets, failed = asyncio.run(execution.validate_prompt(uuid.uuid4().hex, whole, None))
+        for node, found in failed.items():
+            first = found["errors"][0]
+            raise NodeError(node, first["type"], f"{first['message']}: {first['details']}")
+        if not valid:
+            said = [f"{error['message']} {error['details']}", *self.complaints]
+            raise NodeError("", error["type"], "\n".join(said).strip())
+        return targets
+
+    def _raise_failure(self) -> None:
+        for event, data in self.executor.status_messages:
+            if event == "execution_error":
+                said, trace = data["exception_message"].strip(), "".join(data["traceback"])
+                raise NodeError(data["node_id"], data["exception_type"], said, trace)
+            if event == "execution_interrupted":
+                raise NodeError(data["node_id"], "interrupted", "the run was interrupted")
+
+    def _outputs(self, node: str, class_type: str) -> list[Any]:
+        """One object per slot; a list where the node declares one, or ran once per item of a list."""
+        entry = self.executor.caches.outputs.get(node)
+        slots = getattr(entry, "outputs", entry) or []  # 0.3.52 keeps the bare list
+        declared = getattr(nodes.NODE_CLASS_MAPPINGS[class_type], "OUTPUT_IS_LIST", None)
+        lists = declared or [False] * len(slots)
+        return [slot if many or len(slot) != 1 else slot[0] for slot, many in zip(slots, lists, strict=False)]
+
+    def _drain(self) -> list[tuple[Any, Any]]:
+        """Everything sent to the browser since the last call, as (event, data)."""
+        self.loop.run_until_complete(asyncio.sleep(0))
+        sent = []
+        while not self.server.messages.empty():
+            event, data, _ = self.server.messages.get_nowait()
+            sent.append((event, data))
+        return sent
+
+    def _progress(self, value: float, total: float, preview: Any, node_id: str | None = None) -> None:
+        """What the host's main.py hangs into ProgressBar, without the previews."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        context = get_executing_context()
+        node = node_id or (context.node_id if context is not None else self.server.last_node_id)
+        get_progress_state().update_progress(node, value, total, None)
+        self.server.send_sync("progress", {"value": value, "max": total, "node": node}, CLIENT)

@@ -1,0 +1,243 @@
+"""The exact model through the host's own executor: its figures (lab.md), its truth and its traps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from host.executor import Host, NodeError, Prompt
+from lab.pack import exact
+from torch import Tensor
+
+SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
+BATCH = 128
+
+
+def lab(batch: int = BATCH, kind: str = "eps") -> dict[str, Any]:
+    return {"class_type": "MGLab_ExactModel", "inputs": {"parameterisation": kind, "batch_size": batch}}
+
+
+def ksampler(**changed: Any) -> dict[str, Any]:
+    links = {"model": ["lab", 0], "positive": ["lab", 1], "negative": ["lab", 3], "latent_image": ["lab", 4]}
+    widgets = {"seed": 3, "steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"}
+    return {"class_type": "KSampler", "inputs": {**links, **widgets, "denoise": 1.0, **changed}}
+
+
+def sample(host: Host, prompt: str, cfg: float, kind: str = "eps") -> Tensor:
+    nodes = {"lab": lab(kind=kind), "out": ksampler(positive=["lab", SLOT[prompt]], cfg=cfg)}
+    return host.run(nodes)["out"][0]["samples"]
+
+
+def deferred(switch: int) -> Prompt:
+    """50 steps without CFG until step `switch`, with it from there on."""
+
+    def part(cfg: float, latent: list[Any], start: int, end: int) -> dict[str, Any]:
+        inputs = ksampler(cfg=cfg, latent_image=latent)["inputs"]
+        for name in ("seed", "denoise"):
+            del inputs[name]
+        first, last = start == 0, end == 50
+        inputs |= {"noise_seed": 3, "start_at_step": start, "end_at_step": end}
+        inputs["add_noise"] = "enable" if first else "disable"
+        inputs["return_with_leftover_noise"] = "disable" if last else "enable"
+        return {"class_type": "KSamplerAdvanced", "inputs": inputs}
+
+    before, after = part(0.0, ["lab", 4], 0, switch), part(7.0, ["before", 0], switch, 50)
+    return {"lab": lab(), "before": before, "after": after}
+
+
+class Trajectory:
+    """d/√dim and the true L of every step and sample, (STEPS, B), along a run of KSampler."""
+
+    def __init__(self, host: Host, prompt: str = "memorized", cfg: float = 0.0) -> None:
+        self.model = exact.build()
+        self.model.set_model_unet_function_wrapper(self.record)
+        magnitude: list[Tensor] = []
+        log_odds: list[Tensor] = []
+        self.steps = (magnitude, log_odds)
+        sampler = ksampler(model=["probed", 0], positive=["lab", SLOT[prompt]], cfg=cfg)
+        host.run({"lab": lab(), "out": sampler}, given={"probed": self.model})
+        self.d, self.L = torch.stack(magnitude), torch.stack(log_odds)
+
+    def record(self, apply_model: Any, call: dict[str, Any]) -> Tensor:
+        both = apply_model(call["input"], call["timestep"], **call["c"])
+        parts = dict(zip(call["cond_or_uncond"], both.chunk(2), strict=True))
+        x, sigma = call["input"].chunk(2)[0], call["timestep"].chunk(2)[0]
+        eps = (parts[1] - parts[0]) / sigma.view(-1, 1, 1, 1)
+        self.steps[0].append(eps.flatten(1).norm(dim=1) / exact.DIM**0.5)
+        self.steps[1].append(exact.log_odds(self.model, x, sigma))
+        return both
+
+
+@pytest.fixture(scope="module")
+def unguided(host: Host) -> Trajectory:
+    return Trajectory(host)
+
+
+@pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
+def test_copies_with_guidance_and_only_then(host: Host, kind: str) -> None:
+    copied = sample(host, "memorized", 7.0, kind)
+    assert exact.is_copy(copied).float().mean() >= 0.97
+    assert 0.01 < exact.rmse(copied).median() < 0.03
+    assert not exact.is_copy(sample(host, "memorized", 0.0, kind)).any()
+    assert exact.rmse(sample(host, "ordinary", 7.0, kind)).min() > 0.7
+
+
+def test_eps_and_v_are_one_model(host: Host) -> None:
+    assert torch.allclose(sample(host, "null", 1.0, "eps"), sample(host, "null", 1.0, "v"), atol=1e-3)
+
+
+def test_first_step_magnitudes(host: Host, unguided: Trajectory) -> None:
+    assert 0.04 < unguided.d[0].mean() < 0.055
+    ordinary = Trajectory(host, "ordinary").d
+    assert 0.007 < ordinary[0].mean() < 0.009
+    assert ordinary[0].max() < 0.5 * unguided.d[0].min()
+
+
+def test_escapes_depend_on_the_noise(unguided: Trajectory) -> None:
+    """Without CFG d stays up inside the basin and drops sharply after L crosses 0, between step 0 and 25."""
+    d, L = unguided.d, unguided.L
+    escape = (L < 0).double().argmax(0)
+    assert (L[-1] < 0).all()
+    assert escape.min() <= 2
+    assert 14 <= escape.max() <= 25
+    sample_index = torch.arange(BATCH)
+    inside = escape > 2
+    assert (d[escape - 1, sample_index][inside] > d[0, inside]).all()
+    later = d[escape + 6, sample_index]
+    assert later.median() < 0.1 * d[0].median()
+
+
+@pytest.mark.parametrize(("switch", "low", "high"), [(10, 0.6, 0.8), (15, 0.18, 0.4), (20, 0.0, 0.12)])
+def test_static_deferral(host: Host, unguided: Trajectory, switch: int, low: float, high: float) -> None:
+    """Copies against the true L at the switch: CFG 7 draws back whoever has not passed L = -2 by then."""
+    copies = exact.is_copy(host.run(deferred(switch))["after"][0])
+    assert low <= copies.float().mean() <= high
+    agree = (unguided.L[switch] > -2) == copies
+    assert agree.float().mean() > 0.95
+
+
+def dense(kind: str, prompt: str, a: float, b: float) -> tuple[torch.distributions.Distribution, ...]:
+    """The two parts of p(x_t) as dense Gaussians, written out from the definition."""
+    drawn = exact.draws()
+    eye = torch.eye(exact.DIM, dtype=torch.float64)
+    mean = drawn["mu"] + (drawn["shift"] if prompt == "ordinary" else 0)
+    spread = a**2 * (drawn["V"] * drawn["lam"]) @ drawn["V"].T + b**2 * eye
+    normal = torch.distributions.MultivariateNormal
+    return normal(a * drawn["x_mem"], (a**2 * exact.S2 + b**2) * eye), normal(a * mean, spread)
+
+
+@pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
+@pytest.mark.parametrize("prompt", exact.PROMPTS)
+@pytest.mark.parametrize("step", [0.15, 0.5, 0.95])
+def test_log_odds_and_prediction_are_the_truth(kind: str, prompt: str, step: float) -> None:
+    """L against dense densities, and the host's denoised prediction against Tweedie's formula."""
+    model = exact.build(kind)
+    sigmas = model.model.model_sampling.sigmas
+    sigma = sigmas[int(step * (len(sigmas) - 1))].clone()
+    a, b = (1 - sigma, sigma) if kind == "flow" else ((1 + sigma**2).rsqrt(), sigma * (1 + sigma**2).rsqrt())
+    memorized, generic = dense(kind, prompt, a.double(), b.double())
+    x = torch.cat([memorized.sample((2,)), generic.sample((2,))])
+
+    pi = 0.9 if prompt == "memorized" else exact.PI0
+    x.requires_grad_()
+    weighted = ((pi, memorized), (1 - pi, generic))
+    parts = torch.stack([math.log(share) + part.log_prob(x) for share, part in weighted])
+    (score,) = torch.autograd.grad(parts.logsumexp(0).sum(), x)
+    x0 = ((x + b.double() ** 2 * score) / a.double()).detach().view(-1, *exact.SHAPE)
+
+    latent = x.detach().float().view(-1, *exact.SHAPE) / (1 if kind == "flow" else a)
+    levels = sigma.expand(len(x))
+    with torch.inference_mode():
+        context = exact.conditioning(prompt)[0][0].expand(len(x), -1, -1)
+        denoised = model.model.apply_model(latent, levels, c_crossattn=context)
+        L = exact.log_odds(model, latent, levels, prompt)
+    assert torch.allclose(denoised.double(), x0, atol=2e-3)
+    assert torch.allclose(L, (parts[0] - parts[1]).detach(), rtol=1e-3, atol=1e-2)
+
+
+def magnitude(model: ModelPatcher, x: Tensor) -> Tensor:
+    """d of every sample at the first step, computed without any care for inference tensors."""
+    sigma = model.model.model_sampling.sigma_max.clone().expand(len(x))
+    pair = [exact.conditioning(prompt)[0][0].expand(len(x), -1, -1) for prompt in ("memorized", "null")]
+    known, null = (model.model.apply_model(x, sigma, c_crossattn=context) for context in pair)
+    return ((null - known) / sigma.view(-1, 1, 1, 1)).flatten(1).norm(dim=1)
+
+
+def test_a_naive_gradient_fails() -> None:
+    model = exact.build()
+    tensors = [*model.model.parameters(), *model.model.buffers()]
+    assert all(tensor.is_inference() for tensor in tensors)
+    with torch.inference_mode(), torch.enable_grad():
+        assert not magnitude(model, torch.zeros(1, *exact.SHAPE, requires_grad=True)).requires_grad
+    with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
+        x = torch.randn(1, *exact.SHAPE, requires_grad=True)
+        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+            magnitude(model, x)
+
+
+def test_a_careful_gradient_is_right() -> None:
+    """With ordinary tensors on the same storage for weights, the gradient is that of finite differences."""
+    model = exact.build()
+    for module in model.model.modules():
+        for slots in (module._parameters, module._buffers):
+            for name, held in slots.items():
+                alias = torch.empty(0, dtype=held.dtype).set_(
+                    held.untyped_storage(), held.storage_offset(), held.shape, held.stride()
+                )
+                slots[name] = torch.nn.Parameter(alias, False) if slots is module._parameters else alias
+    x = 14.6 * torch.randn(2, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(magnitude(model, x).sum(), x)
+    way = gradient / gradient.norm()
+    with torch.no_grad():
+        slope = (magnitude(model, x + 0.5 * way) - magnitude(model, x - 0.5 * way)).sum()
+    assert gradient.norm() > 1e-4
+    assert torch.isclose(slope, (gradient * way).sum(), rtol=2e-2)
+
+
+def faulty(fault: str, at_call: int) -> Prompt:
+    inputs = {"model": ["lab", 0], "fault": fault, "at_call": at_call}
+    model = {"class_type": "MGLab_Faulty", "inputs": inputs}
+    return {"lab": lab(2), "fault": model, "out": ksampler(model=["fault", 0], steps=5)}
+
+
+def test_faults(host: Host) -> None:
+    with pytest.raises(NodeError, match="injected fault") as failure:
+        host.run(faulty("exception", 3))
+    assert (failure.value.node_id, failure.value.kind) == ("out", "RuntimeError")
+    assert not host.run(faulty("exception", 6))["out"][0]["samples"].isnan().any()
+    assert host.run(faulty("nan", 5))["out"][0]["samples"].isnan().all()
+
+
+def test_a_quantized_model_samples_and_cannot_be_differentiated(host: Host) -> None:
+    done = host.run(faulty("quantized", 1) | {"plain": ksampler(steps=5)})
+    assert torch.allclose(done["out"][0]["samples"], done["plain"][0]["samples"], atol=0.1)
+    weight = done["fault"][0].model.diffusion_model.V
+    assert weight.dtype == torch.int8
+    assert type(weight) is not torch.nn.Parameter
+    assert done["lab"][0].model.diffusion_model.V.dtype == torch.float64  # the model given stays whole
+
+
+def test_the_executor_reports_what_the_host_refuses(host: Host) -> None:
+    with pytest.raises(NodeError, match="cfg") as failure:
+        host.run({"lab": lab(1), "out": ksampler(cfg=-1.0)})
+    assert (failure.value.node_id, failure.value.kind) == ("out", "value_smaller_than_min")
+    with pytest.raises(NodeError, match="NoSuchNode"):
+        host.run({"lab": {"class_type": "NoSuchNode", "inputs": {}}})
+
+
+def test_the_executor_is_a_session(host: Host) -> None:
+    prompt: Prompt = {"lab": lab(1), "out": ksampler(steps=3)}
+    first = host.run(prompt)
+    progress = [data["value"] for event, data in host.events if event == "progress" and data["node"] == "out"]
+    assert progress == [1, 2, 3]
+    kept = host.run(prompt, keep_cache=True)
+    assert kept["lab"][0] is first["lab"][0]
+    assert kept["out"][0] is first["out"][0]
+    again = host.run(prompt)
+    assert again["lab"][0] is not first["lab"][0]
+    assert torch.equal(again["out"][0]["samples"], first["out"][0]["samples"])
+    assert len(first["lab"]) == 5
