@@ -1,8 +1,9 @@
 """When does a trajectory leave the attraction basin? Rules on the curve of guidance magnitudes.
 
 While a sample is inside a basin its d stays high; it drops sharply when the trajectory leaves. Every
-rule here sees only the steps so far, so that the same function decides while sampling (online) and
-on a finished curve (offline).
+rule here sees only the steps so far, so that the same code decides while sampling (online) and on a
+finished curve (offline). A sample that falls back is inside again: samplers that add noise at every
+step can return to a basin that they had left.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 Rule = Literal["sharp drop", "local minimum"]
 RULES: tuple[Rule, ...] = ("sharp drop", "local minimum")
 SETTLED = 0.85  # a step that keeps this share of d no longer counts as part of the drop
+DEEP = 3  # so many times the drop ratio, and the sample is out even while d still falls
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class EscapeRule:
     """How to tell that a sample is outside the basin.
 
     `memorized_threshold`: relative d (d/√dim) at the first step below which there is no basin: the
-    sample escapes at step 0 and an ordinary prompt loses nothing.
-    `drop_ratio`: for `sharp drop`, the share of the plateau that d must fall below.
+    sample is outside from step 0 on and an ordinary prompt loses nothing.
+    `drop_ratio`: the share of the plateau that d must fall below, and that brings it back inside.
     """
 
     name: Rule = "sharp drop"
@@ -35,41 +37,59 @@ class EscapeRule:
         if self.name not in RULES:
             raise ValueError(f"unknown rule {self.name!r}: expected one of {', '.join(RULES)}")
 
-    def memorized(self, curve: Tensor) -> Tensor:
-        """(B,) bool: inside a basin at the first step. `curve`: (B, n) relative d."""
-        return curve[:, 0] >= self.memorized_threshold
+    def track(self) -> Tracker:
+        """A fresh online judge for one run."""
+        return Tracker(self)
 
-    def escaped(self, curve: Tensor) -> Tensor:
-        """(B, n) bool: has the sample left by step i, judged by d_0 … d_i alone."""
-        if curve.shape[1] == 0:
-            return torch.zeros_like(curve, dtype=torch.bool)
-        outside = _sharp_drop(curve, self.drop_ratio) if self.name == "sharp drop" else _local_minimum(curve)
-        outside = outside | ~self.memorized(curve)[:, None]
-        return outside.cummax(dim=1).values
-
-    def transition(self, curve: Tensor) -> Tensor:
-        """(B,) first step at which the sample has left; n where it has not within the curve."""
-        left = self.escaped(curve)
-        n = curve.shape[1]
-        return torch.where(left.any(dim=1), left.int().argmax(dim=1), n) if n else torch.zeros(len(curve)).long()
+    def outside(self, curve: Tensor) -> Tensor:
+        """(B, n) bool: outside at step i, judged by d_0 … d_i alone. `curve`: (B, n) relative d."""
+        track = self.track()
+        steps = [track.update(d) for d in curve.unbind(dim=1)]
+        return torch.stack(steps, dim=1) if steps else torch.zeros_like(curve, dtype=torch.bool)
 
 
-def _sharp_drop(curve: Tensor, ratio: float) -> Tensor:
-    """Fallen below `ratio` of the plateau (the running maximum), and the fall is over.
+class Tracker:
+    """One run's judgement, step by step; every tensor is (B,)."""
 
-    At half height the trajectory is on the rim: guidance switched on there pulls it back in. So the
-    drop has to end first: the last step kept SETTLED of d, or d is below ratio² of the plateau.
-    """
-    plateau = curve.cummax(dim=1).values
-    low = curve <= ratio * plateau
-    previous = torch.cat([torch.full_like(curve[:, :1], torch.inf), curve[:, :-1]], dim=1)
-    settled = curve >= SETTLED * previous
-    deep = curve <= ratio**2 * plateau
-    return low & (settled | deep)
+    def __init__(self, rule: EscapeRule) -> None:
+        self.rule = rule
+        self.seen: list[Tensor] = []  # the last two d
+        self.plateau: Tensor = torch.empty(0)  # the running maximum of d
+        self.memorized: Tensor = torch.empty(0)  # inside a basin at the first step
+        self.out: Tensor = torch.empty(0)
 
+    @property
+    def settled(self) -> bool:
+        """No sample can change any more: none was ever inside."""
+        return len(self.seen) > 0 and not bool(self.memorized.any())
 
-def _local_minimum(curve: Tensor) -> Tensor:
-    """d_i > d_{i−1} and d_{i−2} > d_{i−1}: the first local minimum, one step late. [JAIN] Sec. 4.2."""
-    out = torch.zeros_like(curve, dtype=torch.bool)
-    out[:, 2:] = (curve[:, 2:] > curve[:, 1:-1]) & (curve[:, :-2] > curve[:, 1:-1])
-    return out
+    def update(self, d: Tensor) -> Tensor:
+        """Take the next step's relative d and return which samples are outside now."""
+        if not self.seen:
+            self.plateau = d
+            self.memorized = d >= self.rule.memorized_threshold
+            self.out = ~self.memorized
+        else:
+            self.plateau = torch.maximum(self.plateau, d)
+            leaves = self._sharp_drop(d) if self.rule.name == "sharp drop" else self._local_minimum(d)
+            relapses = self.memorized & (d > self.rule.drop_ratio * self.plateau)
+            self.out = torch.where(self.out, ~relapses, leaves)
+        self.seen = [*self.seen[-1:], d]
+        return self.out
+
+    def _sharp_drop(self, d: Tensor) -> Tensor:
+        """Fallen below the ratio of the plateau, and the fall is over.
+
+        At half height the trajectory is on the rim: guidance switched on there pulls it back in. So
+        the drop has to end first: the last step kept SETTLED of d, or d is below ratio^DEEP of the
+        plateau.
+        """
+        ratio = self.rule.drop_ratio
+        low = d <= ratio * self.plateau
+        return low & ((d >= SETTLED * self.seen[-1]) | (d <= ratio**DEEP * self.plateau))
+
+    def _local_minimum(self, d: Tensor) -> Tensor:
+        """d_i > d_{i−1} and d_{i−2} > d_{i−1}: the first local minimum, one step late. [JAIN] Sec. 4.2."""
+        if len(self.seen) < 2:
+            return torch.zeros_like(d, dtype=torch.bool)
+        return (d > self.seen[-1]) & (self.seen[-2] > self.seen[-1])

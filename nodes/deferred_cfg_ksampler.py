@@ -79,7 +79,7 @@ class DeferredCFGKSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "start_percent",
-                    default=0.4,
+                    default=0.5,
                     min=0.0,
                     max=1.0,
                     step=0.01,

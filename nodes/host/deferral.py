@@ -78,7 +78,7 @@ def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa:
     if run is None or own_guidance or guider.cfg == 0:
         return executor(x, timestep, model_options, seed)
     run.advance(timestep, guider.inner_model.model_sampling)
-    if run.all_outside and not run.deferral.stop_when_out:
+    if run.released:
         return executor(x, timestep, model_options, seed)
     inner = model_options.get("sampler_calc_cond_batch_function")
     options = {
@@ -100,12 +100,14 @@ class Run:
     step: int = -1  # the schedule's step that the last evaluation belonged to
     fresh: bool = False  # this evaluation is the first of its step
     d: Tensor = field(init=False)
-    transition: Tensor = field(init=False)
+    transition: Tensor = field(init=False)  # the step since which a sample is outside; n while it is inside
+    released: bool = False  # nothing is measured or deferred any more
 
     def __post_init__(self) -> None:
         self.n = len(self.sigmas) - 1
         self.d = torch.full((self.batch, self.n), torch.nan)
         self.transition = torch.full((self.batch,), self.n)
+        self.tracker = None if self.deferral.rule is None else self.deferral.rule.track()
         known = self.deferral.transition_sigma
         if known is not None and len(known) not in (1, self.batch):
             raise GuardError(
@@ -121,8 +123,10 @@ class Run:
     def all_outside(self) -> bool:
         return bool(self.outside.all())
 
-    def _leave(self, mask: Tensor) -> None:
-        self.transition = torch.where(mask & ~self.outside, self.step, self.transition)
+    def _leave(self, out: Tensor) -> None:
+        """Samples in `out` are guided from this step on; the others are inside."""
+        since = torch.where(self.outside, self.transition, self.step)
+        self.transition = torch.where(out, since, self.n)
 
     def advance(self, timestep: Tensor, model_sampling) -> None:
         """Note where in the schedule this evaluation is, and apply what needs no measurement."""
@@ -133,10 +137,15 @@ class Run:
         if self.deferral.stop_when_out:
             return
         reach = sigma * (1 - 1e-4)
+        if self.released:
+            return
         if self.deferral.transition_sigma is not None:
             self._leave((self.deferral.transition_sigma >= reach).expand(self.batch))
-        if reach <= float(model_sampling.percent_to_sigma(self.deferral.start_percent)):
+        late = reach <= float(model_sampling.percent_to_sigma(self.deferral.start_percent))
+        if late:
             self._leave(torch.ones(self.batch, dtype=torch.bool))
+        may_return = self.tracker is not None and not self.tracker.settled
+        self.released = self.all_outside and (late or not may_return)
 
     def branches(self, guider, args: dict, inner, model_options: dict) -> list[Tensor]:
         """The two predictions that the host's guidance gets for this evaluation."""
@@ -150,12 +159,12 @@ class Run:
                 return inner({**args, "conds": list(conds), "model_options": model_options})
             return comfy.samplers.calc_cond_batch(model, list(conds), x, sigma, model_options)
 
-        if self.deferral.rule is None and not self.outside.any() and g0 in (0.0, 1.0):
+        if self.tracker is None and not self.outside.any() and g0 in (0.0, 1.0):
             (only,) = ask(null if g0 == 0 else positive)
             return [only, only]
         mixed = null is not negative and bool(self.outside.any())
         cond, unc, *rest = ask(positive, null, *([negative] if mixed else []))
-        if self.deferral.rule is not None and self.fresh:
+        if self.tracker is not None and self.fresh:
             self._measure(model, cond, unc, sigma)
         if self.deferral.stop_when_out:
             return [unc, unc]
@@ -171,11 +180,8 @@ class Run:
         """Record d at this step and let the rule decide on the curve so far."""
         gap = check_finite(noise_gap(model.model_sampling, cond, unc, sigma), self.deferral.node)
         self.d[:, self.step] = guidance_magnitude(gap).cpu()
-        rule = self.deferral.rule
-        assert rule is not None
-        seen = ~self.d[0].isnan()
-        left = rule.escaped(relative(self.d[:, seen], self.dim))[:, -1]
-        self._leave(left)
+        assert self.tracker is not None
+        self._leave(self.tracker.update(relative(self.d[:, self.step], self.dim)))
         if self.deferral.on_step:
             self.deferral.on_step(self.step, self.n)
         if self.deferral.stop_when_out and self.all_outside:

@@ -11,26 +11,34 @@ ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]
 NEVER = [0.10, 0.11, 0.12, 0.12, 0.12, 0.13, 0.13, 0.13, 0.13]
 
 
+def first_outside(rule: EscapeRule, *curves: list[float]) -> list[int]:
+    out = rule.outside(torch.tensor(curves))
+    n = out.shape[1]
+    return torch.where(out.any(dim=1), out.int().argmax(dim=1), n).tolist()
+
+
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
-def test_no_basin_escapes_at_step_0(name):
-    rule = EscapeRule(name)
-    curve = torch.tensor([ORDINARY])
-    assert rule.transition(curve).tolist() == [0]
-    assert rule.memorized(curve).tolist() == [False]
+def test_no_basin_is_outside_from_step_0_whatever_follows(name):
+    out = EscapeRule(name).outside(torch.tensor([ORDINARY, [0.01, *[5.0] * 8]]))
+    assert out.all()
 
 
 def test_sharp_drop_waits_until_the_fall_is_over():
-    assert EscapeRule().transition(torch.tensor([PLATEAU, NEVER])).tolist() == [7, 9]
+    assert first_outside(EscapeRule(), PLATEAU, NEVER) == [7, 9]
 
 
 def test_a_deep_fall_counts_while_it_still_falls():
-    curve = torch.tensor([[0.1, 0.1, 0.02, 0.01, 0.005]])
-    assert EscapeRule(memorized_threshold=0.05).transition(curve).tolist() == [2]
+    rule = EscapeRule(memorized_threshold=0.05)
+    assert first_outside(rule, [0.1, 0.1, 0.02, 0.01, 0.005]) == [3]
 
 
 def test_local_minimum_is_the_papers_rule():
-    curve = torch.tensor([[0.10, 0.08, 0.05, 0.03, 0.04, 0.05]])
-    assert EscapeRule("local minimum").transition(curve).tolist() == [4]
+    assert first_outside(EscapeRule("local minimum"), [0.10, 0.08, 0.05, 0.03, 0.04, 0.05]) == [4]
+
+
+def test_a_sample_that_falls_back_is_inside_again():
+    curve = [0.1, 0.1, 0.01, 0.01, 0.06, 0.08, 0.01, 0.01]
+    assert EscapeRule().outside(torch.tensor([curve]))[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
 
 
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
@@ -38,11 +46,11 @@ def test_online_and_offline_agree(name):
     torch.manual_seed(0)
     rule = EscapeRule(name)
     curves = torch.rand(200, 30) * torch.linspace(1, 0.1, 30)
-    online = torch.full((200,), 30)
-    for i in range(30):
-        left = rule.escaped(curves[:, : i + 1])[:, -1]
-        online = torch.where(left & (online == 30), i, online)
-    assert torch.equal(online, rule.transition(curves))
+    track = rule.track()
+    online = torch.stack([track.update(curves[:, i]) for i in range(30)], dim=1)
+    assert torch.equal(online, rule.outside(curves))
+    for i in (1, 7, 30):
+        assert torch.equal(rule.outside(curves[:, :i]), online[:, :i]), "later steps change nothing"
 
 
 def test_an_unknown_rule_is_named():

@@ -1,0 +1,33 @@
+"""Fixtures of the host tests."""
+
+from __future__ import annotations
+
+import pytest
+from lab.pack import exact
+
+
+class Calls:
+    """Counts model evaluations in rows: a call on a batch of 2n rows is n paired evaluations."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __call__(self, apply_model, args):
+        self.rows += len(args["input"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    def __deepcopy__(self, memo: dict) -> Calls:
+        return self  # a clone of the model copies its options deeply
+
+    def pop_rows(self) -> int:
+        rows, self.rows = self.rows, 0
+        return rows
+
+
+@pytest.fixture
+def counted():
+    """(an exact model, its evaluation counter)."""
+    calls = Calls()
+    model = exact.build()
+    model.set_model_unet_function_wrapper(calls)
+    return model, calls

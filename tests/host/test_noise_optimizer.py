@@ -1,0 +1,133 @@
+"""Noise Optimizer through the real executor, under inference mode, on the exact model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from host.executor import Host
+from host.prompts import LATENT, MODEL, NULL, ORDINARY, SEED, deferred, lab, optimizer
+from lab.pack import exact
+from torch import Tensor
+
+T = 999
+
+
+def independent_prediction():
+    """ε̃(x_T, T, y) of the exact model, asked directly: no host, no code of the pack, normal weights."""
+    with torch.inference_mode(False):
+        denoiser = exact.build().model.diffusion_model
+        weights = {k: v.clone() for k, v in [*denoiser.named_parameters(), *denoiser.named_buffers()]}
+        prompts = [exact.conditioning(p)[0][0].clone() for p in ("memorized", "null")]
+
+    def predict(x: Tensor) -> Tensor:
+        t = torch.full((len(x),), T)
+        one, none = (
+            torch.func.functional_call(denoiser, weights, (x, t), {"context": c.expand(len(x), -1, -1)}) for c in prompts
+        )
+        return one - none
+
+    return predict
+
+
+def drawn(batch: int) -> Tensor:
+    return torch.randn((batch, *exact.SHAPE), generator=torch.manual_seed(SEED))
+
+
+def test_per_sample_equals_the_papers_pseudocode_one_by_one(host: Host) -> None:
+    out = host.run({"lab": lab(6), "opt": optimizer()})["opt"]
+    noise, report = out[0].noise, out[1]
+    predict, target = independent_prediction(), 0.007 * 16
+    for i, start in enumerate(drawn(6)):
+        x, m, v, count = start.clone(), 0.0, 0.0, 0
+        while True:
+            x.requires_grad_(True)
+            loss = predict(x[None]).norm()
+            if loss.item() <= target:
+                break
+            (g,) = torch.autograd.grad(loss, x)
+            x, count = x.detach() * (1 - 0.01 * 0.01), count + 1
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+            x = x - 0.01 * (m / (1 - 0.9**count)) / ((v / (1 - 0.999**count)).sqrt() + 1e-8)
+        torch.testing.assert_close(noise[i], x.detach(), atol=1e-3, rtol=0)
+        assert report.iterations[i] == count
+    assert report.reached.all()
+
+
+def test_batchwise_equals_equation_10(host: Host) -> None:
+    out = host.run({"lab": lab(6), "opt": optimizer("batch-wise", sharpness_radius=5.0, adjustments=4)})["opt"]
+    predict, x = independent_prediction(), drawn(6)
+    for _ in range(4):
+        e0 = predict(x)
+        delta = 5.0 * e0 / e0.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        x = x - 0.7 * (predict(x + delta) - e0)
+    torch.testing.assert_close(out[0].noise, x, atol=1e-4, rtol=0)
+
+
+def test_search_is_plain_gaussian_noise_of_some_seed(host: Host) -> None:
+    out = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6)})["opt"]
+    pool = torch.stack([torch.randn((5, *exact.SHAPE), generator=torch.manual_seed(SEED + k)) for k in range(6)])
+    d = independent_prediction()(pool.flatten(0, 1)).flatten(1).norm(dim=1).view(6, 5)
+    for i in range(5):
+        assert torch.equal(out[0].noise[i], pool[d[:, i].argmin(), i])
+    assert (out[1].after <= out[1].before).all()
+
+
+def test_per_sample_noise_stops_the_copying(host: Host) -> None:
+    prompt = {"lab": lab(48), "opt": optimizer(), "k": deferred("off", noise=["opt", 0]), "vanilla": deferred("off")}
+    out = host.run(prompt)
+    assert exact.is_copy(out["vanilla"][0]).float().mean() >= 0.95
+    assert exact.is_copy(out["k"][0]).float().mean() <= 0.05
+
+
+def test_batchwise_noise_and_a_deferred_start_stop_most_copying(host: Host) -> None:
+    """lab.md: ρ = 5, M = 6, CFG from 20 %."""
+    noise = optimizer("batch-wise", sharpness_radius=5.0, adjustments=6)
+    out = host.run({"lab": lab(48), "opt": noise, "k": deferred("static", start_percent=0.2, noise=["opt", 0])})
+    plain = host.run({"lab": lab(48), "k": deferred("static", start_percent=0.2)})
+    copies = exact.is_copy(out["k"][0]).float().mean()
+    assert copies <= 0.10
+    assert copies <= exact.is_copy(plain["k"][0]).float().mean() - 0.4
+
+
+@pytest.mark.parametrize(("kind", "scale"), [("eps", 1.0), ("v", (14.6146**2 + 1) ** 0.5)])
+def test_an_ordinary_prompt_below_target_keeps_its_noise(host: Host, kind: str, scale: float) -> None:
+    """In v units d is √(σ²+1) times as large."""
+    out = host.run({"lab": lab(3, kind), "opt": optimizer(positive=ORDINARY, target_magnitude=0.01 * scale)})["opt"]
+    assert torch.equal(out[0].noise, drawn(3))
+    torch.testing.assert_close(out[1].before / 16, torch.full((3,), 0.0085 * scale), rtol=0.02, atol=0)
+
+
+def test_the_same_inputs_give_the_same_noise_twice(host: Host) -> None:
+    prompt = {"lab": lab(4), "opt": optimizer()}
+    assert torch.equal(host.run(prompt)["opt"][0].noise, host.run(prompt)["opt"][0].noise)
+
+
+def test_the_noise_fits_the_hosts_own_sampler(host: Host) -> None:
+    prompt = {
+        "lab": lab(4),
+        "opt": optimizer(),
+        "guider": {"class_type": "CFGGuider", "inputs": {"model": MODEL, "positive": ["lab", 1], "negative": NULL, "cfg": 7.0}},
+        "euler": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
+        "sigmas": {
+            "class_type": "BasicScheduler",
+            "inputs": {"model": MODEL, "scheduler": "normal", "steps": 50, "denoise": 1.0},
+        },
+        "host": {
+            "class_type": "SamplerCustomAdvanced",
+            "inputs": {
+                "noise": ["opt", 0],
+                "guider": ["guider", 0],
+                "sampler": ["euler", 0],
+                "sigmas": ["sigmas", 0],
+                "latent_image": LATENT,
+            },
+        },
+        "ours": deferred("off", noise=["opt", 0]),
+    }
+    out = host.run(prompt)
+    assert torch.equal(out["host"][0]["samples"], out["ours"][0]["samples"])
+
+
+def test_an_unreached_target_is_said(host: Host) -> None:
+    summary = host.run({"lab": lab(2), "opt": optimizer(max_iterations=1, target_magnitude=0.0)})["opt"][2]
+    assert "NOT REACHED for 2 of 2" in summary and "max_iterations" in summary
