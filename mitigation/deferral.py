@@ -1,6 +1,6 @@
 """Deferred classifier-free guidance: a scale per sample, low inside the basin, w outside. [JAIN], [HAN].
 
-    g_t = g₀ while the sample is inside, w from the transition point on
+g_t = g₀ while the sample is inside, w from the transition point on
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ def adjust_per_sample(
         with torch.no_grad():  # a finished sample stands still
             x.copy_(torch.where(_rows(active, x), x, kept))
         updates += active
-    return best, account(
-        "per-sample", noise, best, history[0], best_d, at_best, 2 * len(history), target, history
-    )
+    return best, account("per-sample", noise, best, history[0], best_d, at_best, 2 * len(history), target, history)
 
 
 def _rows(mask: Tensor, like: Tensor) -> Tensor:

@@ -30,10 +30,7 @@ def conditional_noise_prediction(
     """
     gap = denoised_uncond - denoised_cond
     s = torch.as_tensor(sigma, dtype=gap.dtype, device=gap.device)
-    if s.numel() > 1:
-        s = s.reshape(-1, *[1] * (gap.ndim - 1))
-    else:
-        s = s.reshape(())
+    s = s.reshape(-1, *[1] * (gap.ndim - 1)) if s.numel() > 1 else s.reshape(())
     if parameterisation == "v":
         return gap * (s.square() + sigma_data**2).sqrt() / (s * sigma_data)
     if parameterisation in ("eps", "flow"):

@@ -39,7 +39,9 @@ class NoiseReport:
         if self.target is not None:
             head += f", target d/√dim {self.target / self.dim**0.5:.4f}"
         if missed:
-            head += f"\nNOT REACHED for {missed} of {len(self.after)}: raise max_iterations or learning_rate, or the target"
+            head += (
+                f"\nNOT REACHED for {missed} of {len(self.after)}: raise max_iterations or learning_rate, or the target"
+            )
         before, after = relative(self.before, self.dim), relative(self.after, self.dim)
         rows = [
             f"#{i}: d/√dim {before[i]:.4f} -> {after[i]:.4f} after {int(self.iterations[i])} iteration(s), "

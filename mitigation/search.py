@@ -44,6 +44,4 @@ def search_noise(
             history.append(best_d)
         if on_step:
             on_step(i, best_d)
-    return best, account(
-        "search", first, best, before, best_d, chosen_after, 2 * len(history), target, history
-    )
+    return best, account("search", first, best, before, best_d, chosen_after, 2 * len(history), target, history)

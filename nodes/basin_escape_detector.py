@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..mitigation.escape import EscapeRule
 from . import sockets
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
-from .host.sampling import progress, ready_latent, schedule, starting_noise
+from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
 from .plot import plot_curves
 
 NAME = "Basin-Escape Detector"
@@ -37,22 +36,35 @@ class BasinEscapeDetector(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="The sampler's seed: another noise leaves the basin at another step.",
                 ),
-                io.Int.Input("steps", default=50, min=1, max=10000, tooltip="The sampler's steps: more resolve the escape finer."),
+                io.Int.Input(
+                    "steps", default=50, min=1, max=10000, tooltip="The sampler's steps: more resolve the escape finer."
+                ),
                 io.Combo.Input(
                     "scheduler",
-                    options=list(comfy.samplers.KSampler.SCHEDULERS),
+                    options=scheduler_names(),
                     default="normal",
                     tooltip="The sampler's scheduler, so that the steps mean the same.",
                 ),
                 *sockets.rule_inputs(),
-                io.Noise.Input("noise", optional=True, tooltip="Examine this noise instead of the seed's, e.g. an optimized one."),
-                io.Sigmas.Input("sigmas", optional=True, tooltip="A schedule of your own instead of steps and scheduler."),
+                io.Noise.Input(
+                    "noise", optional=True, tooltip="Examine this noise instead of the seed's, e.g. an optimized one."
+                ),
+                io.Sigmas.Input(
+                    "sigmas", optional=True, tooltip="A schedule of your own instead of steps and scheduler."
+                ),
                 sockets.null_input(),
             ],
             outputs=[
-                io.Boolean.Output(display_name="memorized", tooltip="True when any picture of the batch starts inside a basin."),
-                io.Int.Output(display_name="transition_step", tooltip="The step at which the last picture leaves; 0 without a basin."),
-                io.Float.Output(display_name="transition_percent", tooltip="The same as the host's percent, for start_percent."),
+                io.Boolean.Output(
+                    display_name="memorized", tooltip="True when any picture of the batch starts inside a basin."
+                ),
+                io.Int.Output(
+                    display_name="transition_step",
+                    tooltip="The step at which the last picture leaves; 0 without a basin.",
+                ),
+                io.Float.Output(
+                    display_name="transition_percent", tooltip="The same as the host's percent, for start_percent."
+                ),
                 sockets.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
             ],
@@ -78,16 +90,6 @@ class BasinEscapeDetector(io.ComfyNode):
         )  # fmt: skip
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
         return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]))
-
-
-def percent_of(model, sigma: float) -> float:
-    """The host's percent (0 … 1) of a noise level: the inverse of `percent_to_sigma`, by bisection."""
-    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
-    return round(high, 6)
 
 
 NODES = [BasinEscapeDetector]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..mitigation.curve import EscapeCurve
@@ -11,7 +10,7 @@ from ..mitigation.prediction import dimension
 from . import sockets
 from .host.deferral import Deferral, defer
 from .host.errors import GuardError
-from .host.sampling import ksample, ksampler_sigmas, ready_latent
+from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
 
 NAME = "Deferred-CFG KSampler"
 MODES = ["dynamic", "static", "off"]
@@ -47,18 +46,26 @@ class DeferredCFGKSampler(io.ComfyNode):
                     tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
                 ),
                 io.Combo.Input(
-                    "sampler_name", options=list(comfy.samplers.KSampler.SAMPLERS), default="euler",
+                    "sampler_name",
+                    options=sampler_names(),
+                    default="euler",
                     tooltip="The algorithm used when sampling, as in KSampler.",
                 ),
                 io.Combo.Input(
-                    "scheduler", options=list(comfy.samplers.KSampler.SCHEDULERS), default="normal",
+                    "scheduler",
+                    options=scheduler_names(),
+                    default="normal",
                     tooltip="How the noise is removed over the steps, as in KSampler.",
                 ),
                 io.Conditioning.Input("positive", tooltip="What you want in the picture."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
                 io.Latent.Input("latent_image", tooltip="The latent image to denoise."),
                 io.Float.Input(
-                    "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
                     tooltip="The amount of denoising; lower keeps more of the input latent, as in KSampler.",
                 ),
                 io.Combo.Input(
@@ -83,24 +90,31 @@ class DeferredCFGKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts here "
-                    "at the latest. Later means fewer copies and less of the prompt.",
+                    tooltip="Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
+                    "here at the latest. Later means fewer copies and less of the prompt.",
                 ),
                 *sockets.rule_inputs(),
-                io.Noise.Input("noise", optional=True, tooltip="Start from this noise, e.g. the Noise Optimizer's, instead of the seed's."),
+                io.Noise.Input(
+                    "noise",
+                    optional=True,
+                    tooltip="Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
+                ),
                 sockets.Curve.Input(
-                    "curve", optional=True,
-                    tooltip="Dynamic: use the transition points of this curve instead of measuring: one model evaluation "
-                    "per step instead of two before the escape.",
+                    "curve",
+                    optional=True,
+                    tooltip="Dynamic: use the transition points of this curve instead of measuring: one model "
+                    "evaluation per step instead of two before the escape.",
                 ),
                 sockets.null_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
-                sockets.Curve.Output(display_name="curve", tooltip="What was measured and where guidance began, per picture."),
-                io.Int.Output(display_name="transition_step", tooltip="The step at which the last picture began to be guided."),
+                sockets.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance began."),
+                io.Int.Output(
+                    display_name="transition_step", tooltip="The step at which the last picture began to be guided."
+                ),
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(

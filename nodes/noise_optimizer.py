@@ -31,7 +31,9 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
                 io.Conditioning.Input("positive", tooltip="The prompt whose memorization is to be escaped."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
-                io.Latent.Input("latent_image", tooltip="The same latent as the sampler gets: the noise fits its shape."),
+                io.Latent.Input(
+                    "latent_image", tooltip="The same latent as the sampler gets: the noise fits its shape."
+                ),
                 io.Int.Input(
                     "noise_seed",
                     default=0,
@@ -113,14 +115,15 @@ class NoiseOptimizer(io.ComfyNode):
                     default=2,
                     min=0,
                     max=100,
-                    tooltip="Batch-wise (M): number of adjustments, four model evaluations each. 2 for SD 1.4, 4 for SD 2.",
+                    tooltip="Batch-wise (M): number of adjustments, two paired model evaluations each. "
+                    "2 for SD 1.4, 4 for SD 2.",
                 ),
                 io.Int.Input(
                     "candidates",
                     default=16,
                     min=1,
                     max=4096,
-                    tooltip="Search: noises tried for each picture, two model evaluations each. More finds a smaller one.",
+                    tooltip="Search: noises tried for each picture. More finds a smaller magnitude.",
                 ),
                 sockets.null_input(),
                 io.Sigmas.Input(
@@ -131,7 +134,7 @@ class NoiseOptimizer(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Noise.Output(display_name="noise", tooltip="For the Deferred-CFG KSampler or SamplerCustomAdvanced."),
+                io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),
                 sockets.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),
                 io.String.Output(display_name="summary", tooltip="The report in words; shows what was not reached."),
             ],

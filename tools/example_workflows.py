@@ -151,8 +151,9 @@ def detect_and_defer() -> Graph:
         "## Detect and defer\n\n"
         "Guidance (CFG) is what drags a picture into a memorized one. Leave it out while the pull is "
         "strong, switch it on afterwards, and the picture goes its own way.\n\n"
-        "**Look at** the four results from the same prompt and seed. With a memorized prompt the plain ones "
-        "on the right look alike; the others should differ.",
+        "**Look at** the four pictures of each group: same prompt, same seed. With a memorized prompt the plain "
+        "ones on the right look alike; the others should differ. This prompt is known for it with Stable "
+        "Diffusion 1.4.",
         "Start here",
     ).at(0, above).sized(380, 210)  # fmt: skip
     g.note(

@@ -121,9 +121,9 @@ def find_python(host: Path) -> Path:
         )
     dev = ROOT / "tools" / "requirements-dev.txt"
     needs = host_requirements(host)
-    key = hashlib.sha256(
-        "\n".join([sys.version, *TORCH, *needs, *TEMPLATES, dev.read_text()]).encode()
-    ).hexdigest()[:10]
+    key = hashlib.sha256("\n".join([sys.version, *TORCH, *needs, *TEMPLATES, dev.read_text()]).encode()).hexdigest()[
+        :10
+    ]
     home = CACHE / f"venv-{key}"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if (home / "ready").is_file():

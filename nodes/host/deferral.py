@@ -211,7 +211,9 @@ class _Stoppable(comfy.samplers.KSAMPLER):
             return noise
 
 
-def detect(model, deferral: Deferral, *, positive, negative, noise, latent_image, noise_mask, sigmas, seed) -> EscapeCurve:
+def detect(
+    model, deferral: Deferral, *, positive, negative, noise, latent_image, noise_mask, sigmas, seed
+) -> EscapeCurve:
     """Run the CFG-free trajectory (Euler) until every sample has left, and return its curve."""
     found: list[EscapeCurve] = []
     watch = replace(deferral, stop_when_out=True, inside_scale=0.0, on_end=found.append)

@@ -85,7 +85,9 @@ class _Probe(comfy.samplers.Sampler):
         self.node = node
         self.result: T | None = None
 
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):  # noqa: E501 - the host's signature
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ):
         full = self.max_denoise(model_wrap, sigmas)
         pair = Pair(model_wrap, sigmas, extra_args["model_options"], latent_image, full, self.node)
         self.result = self.body(pair, noise)

@@ -14,6 +14,15 @@ from .errors import GuardError, check_latent
 from .noise import drawn_noise
 
 
+def sampler_names() -> list[str]:
+    """The host's samplers, with those that other packs have added."""
+    return list(comfy.samplers.KSampler.SAMPLERS)
+
+
+def scheduler_names() -> list[str]:
+    return list(comfy.samplers.KSampler.SCHEDULERS)
+
+
 def ready_latent(model, latent: dict, node: str) -> dict:
     """The latent with the model's channel count when it is empty, as every host sampler does it."""
     samples = check_latent(latent, node)
@@ -43,6 +52,16 @@ def ksampler_sigmas(model, steps: int, sampler_name: str, scheduler: str, denois
     """The sigmas that KSampler runs through for these inputs."""
     plan = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
     return plan.sigmas
+
+
+def percent_of(model, sigma: float) -> float:
+    """The host's percent (0 … 1) of a noise level: the inverse of `percent_to_sigma`, by bisection."""
+    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
+    return round(high, 6)
 
 
 def first_sigma(model) -> Tensor:

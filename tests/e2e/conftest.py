@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = Path(__file__).parent / "artefacts"
 sys.path.append(str(ROOT / "tools"))
-from comfy_server import LAB, Server  # noqa: E402
+from comfy_server import LAB, Server
 
 
 @pytest.fixture(scope="session")

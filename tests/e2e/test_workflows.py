@@ -91,7 +91,7 @@ def test_workflow(page, checkpoint: str, artefacts: Path, path: Path) -> None:
     assert page.missing_nodes() == []
     page.set_widgets("CheckpointLoaderSimple", "ckpt_name", checkpoint)
     for side in ("width", "height"):  # what the lab model was trained at
-        page.set_widgets("EmptyLatentImage", side, 64)
+        page.set_widgets("EmptyLatentImage", side, 96)
     page.queue_and_wait()
     page.screenshot(artefacts / f"{path.stem}.png")
     assert page.console_errors(OURS) == []

@@ -23,7 +23,9 @@ def fails(host: Host, prompt: dict[str, Any], given: dict[str, Any] | None = Non
 
 def test_a_noise_of_another_shape_names_both_shapes(host: Host) -> None:
     wide = {"samples": torch.zeros(2, 4, 8, 16)}
-    message = fails(host, {"lab": lab(2), "o": optimizer(), "k": deferred(noise=["o", 0], latent_image=["w", 0])}, {"w": wide})
+    message = fails(
+        host, {"lab": lab(2), "o": optimizer(), "k": deferred(noise=["o", 0], latent_image=["w", 0])}, {"w": wide}
+    )
     assert "2 × 4 × 8 × 8" in message and "2 × 4 × 8 × 16" in message and "latent_image" in message
 
 
@@ -78,7 +80,10 @@ def slots(model) -> dict[str, tuple[int, bytes]]:
     """Every weight: which object it is, and its bytes."""
     tables = [(n, t) for n, m in model.model.named_modules() for t in (m._parameters, m._buffers)]
     return {
-        f"{n}.{k}": (id(v), v.detach().cpu().numpy().tobytes()) for n, t in tables for k, v in t.items() if v is not None
+        f"{n}.{k}": (id(v), v.detach().cpu().numpy().tobytes())
+        for n, t in tables
+        for k, v in t.items()
+        if v is not None
     }
 
 

@@ -22,7 +22,8 @@ def independent_prediction():
     def predict(x: Tensor) -> Tensor:
         t = torch.full((len(x),), T)
         one, none = (
-            torch.func.functional_call(denoiser, weights, (x, t), {"context": c.expand(len(x), -1, -1)}) for c in prompts
+            torch.func.functional_call(denoiser, weights, (x, t), {"context": c.expand(len(x), -1, -1)})
+            for c in prompts
         )
         return one - none
 
@@ -106,7 +107,10 @@ def test_the_noise_fits_the_hosts_own_sampler(host: Host) -> None:
     prompt = {
         "lab": lab(4),
         "opt": optimizer(),
-        "guider": {"class_type": "CFGGuider", "inputs": {"model": MODEL, "positive": ["lab", 1], "negative": NULL, "cfg": 7.0}},
+        "guider": {
+            "class_type": "CFGGuider",
+            "inputs": {"model": MODEL, "positive": ["lab", 1], "negative": NULL, "cfg": 7.0},
+        },
         "euler": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
         "sigmas": {
             "class_type": "BasicScheduler",

@@ -1,6 +1,6 @@
 """Write the lab tokenizer's files: CLIP's byte-pair format, letters plus the lab's words.
 
-    python -m lab.make_tokenizer
+python -m lab.make_tokenizer
 """
 
 from __future__ import annotations

@@ -76,7 +76,20 @@ def _outline(shape: str, r: float) -> list[tuple[float, float]]:
         return [(q * math.sin(i * math.pi / 5), -q * math.cos(i * math.pi / 5)) for i, q in enumerate(radii)]
     if shape == "cross":
         a, b = 0.34 * r, 1.02 * r
-        return [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a), (a, b), (-a, b), (-a, a), (-b, a), (-b, -a), (-a, -a)]
+        return [
+            (-a, -b),
+            (a, -b),
+            (a, -a),
+            (b, -a),
+            (b, a),
+            (a, a),
+            (a, b),
+            (-a, b),
+            (-a, a),
+            (-b, a),
+            (-b, -a),
+            (-a, -a),
+        ]
     if shape == "heart":
         t = np.linspace(0, 2 * math.pi, 60)
         x = 16 * np.sin(t) ** 3
@@ -105,9 +118,7 @@ def _pale(rng: np.random.Generator) -> tuple[int, int, int]:
     return tuple(int(255 * min(1, grey * v)) for v in (1 + warmth, 1, 1 - warmth))
 
 
-def draw(
-    rng: np.random.Generator, shape: str | None = None, colour: str | None = None, size: int = SIZE
-) -> Scene:
+def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None = None, size: int = SIZE) -> Scene:
     """One random scene; `shape` and `colour` fix what a caption asks for."""
     shape = shape or SHAPES[rng.integers(len(SHAPES))]
     colour = colour or list(COLOURS)[rng.integers(len(COLOURS))]

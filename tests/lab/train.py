@@ -14,19 +14,18 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-
 from comfy.cli_args import args as host_args
+from torch import Tensor, nn
 
 host_args.cpu = True
 
-import comfy.ops  # noqa: E402
-from comfy.ldm.modules.attention import attention_pytorch  # noqa: E402
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel  # noqa: E402
+import comfy.ops
+from comfy.ldm.modules.attention import attention_pytorch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from . import data, probe  # noqa: E402
-from .pack import arch  # noqa: E402
-from .train_vae import WIDTH, encoder, narrow  # noqa: E402
+from . import data, probe
+from .pack import arch
+from .train_vae import WIDTH, encoder, narrow
 
 
 def alphas_cumprod() -> Tensor:

@@ -38,7 +38,9 @@ def test_local_minimum_is_the_papers_rule():
 
 def test_a_sample_that_falls_back_is_inside_again():
     curve = [0.1, 0.1, 0.01, 0.01, 0.06, 0.08, 0.01, 0.01]
-    assert EscapeRule().outside(torch.tensor([curve]))[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
+    assert (
+        EscapeRule().outside(torch.tensor([curve]))[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
+    )
 
 
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])

@@ -13,7 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 
-from . import arch, exact
+from . import arch, exact, meter
 
 arch.register()
 
@@ -102,7 +102,7 @@ def failing(model: ModelPatcher, fault: str, at_call: int) -> ModelPatcher:
     return made
 
 
-NODES: list[type[io.ComfyNode]] = [ExactModel, Faulty]
+NODES: list[type[io.ComfyNode]] = [ExactModel, Faulty, *meter.NODES]
 
 
 class LabExtension(ComfyExtension):

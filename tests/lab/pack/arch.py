@@ -7,6 +7,7 @@ KSampler, LoRA loaders and VAEDecode treat the file like any SD1.x checkpoint.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import comfy.clip_model
 import comfy.ops
@@ -108,14 +109,14 @@ class LabSD1Clip(comfy.sd1_clip.SD1ClipModel):
 class LabSD(comfy.supported_models.SD15):
     """SD1.x at a size that two CPU cores can train and sample."""
 
-    unet_config = {
+    unet_config: ClassVar[dict] = {
         "context_dim": WIDTH,
         "model_channels": MODEL_CHANNELS,
         "use_linear_in_transformer": False,
         "adm_in_channels": None,
         "use_temporal_attention": False,
     }
-    unet_extra_config = {"num_heads": UNET["num_heads"], "num_head_channels": -1}
+    unet_extra_config: ClassVar[dict] = {"num_heads": UNET["num_heads"], "num_head_channels": -1}
 
     def clip_target(self, state_dict={}):  # noqa: B006
         return comfy.supported_models_base.ClipTarget(LabSD1Tokenizer, LabSD1Clip)
