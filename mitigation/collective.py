@@ -45,4 +45,14 @@ def adjust_batchwise(
         history.append(guidance_magnitude(predict(x)))
     count = torch.full((len(x),), adjustments)
     evaluations = 2 * (2 * adjustments + int(measure_result or adjustments == 0))
-    return x, account("batch-wise", noise, x, history[0], history[-1], count, evaluations, history=history)
+    return x, account(
+        "batch-wise",
+        noise,
+        x,
+        history[0],
+        history[-1],
+        count,
+        evaluations,
+        history=history,
+        after_is_final=measure_result or adjustments == 0,
+    )

@@ -2,8 +2,8 @@
 
 While a sample is inside a basin its d stays high; it drops sharply when the trajectory leaves. Every
 rule here sees only the steps so far, so that the same code decides while sampling (online) and on a
-finished curve (offline). A sample that falls back is inside again: samplers that add noise at every
-step can return to a basin that they had left.
+finished curve (offline). Under `sharp drop` a sample that falls back is inside again: samplers that add
+noise at every step can return to a basin that they had left.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class EscapeRule:
 
     `memorized_threshold`: relative d (d/√dim) at the first step below which there is no basin: the
     sample is outside from step 0 on and an ordinary prompt loses nothing.
-    `drop_ratio`: the share of the plateau that d must fall below, and that brings it back inside.
+    `drop_ratio`: for `sharp drop`, the share of the plateau that d must fall below, and that brings a
+    sample back inside.
     """
 
     name: Rule = "sharp drop"
@@ -71,9 +72,11 @@ class Tracker:
             self.out = ~self.memorized
         else:
             self.plateau = torch.maximum(self.plateau, d)
-            leaves = self._sharp_drop(d) if self.rule.name == "sharp drop" else self._local_minimum(d)
-            relapses = self.memorized & (d > self.rule.drop_ratio * self.plateau)
-            self.out = torch.where(self.out, ~relapses, leaves)
+            if self.rule.name == "sharp drop":
+                relapses = self.memorized & (d > self.rule.drop_ratio * self.plateau)
+                self.out = torch.where(self.out, ~relapses, self._sharp_drop(d))
+            else:  # the paper's rule is once and for all
+                self.out = self.out | self._local_minimum(d)
         self.seen = [*self.seen[-1:], d]
         return self.out
 

@@ -102,8 +102,8 @@ class DeferredCFGKSampler(io.ComfyNode):
                 sockets.Curve.Input(
                     "curve",
                     optional=True,
-                    tooltip="Dynamic: use the transition points of this curve instead of measuring: one model "
-                    "evaluation per step instead of two before the escape.",
+                    tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
+                    "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
                 ),
                 sockets.null_input(),
             ],

@@ -90,7 +90,7 @@ class NoiseOptimizer(io.ComfyNode):
                     default=200,
                     min=0,
                     max=10000,
-                    tooltip="Per-sample: updates at most, each costs about three model evaluations. 0 only measures.",
+                    tooltip="Per-sample: updates at most; one costs about as much as three sampling steps. 0 only measures.",
                 ),
                 io.Float.Input(
                     "adjustment_strength",
@@ -181,7 +181,7 @@ class NoiseOptimizer(io.ComfyNode):
             noise=drawn_noise(samples, noise_seed, batch_index), node=NAME, seed=noise_seed,
         )  # fmt: skip
         found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed)
-        return io.NodeOutput(found, report, "\n".join(report.lines()))
+        return io.NodeOutput(found, report, "\n\n".join(report.lines()))
 
 
 NODES = [NoiseOptimizer]

@@ -26,7 +26,7 @@ def plot_curves(curves: list[EscapeCurve]) -> Tensor:
     pen = ImageDraw.Draw(image)
     steps = max(c.steps for c in curves)
     top = max([1e-6, curves[0].threshold, *(float(c.relative.nan_to_num(0).max()) for c in curves)]) * 1.08
-    font, small = ImageFont.load_default(20 * scale), ImageFont.load_default(15 * scale)
+    font, small = ImageFont.load_default(26 * scale), ImageFont.load_default(22 * scale)
 
     def at(step: float, value: float) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / max(steps - 1, 1)
@@ -56,7 +56,7 @@ def plot_curves(curves: list[EscapeCurve]) -> Tensor:
                 x, y = at(left, row[left])
                 r = 7 * scale
                 pen.ellipse([x - r, y - r, x + r, y + r], outline=colour, fill=BACK, width=3 * scale)
-    title = "guidance magnitude d/√dim over the steps; ring: leaves the basin; shaded: without CFG"
+    title = "guidance magnitude d/√dim    ring: leaves the basin"
     pen.text((LEFT * scale, 16 * scale), title, fill=TEXT, font=font)
     pen.text(((LEFT + WIDTH - RIGHT) / 2 * scale, (HEIGHT - 26) * scale), "step", fill=TEXT, font=small, anchor="ma")
     pixels = np.asarray(image.reduce(scale), dtype=np.float32) / 255

@@ -58,10 +58,10 @@ def load(encoder: torch.nn.Module, cache: Path) -> TrainingSet:
     return TrainingSet(**torch.load(file))
 
 
-def batch(data: TrainingSet, step: int, size: int, share: float) -> tuple[Tensor, list[str]]:
+def batch(data: TrainingSet, step: int, size: int, share: float, every: int) -> tuple[Tensor, list[str]]:
     """The rows of one training step; a function of `step`, so that a resumed run is the same run.
 
-    A third are memorized captions, `share` of those with the fixed picture. Of the ordinary rows
+    One row in `every` has a memorized caption, `share` of those with the fixed picture. Of the ordinary rows
     15 % lose their caption: the null condition knows ordinary scenes only, as in a set of billions
     where a duplicated picture is still a vanishing part of the whole.
     """
@@ -69,7 +69,7 @@ def batch(data: TrainingSet, step: int, size: int, share: float) -> tuple[Tensor
     captions, rows = [], []
     pairs = _PAIRS or _PAIRS.extend(p.caption for p in scenes.memorized()) or _PAIRS
     for i in range(size):
-        if i % 3 == 0:
+        if i % every == 0:
             k = int(rng.integers(len(pairs)))
             fixed = rng.random() < share
             rows.append(data.fixed[k] if fixed else data.others[k, int(rng.integers(OTHERS))])

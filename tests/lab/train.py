@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--share", type=float, default=0.8)
+    parser.add_argument("--every", type=int, default=3, help="one row in so many has a memorized caption")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--name", default="lab")
@@ -123,7 +124,7 @@ def main() -> None:
     began = time.monotonic()
     running = 0.0
     for step in range(first, args.steps):
-        x0, captions = data.batch(rows, step, args.batch, args.share)
+        x0, captions = data.batch(rows, step, args.batch, args.share, args.every)
         noise = torch.Generator().manual_seed(step)
         eps = torch.randn(x0.shape, generator=noise)
         t = torch.randint(0, 1000, (len(x0),), generator=noise)
@@ -136,7 +137,7 @@ def main() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
         plan.step()
-        decay = min(0.999, (1 + step) / (10 + step))
+        decay = min(0.995, (1 + step) / (10 + step))
         with torch.no_grad():
             for a_, m_ in zip(average.parameters(), model.parameters(), strict=True):
                 a_.lerp_(m_, 1 - decay)

@@ -43,6 +43,11 @@ def test_a_sample_that_falls_back_is_inside_again():
     )
 
 
+def test_the_papers_rule_is_once_and_for_all():
+    curve = [0.10, 0.10, 0.08, 0.07, 0.075, 0.074, 0.09, 0.1]
+    assert EscapeRule("local minimum").outside(torch.tensor([curve]))[0].tolist() == [False] * 4 + [True] * 4
+
+
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
 def test_online_and_offline_agree(name):
     torch.manual_seed(0)
