@@ -90,7 +90,8 @@ class NoiseOptimizer(io.ComfyNode):
                     default=200,
                     min=0,
                     max=10000,
-                    tooltip="Per-sample: updates at most; one costs about as much as three sampling steps. 0 only measures.",
+                    tooltip="Per-sample: at most so many updates, each as dear as about three sampling steps. "
+                    "0 only measures.",
                 ),
                 io.Float.Input(
                     "adjustment_strength",
