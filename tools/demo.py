@@ -49,8 +49,8 @@ class Subject:
     rows: dict[str, Row] = field(default_factory=dict)
 
 
-def ask(server: Server, setting: Setting, subject: Subject, method: str, run: int) -> Row:
-    """One batch through the server."""
+def ask(server: Server, setting: Setting, subject: Subject, method: str, run: int, out: Path | None = None) -> Row:
+    """One batch through the server; its pictures also go into the folder `out`."""
     entry = server.run(graph(setting, subject.prompt, method, run), timeout=3600)
     found = entry["outputs"]
     raw = [server.image(**ref) for ref in found["save"]["images"]]
@@ -58,11 +58,12 @@ def ask(server: Server, setting: Setting, subject: Subject, method: str, run: in
     row = Row(pictures, json.loads(found["tell"]["told"][0]))
     if subject.training is not None:
         row.copies = sum(is_copy(p, subject.training) for p in pictures)
-    folder = OUT / "pictures" / method.replace(" ", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, b in enumerate(raw):
+    if out is not None:
+        folder = out / method.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
         name = "".join(c if c.isalnum() else "_" for c in subject.prompt)[:60]
-        (folder / f"{name}-{i}.png").write_bytes(b)
+        for i, b in enumerate(raw):
+            (folder / f"{name}-{i}.png").write_bytes(b)
     return row
 
 
@@ -111,7 +112,7 @@ def work(server: Server, setting: Setting, subjects: list[Subject], began: float
         for method in METHODS:
             done += 1
             print(f"[{time.monotonic() - began:4.0f} s] {done}/{total}  {method:22s} {subject.prompt}", flush=True)
-            subject.rows[method] = ask(server, setting, subject, method, done)
+            subject.rows[method] = ask(server, setting, subject, method, done, OUT / "pictures")
 
 
 def lab_demo(server: Server, count: int, began: float) -> bool:

@@ -149,7 +149,7 @@ def main() -> None:
             parts = {"model": model, "average": average, "opt": opt, "plan": plan}
             torch.save({k: v.state_dict() for k, v in parts.items()} | {"step": step + 1}, state)
             torch.save(checkpoint_file(average, vae), args.work / f"{args.name}.pt")
-            if (step + 1) % 500 == 0:
+            if (step + 1) % 250 == 0:
                 print(probe.report(average, vae, rows), flush=True)
 
 

@@ -1,0 +1,79 @@
+"""The lab checkpoint on a real server: it memorizes, and the pack helps. `make demo` in small."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from comfy_client import PromptError
+from comfy_server import ROOT, Server
+from demo import Subject, ask
+from demo_prompts import Setting, graph
+from lab import scenes
+from lab.copies import COPY_RMSE, rmse, training_pairs
+
+COUNT = 2
+PROMPTS = (0, 2, 4, 7, 11, 12)
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def share(server: Server, checkpoint: str):
+    """share(method): of the pictures of six memorized prompts, how many are copies."""
+    pairs = training_pairs()
+    subjects = [Subject(*pairs[i]) for i in PROMPTS]
+
+    def measure(method: str) -> float:
+        rows = [ask(server, Setting.for_lab(COUNT), s, method, 1000 + i) for i, s in enumerate(subjects)]
+        return sum(r.copies for r in rows) / (COUNT * len(rows))
+
+    return measure
+
+
+def test_the_training_pictures_are_what_the_generator_draws() -> None:
+    for (caption, picture), pair in zip(training_pairs(), scenes.memorized(), strict=True):
+        assert caption == pair.caption
+        assert np.array_equal(picture, pair.scene.image)
+
+
+def test_no_two_memorized_pictures_could_be_taken_for_each_other() -> None:
+    pictures = [p for _, p in training_pairs()]
+    nearest = min(rmse(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
+    assert nearest > COPY_RMSE
+
+
+def test_it_copies_with_cfg_and_not_without(share) -> None:
+    assert share("vanilla") >= 0.8
+    assert share("without CFG") <= 0.05
+
+
+@pytest.mark.parametrize("method", ["dynamic", "batch-wise + deferred", "per-sample noise"])
+def test_each_mitigation_helps(share, method: str) -> None:
+    assert share(method) <= 0.25
+
+
+def test_an_ordinary_prompt_is_ksamplers_picture(server: Server, checkpoint: str) -> None:
+    setting, subject = Setting.for_lab(COUNT), Subject("a disc")
+    vanilla, dynamic = (ask(server, setting, subject, m, 7) for m in ("vanilla", "dynamic"))
+    for a, b in zip(vanilla.pictures, dynamic.pictures, strict=True):
+        assert np.array_equal(a, b)
+    assert dynamic.told["rows"] == vanilla.told["rows"] == 2 * 50 * COUNT
+
+
+def test_a_missing_checkpoint_is_refused_before_anything_runs(server: Server) -> None:
+    prompt = graph(Setting.for_own("no-such-file.safetensors", 1), "a ring", "dynamic", 0)
+    with pytest.raises(PromptError) as caught:
+        server.run(prompt)
+    assert caught.value.kind == "validation" and "no-such-file.safetensors" in caught.value.message
+
+
+def test_the_demo_says_which_checkpoint_is_missing() -> None:
+    env = {**os.environ, "CHECKPOINT": "/nowhere/model.safetensors", "PROMPT": "a ring"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "demo.py")], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "/nowhere/model.safetensors is not a file" in done.stderr
