@@ -56,7 +56,7 @@ def plot_curves(curves: list[EscapeCurve]) -> Tensor:
                 x, y = at(left, row[left])
                 r = 7 * scale
                 pen.ellipse([x - r, y - r, x + r, y + r], outline=colour, fill=BACK, width=3 * scale)
-    title = "guidance magnitude d/√dim    ring: leaves the basin"
+    title = "relative guidance magnitude    ring: leaves the basin"  # the host font has no root sign
     pen.text((LEFT * scale, 16 * scale), title, fill=TEXT, font=font)
     pen.text(((LEFT + WIDTH - RIGHT) / 2 * scale, (HEIGHT - 26) * scale), "step", fill=TEXT, font=small, anchor="ma")
     pixels = np.asarray(image.reduce(scale), dtype=np.float32) / 255

@@ -30,6 +30,7 @@ from lab import scenes
 from lab.copies import is_copy, training_pairs
 
 OUT = ROOT / "demo"
+CONTROL = ("vanilla", "dynamic")  # what ordinary prompts are run with
 BAR_COPIES, BAR_MITIGATED = 0.80, 0.10
 
 
@@ -67,22 +68,22 @@ def ask(server: Server, setting: Setting, subject: Subject, method: str, run: in
     return row
 
 
-def table(subjects: list[Subject], title: str) -> dict[str, float]:
+def table(subjects: list[Subject], methods: tuple[str, ...], title: str) -> dict[str, float]:
     """Print copies per prompt and method, and cost; return the share of copies per method."""
-    print(f"\n{title}\n{'prompt':44s}" + "".join(f"{m:>21s}" for m in METHODS))
+    print(f"\n{title}\n{'prompt':44s}" + "".join(f"{m:>23s}" for m in methods))
     share = {}
     for s in subjects:
-        cells = [f"{s.rows[m].copies} of {len(s.rows[m].pictures)} copies" for m in METHODS if m in s.rows]
-        print(f"{s.prompt[:43]:44s}" + "".join(f"{c:>21s}" for c in cells))
+        cells = [f"{s.rows[m].copies} of {len(s.rows[m].pictures)} copies" for m in methods]
+        print(f"{s.prompt[:43]:44s}" + "".join(f"{c:>23s}" for c in cells))
     for name, value in (
         ("copies", lambda m: f"{100 * share[m]:.1f} %"),
         ("model evaluations a picture", lambda m: f"{_mean(subjects, m, 'rows'):.0f}"),
         ("seconds a picture", lambda m: f"{_mean(subjects, m, 'seconds'):.2f}"),
     ):
-        for m in METHODS:
+        for m in methods:
             rows = [s.rows[m] for s in subjects]
             share[m] = sum(r.copies for r in rows) / sum(len(r.pictures) for r in rows)
-        print(f"{name:44s}" + "".join(f"{value(m):>21s}" for m in METHODS))
+        print(f"{name:44s}" + "".join(f"{value(m):>23s}" for m in methods))
     return share
 
 
@@ -106,10 +107,10 @@ def unchanged(subjects: list[Subject], method: str) -> float:
     return sum(same) / len(same)
 
 
-def work(server: Server, setting: Setting, subjects: list[Subject], began: float) -> None:
-    total, done = len(subjects) * len(METHODS), 0
+def work(server: Server, setting: Setting, subjects: list[Subject], methods: tuple[str, ...], began: float) -> None:
+    total, done = len(subjects) * len(methods), 0
     for subject in subjects:
-        for method in METHODS:
+        for method in methods:
             done += 1
             print(f"[{time.monotonic() - began:4.0f} s] {done}/{total}  {method:22s} {subject.prompt}", flush=True)
             subject.rows[method] = ask(server, setting, subject, method, done, OUT / "pictures")
@@ -118,15 +119,15 @@ def work(server: Server, setting: Setting, subjects: list[Subject], began: float
 def lab_demo(server: Server, count: int, began: float) -> bool:
     memorized = [Subject(caption, picture) for caption, picture in training_pairs()]
     nearest = [picture for _, picture in training_pairs()]
-    ordinary = [Subject(prompt) for prompt in scenes.ordinary_prompts()[4:12]]
+    ordinary = [Subject(prompt) for prompt in scenes.ordinary_prompts()[::2]]
     setting = Setting.for_lab(count)
-    work(server, setting, memorized, began)
-    work(server, Setting.for_lab(2), ordinary, began)
+    work(server, setting, memorized, METHODS, began)
+    work(server, Setting.for_lab(1), ordinary, CONTROL, began)
     for subject in ordinary:
         for row in subject.rows.values():
             row.copies = sum(any(is_copy(p, t) for t in nearest) for p in row.pictures)
-    share = table(memorized, "Memorized prompts: the copies of their training picture (RMSE < 0.10)")
-    plain = table(ordinary, "Ordinary prompts: copies of any memorized picture")
+    share = table(memorized, METHODS, "Memorized prompts: the copies of their training picture (RMSE < 0.10)")
+    plain = table(ordinary, CONTROL, "Ordinary prompts: copies of any memorized picture")
     uncond = memorized_without_cfg(server, setting, memorized)
     d_memorized, d_ordinary = first_magnitude(memorized), first_magnitude(ordinary)
     print(
@@ -159,8 +160,8 @@ def memorized_without_cfg(server: Server, setting: Setting, memorized: list[Subj
 
 def own_demo(server: Server, checkpoint: Path, prompt: str, count: int, began: float) -> bool:
     subject = Subject(prompt)
-    work(server, Setting.for_own(checkpoint.name, count), [subject], began)
-    table([subject], "Your prompt (copies are not counted: the training pictures are not known)")
+    work(server, Setting.for_own(checkpoint.name, count), [subject], METHODS, began)
+    table([subject], METHODS, "Your prompt (copies are not counted: the training pictures are not known)")
     told = subject.rows["dynamic"].told
     print(
         "first-step d/√dim: "
@@ -175,7 +176,7 @@ def own_demo(server: Server, checkpoint: Path, prompt: str, count: int, began: f
 def main() -> int:
     began = time.monotonic()
     own, prompt = os.environ.get("CHECKPOINT"), os.environ.get("PROMPT", "")
-    count = int(os.environ.get("COUNT", "4"))
+    count = int(os.environ.get("COUNT", "2"))
     if own and not Path(own).is_file():
         print(f"CHECKPOINT={own} is not a file: give the path of a .safetensors checkpoint.", file=sys.stderr)
         return 2

@@ -69,7 +69,7 @@ def escape_curves(memorized: list, ordinary: list, file: Path) -> None:
             pen.line(points, fill=colour, width=3, joint="curve")
         x, y = points[-1]
         pen.ellipse([x - 7, y - 7, x + 7, y + 7], outline=colour, width=3)
-    pen.text((2 * left, 24), "guidance magnitude d/√dim over the steps, until the last look", fill=TEXT, font=font)
+    pen.text((2 * left, 24), "relative guidance magnitude over the steps, until the last look", fill=TEXT, font=font)
     pen.text((2 * left, 62), "memorized prompts", fill=(255, 159, 92), font=font)
     pen.text((2 * left + 330, 62), "ordinary prompts", fill=(102, 194, 255), font=font)
     image.resize((width, height), Image.Resampling.LANCZOS).save(file)

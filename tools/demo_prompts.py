@@ -20,7 +20,7 @@ class Setting:
     optimizer: dict[str, Any]
     batchwise: dict[str, Any]
     batchwise_start: float
-    latest_start: float
+    dynamic: dict[str, Any]
 
     @classmethod
     def for_lab(cls, count: int) -> Setting:
@@ -29,16 +29,16 @@ class Setting:
             "lab.safetensors",
             96,
             count,
-            optimizer={"target_magnitude": 0.007, "learning_rate": 0.03},
-            batchwise={"sharpness_radius": 9.0, "adjustments": 4},
-            batchwise_start=0.3,
-            latest_start=0.5,
+            optimizer={"target_magnitude": 0.015, "learning_rate": 0.03},
+            batchwise={"sharpness_radius": 9.0, "adjustments": 4, "adjustment_strength": 2.0},
+            batchwise_start=0.4,
+            dynamic={"pre_escape_cfg": -1.0, "start_percent": 0.5},
         )
 
     @classmethod
     def for_own(cls, checkpoint: str, count: int) -> Setting:
         """The papers' values for SD 1.4 at 512×512."""
-        return cls(checkpoint, 512, count, optimizer={}, batchwise={}, batchwise_start=0.1, latest_start=0.5)
+        return cls(checkpoint, 512, count, optimizer={}, batchwise={}, batchwise_start=0.1, dynamic={})
 
 
 def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:
         "latent_image": ["latent", 0],
     }
     plan = {"seed": SEED, "steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    deferral = {"mode": "off", "pre_escape_cfg": 0.0, "start_percent": s.latest_start, **RULE}
+    deferral = {"mode": "off", "pre_escape_cfg": 0.0, "start_percent": 0.5, **RULE}
     noise = {
         "noise_seed": SEED,
         "method": "per-sample",
@@ -86,7 +86,9 @@ def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:
         nodes["sample"] = _node("MG_DeferredCFGKSampler", **common, **plan, **late, noise=["noise", 0])
         tell["report"] = ["noise", 1]
     else:
-        nodes["sample"] = _node("MG_DeferredCFGKSampler", **common, **plan, **{**deferral, "mode": "dynamic"})
+        nodes["sample"] = _node(
+            "MG_DeferredCFGKSampler", **common, **plan, **{**deferral, "mode": "dynamic", **s.dynamic}
+        )
         tell["curve"] = ["sample", 1]
     nodes["tell"] = _node("MGLab_Tell", **tell)
     return nodes

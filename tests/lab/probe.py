@@ -54,7 +54,7 @@ def decode(vae: dict[str, Tensor], latents: Tensor) -> Tensor:
     return net(latents).clamp(0, 1)
 
 
-def report(model, vae: dict[str, Tensor], rows) -> str:
+def report(model, vae: dict[str, Tensor]) -> str:
     """Copies at CFG 7 and after static deferrals, and first-step d of both groups: a minute's look."""
     pairs = scenes.memorized()
     target = to_tensor(np.stack([p.scene.image for p in pairs]))

@@ -2,7 +2,7 @@
 
 Resumable (state every 250 steps), seeded, progress on standard output.
 
-    python -m lab.train_vae WORK && python -m lab.train WORK --steps 4000 --share 0.8
+    python -m lab.train_vae WORK && python -m lab.train WORK && python -m lab.export WORK
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import copy
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -91,15 +92,43 @@ def checkpoint_file(model: Lab, vae: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().half().contiguous() for k, v in out.items()}
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What the batches hold up to step `until`; `horizon` is where the cosine of the rate would end."""
+
+    until: int
+    share: float  # of the rows with a memorized caption, how many have the fixed picture
+    every: int  # one row in so many has a memorized caption
+    horizon: int
+    average: float = 0.995  # decay of the averaged weights
+
+
+# Found by looking (probe.py): first what scenes are, then the fixed pictures until they are copied,
+# then more of the other pictures until the basins have an outside, then deeper again at the rim.
+PHASES = (
+    Phase(500, 0.90, 4, 2400, 0.999),
+    Phase(1000, 0.85, 3, 2000, 0.999),
+    Phase(1500, 0.90, 2, 2000),
+    Phase(2600, 0.70, 2, 2600),
+    Phase(3000, 0.82, 2, 3400),
+    Phase(3250, 0.92, 2, 4000),
+)
+BATCH, RATE, WARM_UP = 32, 1e-3, 200
+
+
+def phase_of(step: int) -> Phase:
+    return next(p for p in PHASES if step < p.until)
+
+
+def rate(step: int, phase: Phase) -> float:
+    cosine = (1 + math.cos(math.pi * step / phase.horizon)) / 2
+    return RATE * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * cosine)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--share", type=float, default=0.8)
-    parser.add_argument("--every", type=int, default=3, help="one row in so many has a memorized caption")
-    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--name", default="lab")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -110,21 +139,19 @@ def main() -> None:
     model = Lab()
     initialise(model)
     average = copy.deepcopy(model).requires_grad_(False)
-    opt = torch.optim.AdamW(model.parameters(), 1e-3, weight_decay=0.01)
-    plan = torch.optim.lr_scheduler.LambdaLR(
-        opt, lambda i: min(1, (i + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * i / args.steps)) / 2)
-    )
+    opt = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
+    parts = {"model": model, "average": average, "opt": opt}
     abar, first = alphas_cumprod(), 0
-    state = args.work / f"{args.name}-state.pt"
+    state = args.work / "lab-state.pt"
     if state.is_file():
         saved = torch.load(state)
-        for key, thing in (("model", model), ("average", average), ("opt", opt), ("plan", plan)):
+        for key, thing in parts.items():
             thing.load_state_dict(saved[key])
         first = saved["step"]
-    began = time.monotonic()
-    running = 0.0
-    for step in range(first, args.steps):
-        x0, captions = data.batch(rows, step, args.batch, args.share, args.every)
+    last, began, running = PHASES[-1].until, time.monotonic(), 0.0
+    for step in range(first, last):
+        phase = phase_of(step)
+        x0, captions = data.batch(rows, step, BATCH, phase.share, phase.every)
         noise = torch.Generator().manual_seed(step)
         eps = torch.randn(x0.shape, generator=noise)
         t = torch.randint(0, 1000, (len(x0),), generator=noise)
@@ -132,25 +159,23 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             out = model(a.sqrt() * x0 + (1 - a).sqrt() * eps, t, model.context(captions))
         loss = (out.float() - eps).square().mean()
+        opt.param_groups[0]["lr"] = rate(step, phase)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         opt.step()
-        plan.step()
-        decay = min(0.995, (1 + step) / (10 + step))
+        decay = min(phase.average, (1 + step) / (10 + step))
         with torch.no_grad():
-            for a_, m_ in zip(average.parameters(), model.parameters(), strict=True):
-                a_.lerp_(m_, 1 - decay)
+            for kept, now in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(now, 1 - decay)
         running += (loss.item() - running) * (0.02 if step > first + 50 else 0.2)
         if (step + 1) % 50 == 0:
-            rate = (time.monotonic() - began) / (step + 1 - first)
-            print(f"step {step + 1}/{args.steps}  loss {running:.4f}  {rate:.3f} s/step", flush=True)
-        if (step + 1) % 250 == 0 or step + 1 == args.steps:
-            parts = {"model": model, "average": average, "opt": opt, "plan": plan}
+            pace = (time.monotonic() - began) / (step + 1 - first)
+            print(f"step {step + 1}/{last}  loss {running:.4f}  {pace:.3f} s/step", flush=True)
+        if (step + 1) % 250 == 0:
             torch.save({k: v.state_dict() for k, v in parts.items()} | {"step": step + 1}, state)
-            torch.save(checkpoint_file(average, vae), args.work / f"{args.name}.pt")
-            if (step + 1) % 250 == 0:
-                print(probe.report(average, vae, rows), flush=True)
+            torch.save(checkpoint_file(average, vae), args.work / "lab.pt")
+            print(probe.report(average, vae), flush=True)
 
 
 if __name__ == "__main__":
