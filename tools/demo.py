@@ -27,7 +27,7 @@ from comfy_server import Server, ServerError
 from demo_pictures import contact_sheet, escape_curves
 from demo_prompts import METHODS, Setting, graph
 from lab import scenes
-from lab.copies import is_copy, training_pairs
+from lab.copies import COPY_RMSE, is_copy, training_pairs
 
 OUT = ROOT / "demo"
 CONTROL = ("vanilla", "dynamic")  # what ordinary prompts are run with
@@ -126,7 +126,7 @@ def lab_demo(server: Server, count: int, began: float) -> bool:
     for subject in ordinary:
         for row in subject.rows.values():
             row.copies = sum(any(is_copy(p, t) for t in nearest) for p in row.pictures)
-    share = table(memorized, METHODS, "Memorized prompts: the copies of their training picture (RMSE < 0.10)")
+    share = table(memorized, METHODS, f"Memorized prompts: copies of their training picture (RMSE < {COPY_RMSE})")
     plain = table(ordinary, CONTROL, "Ordinary prompts: copies of any memorized picture")
     uncond = memorized_without_cfg(server, setting, memorized)
     d_memorized, d_ordinary = first_magnitude(memorized), first_magnitude(ordinary)

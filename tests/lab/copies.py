@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-COPY_RMSE = 0.10
+COPY_RMSE = 0.07
 PICTURES = Path(__file__).parent / "training_images"
 
 
