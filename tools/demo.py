@@ -2,7 +2,8 @@
 
 Runs memorized and ordinary prompts through the server's HTTP API, without mitigation and with each,
 prints a table, and leaves contact sheet, escape curves and all pictures in demo/. With CHECKPOINT
-(a file) and PROMPT in the environment it does the same on your own model; COUNT is pictures a prompt.
+(a file) and PROMPT in the environment it does the same on your own model; COUNT is pictures a prompt,
+MEMORIZED how many of the 16 memorized prompts.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def work(server: Server, setting: Setting, subjects: list[Subject], methods: tup
 
 
 def lab_demo(server: Server, count: int, began: float) -> bool:
-    memorized = [Subject(caption, picture) for caption, picture in training_pairs()]
+    shown = int(os.environ.get("MEMORIZED", "12"))
+    memorized = [Subject(caption, picture) for caption, picture in training_pairs()[:shown]]
     nearest = [picture for _, picture in training_pairs()]
     ordinary = [Subject(prompt) for prompt in scenes.ordinary_prompts()[::2]]
     setting = Setting.for_lab(count)
@@ -137,9 +139,8 @@ def lab_demo(server: Server, count: int, began: float) -> bool:
         "ordinary pictures bit-identical to KSampler's with dynamic deferral: "
         f"{100 * unchanged(ordinary, 'dynamic'):.0f} %"
     )
-    shown = [memorized[i] for i in (0, 2, 4, 5, 6, 10)]
     contact_sheet(memorized, METHODS, OUT / "contact-sheet.png")
-    contact_sheet(shown, METHODS, OUT / "contact-sheet-small.png", count=3)
+    contact_sheet(memorized[:6], METHODS, OUT / "contact-sheet-small.png")
     escape_curves(memorized, ordinary, OUT / "escape-curves.png")
     bars = {
         f"no mitigation: at least {100 * BAR_COPIES:.0f} % copies": share["vanilla"] >= BAR_COPIES,

@@ -32,7 +32,7 @@ class Setting:
             optimizer={"target_magnitude": 0.015, "learning_rate": 0.03},
             batchwise={"sharpness_radius": 9.0, "adjustments": 4, "adjustment_strength": 2.0},
             batchwise_start=0.4,
-            dynamic={"pre_escape_cfg": -1.0, "start_percent": 0.5},
+            dynamic={"pre_escape_cfg": -1.0, "start_percent": 0.5, "memorized_threshold": 0.024},
         )
 
     @classmethod
