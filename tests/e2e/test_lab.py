@@ -57,7 +57,7 @@ def test_each_mitigation_helps(share, method: str) -> None:
 
 def test_an_ordinary_prompt_is_ksamplers_picture(server: Server, checkpoint: str) -> None:
     setting, subject = Setting.for_lab(COUNT), Subject("a disc")
-    vanilla, dynamic = (ask(server, setting, subject, m, 7) for m in ("vanilla", "dynamic"))
+    vanilla, dynamic = (ask(server, setting, subject, m, i) for i, m in enumerate(("vanilla", "dynamic")))
     for a, b in zip(vanilla.pictures, dynamic.pictures, strict=True):
         assert np.array_equal(a, b)
     assert dynamic.told["rows"] == vanilla.told["rows"] == 2 * 50 * COUNT
