@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import requests
+
 from comfy_client import Client
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,7 +3,7 @@
 Runs memorized and ordinary prompts through the server's HTTP API, without mitigation and with each,
 prints a table, and leaves contact sheet, escape curves and all pictures in demo/. With CHECKPOINT
 (a file) and PROMPT in the environment it does the same on your own model; COUNT is pictures a prompt,
-MEMORIZED how many of the 16 memorized prompts.
+SIZE their side in pixels (your own model only), MEMORIZED how many of the 16 memorized prompts.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def ask(server: Server, setting: Setting, subject: Subject, method: str, run: in
     return row
 
 
-def table(subjects: list[Subject], methods: tuple[str, ...], title: str) -> dict[str, float]:
+def table(subjects: list[Subject], methods: tuple[str, ...], title: str, known: bool = True) -> dict[str, float]:
     """Print copies per prompt and method, and cost; return the share of copies per method."""
     print(f"\n{title}\n{'prompt':44s}" + "".join(f"{m:>23s}" for m in methods))
     share = {}
-    for s in subjects:
+    for s in subjects if known else []:
         cells = [f"{s.rows[m].copies} of {len(s.rows[m].pictures)} copies" for m in methods]
         print(f"{s.prompt[:43]:44s}" + "".join(f"{c:>23s}" for c in cells))
     for name, value in (
@@ -84,6 +84,8 @@ def table(subjects: list[Subject], methods: tuple[str, ...], title: str) -> dict
         for m in methods:
             rows = [s.rows[m] for s in subjects]
             share[m] = sum(r.copies for r in rows) / sum(len(r.pictures) for r in rows)
+        if name == "copies" and not known:
+            continue
         print(f"{name:44s}" + "".join(f"{value(m):>23s}" for m in methods))
     return share
 
@@ -161,8 +163,8 @@ def memorized_without_cfg(server: Server, setting: Setting, memorized: list[Subj
 
 def own_demo(server: Server, checkpoint: Path, prompt: str, count: int, began: float) -> bool:
     subject = Subject(prompt)
-    work(server, Setting.for_own(checkpoint.name, count), [subject], METHODS, began)
-    table([subject], METHODS, "Your prompt (copies are not counted: the training pictures are not known)")
+    work(server, Setting.for_own(checkpoint.name, count, int(os.environ.get("SIZE", "512"))), [subject], METHODS, began)
+    table([subject], METHODS, "Your prompt (copies are not counted: the training pictures are not known)", known=False)
     told = subject.rows["dynamic"].told
     print(
         "first-step d/√dim: "

@@ -36,9 +36,9 @@ class Setting:
         )
 
     @classmethod
-    def for_own(cls, checkpoint: str, count: int) -> Setting:
+    def for_own(cls, checkpoint: str, count: int, size: int = 512) -> Setting:
         """The papers' values for SD 1.4 at 512×512."""
-        return cls(checkpoint, 512, count, optimizer={}, batchwise={}, batchwise_start=0.1, dynamic={})
+        return cls(checkpoint, size, count, optimizer={}, batchwise={}, batchwise_start=0.1, dynamic={})
 
 
 def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def check_finite(prediction: Tensor, node: str) -> Tensor:
     return prediction
 
 
-def check_latent(latent: dict, node: str, model=None) -> Tensor:
+def check_latent(latent: dict, node: str) -> Tensor:
     """The samples of `latent_image`, or a clear error if there is nothing in them."""
     samples = latent.get("samples") if isinstance(latent, dict) else None
     if samples is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -90,11 +89,6 @@ def ksample(
         seed=seed,
     )
     return {**latent, "samples": samples}
-
-
-def stop_if_interrupted() -> None:
-    """Raise the host's interruption if the artist pressed Cancel."""
-    comfy.model_management.throw_exception_if_processing_interrupted()
 
 
 def progress(total: int):

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from comfy_client import PromptError
 from comfy_server import ROOT, Server
 from demo import Subject, ask

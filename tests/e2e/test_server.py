@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from comfy_client import PromptError
 from comfy_server import ROOT, Server, ServerError
 

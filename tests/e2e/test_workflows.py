@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from comfy_client import PromptError
 from comfy_server import PACK_NAME, ROOT
 from make_workflow import Graph, WorkflowError, write

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import pytest
 import torch
+
 from host.executor import Host, NodeError
 from host.prompts import deferred, detector, faulty, ksampler, lab, optimizer
 from lab.pack import exact

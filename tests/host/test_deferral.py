@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from host.executor import Host
 from host.prompts import ORDINARY, deferred, detector, ksampler, lab
 from lab.pack import exact

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
 from host.executor import Host, NodeError, Prompt
 from lab.pack import exact
-from torch import Tensor
 
 SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
 BATCH = 128

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from host.executor import Host
 from host.prompts import LATENT, MODEL, NULL, ORDINARY, SEED, deferred, lab, optimizer
 from lab.pack import exact
-from torch import Tensor
 
 T = 999
 

@@ -8,9 +8,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from host.executor import Host
 
 import nodes as host_nodes
+from host.executor import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "memorization_guard"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from memorization_guard.mitigation.curve import EscapeCurve
 from memorization_guard.mitigation.deferral import inside_condition, per_sample
 from memorization_guard.mitigation.escape import EscapeRule

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from memorization_guard.mitigation.collective import adjust_batchwise
 from memorization_guard.mitigation.individual import adjust_per_sample
 from memorization_guard.mitigation.search import search_noise

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from memorization_guard.mitigation.prediction import (
     conditional_noise_prediction,
     dimension,
