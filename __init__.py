@@ -6,7 +6,7 @@ import importlib
 import logging
 
 WEB_DIRECTORY = "./web"
-MODULES = ("noise_optimizer", "basin_escape_detector", "deferred_cfg_ksampler")
+MODULES = ("noise_optimizer", "basin_escape_detector", "deferred_cfg_ksampler", "amg_guidance")
 log = logging.getLogger("memorization_guard")
 
 

@@ -11,6 +11,7 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 Report = io.Custom("MG_REPORT")
 Curve = io.Custom("MG_CURVE")
+References = io.Custom("MG_REFERENCES")
 
 
 def null_input():
