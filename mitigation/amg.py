@@ -24,7 +24,7 @@ one to one and ∇_x σ_t = ∇_D σ_t; through the model, ∇_x goes through th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -47,9 +47,9 @@ class Guidance:
     despecification: float = 0.0  # c₁
     deduplication: float = 0.0  # c₂
     dissimilarity: float = 0.0  # c₃
-    threshold: Threshold = Threshold()
+    threshold: Threshold = field(default_factory=Threshold)
     growth: Growth = "ramp"  # of c₃ over time
-    reach: float = 1.0  # longest step of the dissimilarity guidance, as a share of ‖D‖
+    reach: float = 4.0  # longest step of the dissimilarity guidance, in lengths of D
 
     @property
     def off(self) -> bool:

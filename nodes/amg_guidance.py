@@ -26,8 +26,8 @@ class AMGGuidance(io.ComfyNode):
             node_id="MG_AMGGuidance",
             display_name=NAME,
             category=sockets.CATEGORY,
-            description="Patches a model so that sampling is steered away from reference pictures it gets too close to: "
-            "less guidance, away from a duplicated caption, and away from the picture itself. A picture that stays "
+            description="Patches a model so that sampling is steered away from reference pictures it gets too close "
+            "to: less guidance, away from a duplicated caption, and away from the picture itself. A picture that stays "
             "far from all references is not touched. Chen et al., CVPR 2024.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),
@@ -50,8 +50,8 @@ class AMGGuidance(io.ComfyNode):
                 ),
                 _scale(
                     "dissimilarity",
-                    100.0,
-                    100000.0,
+                    10.0,
+                    10000.0,
                     "How strongly to push away from the nearest reference itself. Higher leaves more surely and may "
                     "cost picture quality. 0 turns it off.",
                 ),
@@ -76,8 +76,8 @@ class AMGGuidance(io.ComfyNode):
                     "threshold_schedule",
                     options=list(SCHEDULES),
                     default="parabolic",
-                    tooltip="How the threshold rises from min to max. Parabolic: slowly, the paper's. Exponential: late, "
-                    "the authors' code. Constant: stays at threshold_min.",
+                    tooltip="How the threshold rises from min to max. Parabolic: slowly, the paper's. Exponential: "
+                    "late, the authors' code. Constant: stays at threshold_min.",
                 ),
                 io.Combo.Input(
                     "gradient",

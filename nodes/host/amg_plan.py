@@ -1,17 +1,38 @@
-"""What can go wrong with Anti-Memorization Guidance, said before anything is sampled."""
+"""What an Anti-Memorization Guidance does, and what can be wrong with it, said before anything is sampled."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from ...mitigation.amg import Guidance
 from ...mitigation.duplicates import DuplicatedCaptions
 from ...mitigation.references import ReferenceSet
-from .amg import Plan
+from ...mitigation.trace import GuidanceTrace
 from .captions import encode
 from .errors import GuardError
+from .gradient import refuse_quantized
 
 log = logging.getLogger("memorization_guard")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; immutable, so a patched model can be sampled any number of times."""
+
+    references: ReferenceSet
+    guidance: Guidance
+    through_model: bool = False
+    every: int = 1  # look at the references in every n-th step only
+    vae: object = None
+    captions: DuplicatedCaptions = field(default_factory=lambda: DuplicatedCaptions((), {}))
+    encoded: tuple[list, ...] = ()  # CONDITIONING of each of captions.texts
+    node: str = "AMG Guidance"
+    on_step: Callable[[int, GuidanceTrace], None] | None = None
+    on_end: Callable[[GuidanceTrace], None] | None = None
 
 
 def make_plan(
@@ -21,9 +42,15 @@ def make_plan(
 
     Encodes the duplicated captions: the only texts that deduplication can need.
     """
-    if not isinstance(references, ReferenceSet):
-        raise GuardError(f"{node}: `references` is not a reference set. Connect one of the References nodes.")
-    _check_metric(model, references, vae, node)
+    _check_set(model, references, vae, node)
+    if through_model and guidance.dissimilarity:
+        try:
+            refuse_quantized([model.model], node)
+        except GuardError as error:
+            raise GuardError(
+                f"{node}: the weights of `model` are quantized and cannot be differentiated. Set gradient to through "
+                "prediction, or load the model in fp16, bf16 or fp32."
+            ) from error
     captions, encoded = DuplicatedCaptions((), {}), ()
     if guidance.deduplication:
         if not references.has_captions:
@@ -51,7 +78,9 @@ def make_plan(
     )
 
 
-def _check_metric(model, references: ReferenceSet, vae, node: str) -> None:
+def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
+    if not hasattr(references, "metric") or not hasattr(references, "features"):
+        raise GuardError(f"{node}: `references` is not a reference set. Connect one of the References nodes.")
     channels = model.get_model_object("latent_format").latent_channels
     metric, count = references.metric, len(references)
     if metric == "latent":
@@ -69,7 +98,7 @@ def _check_metric(model, references: ReferenceSet, vae, node: str) -> None:
     made_for = getattr(vae, "latent_channels", channels)
     if made_for != channels:
         raise GuardError(
-            f"{node}: `vae` decodes {made_for} channels, `model` works with {channels}. Connect its own VAE."
+            f"{node}: `vae` decodes {made_for} channels, `model` works with {channels}. Connect the model's own VAE."
         )
     if metric == "nL2" and count < references.k + 1:
         raise GuardError(
@@ -81,3 +110,21 @@ def _check_metric(model, references: ReferenceSet, vae, node: str) -> None:
             f"{node}: `references` were made with the descriptor {references.descriptor_name or '(unknown)'}, which is "
             "not loaded. Connect it to the node that loads the set."
         )
+
+
+def check_shape(plan: Plan, noise: Tensor) -> None:
+    """Raise a GuardError if a run's latents cannot be compared with the set."""
+    made, have = plan.references.shape, tuple(noise.shape[1:])
+    if plan.references.metric == "latent" and made != have:
+        raise GuardError(
+            f"{plan.node}: `references` were made for latents of {_words(made)}, this run has {_words(have)} "
+            "(channels × height × width). Make the set at the size that you sample at."
+        )
+    if plan.references.metric != "latent" and noise.ndim != 4 and not (noise.ndim == 5 and noise.shape[2] == 1):
+        raise GuardError(
+            f"{plan.node}: a set with metric {plan.references.metric} works on pictures, this run has {_words(have)}."
+        )
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...mitigation.amg import closeness
+from ...mitigation.centring import centred, common_part, without
 from ...mitigation.nearest import ExactStore
 from ...mitigation.references import ReferenceSet
 from ...mitigation.similarity import descriptor_features, latent_features, picture_features, similarity
@@ -33,7 +34,12 @@ class Eye:
 
     def __init__(self, references: ReferenceSet, vae, latent_format, device: torch.device, node: str, votes: int = 1):
         small = references.features.numel() * references.features.element_size() <= ON_DEVICE
-        self.store = ExactStore(references.features, references.metric, device if small else None)
+        features, self.common = references.features, None
+        if references.metric == "latent":
+            with torch.inference_mode(False), torch.no_grad():
+                self.common = common_part(features)
+                features = centred(features, self.common)
+        self.store = ExactStore(features, references.metric, device if small else None)
         self.references = references
         self.vae = vae
         self.latent_format = _normal(latent_format)
@@ -52,7 +58,7 @@ class Eye:
         """(B, C, H, W) in the model's own scale -> (B, D)."""
         latents = self.latent_format.process_out(denoised)
         if self.references.metric == "latent":
-            return latent_features(latents)
+            return without(self.common.to(denoised.device), latent_features(latents))
         pictures = decode(self.vae, latents, self.node)
         if self.references.metric == "nL2":
             return picture_features(pictures)
