@@ -6,7 +6,17 @@ import importlib
 import logging
 
 WEB_DIRECTORY = "./web"
-MODULES = ("noise_optimizer", "basin_escape_detector", "deferred_cfg_ksampler", "amg_guidance")
+MODULES = (
+    "noise_optimizer",
+    "basin_escape_detector",
+    "deferred_cfg_ksampler",
+    "amg_guidance",
+    "references_from_folder",
+    "references_from_images",
+    "references_on_disk",
+    "load_copy_detector",
+    "copy_check",
+)
 log = logging.getLogger("memorization_guard")
 
 

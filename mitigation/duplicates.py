@@ -1,39 +1,71 @@
-"""Which caption retrieves the memorized picture? The duplicated one among the neighbours. [AMG] Sec. 4.2.
+"""Duplicates inside a set: captions and pictures that occur more than once are why models memorize.
 
-A caption that stands at several references is the key that the model learned; a caption that occurs
-once is not, and there is no deduplication guidance for it. The authors' code takes the most common
-caption among 1,000 neighbours if it occurs more than 20 times; in a set of one's own every repetition
-counts.
+[AMG] Sec. 3 names the two causes that can be seen in the data: duplicated captions and duplicated
+pictures. Near-duplicates are found on tiny pictures, so that another size, compression or brightness
+does not hide them; a crop does.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
 
-from .references import duplicate_captions
+import torch
+from torch import Tensor
+
+from .similarity import picture_features
+
+SIGNATURE = 16  # pixels a side
+NEAR = 0.03  # root mean square difference of two signatures, in [0, 1]; see tests/unit/test_duplicates.py
+MOST = 20_000  # rows whose pairs are compared: beyond it minutes, not seconds
 
 
-@dataclass(frozen=True)
-class DuplicatedCaptions:
-    """The captions that occur more than once in a set."""
+def plain_caption(caption: str) -> str:
+    """What makes two captions the same: letter case and spacing do not count."""
+    return " ".join(caption.split()).casefold()
 
-    texts: tuple[str, ...]  # as the first reference spells them, the most frequent first
-    of: dict[int, int]  # row of the set -> index in `texts`; rows with a caption of their own are absent
 
-    @classmethod
-    def among(cls, captions: tuple[str, ...], at_most: int = 64) -> DuplicatedCaptions:
-        """The `at_most` most frequent of them: each has to be encoded and kept."""
-        groups = duplicate_captions(captions)[:at_most]
-        texts = tuple(captions[group[0]].strip() for group in groups)
-        return cls(texts, {row: i for i, group in enumerate(groups) for row in group})
+def duplicate_captions(captions: Sequence[str]) -> list[list[int]]:
+    """Rows that share a caption, the largest group first; references without a caption are in none.
 
-    def elected(self, neighbours: list[int]) -> int | None:
-        """y_N: the most common caption of these rows (nearest first), if it is a duplicated one.
+    A duplicated caption is the key that retrieves a memorized picture. [AMG] Sec. 4.2.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, caption in enumerate(captions):
+        if caption.strip():
+            groups[plain_caption(caption)].append(row)
+    return sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)
 
-        A row without a duplicated caption votes for itself; the nearer wins a tie. So the nearest
-        reference decides unless several farther ones share a caption.
-        """
-        votes = Counter(self.of.get(row, -1 - row) for row in neighbours)
-        winner = max(votes, key=lambda v: votes[v], default=-1)  # the first of equals: the nearest
-        return winner if winner >= 0 else None
+
+def signature(pictures: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) in [0, 1] -> (B, 768): tiny and less their own mean brightness."""
+    tiny = picture_features(pictures, SIGNATURE)
+    return tiny - tiny.mean(dim=1, keepdim=True)
+
+
+def near_duplicates(signatures: Tensor, nearer_than: float = NEAR) -> list[list[int]]:
+    """Groups of rows (N, D) connected by a root mean square difference below the bound, largest first.
+
+    Compares every pair; raises ValueError above MOST rows.
+    """
+    count, dim = signatures.shape
+    if count > MOST:
+        raise ValueError(f"{count} pictures are too many to compare every pair (at most {MOST})")
+    squared = signatures.square().sum(dim=1)
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for start in range(0, count, 1024):
+        rows = signatures[start : start + 1024]
+        gap = squared[start : start + 1024, None] + squared[None] - 2 * rows @ signatures.T
+        for i, j in torch.nonzero(gap < dim * nearer_than**2).tolist():
+            if start + i < j:
+                parent[root(start + i)] = root(j)
+    groups: dict[int, list[int]] = defaultdict(list)
+    for i in range(count):
+        groups[root(i)].append(i)
+    return sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)

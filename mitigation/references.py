@@ -10,8 +10,6 @@ The features are what a search compares; which features, the metric says:
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -76,6 +74,10 @@ class ReferenceSet:
         picture = self.thumbnails
         if picture is not None and (picture.ndim != 4 or len(picture) != rows or picture.dtype != torch.uint8):
             raise ValueError("thumbnails must be a uint8 tensor (N, h, w, 3)")
+        if self.metric == "nL2" and rows <= self.k:
+            raise ValueError(
+                f"nL2 compares with the {self.k} nearest references and needs at least {self.k + 1}; there are {rows}"
+            )
 
     def __len__(self) -> int:
         return len(self.features)
@@ -88,20 +90,3 @@ class ReferenceSet:
     @property
     def has_captions(self) -> bool:
         return any(self.captions)
-
-
-def plain_caption(caption: str) -> str:
-    """What makes two captions the same: letter case and spacing do not count."""
-    return " ".join(caption.split()).casefold()
-
-
-def duplicate_captions(captions: Sequence[str]) -> list[list[int]]:
-    """Rows that share a caption, the largest group first; references without a caption are in none.
-
-    A duplicated caption is the key that retrieves a memorized picture. [AMG] Sec. 4.2.
-    """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, caption in enumerate(captions):
-        if caption.strip():
-            groups[plain_caption(caption)].append(row)
-    return sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)

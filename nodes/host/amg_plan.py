@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ...mitigation.amg import Guidance
-from ...mitigation.duplicates import DuplicatedCaptions
+from ...mitigation.election import DuplicatedCaptions
 from ...mitigation.references import ReferenceSet
 from ...mitigation.trace import GuidanceTrace
 from .captions import encode

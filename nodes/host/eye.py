@@ -51,7 +51,7 @@ class Eye:
         """The networks between a prediction and its features."""
         if self.references.metric == "latent":
             return []
-        network = getattr(self.references.descriptor, "model", None)
+        network = getattr(getattr(self.references.descriptor, "patcher", None), "model", None)
         return [self.vae.first_stage_model, *([network] if isinstance(network, nn.Module) else [])]
 
     def features(self, denoised: Tensor) -> Tensor:

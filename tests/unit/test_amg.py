@@ -1,5 +1,6 @@
 """The three guidances against the paper's formulas, written in the noise prediction as the paper has them."""
 
+import itertools
 import math
 
 import pytest
@@ -16,7 +17,7 @@ from memorization_guard.mitigation.amg import (
     only,
 )
 from memorization_guard.mitigation.centring import centred, common_part, without
-from memorization_guard.mitigation.duplicates import DuplicatedCaptions
+from memorization_guard.mitigation.election import DuplicatedCaptions
 from memorization_guard.mitigation.threshold import SCHEDULES, Threshold
 from memorization_guard.mitigation.trace import GuidanceTrace
 
@@ -119,7 +120,7 @@ def test_growth_over_time():
 def test_thresholds_rise_from_low_to_high(schedule):
     threshold = Threshold(0.3, 0.4, schedule)
     curve = [threshold.at(t / 1000) for t in range(1000, -1, -10)]
-    assert all(a <= b for a, b in zip(curve, curve[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(curve))
     assert curve[0] == pytest.approx(0.3, abs=1e-3)
     assert curve[-1] == pytest.approx(0.3 if schedule == "constant" else 0.4)
 
