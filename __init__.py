@@ -6,7 +6,15 @@ import importlib
 import logging
 
 WEB_DIRECTORY = "./web"
-MODULES = ("noise_optimizer", "basin_escape_detector", "deferred_cfg_ksampler")
+MODULES = (
+    "noise_optimizer",
+    "basin_escape_detector",
+    "deferred_cfg_ksampler",
+    "deferred_cfg_guider",
+    "deferred_cfg",
+    "calibrate",
+    "plot_curve",
+)
 log = logging.getLogger("memorization_guard")
 
 
