@@ -18,18 +18,20 @@ class EscapeCurve:
     """
 
     d: Tensor  # (B, n) absolute d; NaN where a step was not measured
+    pull: Tensor  # (B, n) towards where the first step pulled, see prediction.pull; NaN likewise
     sigmas: Tensor  # (n + 1,)
     dim: int  # latent elements of a sample
     transition: Tensor  # (B,) first step outside the basin; n if it never left
     memorized: Tensor  # (B,) bool: inside a basin at the first step
-    threshold: float  # relative d that `memorized` was judged by
+    threshold: float  # pull that `memorized` was judged by
 
     @classmethod
     def unmeasured(cls, batch: int, sigmas: Tensor, dim: int) -> EscapeCurve:
         """The curve of a run that was guided from the start and measured nothing."""
         n = max(len(sigmas) - 1, 0)
         start = torch.zeros(batch, dtype=torch.long)
-        return cls(torch.full((batch, n), torch.nan), sigmas.float().cpu(), dim, start, start.bool(), 0.0)
+        nothing = torch.full((batch, n), torch.nan)
+        return cls(nothing, nothing, sigmas.float().cpu(), dim, start, start.bool(), 0.0)
 
     @property
     def batch(self) -> int:
@@ -54,19 +56,14 @@ class EscapeCurve:
         """The latest transition step of the batch."""
         return int(self.transition.max())
 
-    def lines(self) -> list[str]:
-        """One sentence a sample."""
-        if not self.steps or self.d[:, 0].isnan().any():
-            return [f"#{i}: not measured, guided from step {int(t)}" for i, t in enumerate(self.transition)]
-        first = self.relative[:, 0]
-        return [
-            f"#{i}: d/√dim {first[i]:.4f} at the first step, "
-            + (
-                "no basin"
-                if not self.memorized[i]
-                else f"in a basin, leaves at step {int(t)}"
-                if t < self.steps
-                else "in a basin, does not leave"
-            )
-            for i, t in enumerate(self.transition)
-        ]
+    @property
+    def headline(self) -> str:
+        """One line for an artist: how many were inside a basin, and from which step each is guided."""
+        steps = ", ".join(str(int(t)) if t < self.steps else "never" for t in self.transition[:8])
+        more = ", …" if self.batch > 8 else ""
+        if not self.steps or bool(self.pull[:, 0].isnan().any()):
+            return f"guided from step {steps}{more} (nothing was measured)"
+        if not bool(self.memorized.any()):
+            return f"no basin: pull {float(self.pull[:, 0].max()):.4f}, below {self.threshold:.4f}"
+        inside = int(self.memorized.sum())
+        return f"in a basin: {inside} of {self.batch}; guided from step {steps}{more}"

@@ -27,6 +27,7 @@ KSAMPLER = [
     "denoise",
 ]
 RULE = ["rule", "drop_ratio", "memorized_threshold"]
+MODE = ["mode", "pre_escape_cfg", "start_percent"]
 CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved with them
     "MG_NoiseOptimizer": (
         [
@@ -47,6 +48,8 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
             "candidates",
             "null",
             "sigmas",
+            "constraint",
+            "checkpointing",
         ],
         ["noise", "report", "summary"],
     ),
@@ -58,8 +61,15 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
         ],
         ["memorized", "transition_step", "transition_percent", "curve", "plot"],
     ),
+    "MG_DeferredCFGGuider": (["model", "positive", "negative", "cfg", *MODE, *RULE, "curve", "null"], ["guider"]),
+    "MG_DeferredCFG": (["model", *MODE, *RULE, "curve", "null"], ["model"]),
+    "MG_Calibrate": (
+        ["model", "clip", "latent_image", "prompts", "noise_seed", "sigmas"],
+        ["ordinary_magnitude", "target_magnitude", "memorized_threshold", "summary"],
+    ),
+    "MG_PlotCurve": (["curve", "curve_2", "curve_3", "curve_4", "quantity"], ["image"]),
     "MG_DeferredCFGKSampler": (
-        [*KSAMPLER, "mode", "pre_escape_cfg", "start_percent", *RULE, "noise", "curve", "null"],
+        [*KSAMPLER, *MODE, *RULE, "noise", "curve", "null"],
         ["latent", "curve", "transition_step"],
     ),
 }
@@ -78,6 +88,10 @@ DEFAULTS = {
     },
     "MG_BasinEscapeDetector": {"steps": 50, "rule": "sharp drop", "drop_ratio": 0.5},
     "MG_DeferredCFGKSampler": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5},
+    "MG_DeferredCFGGuider": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5, "cfg": 8.0},
+    "MG_DeferredCFG": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5},
+    "MG_Calibrate": {},
+    "MG_PlotCurve": {"quantity": "pull"},
 }
 
 
