@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 from pathlib import Path
 
+import comfy.model_management
 import pytest
 import torch
 from PIL import Image
@@ -76,7 +78,7 @@ def test_200_pictures_of_every_kind_become_a_set(host: Host, inputs: Path) -> No
     folder = inputs / "every kind"
     make_folder(folder)
     assert GOOD + len(STRANGE) + len(BROKEN) == 200
-    references, count, report = host.run(from_folder("every kind"))["r"]
+    references, count, report = host.run(from_folder("every kind", metric="nL2"))["r"]
     assert count == len(references) == GOOD + len(STRANGE)
     assert torch.isfinite(references.features).all()
     assert set(references.names) & set(BROKEN) == set()
@@ -136,8 +138,6 @@ def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, inputs: Path
 
 
 def test_nl2_needs_51_pictures_and_no_vae(host: Host, inputs: Path) -> None:
-    import random
-
     folder, rng = inputs / "many", random.Random(1)
     folder.mkdir()
     for i in range(50):
@@ -239,8 +239,6 @@ def test_a_vae_that_makes_nan_is_named(host: Host, inputs: Path) -> None:
 
 
 def test_it_can_be_interrupted(host: Host, inputs: Path) -> None:
-    import comfy.model_management
-
     class Slow:
         first_stage_model = torch.nn.Linear(1, 1)
         calls = 0
