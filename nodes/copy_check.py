@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..mitigation.nearest import ExactStore
+from ..mitigation.check import check
 from ..mitigation.references import ReferenceSet
-from ..mitigation.similarity import similarity
 from . import sockets
 from .building import image_features
 from .comparison import side_by_side
@@ -16,6 +15,7 @@ from .host.messages import tell
 from .pictures import opaque
 
 NAME = "Copy Check"
+LATENT = 0.75  # see tests/host/test_copy_check.py
 
 
 class CopyCheck(io.ComfyNode):
@@ -38,10 +38,19 @@ class CopyCheck(io.ComfyNode):
                     min=-1.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Similarity above which a picture counts as a copy. Known for SSCD: 0.5 is what the papers "
-                    "call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds more and "
-                    "cries wolf more often. For CLIP vision raise it (0.9): it finds all pictures alike. nL2 sets "
-                    "do not use it.",
+                    tooltip="Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
+                    "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
+                    "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+                ),
+                io.Float.Input(
+                    "latent_threshold",
+                    default=LATENT,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
+                    "more and cries wolf more often. This metric sees copies of the same composition only: a "
+                    "mirrored or cropped one escapes it.",
                 ),
                 io.Float.Input(
                     "nl2_threshold",
@@ -49,8 +58,8 @@ class CopyCheck(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="nL2 sets only: ratio of distances below which a picture counts as a copy. 1.4 is the "
-                    "paper's; lower is stricter about what a copy is.",
+                    tooltip="Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
+                    "the paper's. Higher finds more and cries wolf more often.",
                 ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
@@ -74,16 +83,13 @@ class CopyCheck(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, references, threshold, nl2_threshold, vae=None) -> io.NodeOutput:
+    def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
         if not len(images):
             raise GuardError(f"{NAME}: `images` is empty.")
         pictures = opaque(images)
-        features = image_features(references, pictures, vae, NAME)
-        store = ExactStore(references.features, references.metric)
-        _, rows = store.nearest(features, references.neighbours)
-        sigma = similarity(references.metric, features, store.take(rows), references.alpha)
-        nearest = rows[:, 0].tolist()
-        limit = -nl2_threshold if references.metric == "nL2" else threshold
+        sigma, rows = check(references, image_features(references, pictures, vae, NAME))
+        nearest = rows.tolist()
+        limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         copies = sigma > limit
         words = [
             f"{i}: {abs(s):.2f}  {'COPY?' if c else 'ok'}  {references.names[n]}"
