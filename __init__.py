@@ -15,6 +15,10 @@ MODULES = (
     "references_on_disk",
     "load_copy_detector",
     "copy_check",
+    "deferred_cfg_guider",
+    "deferred_cfg",
+    "calibrate",
+    "plot_curve",
 )
 log = logging.getLogger("memorization_guard")
 

@@ -18,18 +18,20 @@ class EscapeCurve:
     """
 
     d: Tensor  # (B, n) absolute d; NaN where a step was not measured
+    pull: Tensor  # (B, n) towards where the first step pulled, see prediction.pull; NaN likewise
     sigmas: Tensor  # (n + 1,)
     dim: int  # latent elements of a sample
     transition: Tensor  # (B,) first step outside the basin; n if it never left
     memorized: Tensor  # (B,) bool: inside a basin at the first step
-    threshold: float  # relative d that `memorized` was judged by
+    threshold: float  # pull that `memorized` was judged by
 
     @classmethod
     def unmeasured(cls, batch: int, sigmas: Tensor, dim: int) -> EscapeCurve:
         """The curve of a run that was guided from the start and measured nothing."""
         n = max(len(sigmas) - 1, 0)
         start = torch.zeros(batch, dtype=torch.long)
-        return cls(torch.full((batch, n), torch.nan), sigmas.float().cpu(), dim, start, start.bool(), 0.0)
+        nothing = torch.full((batch, n), torch.nan)
+        return cls(nothing, nothing, sigmas.float().cpu(), dim, start, start.bool(), 0.0)
 
     @property
     def batch(self) -> int:
@@ -58,9 +60,9 @@ class EscapeCurve:
         """One sentence a sample."""
         if not self.steps or self.d[:, 0].isnan().any():
             return [f"#{i}: not measured, guided from step {int(t)}" for i, t in enumerate(self.transition)]
-        first = self.relative[:, 0]
+        first = self.pull[:, 0]
         return [
-            f"#{i}: d/√dim {first[i]:.4f} at the first step, "
+            f"#{i}: pull {first[i]:.4f} at the first step, "
             + (
                 "no basin"
                 if not self.memorized[i]

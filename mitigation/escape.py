@@ -1,14 +1,20 @@
-"""When does a trajectory leave the attraction basin? Rules on the curve of guidance magnitudes.
+"""When does a trajectory leave the attraction basin? Rules on what guidance would do at each step.
 
-While a sample is inside a basin its d stays high; it drops sharply when the trajectory leaves. Every
-rule here sees only the steps so far, so that the same code decides while sampling (online) and on a
+Two measures of the same thing. The papers' d = ‖ε̃‖₂ lives in the model's output space and grows by
+itself as the noise falls, because the same change of the picture is there divided by a smaller σ. The
+*pull* (prediction.pull) is that change of the picture itself, as far as it goes where the first step
+pulled: flat while a sample is inside a basin, for an ordinary prompt too, and gone when the trajectory
+has left. `sharp drop` looks at the pull, and so does the threshold, which then means the same for EPS, V
+and flow models; `local minimum` is the paper's rule on the paper's d.
+
+Every rule sees only the steps so far, so that the same code decides while sampling (online) and on a
 finished curve (offline). Under `sharp drop` a sample that falls back is inside again: samplers that add
 noise at every step can return to a basin that they had left.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,18 +22,18 @@ from torch import Tensor
 
 Rule = Literal["sharp drop", "local minimum"]
 RULES: tuple[Rule, ...] = ("sharp drop", "local minimum")
-SETTLED = 0.85  # a step that keeps this share of d no longer counts as part of the drop
-DEEP = 3  # so many times the drop ratio, and the sample is out even while d still falls
+SETTLED = 0.95  # a step that keeps this share no longer counts as part of the drop
+DEEP = 4  # the drop ratio to this power, and the sample is out even while the pull still falls
 
 
 @dataclass(frozen=True)
 class EscapeRule:
     """How to tell that a sample is outside the basin.
 
-    `memorized_threshold`: relative d (d/√dim) at the first step below which there is no basin: the
-    sample is outside from step 0 on and an ordinary prompt loses nothing.
-    `drop_ratio`: for `sharp drop`, the share of the plateau that d must fall below, and that brings a
-    sample back inside.
+    `memorized_threshold`: pull at the first step below which there is no basin: the sample is outside
+    from step 0 on and an ordinary prompt loses nothing. In units of an EPS model's d/√dim at SD's T.
+    `drop_ratio` r: for `sharp drop`. The pull must fall to r in length and to r in direction, that is
+    to r² of its plateau; above that share a sample is inside again.
     """
 
     name: Rule = "sharp drop"
@@ -38,15 +44,23 @@ class EscapeRule:
         if self.name not in RULES:
             raise ValueError(f"unknown rule {self.name!r}: expected one of {', '.join(RULES)}")
 
+    def begun_late(self) -> EscapeRule:
+        """The rule for a run that begins below T: a second stage, or image to image.
+
+        What the pull was at T is not known there; it may have fallen to the rim of the basin already.
+        So what counts as no basin is lower by the drop ratio.
+        """
+        return replace(self, memorized_threshold=self.drop_ratio * self.memorized_threshold)
+
     def track(self) -> Tracker:
         """A fresh online judge for one run."""
         return Tracker(self)
 
-    def outside(self, curve: Tensor) -> Tensor:
-        """(B, n) bool: outside at step i, judged by d_0 … d_i alone. `curve`: (B, n) relative d."""
+    def outside(self, d: Tensor, pull: Tensor) -> Tensor:
+        """(B, n) bool: outside at step i, judged by the steps 0 … i alone. `d`, `pull`: (B, n)."""
         track = self.track()
-        steps = [track.update(d) for d in curve.unbind(dim=1)]
-        return torch.stack(steps, dim=1) if steps else torch.zeros_like(curve, dtype=torch.bool)
+        steps = [track.update(*step) for step in zip(d.unbind(dim=1), pull.unbind(dim=1), strict=True)]
+        return torch.stack(steps, dim=1) if steps else torch.zeros_like(d, dtype=torch.bool)
 
 
 class Tracker:
@@ -54,8 +68,8 @@ class Tracker:
 
     def __init__(self, rule: EscapeRule) -> None:
         self.rule = rule
-        self.seen: list[Tensor] = []  # the last two d
-        self.plateau: Tensor = torch.empty(0)  # the running maximum of d
+        self.seen: list[Tensor] = []  # the last two steps of what the rule looks at
+        self.plateau: Tensor = torch.empty(0)  # its running maximum
         self.memorized: Tensor = torch.empty(0)  # inside a basin at the first step
         self.out: Tensor = torch.empty(0)
 
@@ -64,32 +78,32 @@ class Tracker:
         """No sample can change any more: none was ever inside."""
         return len(self.seen) > 0 and not bool(self.memorized.any())
 
-    def update(self, d: Tensor) -> Tensor:
-        """Take the next step's relative d and return which samples are outside now."""
+    def update(self, d: Tensor, pull: Tensor) -> Tensor:
+        """Take the next step's d and pull and return which samples are outside now."""
+        sharp = self.rule.name == "sharp drop"
+        seen = pull if sharp else d
         if not self.seen:
-            self.plateau = d
-            self.memorized = d >= self.rule.memorized_threshold
+            self.plateau = seen
+            self.memorized = pull >= self.rule.memorized_threshold
             self.out = ~self.memorized
-        else:
-            self.plateau = torch.maximum(self.plateau, d)
-            if self.rule.name == "sharp drop":
-                relapses = self.memorized & (d > self.rule.drop_ratio * self.plateau)
-                self.out = torch.where(self.out, ~relapses, self._sharp_drop(d))
-            else:  # the paper's rule is once and for all
-                self.out = self.out | self._local_minimum(d)
-        self.seen = [*self.seen[-1:], d]
+        elif sharp:
+            self.plateau = torch.maximum(self.plateau, seen)
+            relapses = self.memorized & (seen > self.rule.drop_ratio**2 * self.plateau)
+            self.out = torch.where(self.out, ~relapses, self._sharp_drop(seen))
+        else:  # the paper's rule is once and for all
+            self.out = self.out | self._local_minimum(seen)
+        self.seen = [*self.seen[-1:], seen]
         return self.out
 
-    def _sharp_drop(self, d: Tensor) -> Tensor:
-        """Fallen below the ratio of the plateau, and the fall is over.
+    def _sharp_drop(self, pull: Tensor) -> Tensor:
+        """Fallen to r² of the plateau, and the fall is over.
 
         At half height the trajectory is on the rim: guidance switched on there pulls it back in. So
-        the drop has to end first: the last step kept SETTLED of d, or d is below ratio^DEEP of the
-        plateau.
+        the drop has to end first: the last step kept SETTLED of the pull, or it is below r^DEEP.
         """
         ratio = self.rule.drop_ratio
-        low = d <= ratio * self.plateau
-        return low & ((d >= SETTLED * self.seen[-1]) | (d <= ratio**DEEP * self.plateau))
+        low = pull <= ratio**2 * self.plateau
+        return low & ((pull >= SETTLED * self.seen[-1]) | (pull <= ratio**DEEP * self.plateau))
 
     def _local_minimum(self, d: Tensor) -> Tensor:
         """d_i > d_{i−1} and d_{i−2} > d_{i−1}: the first local minimum, one step late. [JAIN] Sec. 4.2."""

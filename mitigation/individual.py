@@ -7,61 +7,71 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .norm import Constraint, chi_gradient, keep_norm
 from .prediction import guidance_magnitude
 from .report import NoiseReport, account
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # (x of the rows asked for, their numbers) -> ε̃
 
 
 def adjust_per_sample(
     noise: Tensor,
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     *,
     target: float,
     learning_rate: float = 0.01,
     weight_decay: float = 0.01,
     max_iterations: int = 1000,
+    constraint: Constraint = "free",
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, NoiseReport]:
     """Minimise each sample's d(x_T, T, y) with AdamW until it is at or below `target`.
 
-    `noise`: x_T (B, ...). `predict(x)`: ε̃ at T, differentiable, each row a function of that row
-    of x alone. `target`: l_target, absolute d. The target is checked before the update, so a noise
-    already below it is returned untouched, and the last noise is measured before it is handed out.
-    The loss is a sum over samples and AdamW is elementwise: a sample gets exactly the trajectory it
-    would get alone. The best noise seen is kept for a sample that does not reach the target.
-    `on_step(i, d)` is called after every measurement and may raise to stop; (B,) absolute d.
+    `noise`: x_T (B, ...). `predict(x, rows)`: ε̃ at T of the samples `rows` (n,), whose noises are
+    x (n, ...); differentiable, each row a function of that row of x alone. `target`: l_target,
+    absolute d. `constraint` keeps the noise plausible, see `norm.py`.
+
+    The target is checked before the update, so a noise already below it is returned untouched, and
+    the last noise is measured before it is handed out. The loss is a sum over samples and AdamW is
+    elementwise: a sample gets exactly the trajectory it would get alone, and one that is done is
+    not evaluated any more. A sample that does not reach the target keeps the best noise it saw.
+    `on_step(i, d)`, (B,) absolute d of the best so far, is called after every measurement and may
+    raise to stop.
     """
-    if max_iterations < 1:
-        d = guidance_magnitude(predict(noise)).detach()
-        zero = torch.zeros(len(noise), dtype=torch.long)
-        return noise, account("per-sample", noise, noise, d, d, zero, 2, target, [d])
-    x = noise.detach().clone().requires_grad_(True)
-    optimizer = torch.optim.AdamW([x], lr=learning_rate, weight_decay=weight_decay)
-    best, best_d = noise.clone(), torch.full((len(noise),), torch.inf, device=noise.device)
-    updates = torch.zeros(len(noise), dtype=torch.long, device=noise.device)
-    at_best = updates.clone()
+    batch = len(noise)
+    rows = torch.arange(batch)
+    samples = [row.detach().clone().requires_grad_(max_iterations > 0) for row in noise.split(1)]
+    norms = [float(row.detach().norm()) for row in samples]
+    optimizer = torch.optim.AdamW(samples, lr=learning_rate, weight_decay=weight_decay)
+    best, best_d = noise.detach().clone(), torch.full((batch,), torch.inf)
+    at_best, measured = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
     history: list[Tensor] = []
     for i in range(max_iterations + 1):
-        d = guidance_magnitude(predict(x))
-        now = d.detach()
-        better = now < best_d
-        history.append(torch.where(best_d <= target, best_d, now))
-        best = torch.where(_rows(better, x), x.detach(), best)
-        at_best = torch.where(better, updates, at_best)
-        best_d = torch.where(better, now, best_d)
+        x = torch.cat([samples[k] for k in rows.tolist()])
+        d = guidance_magnitude(predict(x, rows))
+        now = d.detach().cpu()
+        measured[rows] += 1
+        for place, k in enumerate(rows.tolist()):
+            if now[place] < best_d[k]:
+                best[k], best_d[k], at_best[k] = samples[k].detach()[0], now[place], i
+        history.append(best_d.clone().index_copy_(0, rows, now))
         if on_step:
             on_step(i, best_d)
-        active = best_d > target
-        if not active.any() or i == max_iterations:
+        open_ = now > target
+        if i == max_iterations or not open_.any():
             break
-        (grad,) = torch.autograd.grad(d[active].sum(), x)
-        kept = x.detach().clone()
-        x.grad = grad
+        (gradient,) = torch.autograd.grad(d[open_.to(d.device)].sum(), x)
+        optimizer.zero_grad()
+        for place in open_.nonzero().flatten().tolist():
+            sample = samples[int(rows[place])]
+            sample.grad = gradient[place : place + 1]
+            if constraint == "chi":
+                sample.grad = sample.grad + chi_gradient(sample.detach())
         optimizer.step()
-        with torch.no_grad():  # a finished sample stands still
-            x.copy_(torch.where(_rows(active, x), x, kept))
-        updates += active
-    return best, account("per-sample", noise, best, history[0], best_d, at_best, 2 * len(history), target, history)
-
-
-def _rows(mask: Tensor, like: Tensor) -> Tensor:
-    return mask.view(-1, *[1] * (like.ndim - 1))
+        rows = rows[open_]
+        if constraint == "sphere":
+            for k in rows.tolist():
+                keep_norm(samples[k], norms[k])
+    return best, account(
+        "per-sample", noise, best, history[0], best_d, at_best, 2 * measured, target=target, history=history
+    )

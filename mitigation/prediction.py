@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Parameterisation = Literal["eps", "v", "flow"]
+SD_T = 14.6146  # σ of Stable Diffusion's first timestep, where the papers' constants hold
 
 
 def conditional_noise_prediction(
@@ -43,6 +44,22 @@ def guidance_magnitude(prediction: Tensor) -> Tensor:
     return torch.linalg.vector_norm(prediction.float().flatten(1), dim=1)
 
 
+def pull(denoised_cond: Tensor, denoised_uncond: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """How far one unit of guidance moves the predicted picture the way it did at the first step.
+
+    p_t = ⟨D_c − D_u, u⟩/(√dim·σ_T), with u the direction of D_c − D_u at the first step and SD's σ_T, so
+    that at the first step of an EPS model p is d/√dim. Our own measure: at T the prompt knows nothing of
+    the picture yet but where the memorized one lies, so u points there; what guidance does later in
+    other directions is the prompt's legitimate work.
+
+    (B, ...) -> p (B,) float32 and the direction u (B, dim) that the later steps need as `first`.
+    """
+    gap = (denoised_cond - denoised_uncond).float().flatten(1)
+    if first is None:
+        first = torch.nn.functional.normalize(gap, dim=1)
+    return (gap * first).sum(dim=1) / (math.sqrt(dimension(denoised_cond)) * SD_T), first
+
+
 def dimension(latent: Tensor) -> int:
     """Number of latent elements of one sample of (B, ...)."""
     return math.prod(latent.shape[1:])
@@ -51,3 +68,14 @@ def dimension(latent: Tensor) -> int:
 def relative(d: Tensor, dim: int) -> Tensor:
     """d/√dim: what carries over between resolutions and models."""
     return d / math.sqrt(dim)
+
+
+def eps_unit(sigma: float, parameterisation: Parameterisation, sigma_data: float = 1.0) -> float:
+    """What one unit of an EPS model's d at T is worth in this model's d at noise level `sigma`.
+
+    The same pull on the predicted picture, ‖D_u − D_c‖, is another d in every output space: 1 for an
+    EPS model at SD's T, about 14.65 for a V model there, 14.61 for a flow model at σ = 1. So one
+    threshold, given as the papers do for EPS models, serves them all.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+    return SD_T * float(conditional_noise_prediction(one * 0, one, sigma, parameterisation, sigma_data))

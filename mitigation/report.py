@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from .prediction import dimension, relative
+from .prediction import dimension
+
+WIDE = 1.1  # std above which a noise is visibly no longer a natural one
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,18 @@ class NoiseReport:
     iterations: Tensor  # updates applied (candidates drawn, for a search)
     moved: Tensor  # ‖x_T' − x_T‖₂/√dim
     std: Tensor  # of the noise that is handed out; 1 for a Gaussian
-    evaluations: int  # model evaluations of one sample, both branches counted
+    evaluations: Tensor  # model evaluations spent on each sample, both branches counted
     after_is_final: bool = True  # False: `after` was measured before the last adjustment
     history: Tensor = field(default_factory=lambda: torch.empty(0))  # (iterations + 1, B) absolute d
+    eps_unit: float = 1.0  # d of this model per unit of an EPS model's d, see prediction.eps_unit
+
+    def relative(self, d: Tensor | float) -> Tensor:
+        """d/√dim in an EPS model's units: what carries over between resolutions and models."""
+        return torch.as_tensor(d) / (self.dim**0.5 * self.eps_unit)
+
+    def in_units(self, eps_unit: float) -> NoiseReport:
+        """The same report for a model whose d has another unit."""
+        return replace(self, eps_unit=eps_unit)
 
     @property
     def reached(self) -> Tensor:
@@ -33,22 +44,32 @@ class NoiseReport:
             return torch.ones_like(self.after, dtype=torch.bool)
         return self.after <= self.target
 
+    @property
+    def headline(self) -> str:
+        """One line: how it was found, at what cost, and whether every sample got there."""
+        count = self.evaluations.unique().tolist()
+        each = f"{count[0]}" if len(count) == 1 else f"{count[0]} to {count[-1]}"
+        line = f"{self.method}: {len(self.after)} sample(s), {each} model evaluations each"
+        if self.target is not None:
+            done = int(self.reached.sum())
+            line += f", target d/√dim {float(self.relative(self.target)):.4f} reached by {done} of {len(self.after)}"
+        return line
+
     def lines(self) -> list[str]:
         """A headline, a warning if the target was missed, and a line a sample, for an artist to read."""
-        head = f"{self.method}: {len(self.after)} sample(s), {self.evaluations} model evaluations each"
-        if self.target is not None:
-            head += f", target d/√dim {self.target / self.dim**0.5:.4f}"
-        lines = [head]
+        lines = [self.headline]
         missed = int((~self.reached).sum())
         if missed:
             way = "try more candidates" if self.method == "search" else "raise max_iterations or learning_rate"
+            lines.append(f"NOT REACHED for {missed} of {len(self.after)}: {way}, or accept a higher target")
+        if float(self.std.max()) > WIDE:
             lines.append(
-                f"NOT REACHED for {missed} of {len(self.after)}: {way}, or accept a higher target "
-                f"(a std far above 1 costs picture quality; here up to {self.std.max():.2f})"
+                f"The noise was inflated (std up to {self.std.max():.2f}, a natural one has 1): pictures can turn "
+                "grainy. Set constraint to sphere, or raise the target."
             )
         if not self.after_is_final:
             lines.append("d is as measured before the last adjustment. Sample this noise with a deferred start.")
-        before, after = relative(self.before, self.dim), relative(self.after, self.dim)
+        before, after = self.relative(self.before), self.relative(self.after)
         rows = [
             f"- #{i}: d/√dim {before[i]:.4f} -> {after[i]:.4f} after {int(self.iterations[i])} iteration(s), "
             f"moved {self.moved[i]:.3f}, std {self.std[i]:.3f}{'' if self.reached[i] else '  NOT REACHED'}"
@@ -64,7 +85,7 @@ def account(
     before: Tensor,
     after: Tensor,
     iterations: Tensor,
-    evaluations: int,
+    evaluations: Tensor | int,
     target: float | None = None,
     history: list[Tensor] | None = None,
     after_is_final: bool = True,
@@ -80,7 +101,7 @@ def account(
         iterations=iterations.cpu(),
         moved=((final - start).float().flatten(1).norm(dim=1) / dim**0.5).cpu(),
         std=final.float().flatten(1).std(dim=1).cpu(),
-        evaluations=evaluations,
+        evaluations=torch.as_tensor(evaluations).expand(len(start)).clone(),
         after_is_final=after_is_final,
         history=torch.stack([h.detach().float().cpu() for h in history]) if history else torch.empty(0),
     )

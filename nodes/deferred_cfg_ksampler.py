@@ -5,15 +5,13 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..mitigation.curve import EscapeCurve
-from ..mitigation.escape import EscapeRule
 from ..mitigation.prediction import dimension
 from . import sockets
-from .host.deferral import Deferral, defer
-from .host.errors import GuardError
+from .deferral_inputs import curve_input, deferral_of, mode_inputs
+from .host.deferral import defer
 from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
 
 NAME = "Deferred-CFG KSampler"
-MODES = ["dynamic", "static", "off"]
 
 
 class DeferredCFGKSampler(io.ComfyNode):
@@ -68,43 +66,13 @@ class DeferredCFGKSampler(io.ComfyNode):
                     step=0.01,
                     tooltip="The amount of denoising; lower keeps more of the input latent, as in KSampler.",
                 ),
-                io.Combo.Input(
-                    "mode",
-                    options=MODES,
-                    default="dynamic",
-                    tooltip="Dynamic: measures each picture and guides it as soon as it has left the basin. Static: "
-                    "guides from start_percent on, half the cost before it. Off: exactly KSampler.",
-                ),
-                io.Float.Input(
-                    "pre_escape_cfg",
-                    default=0.0,
-                    min=-30.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip="CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
-                    "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
-                ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.5,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
-                    "here at the latest. Later means fewer copies and less of the prompt.",
-                ),
-                *sockets.rule_inputs(),
+                *mode_inputs(),
                 io.Noise.Input(
                     "noise",
                     optional=True,
                     tooltip="Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
                 ),
-                sockets.Curve.Input(
-                    "curve",
-                    optional=True,
-                    tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
-                    "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
-                ),
+                curve_input(),
                 sockets.null_input(),
             ],
             outputs=[
@@ -121,22 +89,13 @@ class DeferredCFGKSampler(io.ComfyNode):
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, mode,
         pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, noise=None, curve=None, null=None,
     ) -> io.NodeOutput:  # fmt: skip
-        if mode not in MODES:
-            raise GuardError(f"{NAME}: `mode` is {mode!r}; choose one of {', '.join(MODES)}.")
         latent = ready_latent(model, latent_image, NAME)
         ran: list[EscapeCurve] = []
-        known = curve if mode == "dynamic" else None
-        if mode != "off":
-            deferral = Deferral(
-                rule=EscapeRule(rule, drop_ratio, memorized_threshold) if mode == "dynamic" and known is None else None,
-                start_percent=start_percent,
-                inside_scale=pre_escape_cfg,
-                transition_sigma=None if known is None else known.transition_sigma,
-                null=null,
-                node=NAME,
-                on_end=ran.append,
-            )
-            model = defer(model, deferral)
+        plan = deferral_of(
+            mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
+            node=NAME, on_end=ran.append,
+        )  # fmt: skip
+        model = model if plan is None else defer(model, plan)
         out = ksample(
             model, seed=seed, steps=steps, cfg=cfg, sampler_name=sampler_name, scheduler=scheduler, positive=positive,
             negative=negative, latent=latent, denoise=denoise, noise=noise,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.collective import adjust_batchwise
-from ..mitigation.individual import adjust_per_sample
-from ..mitigation.prediction import dimension
-from ..mitigation.search import search_noise
+from ..mitigation.norm import CONSTRAINTS
 from . import sockets
+from .host.conditions import negative_hint
 from .host.errors import GuardError
 from .host.noise import FixedNoise, drawn_noise
-from .host.probe import run_probe
-from .host.sampling import first_sigma, progress, ready_latent
+from .host.optimize import METHODS, NoisePlan, find_noise
+from .host.sampling import first_sigma, ready_latent
 
 NAME = "Noise Optimizer"
-METHODS = ["per-sample", "batch-wise", "search"]
+CHECKPOINTING = ["auto", "on", "off"]
 
 
 class NoiseOptimizer(io.ComfyNode):
@@ -133,56 +131,53 @@ class NoiseOptimizer(io.ComfyNode):
                     tooltip="The sampler's schedule; its first value is where the noise is measured. Without it: "
                     "the model's highest noise level.",
                 ),
+                io.Combo.Input(
+                    "constraint",
+                    options=list(CONSTRAINTS),
+                    default="free",
+                    optional=True,
+                    tooltip="Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Sphere: "
+                    "the noise may turn but not grow. Chi: growing is discouraged. Less growth means cleaner pictures.",
+                ),
+                io.Combo.Input(
+                    "checkpointing",
+                    options=CHECKPOINTING,
+                    default="auto",
+                    optional=True,
+                    tooltip="Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: "
+                    "when memory would not do. On: least memory, a third slower.",
+                ),
             ],
             outputs=[
                 io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),
                 sockets.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),
                 io.String.Output(display_name="summary", tooltip="The report in words; shows what was not reached."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
         cls, model, positive, negative, latent_image, noise_seed, method, target_magnitude, target_units, learning_rate,
-        weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, null=None,
-        sigmas=None,
+        weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, constraint="free",
+        checkpointing="auto", null=None, sigmas=None,
     ) -> io.NodeOutput:  # fmt: skip
-        latent = ready_latent(model, latent_image, NAME)
-        samples, batch_index = latent["samples"], latent.get("batch_index")
-        sigmas = first_sigma(model) if sigmas is None else sigmas[:1].new_tensor([float(sigmas[0]), 0.0])
-        target = target_magnitude * (dimension(samples) ** 0.5 if target_units == "relative" else 1.0)
-        total = {"per-sample": max_iterations + 1, "batch-wise": adjustments, "search": candidates}[method]
-        bar = progress(max(total, 1))
-
-        def on_step(i, d):
-            bar.update_absolute(i + 1)
-
-        def body(pair, noise):
-            if method == "per-sample":
-                return pair.with_gradients(
-                    lambda: adjust_per_sample(
-                        noise.clone(), pair.prediction, target=target, learning_rate=learning_rate,
-                        weight_decay=weight_decay, max_iterations=max_iterations, on_step=on_step,
-                    )
-                )  # fmt: skip
-            if method == "batch-wise":
-                return adjust_batchwise(
-                    noise, pair.prediction, strength=adjustment_strength, radius=sharpness_radius,
-                    adjustments=adjustments, on_step=on_step,
-                )  # fmt: skip
-            return search_noise(
-                lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index).to(noise),
-                pair.prediction, candidates=candidates, target=target, on_step=on_step,
-            )  # fmt: skip
-
         if method not in METHODS:
             raise GuardError(f"{NAME}: `method` is {method!r}; choose one of {', '.join(METHODS)}.")
-        noise, report = run_probe(
-            body, model=model, positive=positive, negative=negative, null=null, latent_image=samples, sigmas=sigmas,
-            noise=drawn_noise(samples, noise_seed, batch_index), node=NAME, seed=noise_seed,
+        latent = ready_latent(model, latent_image, NAME)
+        samples, batch_index = latent["samples"], latent.get("batch_index")
+        plan = NoisePlan(
+            method, target_magnitude, target_units == "relative", learning_rate, weight_decay, max_iterations,
+            constraint, adjustment_strength, sharpness_radius, adjustments, candidates, checkpointing,
+        )  # fmt: skip
+        noise, report = find_noise(
+            plan, model=model, positive=positive, negative=negative, null=null, latent_image=samples,
+            sigmas=first_sigma(model, sigmas, NAME), node=NAME, seed=noise_seed,
+            draw=lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index),
         )  # fmt: skip
         found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed)
-        return io.NodeOutput(found, report, "\n\n".join(report.lines()))
+        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+        return io.NodeOutput(found, report, "\n\n".join([*report.lines(), *hints]))
 
 
 NODES = [NoiseOptimizer]

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...mitigation.curve import EscapeCurve
 from ...mitigation.deferral import inside_condition, per_sample
 from ...mitigation.escape import EscapeRule
-from ...mitigation.prediction import dimension, guidance_magnitude, relative
+from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
 from .errors import GuardError, check_finite
 from .probe import noise_gap
 
@@ -61,7 +61,10 @@ def _outer_sample(deferral: Deferral):
         guider = executor.class_obj
         if deferral.null is not None:
             guider.conds["null"] = [c.copy() for c in comfy.sampler_helpers.convert_cond(deferral.null)]
-        run = Run(deferral, sigmas.detach().float().cpu(), len(noise), dimension(noise))
+        plan = deferral
+        if plan.rule is not None and _begins_late(guider, sigmas):
+            plan = replace(plan, rule=plan.rule.begun_late())
+        run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         if deferral.on_end:
@@ -71,11 +74,17 @@ def _outer_sample(deferral: Deferral):
     return wrapper
 
 
+def _begins_late(guider, sigmas: Tensor) -> bool:
+    sigma_max = guider.model_patcher.get_model_object("model_sampling").sigma_max
+    return len(sigmas) > 0 and float(sigmas[0]) < 0.95 * float(sigma_max)
+
+
 def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
     guider = executor.class_obj
     run: Run | None = model_options.get(KEY)
     own_guidance = type(guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
-    if run is None or own_guidance or guider.cfg == 0:
+    alone = guider.conds.get("positive") is None or guider.conds.get("negative") is None  # nothing to guide against
+    if run is None or own_guidance or alone or guider.cfg == 0:
         return executor(x, timestep, model_options, seed)
     run.advance(timestep, guider.inner_model.model_sampling)
     if run.released:
@@ -100,12 +109,15 @@ class Run:
     step: int = -1  # the schedule's step that the last evaluation belonged to
     fresh: bool = False  # this evaluation is the first of its step
     d: Tensor = field(init=False)
+    pull: Tensor = field(init=False)
+    first: Tensor | None = None  # the direction of the pull at the first step
     transition: Tensor = field(init=False)  # the step since which a sample is outside; n while it is inside
     released: bool = False  # nothing is measured or deferred any more
 
     def __post_init__(self) -> None:
         self.n = len(self.sigmas) - 1
         self.d = torch.full((self.batch, self.n), torch.nan)
+        self.pull = self.d.clone()
         self.transition = torch.full((self.batch,), self.n)
         self.tracker = None if self.deferral.rule is None else self.deferral.rule.track()
         known = self.deferral.transition_sigma
@@ -180,8 +192,10 @@ class Run:
         """Record d at this step and let the rule decide on the curve so far."""
         gap = check_finite(noise_gap(model.model_sampling, cond, unc, sigma), self.deferral.node)
         self.d[:, self.step] = guidance_magnitude(gap).cpu()
+        strength, self.first = pull(cond, unc, self.first)
+        self.pull[:, self.step] = strength.cpu()
         assert self.tracker is not None
-        self._leave(self.tracker.update(relative(self.d[:, self.step], self.dim)))
+        self._leave(self.tracker.update(relative(self.d[:, self.step], self.dim), self.pull[:, self.step]))
         if self.deferral.on_step:
             self.deferral.on_step(self.step, self.n)
         if self.deferral.stop_when_out and self.all_outside:
@@ -190,13 +204,13 @@ class Run:
     def curve(self) -> EscapeCurve:
         measured = ~self.d[:, 0].isnan()
         rule = self.deferral.rule or EscapeRule()
-        first = relative(self.d[:, 0], self.dim)
         return EscapeCurve(
             d=self.d,
+            pull=self.pull,
             sigmas=self.sigmas,
             dim=self.dim,
             transition=self.transition,
-            memorized=measured & (first >= rule.memorized_threshold),
+            memorized=measured & (self.pull[:, 0] >= rule.memorized_threshold),
             threshold=rule.memorized_threshold,
         )
 

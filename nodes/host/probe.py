@@ -6,18 +6,29 @@ masks, ControlNets, hooks and LoRA, and hands over; afterwards the host cleans u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeVar
 
 import comfy.model_management
-import comfy.sampler_helpers
+import comfy.patcher_extension
 import comfy.samplers
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ...mitigation.prediction import Parameterisation, conditional_noise_prediction
+from ...mitigation.prediction import (
+    Parameterisation,
+    conditional_noise_prediction,
+    dimension,
+    eps_unit,
+    guidance_magnitude,
+    relative,
+)
+from .checkpointing import blocks, checkpointed, graph_fits
 from .errors import check_finite
-from .gradient import differentiable, gradient_options, normal_conds, refuse_quantized
+from .gradient import differentiable, gradient_options, normal_conds, refuse_quantized, weights_that_change
+from .rows import can_drop_rows, rows_of
 
 T = TypeVar("T")
 
@@ -43,40 +54,72 @@ def noise_gap(model_sampling, denoised_cond: Tensor, denoised_uncond: Tensor, si
 class Pair:
     """A model inside a running sampling scope: conditional against null."""
 
-    def __init__(self, guider, sigmas: Tensor, model_options: dict, latent_image: Tensor, full_noise: bool, node: str):
+    def __init__(self, guider, sigmas: Tensor, model_options: dict, noise: Tensor, latent_image: Tensor, full: bool):
         self.model = guider.inner_model
         self.conds = guider.conds
         self.sigma = sigmas[0]
         self.options = model_options
+        self.noise = noise
         self.latent_image = latent_image
-        self.full_noise = full_noise
-        self.node = node
-        self.extra_models: list[nn.Module] = [m.model for m in guider.loaded_models if hasattr(m, "model")]
+        self.full_noise = full
+        self.node = ""
+        self.networks: list[nn.Module] = [self.model, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
 
-    def prediction(self, noise: Tensor) -> Tensor:
-        """ε̃(x_T, T, y) (B, ...) for the initial noise x_T, one batched model call."""
+    @property
+    def eps_unit(self) -> float:
+        """This model's d per unit of an EPS model's d, at this noise level."""
+        kind, sigma_data = parameterisation(self.model.model_sampling)
+        return eps_unit(float(self.sigma), kind, sigma_data)
+
+    def prediction(self, noise: Tensor, rows: Tensor | None = None) -> Tensor:
+        """ε̃(x_T, T, y) (n, ...) for the initial noise x_T of the samples `rows` (all of them by default).
+
+        One batched model call; samples that are not asked for cost nothing.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
+        conds, latent, batch = self.conds, self.latent_image, len(self.noise)
+        if rows is not None and len(rows) < batch:
+            if not can_drop_rows(conds):
+                whole = self.noise.to(noise).index_copy(0, rows.to(noise.device), noise)
+                return self.prediction(whole)[rows.to(noise.device)]
+            conds, latent = rows_of(conds, rows, batch), latent[rows.to(latent.device)]
         sampling = self.model.model_sampling
-        x = sampling.noise_scaling(self.sigma, noise.clone(), self.latent_image, self.full_noise)
+        x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.full_noise)
         sigma = self.sigma * x.new_ones([x.shape[0]])
-        null = self.conds.get("null", self.conds["negative"])
-        cond, uncond = comfy.samplers.calc_cond_batch(
-            self.model, [self.conds["positive"], null], x, sigma, self.options
-        )
+        null = conds.get("null", conds["negative"])
+        cond, uncond = comfy.samplers.calc_cond_batch(self.model, [conds["positive"], null], x, sigma, self.options)
         return check_finite(noise_gap(sampling, cond, uncond, sigma), self.node)
 
-    def with_gradients(self, body: Callable[[], T]) -> T:
-        """Run `body` with autograd working through the model."""
-        modules = [self.model, *self.extra_models]
-        refuse_quantized(modules, self.node)
-        kept = self.conds, self.options, self.sigma, self.latent_image
-        with differentiable(modules):
+    def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
+        """Run `body` with autograd working through the model.
+
+        `checkpoints`: `on` and `off`, or `auto`: on when the graph would not fit the free memory.
+        """
+        refuse_quantized(self.networks, self.node)
+        changing = self._weights_of_hooks()
+        fits = graph_fits(self.model, len(self.noise), tuple(self.noise.shape), self.noise.device)
+        # A LoRA that comes and goes with a prompt is gone when a block is computed again.
+        again = not changing and (checkpoints == "on" or (checkpoints == "auto" and not fits))
+        parts = [b for n in self.networks for b in blocks(getattr(n, "diffusion_model", n))] if again else []
+        kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
+        with differentiable(self.networks), weights_that_change(changing), checkpointed(parts):
             self.conds, self.options = normal_conds(self.conds), gradient_options(self.options)
-            self.sigma, self.latent_image = self.sigma.clone(), self.latent_image.clone()
+            self.sigma, self.latent_image, self.noise = (
+                self.sigma.clone(),
+                self.latent_image.clone(),
+                self.noise.clone(),
+            )
             try:
                 return body()
             finally:
-                self.conds, self.options, self.sigma, self.latent_image = kept
+                self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
+
+    def _weights_of_hooks(self) -> list[Tensor]:
+        """The weights that hooks on the prompts rewrite while the model is evaluated."""
+        if not any(c.get("hooks") for group in self.conds.values() for c in group):
+            return []
+        keys = {k for patches in self.model.current_patcher.hook_patches.values() for k in patches}
+        return [comfy.utils.get_attr(self.model, k) for k in keys]
 
 
 class _Probe(comfy.samplers.Sampler):
@@ -89,7 +132,8 @@ class _Probe(comfy.samplers.Sampler):
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
     ):
         full = self.max_denoise(model_wrap, sigmas)
-        pair = Pair(model_wrap, sigmas, extra_args["model_options"], latent_image, full, self.node)
+        pair = Pair(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full)
+        pair.node = self.node
         self.result = self.body(pair, noise)
         return torch.zeros_like(noise)
 
@@ -106,11 +150,36 @@ def run_probe(
     sigmas: Tensor,
     node: str,
     seed: int,
+    headroom: float = 1.0,
 ) -> T:
-    """Run `body(pair, noise on the device)` in the host's sampling scope and return what it returns."""
-    guider = comfy.samplers.CFGGuider(model)
+    """Run `body(pair, noise on the device)` in the host's sampling scope and return what it returns.
+
+    `headroom`: how many times the memory of a sampling step the host should make free beforehand.
+    """
+    guider = comfy.samplers.CFGGuider(_asking_for(model, headroom) if headroom > 1 else model)
     conds = {"positive": positive, "negative": negative}
     guider.inner_set_conds(conds if null is None else {**conds, "null": null})
     probe = _Probe(body, node)
     guider.sample(noise, latent_image, probe, sigmas, disable_pbar=True, seed=seed)
     return probe.result  # type: ignore[return-value]
+
+
+def relative_magnitude(**run) -> Tensor:
+    """d/√dim (B,) of the noises, in an EPS model's units; `run`: what `run_probe` needs besides its body."""
+
+    def body(pair: Pair, noise: Tensor) -> Tensor:
+        d = guidance_magnitude(pair.prediction(noise)).cpu()
+        return relative(d, dimension(noise)) / pair.eps_unit
+
+    return run_probe(body, **run)
+
+
+def _asking_for(model, headroom: float):
+    """A clone of the model for which the host frees more memory before it loads: as for a larger batch."""
+    clone = model.clone()
+
+    def prepare(executor, patcher, shape, *args, **kwargs):
+        return executor(patcher, [math.ceil(shape[0] * headroom), *shape[1:]], *args, **kwargs)
+
+    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "memorization_guard_probe", prepare)
+    return clone

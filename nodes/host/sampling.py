@@ -63,9 +63,13 @@ def percent_of(model, sigma: float) -> float:
     return round(high, 6)
 
 
-def first_sigma(model) -> Tensor:
-    """The schedule of a probe at T: the model's sigma_max and 0."""
-    return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
+def first_sigma(model, sigmas: Tensor | None, node: str) -> Tensor:
+    """The schedule of a probe at T: the first of `sigmas`, else the model's sigma_max, and 0."""
+    if sigmas is None:
+        return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
+    if sigmas.numel() == 0 or float(sigmas[0]) <= 0:
+        raise GuardError(f"{node}: `sigmas` is empty or starts at 0: connect the sampler's whole schedule.")
+    return sigmas.new_tensor([float(sigmas[0]), 0.0])
 
 
 def ksample(

@@ -91,12 +91,20 @@ def test_batchwise_noise_and_a_deferred_start_stop_most_copying(host: Host) -> N
     assert copies <= exact.is_copy(plain["k"][0]).float().mean() - 0.4
 
 
-@pytest.mark.parametrize(("kind", "scale"), [("eps", 1.0), ("v", (14.6146**2 + 1) ** 0.5)])
-def test_an_ordinary_prompt_below_target_keeps_its_noise(host: Host, kind: str, scale: float) -> None:
-    """In v units d is √(σ²+1) times as large."""
-    out = host.run({"lab": lab(3, kind), "opt": optimizer(positive=ORDINARY, target_magnitude=0.01 * scale)})["opt"]
+@pytest.mark.parametrize(("kind", "unit"), [("eps", 1.0), ("v", (14.6146**2 + 1) ** 0.5), ("flow", 14.6146 / 0.936)])
+def test_an_ordinary_prompt_below_target_keeps_its_noise(host: Host, kind: str, unit: float) -> None:
+    """One relative target for every kind of model: the same pull on the picture is `unit` times as large a d."""
+    out = host.run({"lab": lab(3, kind), "opt": optimizer(positive=ORDINARY, target_magnitude=0.01)})["opt"]
     assert torch.equal(out[0].noise, drawn(3))
-    torch.testing.assert_close(out[1].before / 16, torch.full((3,), 0.0085 * scale), rtol=0.02, atol=0)
+    torch.testing.assert_close(out[1].before / 16, torch.full((3,), 0.0085 * unit), rtol=0.03, atol=0)
+    torch.testing.assert_close(out[1].relative(out[1].before), torch.full((3,), 0.0085), rtol=0.03, atol=0)
+
+
+def test_an_absolute_target_is_in_the_models_own_units(host: Host) -> None:
+    own = optimizer(target_magnitude=0.007 * 16 * 14.65, target_units="absolute")
+    report = host.run({"lab": lab(3, "v"), "opt": own})["opt"][1]
+    assert report.target == pytest.approx(0.007 * 16 * 14.65)
+    assert report.reached.all()
 
 
 def test_the_same_inputs_give_the_same_noise_twice(host: Host) -> None:

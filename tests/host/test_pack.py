@@ -27,6 +27,7 @@ KSAMPLER = [
     "denoise",
 ]
 RULE = ["rule", "drop_ratio", "memorized_threshold"]
+MODE = ["mode", "pre_escape_cfg", "start_percent"]
 CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved with them
     "MG_NoiseOptimizer": (
         [
@@ -47,6 +48,8 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
             "candidates",
             "null",
             "sigmas",
+            "constraint",
+            "checkpointing",
         ],
         ["noise", "report", "summary"],
     ),
@@ -58,8 +61,31 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
         ],
         ["memorized", "transition_step", "transition_percent", "curve", "plot"],
     ),
+    "MG_DeferredCFGGuider": (["model", "positive", "negative", "cfg", *MODE, *RULE, "curve", "null"], ["guider"]),
+    "MG_DeferredCFG": (["model", *MODE, *RULE, "curve", "null"], ["model"]),
+    "MG_Calibrate": (
+        ["model", "clip", "latent_image", "prompts", "noise_seed", "sigmas"],
+        ["ordinary_magnitude", "target_magnitude", "memorized_threshold", "summary"],
+    ),
+    "MG_PlotCurve": (["curve", "curve_2", "curve_3", "curve_4", "quantity"], ["image"]),
+    "MG_ReferencesFromFolder": (
+        ["folder", "metric", "width", "height", "subfolders", "vae", "descriptor", "size_of"],
+        ["references", "count", "report"],
+    ),
+    "MG_ReferencesFromImages": (
+        ["images", "captions", "metric", "vae", "descriptor", "size_of"],
+        ["references", "report"],
+    ),
+    "MG_ReferencesFromLatents": (["latents", "captions", "vae"], ["references", "report"]),
+    "MG_SaveReferences": (["references", "name", "overwrite"], ["references"]),
+    "MG_LoadReferences": (["file", "descriptor"], ["references", "count", "report"]),
+    "MG_LoadCopyDetector": (["file"], ["descriptor"]),
+    "MG_CopyCheck": (
+        ["images", "references", "threshold", "latent_threshold", "nl2_threshold", "vae"],
+        ["similarity", "nearest", "is_copy", "summary", "comparison"],
+    ),
     "MG_DeferredCFGKSampler": (
-        [*KSAMPLER, "mode", "pre_escape_cfg", "start_percent", *RULE, "noise", "curve", "null"],
+        [*KSAMPLER, *MODE, *RULE, "noise", "curve", "null"],
         ["latent", "curve", "transition_step"],
     ),
 }
@@ -78,6 +104,17 @@ DEFAULTS = {
     },
     "MG_BasinEscapeDetector": {"steps": 50, "rule": "sharp drop", "drop_ratio": 0.5},
     "MG_DeferredCFGKSampler": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5},
+    "MG_DeferredCFGGuider": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5, "cfg": 8.0},
+    "MG_DeferredCFG": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5},
+    "MG_Calibrate": {},
+    "MG_ReferencesFromFolder": {"metric": "latent", "width": 512, "height": 512, "subfolders": True},
+    "MG_ReferencesFromImages": {"metric": "latent", "captions": ""},
+    "MG_ReferencesFromLatents": {"captions": ""},
+    "MG_SaveReferences": {"overwrite": False},
+    "MG_LoadReferences": {},
+    "MG_LoadCopyDetector": {"file": "sscd_disc_mixup.torchscript.pt"},
+    "MG_CopyCheck": {"threshold": 0.5, "nl2_threshold": 1.4},
+    "MG_PlotCurve": {"quantity": "pull"},
 }
 
 

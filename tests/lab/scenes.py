@@ -118,11 +118,8 @@ def _pale(rng: np.random.Generator) -> tuple[int, int, int]:
     return tuple(int(255 * min(1, grey * v)) for v in (1 + warmth, 1, 1 - warmth))
 
 
-def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None = None, size: int = SIZE) -> Scene:
-    """One random scene; `shape` and `colour` fix what a caption asks for."""
-    shape = shape or SHAPES[rng.integers(len(SHAPES))]
-    colour = colour or list(COLOURS)[rng.integers(len(COLOURS))]
-    n = size * _SS
+def backdrop(rng: np.random.Generator, n: int) -> Image.Image:
+    """A sky with pale clutter, n×n pixels, and no main shape."""
     top, bottom = np.array(_pale(rng), float), np.array(_pale(rng), float)
     ramp = np.linspace(0, 1, n)[:, None, None]
     sky = np.broadcast_to(top * (1 - ramp) + bottom * ramp, (n, n, 3))
@@ -131,6 +128,15 @@ def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None 
         kind = ("disc", "square", "triangle")[rng.integers(3)]
         x, y = rng.random(2) * n
         _draw_shape(image, kind, _pale(rng), x, y, n * (0.07 + 0.09 * rng.random()), rng.random() * 6.3)
+    return image
+
+
+def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None = None, size: int = SIZE) -> Scene:
+    """One random scene; `shape` and `colour` fix what a caption asks for."""
+    shape = shape or SHAPES[rng.integers(len(SHAPES))]
+    colour = colour or list(COLOURS)[rng.integers(len(COLOURS))]
+    n = size * _SS
+    image = backdrop(rng, n)
     r = n * (0.19 + 0.10 * rng.random())
     x, y = r + (n - 2 * r) * rng.random(2)
     jitter = rng.integers(-12, 13, 3)

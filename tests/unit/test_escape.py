@@ -7,20 +7,25 @@ from memorization_guard.mitigation.curve import EscapeCurve
 from memorization_guard.mitigation.deferral import inside_condition, per_sample
 from memorization_guard.mitigation.escape import EscapeRule
 
-PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.07, 0.04, 0.03, 0.03, 0.03]
+PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.06, 0.03, 0.02, 0.02, 0.02]
 ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]
 NEVER = [0.10, 0.11, 0.12, 0.12, 0.12, 0.13, 0.13, 0.13, 0.13]
 
 
+def judged(rule: EscapeRule, curve: torch.Tensor) -> torch.Tensor:
+    """As if d and pull were the same, which they are at one noise level."""
+    return rule.outside(curve, curve)
+
+
 def first_outside(rule: EscapeRule, *curves: list[float]) -> list[int]:
-    out = rule.outside(torch.tensor(curves))
+    out = judged(rule, torch.tensor(curves))
     n = out.shape[1]
     return torch.where(out.any(dim=1), out.int().argmax(dim=1), n).tolist()
 
 
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
 def test_no_basin_is_outside_from_step_0_whatever_follows(name):
-    out = EscapeRule(name).outside(torch.tensor([ORDINARY, [0.01, *[5.0] * 8]]))
+    out = judged(EscapeRule(name), torch.tensor([ORDINARY, [0.01, *[5.0] * 8]]))
     assert out.all()
 
 
@@ -30,7 +35,7 @@ def test_sharp_drop_waits_until_the_fall_is_over():
 
 def test_a_deep_fall_counts_while_it_still_falls():
     rule = EscapeRule(memorized_threshold=0.05)
-    assert first_outside(rule, [0.1, 0.1, 0.02, 0.01, 0.005]) == [3]
+    assert first_outside(rule, [0.1, 0.1, 0.02, 0.006, 0.005]) == [3]
 
 
 def test_local_minimum_is_the_papers_rule():
@@ -38,15 +43,15 @@ def test_local_minimum_is_the_papers_rule():
 
 
 def test_a_sample_that_falls_back_is_inside_again():
-    curve = [0.1, 0.1, 0.01, 0.01, 0.06, 0.08, 0.01, 0.01]
+    curve = [0.1, 0.1, 0.005, 0.005, 0.06, 0.08, 0.005, 0.005]
     assert (
-        EscapeRule().outside(torch.tensor([curve]))[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
+        judged(EscapeRule(), torch.tensor([curve]))[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
     )
 
 
 def test_the_papers_rule_is_once_and_for_all():
     curve = [0.10, 0.10, 0.08, 0.07, 0.075, 0.074, 0.09, 0.1]
-    assert EscapeRule("local minimum").outside(torch.tensor([curve]))[0].tolist() == [False] * 4 + [True] * 4
+    assert judged(EscapeRule("local minimum"), torch.tensor([curve]))[0].tolist() == [False] * 4 + [True] * 4
 
 
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
@@ -55,10 +60,23 @@ def test_online_and_offline_agree(name):
     rule = EscapeRule(name)
     curves = torch.rand(200, 30) * torch.linspace(1, 0.1, 30)
     track = rule.track()
-    online = torch.stack([track.update(curves[:, i]) for i in range(30)], dim=1)
-    assert torch.equal(online, rule.outside(curves))
+    online = torch.stack([track.update(curves[:, i], curves[:, i]) for i in range(30)], dim=1)
+    assert torch.equal(online, judged(rule, curves))
     for i in (1, 7, 30):
-        assert torch.equal(rule.outside(curves[:, :i]), online[:, :i]), "later steps change nothing"
+        assert torch.equal(judged(rule, curves[:, :i]), online[:, :i]), "later steps change nothing"
+
+
+def test_sharp_drop_sees_the_pull_where_d_grows_with_the_falling_noise():
+    """d = pull·σ_T/σ: on a trained model it grows while the pull falls."""
+    pull = torch.tensor([[0.04, 0.04, 0.035, 0.012, 0.0095, 0.0092]])
+    d = pull * torch.tensor([1.0, 1.5, 2.2, 7.0, 10.0, 13.0])
+    assert (d[:, 1:] > d[:, :-1]).all()
+    assert EscapeRule().outside(d, pull)[0].tolist() == [False, False, False, False, False, True]
+
+
+def test_local_minimum_sees_the_papers_d():
+    d = torch.tensor([[0.10, 0.08, 0.05, 0.06, 0.07]])
+    assert EscapeRule("local minimum").outside(d, torch.full_like(d, 0.1))[0].tolist() == [False] * 3 + [True] * 2
 
 
 def test_an_unknown_rule_is_named():
@@ -81,7 +99,9 @@ def test_rows_outside_keep_their_bits():
 
 def test_curve_tells_where_another_schedule_may_guide():
     sigmas = torch.tensor([14.6, 7.0, 3.0, 1.0, 0.0])
-    curve = EscapeCurve(torch.ones(3, 4), sigmas, 16, torch.tensor([0, 2, 4]), torch.tensor([False, True, True]), 0.02)
+    curve = EscapeCurve(
+        torch.ones(3, 4), torch.ones(3, 4), sigmas, 16, torch.tensor([0, 2, 4]), torch.tensor([False, True, True]), 0.02
+    )
     assert curve.transition_sigma.tolist() == pytest.approx([14.6, 3.0, 0.0])
     assert curve.latest == 4
     assert [line.split(", ", 1)[1] for line in curve.lines()] == [

@@ -5,6 +5,7 @@ import torch
 
 from memorization_guard.mitigation.collective import adjust_batchwise
 from memorization_guard.mitigation.individual import adjust_per_sample
+from memorization_guard.mitigation.norm import CONSTRAINTS, chi_gradient
 from memorization_guard.mitigation.search import search_noise
 
 SHAPE = (3, 5, 5)
@@ -17,7 +18,7 @@ def predict():
     a = torch.randn(75, 75, generator=g) / 20
     b = torch.randn(75, generator=g) / 3
 
-    def call(x: torch.Tensor) -> torch.Tensor:
+    def call(x: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
         return torch.tanh(x.flatten(1) @ a + b).reshape(x.shape)
 
     return call
@@ -54,18 +55,45 @@ def test_per_sample_equals_the_pseudocode_run_one_by_one(noise, predict):
         assert report.iterations[i] == count
     assert report.reached.all()
     assert len(set(report.iterations.tolist())) > 1, "the samples finish at different times"
+    assert torch.equal(report.evaluations, 2 * (report.iterations + 1)), "none is evaluated after it is done"
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_a_batch_gives_each_sample_what_it_gets_alone(noise, predict, constraint):
+    how = {"target": 1.0, "learning_rate": 0.02, "max_iterations": 60, "constraint": constraint}
+    together, report = adjust_per_sample(noise, predict, **how)
+    for i in range(len(noise)):
+        alone, one = adjust_per_sample(noise[i : i + 1], predict, **how)
+        torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
+        assert one.evaluations[0] == report.evaluations[i]
+
+
+def test_on_the_sphere_the_norm_stays(noise, predict):
+    found, report = adjust_per_sample(
+        noise, predict, target=0.0, learning_rate=0.05, max_iterations=40, constraint="sphere"
+    )
+    torch.testing.assert_close(found.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1), rtol=1e-5, atol=0)
+    assert (report.after < report.before).all()
+
+
+def test_the_chi_gradient_is_that_of_the_log_density_of_the_norm():
+    x = (3 * torch.randn(2, *SHAPE, dtype=torch.float64)).requires_grad_(True)
+    norm = x.flatten(1).norm(dim=1)
+    energy = norm.square() / 2 - (x[0].numel() - 1) * norm.log()
+    (expected,) = torch.autograd.grad(energy.sum(), x)
+    torch.testing.assert_close(chi_gradient(x.detach(), 1.0), expected)
 
 
 def test_a_noise_below_the_target_is_returned_untouched(noise, predict):
     found, report = adjust_per_sample(noise, predict, target=1e9)
     assert torch.equal(found, noise)
     assert report.iterations.tolist() == [0] * 6
-    assert report.evaluations == 2
+    assert report.evaluations.tolist() == [2] * 6
 
 
 def test_without_iterations_it_only_measures(noise, predict):
     found, report = adjust_per_sample(noise, predict, target=0.0, max_iterations=0)
-    assert found is noise
+    assert torch.equal(found, noise)
     assert torch.equal(report.before, report.after)
     assert not report.reached.any()
 
@@ -88,7 +116,7 @@ def test_batchwise_equals_equation_10(noise, predict):
             expected[i] = expected[i] - gamma * (predict(expected[i : i + 1] + delta) - e0)[0]
     found, report = adjust_batchwise(noise, predict, strength=gamma, radius=rho, adjustments=3)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert report.evaluations == 12
+    assert report.evaluations.tolist() == [12] * 6
 
 
 def test_batchwise_of_strength_zero_changes_no_bit(noise, predict):
@@ -117,7 +145,7 @@ def test_search_keeps_the_smallest_of_what_it_drew(predict):
     torch.testing.assert_close(report.after, magnitudes.min(dim=0).values)
     for i, k in enumerate(magnitudes.argmin(dim=0).tolist()):
         assert torch.equal(found[i], draw(k)[i])
-    assert report.evaluations == 18
+    assert report.evaluations.tolist() == [18] * 4
 
 
 def test_an_exception_from_the_progress_callback_ends_the_work(noise, predict):

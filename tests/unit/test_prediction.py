@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from memorization_guard.mitigation.prediction import (
+    SD_T,
     conditional_noise_prediction,
     dimension,
+    eps_unit,
     guidance_magnitude,
+    pull,
     relative,
 )
 
@@ -46,3 +49,26 @@ def test_magnitude_is_one_norm_a_sample():
 def test_unknown_parameterisation_is_named():
     with pytest.raises(ValueError, match="edm"):
         conditional_noise_prediction(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, "edm")
+
+
+def test_the_pull_is_relative_d_at_the_first_step_of_an_eps_model():
+    cond, uncond = torch.randn(2, 3, 4, 6, 6)
+    d = guidance_magnitude(conditional_noise_prediction(cond, uncond, SD_T, "eps"))
+    first, _ = pull(cond, uncond)
+    torch.testing.assert_close(first, relative(d, 144))
+
+
+def test_the_pull_is_gone_when_it_has_turned_away():
+    uncond = torch.zeros(1, 4, 6, 6)
+    along, across = torch.zeros(2, 1, 4, 6, 6)
+    along[:, 0], across[:, 1] = 1.0, 1.0
+    strength, first = pull(along, uncond)
+    assert pull(2 * along, uncond, first)[0] == pytest.approx(2 * float(strength))
+    assert pull(2 * along + 5 * across, uncond, first)[0] == pytest.approx(2 * float(strength))
+    assert pull(5 * across, uncond, first)[0] == 0
+    assert pull(uncond, uncond)[0] == 0, "no guidance at all: no pull, and nothing is divided by zero"
+
+
+@pytest.mark.parametrize(("kind", "sigma", "unit"), [("eps", SD_T, 1.0), ("v", SD_T, 14.6488), ("flow", 1.0, SD_T)])
+def test_one_threshold_serves_every_kind_of_model(kind, sigma, unit):
+    assert eps_unit(sigma, kind) == pytest.approx(unit, rel=1e-4)

@@ -1,0 +1,102 @@
+"""MG_Calibrate: thresholds for this checkpoint, size and LoRA, from ordinary prompts."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..mitigation.calibration import calibrate
+from . import sockets
+from .host.clip import encode
+from .host.errors import GuardError
+from .host.noise import drawn_noise
+from .host.probe import relative_magnitude
+from .host.sampling import first_sigma, progress, ready_latent
+
+NAME = "Calibrate Thresholds"
+PROMPTS = """a photo of a cat sleeping on a sofa
+a watercolor painting of a mountain village
+a red bicycle leaning against a brick wall
+portrait of an old fisherman
+a bowl of fruit on a wooden table
+city street at night in the rain
+a wooden cabin in a snowy forest
+a vase with wild flowers
+an astronaut walking on a beach
+a plate of pasta with basil
+a steam train crossing a bridge
+a child flying a kite in a field"""
+
+
+class Calibrate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_Calibrate",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Measures what ordinary prompts show on your model, at your size and with your LoRAs, and "
+            "suggests the thresholds of the other nodes from it. One model evaluation a prompt.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
+                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="The size to calibrate for. Its batch size is the number of noises tried for each prompt: "
+                    "4 give a steadier result than 1.",
+                ),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default=PROMPTS,
+                    tooltip="Ordinary prompts, one a line, of the kind you use: none that could be a title or a caption "
+                    "of something famous. More prompts give a steadier threshold.",
+                ),
+                io.Int.Input(
+                    "noise_seed",
+                    default=0,
+                    min=0,
+                    max=sockets.MAX_SEED,
+                    tooltip="Seed of the noises that are tried. Keep it: other noises differ little.",
+                ),
+                io.Sigmas.Input(
+                    "sigmas", optional=True, tooltip="The sampler's schedule, when it does not begin at full noise."
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    display_name="ordinary_magnitude", tooltip="What an ordinary prompt shows (d/√dim, the median)."
+                ),
+                io.Float.Output(
+                    display_name="target_magnitude", tooltip="For the Noise Optimizer, with target_units relative."
+                ),
+                io.Float.Output(
+                    display_name="memorized_threshold", tooltip="For the detector, the sampler, guider and model patch."
+                ),
+                io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, clip, latent_image, prompts, noise_seed, sigmas=None) -> io.NodeOutput:
+        lines = [p.strip() for p in prompts.splitlines() if p.strip()]
+        if not lines:
+            raise GuardError(f"{NAME}: `prompts` is empty. Write ordinary prompts, one a line.")
+        latent = ready_latent(model, latent_image, NAME)
+        samples = latent["samples"]
+        nothing, bar, found = encode(clip, ""), progress(len(lines)), []
+        for i, prompt in enumerate(lines):
+            found.append(
+                relative_magnitude(
+                    model=model, positive=encode(clip, prompt), negative=nothing, null=None, latent_image=samples,
+                    noise=drawn_noise(samples, noise_seed, latent.get("batch_index")),
+                    sigmas=first_sigma(model, sigmas, NAME), node=NAME, seed=noise_seed,
+                )
+            )  # fmt: skip
+            bar.update_absolute(i + 1)
+        made = calibrate(found)
+        return io.NodeOutput(
+            made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, "\n".join(made.lines(lines))
+        )
+
+
+NODES = [Calibrate]

@@ -1,0 +1,51 @@
+"""MG_DeferredCFG: the deferral as a patch on a model, for any sampler or detailer."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import sockets
+from .deferral_inputs import curve_input, deferral_of, mode_inputs
+from .host.deferral import defer
+
+NAME = "Deferred CFG"
+
+
+class DeferredCFG(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_DeferredCFG",
+            display_name="Deferred CFG (model patch)",
+            category=sockets.CATEGORY,
+            description="Makes any sampler that uses this model leave guidance out while the picture is inside a "
+            "memorization basin: KSampler (Advanced), detailers, tiled samplers. For ready graphs that cannot take "
+            "the Deferred-CFG KSampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that a sampler will use. Other patches on it stay."),
+                *mode_inputs(),
+                curve_input(),
+                sockets.null_input(),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with the deferral; bypass to undo.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=None, null=None
+    ) -> io.NodeOutput:
+        plan = deferral_of(
+            mode,
+            pre_escape_cfg,
+            start_percent,
+            rule,
+            drop_ratio,
+            memorized_threshold,
+            curve=curve,
+            null=null,
+            node=NAME,
+        )
+        return io.NodeOutput(model if plan is None else defer(model, plan))
+
+
+NODES = [DeferredCFG]

@@ -1,0 +1,63 @@
+"""MG_DeferredCFGGuider: the deferral as a guider, for SamplerCustomAdvanced."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import sockets
+from .deferral_inputs import curve_input, deferral_of, mode_inputs
+from .host.deferral import defer
+from .host.guider import cfg_guider
+
+NAME = "Deferred-CFG Guider"
+
+
+class DeferredCFGGuider(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_DeferredCFGGuider",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="A CFGGuider that leaves guidance out while the picture is inside a memorization basin and "
+            "applies it afterwards. For SamplerCustomAdvanced.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model used for denoising. Other patches on it stay."),
+                io.Conditioning.Input("positive", tooltip="What you want in the picture."),
+                io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
+                io.Float.Input(
+                    "cfg",
+                    default=8.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
+                ),
+                *mode_inputs(),
+                curve_input(),
+                sockets.null_input(),
+            ],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, cfg, mode, pre_escape_cfg, start_percent, rule, drop_ratio,
+        memorized_threshold, curve=None, null=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        plan = deferral_of(
+            mode,
+            pre_escape_cfg,
+            start_percent,
+            rule,
+            drop_ratio,
+            memorized_threshold,
+            curve=curve,
+            null=null,
+            node=NAME,
+        )
+        return io.NodeOutput(cfg_guider(model if plan is None else defer(model, plan), positive, negative, cfg))
+
+
+NODES = [DeferredCFGGuider]

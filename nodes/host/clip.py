@@ -1,0 +1,12 @@
+"""Text into CONDITIONING, as the host's CLIP Text Encode does it."""
+
+from __future__ import annotations
+
+from .errors import GuardError
+
+
+def encode(clip, text: str) -> list:
+    """CONDITIONING of `text`. Raises GuardError when the checkpoint brought no text encoder."""
+    if clip is None:
+        raise GuardError("`clip` is empty: this checkpoint has no text encoder. Load one with a CLIP Loader.")
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))

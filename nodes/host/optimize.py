@@ -1,0 +1,113 @@
+"""The three ways to find an initial noise, run on a real model: by gradient, by a few evaluations, by search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import comfy.model_management
+from torch import Tensor
+
+from ...mitigation.collective import adjust_batchwise
+from ...mitigation.individual import adjust_per_sample
+from ...mitigation.norm import Constraint
+from ...mitigation.prediction import dimension
+from ...mitigation.report import NoiseReport
+from ...mitigation.search import search_noise
+from .errors import GuardError
+from .live import LiveText
+from .probe import Pair, run_probe
+from .sampling import progress
+
+METHODS = ["per-sample", "batch-wise", "search"]
+GRADIENT_HEADROOM = 2.0  # a graph with checkpoints holds no more than this times a sampling step
+
+
+@dataclass(frozen=True)
+class NoisePlan:
+    """The optimizer's inputs, in its own order; see the node for their meaning."""
+
+    method: str
+    target_magnitude: float
+    relative: bool  # the target is d/√dim of an EPS model; otherwise absolute d of this model
+    learning_rate: float
+    weight_decay: float
+    max_iterations: int
+    constraint: Constraint
+    adjustment_strength: float
+    sharpness_radius: float
+    adjustments: int
+    candidates: int
+    checkpointing: str
+
+    @property
+    def rounds(self) -> int:
+        return {"per-sample": self.max_iterations + 1, "batch-wise": self.adjustments, "search": self.candidates}[
+            self.method
+        ]
+
+
+def find_noise(plan: NoisePlan, *, draw: Callable[[int], Tensor], node: str, **run) -> tuple[Tensor, NoiseReport]:
+    """x_T (B, ...) on the model's device and the report of how it was found.
+
+    `draw(i)`: the i-th noise to begin with; `run`: what `run_probe` needs besides.
+    """
+    bar, text = progress(max(plan.rounds, 1)), LiveText()
+
+    def body(pair: Pair, noise: Tensor) -> tuple[Tensor, NoiseReport]:
+        unit = pair.eps_unit
+        root = dimension(noise) ** 0.5
+        target = plan.target_magnitude * (root * unit if plan.relative else 1.0)
+
+        def on_step(i: int, d: Tensor) -> None:
+            bar.update_absolute(i + 1)
+            worst = float(d.max()) / (root * unit)
+            done = f", {int((d <= target).sum())} of {len(d)} done" if plan.method != "batch-wise" else ""
+            text.say(f"{plan.method} {i + 1}/{plan.rounds}: worst d/√dim {worst:.4f}{done}")
+
+        noise, report = _adjust(plan, pair, noise, draw, target, on_step)
+        report = report.in_units(unit)
+        text.say(report.headline, final=True)
+        return noise, report
+
+    headroom = GRADIENT_HEADROOM if plan.method == "per-sample" else 1.0
+    return run_probe(body, noise=draw(0), node=node, headroom=headroom, **run)
+
+
+def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_step) -> tuple[Tensor, NoiseReport]:
+    if plan.method == "batch-wise":
+        return adjust_batchwise(
+            noise,
+            pair.prediction,
+            strength=plan.adjustment_strength,
+            radius=plan.sharpness_radius,
+            adjustments=plan.adjustments,
+            on_step=on_step,
+        )
+    if plan.method == "search":
+        return search_noise(
+            lambda i: draw(i).to(noise), pair.prediction, candidates=plan.candidates, target=target, on_step=on_step
+        )
+
+    def descend() -> tuple[Tensor, NoiseReport]:
+        return adjust_per_sample(
+            noise.clone(),
+            pair.prediction,
+            target=target,
+            learning_rate=plan.learning_rate,
+            weight_decay=plan.weight_decay,
+            max_iterations=plan.max_iterations,
+            constraint=plan.constraint,
+            on_step=on_step,
+        )
+
+    try:
+        return pair.with_gradients(descend, plan.checkpointing)
+    except comfy.model_management.OOM_EXCEPTION:
+        if plan.checkpointing != "auto":
+            raise GuardError(
+                f"{pair.node}: out of memory while the noise was optimized. Set `checkpointing` to on or auto, use a "
+                "smaller batch or picture, or set `method` to batch-wise or search."
+            ) from None
+    comfy.model_management.soft_empty_cache()
+    return pair.with_gradients(descend, "on")

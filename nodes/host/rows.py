@@ -1,0 +1,52 @@
+"""Part of a batch: the processed conditions of some of its samples.
+
+The host fits a condition to the batch by repeating or cutting it. When samples are dropped from a
+batch, that would hand one sample's condition to another: the rows have to be chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import comfy.utils
+import torch
+from torch import Tensor
+
+Conds = dict[str, list[dict]]
+
+
+def rows_of(conds: Conds, rows: Tensor, batch: int) -> Conds:
+    """`conds`, made for `batch` samples, for those numbered `rows` (n,)."""
+
+    def pick(value):
+        if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] > 1:
+            return comfy.utils.repeat_to_batch_size(value, batch)[rows.to(value.device)]
+        if isinstance(value, list):
+            return [pick(v) for v in value]
+        return value
+
+    def entry(cond: dict) -> dict:
+        model_conds = {k: v._copy_with(pick(v.cond)) for k, v in cond.get("model_conds", {}).items()}
+        masks = {k: pick(cond[k]) for k in ("mask",) if k in cond}
+        return {**cond, **masks, "model_conds": model_conds}
+
+    return {name: [entry(c) for c in group] for name, group in conds.items()}
+
+
+def can_drop_rows(conds: Conds) -> bool:
+    """False when a ControlNet has a hint of its own for each sample: the host counts those by place."""
+    return not any(_hints(control) > 1 for control in _controls(conds))
+
+
+def _controls(conds: Conds) -> Iterator:
+    for group in conds.values():
+        for cond in group:
+            control = cond.get("control")
+            while control is not None:
+                yield control
+                control = getattr(control, "previous_controlnet", None)
+
+
+def _hints(control) -> int:
+    hint = getattr(control, "cond_hint_original", None)
+    return hint.shape[0] if isinstance(hint, torch.Tensor) else 1

@@ -1,0 +1,47 @@
+"""MG_PlotCurve: escape curves as a picture."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import sockets
+from .plot import QUANTITIES, plot_curves
+
+MORE = ["curve_2", "curve_3", "curve_4"]
+
+
+class PlotCurve(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_PlotCurve",
+            display_name="Plot Escape Curve",
+            category=sockets.CATEGORY,
+            description="Draws one to four escape curves: how hard guidance pulls at each step, where each picture "
+            "leaves the basin, and which steps ran with and without CFG.",
+            inputs=[
+                sockets.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
+                *(
+                    sockets.Curve.Input(k, optional=True, tooltip="Another curve, in a colour of its own.")
+                    for k in MORE
+                ),
+                io.Combo.Input(
+                    "quantity",
+                    options=QUANTITIES,
+                    default="pull",
+                    optional=True,
+                    tooltip="Pull: how far guidance moves the predicted picture in the direction of the first step; "
+                    "what `sharp drop` looks at. Guidance magnitude: d/√dim as in the papers, which grows as the "
+                    "noise falls.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="896×512, on a dark background.")],
+        )
+
+    @classmethod
+    def execute(cls, curve, curve_2=None, curve_3=None, curve_4=None, quantity="pull") -> io.NodeOutput:
+        curves = [c for c in (curve, curve_2, curve_3, curve_4) if c is not None]
+        return io.NodeOutput(plot_curves(curves, quantity))
+
+
+NODES = [PlotCurve]
