@@ -136,8 +136,11 @@ def caption_lines(text: str, count: int, node: str, what: str) -> Sequence[str]:
     return lines or [""] * count
 
 
-def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node: str) -> Tensor:
-    """Pictures (H, W, 3) as features (B, D) to compare with the set. Raises GuardError if they cannot be."""
+def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node: str) -> tuple[Tensor, str]:
+    """Pictures (H, W, 3) as features (B, D) to compare with the set, and a note if they fit badly.
+
+    Raises GuardError if they cannot be compared.
+    """
     size = None
     if references.metric == "latent" and vae is not None:
         ratio = vae.spacial_compression_encode()
@@ -154,7 +157,10 @@ def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node
             f"{node}: `references` holds {_by(references.shape)}, but here {_by(made[0].shape)} come out. Connect "
             "the VAE that the references were made with, or make them again."
         )
-    return by.features(torch.stack(made))
+    note = ""
+    if references.model_hash and by.model_hash and references.model_hash != by.model_hash:
+        note = "The references were made with another VAE than the connected one: similarities may come out too low."
+    return by.features(torch.stack(made)), note
 
 
 def pixel_size(size_of: dict, vae, node: str) -> tuple[int, int]:
