@@ -13,6 +13,7 @@ from ..mitigation.references import NL2_SIZE, Metric, ReferenceSet
 from ..mitigation.similarity import descriptor_features, latent_features, picture_features
 from .host.descriptor import ready_descriptor, weights_fingerprint
 from .host.errors import GuardError, check_latent
+from .host.sampling import progress
 from .pictures import contain, cover
 
 THUMBNAIL_BYTES = 400_000_000  # for all thumbnails of a set together
@@ -136,8 +137,8 @@ def caption_lines(text: str, count: int, node: str, what: str) -> Sequence[str]:
     return lines or [""] * count
 
 
-def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node: str) -> tuple[Tensor, str]:
-    """Pictures (H, W, 3) as features (B, D) to compare with the set, and a note if they fit badly.
+def image_features(references: ReferenceSet, images: Tensor, vae, node: str) -> tuple[Tensor, str]:
+    """Pictures (B, H, W, 3) as features (B, D) to compare with the set, and a note if they fit badly.
 
     Raises GuardError if they cannot be compared.
     """
@@ -151,7 +152,10 @@ def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node
             "loaded. Connect it to `descriptor` on Load References."
         )
     by = compare_by(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
-    made = [by.make(image) for image in images]
+    made, bar = [], progress(len(images))
+    for image in images:
+        made.append(by.make(image))
+        bar.update(1)
     if tuple(made[0].shape) != references.shape:
         raise GuardError(
             f"{node}: `references` holds {_by(references.shape)}, but here {_by(made[0].shape)} come out. Connect "

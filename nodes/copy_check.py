@@ -123,7 +123,7 @@ def _summary(references: ReferenceSet, words: list[str], copies: int, limit: flo
     foot = (
         f"Compared with {len(references)} references only. No guarantee either way: compare by eye before you publish."
     )
-    return "\n".join([head, *(f"- #{line}" for line in words), *([note] if note else []), foot])
+    return "\n".join([head, *(f"- #{line}" for line in words), *([note] if note else []), "", foot])
 
 
 NODES = [CopyCheck]

@@ -103,7 +103,7 @@ def test_as_the_last_node_it_shows_the_pictures_side_by_side(host: Host, lab: Pr
 
 def test_to_branch_on(host: Host, lab: Prompt) -> None:
     """`is_copy` drives a BOOLEAN of another node: a copy's set is made without the folders inside."""
-    copy = torch.from_numpy(training_pairs()[0][1]).float()[None] / 255
+    copy = torch.from_numpy(training_pairs()[0][1].copy()).float()[None] / 255
     nested = host.base / "input" / "branch" / "inside"
     shutil.copytree(PICTURES, nested, dirs_exist_ok=True)
     shutil.copy(PICTURES / "00 Harbour at Dawn.png", nested.parent)

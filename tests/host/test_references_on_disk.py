@@ -189,6 +189,21 @@ def test_another_descriptor_than_the_one_that_made_it(host: Host, sets: Path, tm
     assert host.run(load())["l"][0].descriptor is None
 
 
+def test_a_widget_without_choices_is_explained(host: Host) -> None:
+    """An empty folder leaves the widget without a value, and the frontend sends none."""
+    for prompt, says in (
+        (load(None), "is not in"),
+        (detector(None), "SSCD comes from"),
+        (
+            {"r": {"class_type": "MG_ReferencesFromFolder", "inputs": {"folder": None, "metric": "latent"}}},
+            "`folder` is empty",
+        ),
+    ):
+        for node in prompt.values():
+            node["inputs"] |= {"width": 96, "height": 96, "subfolders": True} if "metric" in node["inputs"] else {}
+        assert says in fails(host, prompt)
+
+
 def detector(file: str) -> Prompt:
     return {"d": {"class_type": "MG_LoadCopyDetector", "inputs": {"file": file}}}
 
