@@ -13,6 +13,7 @@ from ..mitigation.references import NL2_SIZE, Metric, ReferenceSet
 from ..mitigation.similarity import descriptor_features, latent_features, picture_features
 from .host.descriptor import ready_descriptor, weights_fingerprint
 from .host.errors import GuardError, check_latent
+from .host.sampling import progress
 from .pictures import contain, cover
 
 THUMBNAIL_BYTES = 400_000_000  # for all thumbnails of a set together
@@ -136,8 +137,11 @@ def caption_lines(text: str, count: int, node: str, what: str) -> Sequence[str]:
     return lines or [""] * count
 
 
-def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node: str) -> Tensor:
-    """Pictures (H, W, 3) as features (B, D) to compare with the set. Raises GuardError if they cannot be."""
+def image_features(references: ReferenceSet, images: Tensor, vae, node: str) -> tuple[Tensor, str]:
+    """Pictures (B, H, W, 3) as features (B, D) to compare with the set, and a note if they fit badly.
+
+    Raises GuardError if they cannot be compared.
+    """
     size = None
     if references.metric == "latent" and vae is not None:
         ratio = vae.spacial_compression_encode()
@@ -148,13 +152,19 @@ def image_features(references: ReferenceSet, images: Iterable[Tensor], vae, node
             "loaded. Connect it to `descriptor` on Load References."
         )
     by = compare_by(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
-    made = [by.make(image) for image in images]
+    made, bar = [], progress(len(images))
+    for image in images:
+        made.append(by.make(image))
+        bar.update(1)
     if tuple(made[0].shape) != references.shape:
         raise GuardError(
             f"{node}: `references` holds {_by(references.shape)}, but here {_by(made[0].shape)} come out. Connect "
             "the VAE that the references were made with, or make them again."
         )
-    return by.features(torch.stack(made))
+    note = ""
+    if references.model_hash and by.model_hash and references.model_hash != by.model_hash:
+        note = "The references were made with another VAE than the connected one: similarities may come out too low."
+    return by.features(torch.stack(made)), note
 
 
 def pixel_size(size_of: dict, vae, node: str) -> tuple[int, int]:

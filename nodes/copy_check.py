@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..mitigation.nearest import ExactStore
+from ..mitigation.check import check
 from ..mitigation.references import ReferenceSet
-from ..mitigation.similarity import similarity
 from . import sockets
 from .building import image_features
 from .comparison import side_by_side
@@ -16,6 +15,7 @@ from .host.messages import tell
 from .pictures import opaque
 
 NAME = "Copy Check"
+LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
 
 
 class CopyCheck(io.ComfyNode):
@@ -38,10 +38,19 @@ class CopyCheck(io.ComfyNode):
                     min=-1.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Similarity above which a picture counts as a copy. Known for SSCD: 0.5 is what the papers "
-                    "call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds more and "
-                    "cries wolf more often. For CLIP vision raise it (0.9): it finds all pictures alike. nL2 sets "
-                    "do not use it.",
+                    tooltip="Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
+                    "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
+                    "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+                ),
+                io.Float.Input(
+                    "latent_threshold",
+                    default=LATENT,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
+                    "more and cries wolf more often. This metric sees copies of the same composition only: a "
+                    "mirrored or cropped one escapes it.",
                 ),
                 io.Float.Input(
                     "nl2_threshold",
@@ -49,8 +58,8 @@ class CopyCheck(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="nL2 sets only: ratio of distances below which a picture counts as a copy. 1.4 is the "
-                    "paper's; lower is stricter about what a copy is.",
+                    tooltip="Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
+                    "the paper's. Higher finds more and cries wolf more often.",
                 ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
@@ -74,19 +83,17 @@ class CopyCheck(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, references, threshold, nl2_threshold, vae=None) -> io.NodeOutput:
+    def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
         if not len(images):
             raise GuardError(f"{NAME}: `images` is empty.")
         pictures = opaque(images)
-        features = image_features(references, pictures, vae, NAME)
-        store = ExactStore(references.features, references.metric)
-        _, rows = store.nearest(features, references.neighbours)
-        sigma = similarity(references.metric, features, store.take(rows), references.alpha)
-        nearest = rows[:, 0].tolist()
-        limit = -nl2_threshold if references.metric == "nL2" else threshold
+        features, note = image_features(references, pictures, vae, NAME)
+        sigma, rows = check(references, features)
+        nearest = rows.tolist()
+        limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         copies = sigma > limit
         words = [
-            f"{i}: {abs(s):.2f}  {'COPY?' if c else 'ok'}  {references.names[n]}"
+            f"{i}: {-s if references.metric == 'nL2' else s:.2f}  {'COPY?' if c else 'no alarm'}  {references.names[n]}"
             for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True))
         ]
         shown = None
@@ -94,7 +101,7 @@ class CopyCheck(io.ComfyNode):
             shown = references.thumbnails[torch.tensor(nearest)].float() / 255
         closeness, mark = _as_bar(references, sigma, limit)
         drawn = side_by_side(pictures, shown, closeness, mark, words)
-        summary = _summary(references, words, int(copies.sum()), abs(limit))
+        summary = _summary(references, words, int(copies.sum()), limit, note)
         tell(summary, cls.hidden.unique_id)
         blank = torch.zeros(len(pictures), 64, 64, 3)
         return io.NodeOutput(
@@ -110,13 +117,13 @@ def _as_bar(references: ReferenceSet, sigma: torch.Tensor, limit: float) -> tupl
     return sigma.tolist(), limit
 
 
-def _summary(references: ReferenceSet, words: list[str], copies: int, limit: float) -> str:
-    side = "ratio below" if references.metric == "nL2" else "similarity above"
-    head = f"{copies} of {len(words)} pictures may be copies ({references.metric}, {side} {limit:.2f})."
+def _summary(references: ReferenceSet, words: list[str], copies: int, limit: float, note: str) -> str:
+    side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
+    head = f"{copies} of {len(words)} pictures may be copies ({references.metric}, {side})."
     foot = (
         f"Compared with {len(references)} references only. No guarantee either way: compare by eye before you publish."
     )
-    return "\n".join([head, *(f"- #{line}" for line in words), foot])
+    return "\n".join([head, *(f"- #{line}" for line in words), *([note] if note else []), "", foot])
 
 
 NODES = [CopyCheck]

@@ -58,7 +58,8 @@ def _pixels(image: Image.Image, side: int) -> Tensor:
     image.draft("RGB", (2 * side, 2 * side))  # JPEG only: decoded at a half, a quarter or an eighth
     image.load()
     factor = min(image.size) // (2 * side)
-    upright = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
+    upright: Image.Image = image
     if factor > 1 and upright.mode in REDUCIBLE:
         upright = upright.reduce(factor)
     if upright.mode.startswith(("I", "F")):  # 16-bit grey: Pillow's own conversion would clip it to white

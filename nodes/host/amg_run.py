@@ -20,9 +20,10 @@ from ...mitigation.amg import (
 from ...mitigation.trace import GuidanceTrace
 from .amg_plan import Plan
 from .captions import Companion
+from .checkpointing import blocks, checkpointed, graph_fits
 from .eye import Eye, Found
-from .gradient import differentiable, gradient_options, normal_conds
-from .probe import parameterisation
+from .gradient import differentiable, gradient_options, normal_conds, weights_that_change
+from .probe import parameterisation, weights_of_hooks
 
 VOTERS = 16  # neighbours that elect the duplicated caption
 STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
@@ -187,9 +188,12 @@ class Run:
         guider = call.guider
         modules = [guider.inner_model, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
         modules += [m for m in self.eye.modules if all(m is not other for other in modules)]
-        kept = guider.conds
+        kept, network = guider.conds, guider.inner_model
+        changing = weights_of_hooks(network, kept)
+        again = not changing and not graph_fits(network, len(call.x), tuple(call.x.shape), call.x.device)
+        parts = [b for m in modules for b in blocks(getattr(m, "diffusion_model", m))] if again else []
         self.companion.stay()
-        with differentiable(modules):
+        with differentiable(modules), weights_that_change(changing), checkpointed(parts):
             try:
                 guider.conds = normal_conds(guider.conds)
                 here = call.x.clone().requires_grad_(True)

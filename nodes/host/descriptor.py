@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import comfy.model_management
 import safetensors.torch
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...mitigation import sscd
 from .errors import GuardError
@@ -71,7 +72,8 @@ def of_clip_vision(clip_vision) -> HostDescriptor:
     network = clip_vision.model
 
     def embed(pictures: Tensor) -> Tensor:
-        pooled = network(pixel_values=pictures, intermediate_output=-2)[2].float()
+        with _norms_keep_copies(network):
+            pooled = network(pixel_values=pictures, intermediate_output=-2)[2].float()
         return pooled.mean(dim=1) if pooled.ndim == 3 else pooled  # SigLIP hands out every token
 
     weights = network.state_dict()
@@ -80,6 +82,21 @@ def of_clip_vision(clip_vision) -> HostDescriptor:
         weights_fingerprint(weights), clip_vision.patcher, embed,
         clip_vision.image_size, tuple(clip_vision.image_mean), tuple(clip_vision.image_std),
     )  # fmt: skip
+
+
+@contextmanager
+def _norms_keep_copies(network: nn.Module) -> Iterator[None]:
+    """The host's CLIP adds in place to what a LayerNorm keeps for its backward: hand each one a copy."""
+    hooks = []
+    try:
+        if torch.is_grad_enabled():
+            for part in network.modules():
+                if isinstance(part, nn.LayerNorm):
+                    hooks.append(part.register_forward_pre_hook(lambda _, given: (given[0].clone(), *given[1:])))
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def of_sscd_file(path: Path, node: str) -> HostDescriptor:

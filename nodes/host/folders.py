@@ -44,6 +44,7 @@ def inside(path: Path, roots: Iterable[Path]) -> bool:
 
 def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
     """The existing file of that name. `source`: where one gets it. Raises GuardError."""
+    name = name or ""  # a widget without choices has no value
     roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
     found = [root / name for root in roots if (root / name).is_file()]
     if not found:
@@ -62,7 +63,12 @@ def new_model_file(folder: str, name: str, node: str, suffix: str = ".safetensor
     root = model_folder(folder)
     path = root / f"{plain}{suffix}"
     parts = plain.split("/")
-    if not plain or FORBIDDEN.search(plain) or any(p.strip(" .") == "" for p in parts) or not inside(path, [root]):
+    if (
+        not plain
+        or FORBIDDEN.search(plain)
+        or any(p.startswith(".") or p.strip() == "" for p in parts)
+        or not inside(path, [root])
+    ):
         raise GuardError(
             f"{node}: `name` {name!r} cannot be used. Give a plain file name, with subfolders at most: it is "
             f"written into {root}."
@@ -86,7 +92,7 @@ def input_folders() -> list[str]:
 
 def input_folder(name: str, node: str) -> Path:
     """The folder of that name under the host's input directory. Raises GuardError."""
-    root = input_root()
+    root, name = input_root(), name or ""  # a widget without choices has no value
     path = root / name
     if not name.strip():
         raise GuardError(f"{node}: `folder` is empty. Put a folder of pictures into {root} and choose it.")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memorization_guard.mitigation import sscd
-from memorization_guard.mitigation.convert_sscd import convert
+from memorization_guard.mitigation.convert_sscd import convert, main
 
 
 class GeM(nn.Module):
@@ -83,6 +83,16 @@ def test_the_converter_keeps_every_weight(official: Official, tmp_path: Path) ->
     first = sscd.sscd_from(official.state_dict()).state_dict()
     assert again.keys() == first.keys()
     assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_the_command_says_what_it_cannot_convert(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "a.pt").write_text("no archive")
+    for name in ("a.pt", "nothing.pt"):
+        monkeypatch.setattr("sys.argv", ["convert_sscd", str(tmp_path / name), str(tmp_path / "b.safetensors")])
+        assert main() == 1
+        assert f"{name} cannot be converted" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_other_weights_are_refused(official: Official) -> None:
