@@ -20,13 +20,6 @@ MODULES = (
     "references_on_disk",
     "load_copy_detector",
     "copy_check",
-<<<<<<< HEAD
-=======
-    "deferred_cfg_guider",
-    "deferred_cfg",
-    "calibrate",
-    "plot_curve",
->>>>>>> refs
 )
 log = logging.getLogger("memorization_guard")
 
