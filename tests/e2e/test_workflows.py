@@ -47,6 +47,14 @@ def test_a_stock_workflow_is_written_opened_and_run(page, tmp_path: Path, artefa
     page.screenshot(artefacts / "stock.png")
 
 
+def test_a_descriptor_input_takes_a_copy_detector_and_a_clip_vision(page, tmp_path: Path) -> None:
+    graph = Graph()
+    for network in ("MG_LoadCopyDetector", "CLIPVisionLoader"):
+        graph.node("MG_LoadReferences", descriptor=graph.node(network))
+    workflow = write(page, graph, tmp_path / "descriptors.json")
+    assert len(workflow["links"]) == 2
+
+
 def test_a_failing_node_is_named_and_the_page_goes_on(page, tmp_path: Path) -> None:
     graph = Graph()
     picture = graph.node("EmptyImage", width=32, height=32)

@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from comfy_execution.validation import validate_node_input
+from safetensors.torch import save_file
 
-from host.copy_detectors import random_clip_vision
+import nodes
+from host.copy_detectors import random_clip_vision, random_sscd
 from host.executor import Host, NodeError, Prompt
 from lab.copies import COPY_RMSE, PICTURES, rmse, training_pairs
 
@@ -140,6 +143,28 @@ def test_other_metrics(host: Host, tmp_path: Path, metric: str) -> None:
     assert [s > limit for s in similarity] == [True] * 4 + [False] * 4, similarity
     assert is_copy and "4 of 8 pictures may be copies" in summary and "#0:" in summary
     assert nearest.shape[0] == 8
+
+
+def test_the_copy_detector_over_real_links(host: Host) -> None:
+    """From its file to an alarm, and the host's CLIP_VISION fits the same socket."""
+    folder = host.base / "models" / "copy_detection"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "tiny.safetensors"))
+    known = torch.rand(2, 64, 80, 3, generator=torch.Generator().manual_seed(0))
+    made = {"images": ["k", 0], "captions": "", "metric": "descriptor", "descriptor": ["d", 0]}
+    prompt = {
+        "d": {"class_type": "MG_LoadCopyDetector", "inputs": {"file": "tiny.safetensors"}},
+        "r": {"class_type": "MG_ReferencesFromImages", "inputs": made},
+        "c": check(images=["k", 0]),
+    }
+    del prompt["c"]["inputs"]["vae"]
+    out = host.run(prompt, {"k": known})
+    torch.testing.assert_close(torch.tensor(out["c"][0]), torch.ones(2), atol=2e-3, rtol=0)
+    assert out["r"][0].descriptor_name == "SSCD (tiny.safetensors)"
+    (folder / "tiny.safetensors").unlink()
+    sockets = nodes.NODE_CLASS_MAPPINGS["MG_ReferencesFromImages"].INPUT_TYPES()["optional"]["descriptor"][0]
+    assert validate_node_input("CLIP_VISION", sockets) and validate_node_input("MG_DESCRIPTOR", sockets)
+    assert not validate_node_input("VAE", sockets)
 
 
 @pytest.mark.parametrize(
