@@ -213,6 +213,6 @@ class Run:
 
 def _clock(sampling) -> Callable[[float], float]:
     """σ -> t/T, which is 1 − the host's percent: from a table, since the host only converts the other way."""
-    percents = (np.arange(200) + 0.5) / 200
+    percents = (np.arange(64) + 0.5) / 64
     levels = np.array([float(sampling.percent_to_sigma(p)) for p in percents])  # falling
     return lambda sigma: float(1 - np.interp(-np.log(max(sigma, 1e-12)), -np.log(levels), percents))
