@@ -53,6 +53,22 @@ class GuidanceTrace:
         """(B, n) bool: some guidance changed this sample in this step."""
         return (self.despecification > 0) | (self.deduplication > 0) | (self.dissimilarity > 0)
 
+    @property
+    def headline(self) -> str:
+        """The run in a sentence."""
+        touched = self.acted.any(dim=1)
+        closest = self.closeness.nan_to_num(-torch.inf).amax(dim=1) if self.steps else torch.empty(0)
+        if not len(closest) or closest.max() == -torch.inf:
+            return "Not compared with the references."
+        if not touched.any():
+            return f"No picture came too close to a reference (closest {closest.max():.2f}): nothing was changed."
+        sample = int(closest.argmax())
+        where = int(self.nearest[sample, int(self.closeness[sample].nan_to_num(-torch.inf).argmax())])
+        return (
+            f"{int(touched.sum())} of {self.batch} picture(s) steered away. "
+            f"Closest: #{sample}, {closest[sample]:.2f} to reference {where}."
+        )
+
     def lines(self) -> list[str]:
         """One sentence a sample."""
         out = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from comfy_api.latest import io
 
 from ..mitigation.amg import GROWTHS, Guidance
@@ -10,6 +12,7 @@ from . import sockets
 from .host.amg import guide
 from .host.amg_plan import make_plan
 from .host.errors import GuardError
+from .host.live import announce
 
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
@@ -111,6 +114,7 @@ class AMGGuidance(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -130,7 +134,7 @@ class AMGGuidance(io.ComfyNode):
             model, references, guidance, vae=vae, clip=clip, through_model=gradient == GRADIENTS[1], every=every,
             node=NAME,
         )  # fmt: skip
-        return io.NodeOutput(guide(model, plan))
+        return io.NodeOutput(guide(model, replace(plan, on_end=announce(cls.hidden.unique_id))))
 
 
 NODES = [AMGGuidance]

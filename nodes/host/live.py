@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-
-from ...mitigation.curve import EscapeCurve
+from typing import Protocol
 
 try:
     from comfy_execution.utils import get_executing_context
@@ -36,6 +35,13 @@ class LiveText:
             server.send_progress_text(text, self.node)
 
 
-def announce(node: str | None = None) -> Callable[[EscapeCurve], None]:
-    """Writes what a deferred run did on a node: also on a patch, which is done before the sampler begins."""
-    return lambda curve: LiveText(node).say(curve.headline, final=True)
+class Account(Protocol):
+    """What a run did: an EscapeCurve, a GuidanceTrace."""
+
+    @property
+    def headline(self) -> str: ...
+
+
+def announce(node: str | None = None) -> Callable[[Account], None]:
+    """Writes what a run did on a node: also on a patch, which is done before the sampler begins."""
+    return lambda account: LiveText(node).say(account.headline, final=True)

@@ -129,6 +129,14 @@ def test_cfg_1_leaves_dissimilarity_alone_to_act(host: Host, counted) -> None:
     assert copies(out["b"]) == 0
 
 
+def test_the_node_says_what_the_run_did(host: Host) -> None:
+    run(host, batch=3, g=amg(), b=ksampler(model=GUIDED))
+    said = [str(data) for _, data in host.events if "steered away" in str(data)]
+    assert len(said) == 1 and "3 of 3 picture(s) steered away" in said[0]
+    run(host, batch=3, g=amg(), b=ksampler(model=GUIDED, positive=ORDINARY))
+    assert any("nothing was changed" in str(data) for _, data in host.events)
+
+
 # --- with others ---
 
 

@@ -197,4 +197,8 @@ def test_the_trace_keeps_the_first_look_and_the_largest_action():
         "#0: closest 0.90 to reference 3 at step 0, guided in 1 of 3 steps",
         "#1: closest 0.10 to reference 1 at step 0, not touched",
     ]
-    assert GuidanceTrace(torch.tensor([1.0, 0.0]), 1).lines() == ["#0: not measured"]
+    assert trace.headline == "1 of 2 picture(s) steered away. Closest: #0, 0.90 to reference 3."
+    calm = GuidanceTrace(torch.tensor([1.0, 0.0]), 1)
+    assert calm.lines() == ["#0: not measured"] and calm.headline == "Not compared with the references."
+    calm.saw(0, 0.4, torch.tensor([0.2]), torch.tensor([0]))
+    assert calm.headline.startswith("No picture came too close to a reference (closest 0.20)")
