@@ -62,7 +62,10 @@ def _outer_sample(deferral: Deferral):
         guider = executor.class_obj
         if deferral.null is not None:
             guider.conds["null"] = [c.copy() for c in comfy.sampler_helpers.convert_cond(deferral.null)]
-        run = Run(deferral, sigmas.detach().float().cpu(), len(noise), dimension(noise))
+        plan = deferral
+        if plan.rule is not None and _begins_late(guider, sigmas):
+            plan = replace(plan, rule=plan.rule.begun_late())
+        run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         if deferral.on_end:
@@ -70,6 +73,11 @@ def _outer_sample(deferral: Deferral):
         return out
 
     return wrapper
+
+
+def _begins_late(guider, sigmas: Tensor) -> bool:
+    sigma_max = guider.model_patcher.get_model_object("model_sampling").sigma_max
+    return len(sigmas) > 0 and float(sigmas[0]) < 0.95 * float(sigma_max)
 
 
 def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature

@@ -27,7 +27,7 @@ from .train_vae import to_tensor
 TRAINING, HELD_OUT = 20_000, 2_000
 FLAWED = 0.2  # share of pictures without a main shape; a quarter of them without a blob either
 LATENT_NOISE = 0.3  # largest std; latents have about unit variance
-STEPS, BATCH, RATE = 3_000, 64, 2e-3
+STEPS, BATCH, RATE = 3_000, 64, 3e-3
 REDRAWN = 6  # pixels a side of what the third head draws
 
 
@@ -66,7 +66,8 @@ def load(work: Path, name: str, count: int, seed: int, decoded: float, noise: fl
         began = time.monotonic()
         made = draw(count, seed)
         many = int(decoded * count)
-        made.images[:many] = vae.through(made.images[:many], noise, seed)
+        if many:
+            made.images[:many] = vae.through(made.images[:many], noise, seed)
         np.savez(file, **vars(made))
         print(f"{name}: {count} pictures in {time.monotonic() - began:.0f} s", flush=True)
     with np.load(file) as kept:
@@ -89,7 +90,7 @@ def augment(x: Tensor) -> Tensor:
     pad = F.pad(x, (6, 6, 6, 6), mode="replicate")
     top, left = torch.randint(0, 13, (2,)).tolist()
     x = pad[:, :, top : top + x.shape[2], left : left + x.shape[3]]
-    soft = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    soft = F.interpolate(F.avg_pool2d(x, 3), x.shape[2:], mode="bilinear")
     blur = 0.8 * torch.rand(n, 1, 1, 1) * (torch.rand(n, 1, 1, 1) < 0.5)
     x = x + blur * (soft - x)
     x = x * (1 + 0.08 * torch.randn(n, 1, 1, 1)) + 0.03 * torch.randn(n, 3, 1, 1)
@@ -109,11 +110,12 @@ def train(data: Pictures, steps: int) -> Net:
     for step in range(steps):
         rows = rng.integers(0, len(data.images), BATCH)
         x = augment(to_tensor(data.images[rows])).to(memory_format=torch.channels_last)
-        shape, colour, features = net(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            shape, colour, features = (out.float() for out in net(x))
         loss = F.cross_entropy(shape, shapes[rows], label_smoothing=0.02)
         loss = loss + F.cross_entropy(colour, colours[rows], label_smoothing=0.02)
-        small = F.adaptive_avg_pool2d(x, REDRAWN).flatten(1)
-        loss = loss + 20 * F.mse_loss(redraw(features), small)
+        small = 2 * F.adaptive_avg_pool2d(x, REDRAWN).flatten(1) - 1
+        loss = loss + 5 * F.mse_loss(redraw(features), small)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
@@ -153,12 +155,12 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     data = load(args.work, "training", TRAINING, 0, decoded=0.5, noise=LATENT_NOISE)
+    save(train(data, args.steps), FILE)
     held = {
         "drawn": load(args.work, "held-drawn", HELD_OUT, 1, decoded=0.0, noise=0.0),
         "decoded": load(args.work, "held-decoded", HELD_OUT, 2, decoded=1.0, noise=0.0),
         "decoded, noised": load(args.work, "held-noised", HELD_OUT, 3, decoded=1.0, noise=LATENT_NOISE),
     }
-    save(train(data, args.steps), FILE)
     judge = Judge.load()
     for name, pictures in held.items():
         report(judge, f"held out, {name}", pictures)
