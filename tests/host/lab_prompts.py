@@ -143,7 +143,7 @@ def picture(batch: int = BATCH) -> torch.Tensor:
     return torch.randn(batch, 4, SIZE, SIZE, generator=torch.manual_seed(11))
 
 
-AREA = node("ConditioningSetArea", conditioning=["mem", 0], width=48, height=64, x=16, y=0, strength=1.0)
+AREA = node("ConditioningSetAreaPercentage", conditioning=["mem", 0], width=0.6, height=1.0, x=0.4, y=0.0, strength=1.0)
 MASKED = node("ConditioningSetMask", conditioning=["mem", 0], mask=["mask", 0], strength=1.0, set_cond_area="default")
 EARLY = node("ConditioningSetTimestepRange", conditioning=["mem", 0], start=0.0, end=0.5)
 LATE = node("ConditioningSetTimestepRange", conditioning=["ord", 0], start=0.5, end=1.0)
