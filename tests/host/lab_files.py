@@ -27,8 +27,8 @@ def save_lora(host: Host) -> None:
     draw = torch.Generator().manual_seed(1)
     tensors = {}
     for name, (rows, columns) in LAYERS.items():
-        tensors[f"{name}.lora_up.weight"] = 0.15 * torch.randn(rows, 2, generator=draw)
-        tensors[f"{name}.lora_down.weight"] = 0.15 * torch.randn(2, columns, generator=draw)
+        tensors[f"{name}.lora_up.weight"] = 0.4 * torch.randn(rows, 2, generator=draw)
+        tensors[f"{name}.lora_down.weight"] = 0.4 * torch.randn(2, columns, generator=draw)
     (host.base / "models" / "loras").mkdir(parents=True, exist_ok=True)
     save_file(tensors, host.base / "models" / "loras" / LORA)
 
