@@ -220,7 +220,8 @@ def check_a_batch() -> Graph:
         "## Check a batch for copies\n\n"
         "Does your LoRA, or your fine-tuned checkpoint, hand back the pictures it was trained on?\n\n"
         "1. Copy its training pictures, with their caption files, into ComfyUI's `input` folder, press **R** and "
-        "choose the folder in group 2.\n2. Load your model (add Load LoRA behind it), type a training caption, press Run.",
+        "choose the folder in group 2.\n2. Load your model (add Load LoRA behind it), type a training caption, "
+        "press Run.",
         "Start here",
     ).at(0, -310).sized(380, 190)  # fmt: skip
     g.note(
