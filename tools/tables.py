@@ -43,7 +43,7 @@ def noise_table(study: Study) -> list[Row]:
         rows.append(study.row(f"per-sample to {target:.3f}, {constraint}", prompt))
     both = {"n": optimizer(**PLAN), "k": deferred("dynamic", noise=["n", 0])}
     rows.append(study.row("per-sample to 0.015, sphere; then dynamic", both))
-    search = {"n": optimizer(method="search", candidates=16), "k": deferred("off", noise=["n", 0])}
+    search = {"n": optimizer("search", candidates=16), "k": deferred("off", noise=["n", 0])}
     rows.append(study.row("search, 16 candidates", search))
     return rows
 

@@ -14,41 +14,29 @@ import conftest
 import numpy as np
 import torch
 
+from host import prompts
+
 from . import scenes, vae
 from .copies import COPY_RMSE, rmse
 from .judge import Judge, frechet, reference
 from .score import Sampler, captions
 
 REFERENCES = 512
-PLAN = {"steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-RULE = {"rule": "sharp drop", "drop_ratio": 0.5, "memorized_threshold": 0.02}
-OPTIMIZER = {
-    "method": "per-sample",
-    "target_magnitude": 0.007,
-    "target_units": "relative",
-    "learning_rate": 0.01,
-    "weight_decay": 0.01,
-    "max_iterations": 200,
-    "adjustment_strength": 0.7,
-    "sharpness_radius": 50.0,
-    "adjustments": 2,
-    "candidates": 16,
-}
+STEPS = 50
 Prompt = dict[str, dict[str, Any]]
 
 
-def common(group: str) -> dict[str, Any]:
+def links(group: str) -> dict[str, Any]:
     conds = {"positive": [group, 0], "negative": ["null", 0]}
     return {"model": ["model", 0], **conds, "latent_image": ["latent", 0]}
 
 
 def deferred(mode: str, group: str = "memorized", **changed: Any) -> dict[str, Any]:
-    own = {**PLAN, "mode": mode, "pre_escape_cfg": 0.0, "start_percent": 0.5, **RULE, **changed}
-    return {"class_type": "MG_DeferredCFGKSampler", "inputs": {**common(group), "seed": 0, **own}}
+    return prompts.deferred(mode, **{**links(group), "steps": STEPS, **changed})
 
 
-def optimizer(group: str = "memorized", **changed: Any) -> dict[str, Any]:
-    return {"class_type": "MG_NoiseOptimizer", "inputs": {**common(group), "noise_seed": 0, **OPTIMIZER, **changed}}
+def optimizer(method: str = "per-sample", group: str = "memorized", **changed: Any) -> dict[str, Any]:
+    return prompts.optimizer(method, **{**links(group), **changed})
 
 
 @dataclass
@@ -111,7 +99,7 @@ class Study:
         out = self.sampler.host.run(seeded, self.sampler.given)
         with torch.inference_mode():
             pictures = (self.sampler.vae.decode(out["k"][0]["samples"]) * 255).round().byte().numpy()
-        told: dict[str, float] = {"share": float(out["k"][1].transition.float().mean()) / PLAN["steps"]}
+        told: dict[str, float] = {"share": float(out["k"][1].transition.float().mean()) / STEPS}
         if "n" in out:
             report = out["n"][1]
             told |= {"std": float(report.std.mean()), "d_before": float(report.relative(report.before).mean())}
