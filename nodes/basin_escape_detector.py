@@ -6,8 +6,10 @@ from comfy_api.latest import io
 
 from ..mitigation.escape import EscapeRule
 from . import sockets
+from .host.conditions import negative_hint
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
+from .host.live import hint
 from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
 from .plot import plot_curves
 
@@ -68,6 +70,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 sockets.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -79,13 +82,15 @@ class BasinEscapeDetector(io.ComfyNode):
         sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
         if len(sigmas) < 2:
             raise GuardError(f"{NAME}: `sigmas` has {len(sigmas)} value(s): a schedule needs at least two.")
+        for line in negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null):
+            hint(line)
         bar = progress(len(sigmas) - 1)
         deferral = Deferral(
             rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME,
             on_step=lambda i, n: bar.update_absolute(i + 1, n),
         )  # fmt: skip
         curve = detect(
-            model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise),
+            model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise, sigmas),
             latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0

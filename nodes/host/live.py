@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 try:
@@ -10,6 +11,7 @@ try:
 except ImportError:  # an older or a headless host: the text is all that is lost
     PromptServer = None
 
+log = logging.getLogger("memorization_guard")
 PAUSE = 0.1  # seconds between two texts: a browser draws no faster
 
 
@@ -30,3 +32,9 @@ class LiveText:
         if final or now - self.last >= PAUSE:
             self.last = now
             server.send_progress_text(text, self.node)
+
+
+def hint(text: str) -> None:
+    """Tell what is probably not meant: on the node that runs now, and in the log. The run goes on."""
+    log.warning(text)
+    LiveText().say(text, final=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-from .noise import drawn_noise
+from .noise import drawn_noise, hint_at_another_level
 
 
 def sampler_names() -> list[str]:
@@ -35,9 +35,10 @@ def ready_latent(model, latent: dict, node: str) -> dict:
     return {**latent, "samples": fitted}
 
 
-def starting_noise(latent: dict, seed: int, noise=None) -> Tensor:
-    """The connected NOISE, else what KSampler would draw for the seed."""
+def starting_noise(latent: dict, seed: int, noise, sigmas: Tensor) -> Tensor:
+    """The connected NOISE, else what KSampler would draw for the seed; `sigmas`: the schedule it is for."""
     if noise is not None:
+        hint_at_another_level(noise, sigmas)
         return noise.generate_noise(latent)
     return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
 
@@ -76,9 +77,10 @@ def ksample(
     model, *, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent: dict, denoise: float, noise=None
 ) -> dict:
     """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
+    sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
     samples = comfy.sample.sample(
         model,
-        starting_noise(latent, seed, noise),
+        starting_noise(latent, seed, noise, sigmas),
         steps,
         cfg,
         sampler_name,
