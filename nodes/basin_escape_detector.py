@@ -90,8 +90,8 @@ class BasinEscapeDetector(io.ComfyNode):
             on_step=lambda i, n: bar.update_absolute(i + 1, n),
         )  # fmt: skip
         curve = detect(
-            model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise, sigmas),
-            latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
+            model, deferral, positive=positive, negative=negative,
+            noise=starting_noise(latent, noise_seed, noise, sigmas), latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
         return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]))

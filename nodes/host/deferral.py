@@ -82,9 +82,9 @@ def _outer_sample(deferral: Deferral):
 def _too_short(run: Run, guider) -> str:
     last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
     return (
-        f"{run.deferral.node}: {int((~run.outside).sum())} of {run.batch} picture(s) were never guided. Guidance begins "
-        f"at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) begins at "
-        f"{last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
+        f"{run.deferral.node}: {int((~run.outside).sum())} of {run.batch} picture(s) were never guided. Guidance "
+        f"begins at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) begins "
+        f"at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
     )
 
 

@@ -24,8 +24,8 @@ def check_magnitude(d: Tensor, node: str) -> Tensor:
     """The guidance magnitudes (B,) themselves, or a clear error if one is too large for a number."""
     if not torch.isfinite(d).all():
         raise GuardError(
-            f"{node}: the guidance magnitude is infinite: prompt and negative prompt are predicted endlessly far apart. "
-            "Check `model` (a broken merge or LoRA strength) and the patches on it."
+            f"{node}: the guidance magnitude is infinite: prompt and negative prompt are predicted endlessly far "
+            "apart. Check `model` (a broken merge or LoRA strength) and the patches on it."
         )
     return d
 

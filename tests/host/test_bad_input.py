@@ -78,16 +78,6 @@ def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, sche
     assert said(host, caplog, prompt)[1] == ""
 
 
-def test_a_curve_of_other_steps_is_read_by_noise_level(host: Host) -> None:
-    prompt = {"lab": lab(6), "d": detector(steps=20), "k": deferred(curve=["d", 3], start_percent=1.0)}
-    out = host.run(prompt)
-    theirs, ours = out["d"][3], out["k"][1]
-    assert ours.steps == 50 and theirs.steps == 20 and theirs.transition.max() > 0
-    for left, began in zip(theirs.transition_sigma, ours.transition, strict=True):
-        assert ours.sigmas[began] <= left * 1.001
-        assert began == 0 or ours.sigmas[began - 1] > left
-
-
 def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:
     feature = Feature({"neg": lab_prompts.text("a green ring")}, {"negative": ["neg", 0]})
     watch = lab_prompts.detector(**feature.inputs(), steps=1)
