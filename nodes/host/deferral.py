@@ -23,7 +23,6 @@ from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
 from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Guidance, branches
-from .live import hint
 from .probe import noise_gap
 from .sampling import percent_of
 
@@ -70,10 +69,9 @@ def _outer_sample(deferral: Deferral):
         run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        if run.ends_unguided:
-            hint(_too_short(run, guider))
-        if deferral.on_end:
-            deferral.on_end(run.curve())
+        if deferral.on_end and run.step >= 0:  # otherwise another guider did it all
+            hint = _too_short(run, guider) if run.ends_unguided else ""
+            deferral.on_end(replace(run.curve(), hint=hint))
         return out
 
     return wrapper
@@ -83,8 +81,8 @@ def _too_short(run: Run, guider) -> str:
     last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
     return (
         f"{run.deferral.node}: {int((~run.outside).sum())} of {run.batch} picture(s) were never guided. Guidance "
-        f"begins at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) begins "
-        f"at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
+        f"begins at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) "
+        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
     )
 
 

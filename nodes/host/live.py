@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable
+
+from ...mitigation.curve import EscapeCurve
 
 try:
     from comfy_execution.utils import get_executing_context
@@ -18,9 +21,10 @@ PAUSE = 0.1  # seconds between two texts: a browser draws no faster
 class LiveText:
     """Shows what a node is doing; silent where the host cannot."""
 
-    def __init__(self) -> None:
-        context = get_executing_context() if PromptServer is not None else None
-        self.node = None if context is None else context.node_id
+    def __init__(self, node: str | None = None) -> None:
+        """`node`: the node to write on, by default the one that runs now."""
+        context = get_executing_context() if PromptServer is not None and node is None else None
+        self.node = node if context is None else context.node_id
         self.last = 0.0
 
     def say(self, text: str, final: bool = False) -> None:
@@ -34,7 +38,16 @@ class LiveText:
             server.send_progress_text(text, self.node)
 
 
-def hint(text: str) -> None:
-    """Tell what is probably not meant: on the node that runs now, and in the log. The run goes on."""
-    log.warning(text)
-    LiveText().say(text, final=True)
+def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[EscapeCurve], None]:
+    """Writes what a deferred run did on a node: also on a patch, which is done before the sampler begins.
+
+    Under it the hints, what is probably not meant; the log has them, too.
+    """
+
+    def tell(curve: EscapeCurve) -> None:
+        lines = [*hints, *([curve.hint] if curve.hint else [])]
+        for line in lines:
+            log.warning(line)
+        LiveText(node).say("\n".join([curve.headline, *lines]), final=True)
+
+    return tell

@@ -6,7 +6,6 @@ import comfy.sample
 from torch import Tensor
 
 from .errors import GuardError
-from .live import hint
 
 SAME_LEVEL = 0.05  # schedulers begin at slightly different sigmas
 
@@ -37,16 +36,16 @@ class FixedNoise:
         return self.noise.clone()
 
 
-def hint_at_another_level(noise, sigmas: Tensor) -> None:
-    """A hint when `noise` was found at another noise level than the schedule `sigmas` begins at."""
+def level_hint(noise, sigmas: Tensor) -> list[str]:
+    """A hint in a list when `noise` was found at another noise level than the schedule `sigmas` begins at."""
     found = getattr(noise, "sigma", None)
     if found is None or len(sigmas) == 0 or abs(float(sigmas[0]) - found) <= SAME_LEVEL * found:
-        return
-    hint(
-        f"Noise Optimizer: this noise was found at noise level {found:.3g}, but sampling starts at "
-        f"{float(sigmas[0]):.3g}, where it need not leave the basin. Connect the sampler's schedule (Basic Scheduler "
-        "with the same steps and denoise) to the optimizer's `sigmas`."
-    )
+        return []
+    return [
+        f"Hint: this noise was found at noise level {found:.3g}, but sampling starts at {float(sigmas[0]):.3g}, where "
+        "it need not leave the basin. Connect the sampler's schedule (Basic Scheduler with the same steps and denoise) to "
+        "the Noise Optimizer's `sigmas`."
+    ]
 
 
 def _words(shape: tuple[int, ...]) -> str:

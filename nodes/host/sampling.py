@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-from .noise import drawn_noise, hint_at_another_level
+from .noise import drawn_noise
 
 
 def sampler_names() -> list[str]:
@@ -35,10 +35,9 @@ def ready_latent(model, latent: dict, node: str) -> dict:
     return {**latent, "samples": fitted}
 
 
-def starting_noise(latent: dict, seed: int, noise, sigmas: Tensor) -> Tensor:
-    """The connected NOISE, else what KSampler would draw for the seed; `sigmas`: the schedule it is for."""
+def starting_noise(latent: dict, seed: int, noise=None) -> Tensor:
+    """The connected NOISE, else what KSampler would draw for the seed."""
     if noise is not None:
-        hint_at_another_level(noise, sigmas)
         return noise.generate_noise(latent)
     return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
 
@@ -77,10 +76,9 @@ def ksample(
     model, *, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent: dict, denoise: float, noise=None
 ) -> dict:
     """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
-    sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
     samples = comfy.sample.sample(
         model,
-        starting_noise(latent, seed, noise, sigmas),
+        starting_noise(latent, seed, noise),
         steps,
         cfg,
         sampler_name,

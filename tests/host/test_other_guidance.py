@@ -50,6 +50,8 @@ def test_other_guiders_are_left_alone(host: Host, checkpoint, kind: str) -> None
         for model in (["m", 0], ["patch", 0])
     ]
     assert torch.equal(samples(outs[0]["custom"]), samples(outs[1]["custom"]))
+    shown = b"".join(bytes(data) for _, data in host.events if isinstance(data, bytes | bytearray))
+    assert b"guided from step" not in shown, "nothing is said where nothing was done"
 
 
 def test_a_deferral_with_null_is_guided_against_the_negative_afterwards(host: Host, checkpoint) -> None:

@@ -174,3 +174,16 @@ def test_a_curve_of_other_steps_is_read_by_noise_level(host: Host) -> None:
     wanted = out["d"][3].transition_sigma
     begun = out["k"][1].sigmas[out["k"][1].transition]
     assert (begun <= wanted * 1.001).all() and (begun >= wanted * 0.8).all()
+
+
+@pytest.mark.parametrize("way", ["sampler", "patch", "guider"])
+def test_each_of_them_says_on_its_own_node_what_it_did(host: Host, way: str) -> None:
+    runs = {
+        "sampler": {"own": deferred()},
+        "patch": {"own": patch(), "b": ksampler(model=["own", 0])},
+        "guider": custom(guider()),
+    }
+    node = "guider" if way == "guider" else "own"
+    host.run({"lab": lab(2), **runs[way]})
+    said = [bytes(d).decode("utf-8", "replace") for _, d in host.events if isinstance(d, (bytes, bytearray))]
+    assert any(node in text and "in a basin: 2 of 2; guided from step" in text for text in said), said
