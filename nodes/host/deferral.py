@@ -21,9 +21,10 @@ from ...mitigation.curve import EscapeCurve
 from ...mitigation.deferral import inside_condition, per_sample
 from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
-from .errors import GuardError, check_finite
+from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Guidance, branches
 from .probe import noise_gap
+from .sampling import percent_of
 
 KEY = "memorization_guard_deferral"
 WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -68,11 +69,21 @@ def _outer_sample(deferral: Deferral):
         run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        if deferral.on_end:
-            deferral.on_end(run.curve())
+        if deferral.on_end and run.step >= 0:  # otherwise another guider did it all
+            hint = _too_short(run, guider) if run.ends_unguided else ""
+            deferral.on_end(replace(run.curve(), hint=hint))
         return out
 
     return wrapper
+
+
+def _too_short(run: Run, guider) -> str:
+    last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
+    return (
+        f"{run.deferral.node}: {int((~run.outside).sum())} of {run.batch} picture(s) were never guided. Guidance "
+        f"begins at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) "
+        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
+    )
 
 
 def _begins_late(guider, sigmas: Tensor) -> bool:
@@ -141,6 +152,12 @@ class Run:
         return self.transition < self.n
 
     @property
+    def ends_unguided(self) -> bool:
+        """A whole run that was to be guided at last, and came to its end before that."""
+        whole = self.n > 0 and self.step >= 0 and float(self.sigmas[-1]) == 0
+        return whole and not self.deferral.stop_when_out and not self.all_outside
+
+    @property
     def all_outside(self) -> bool:
         return bool(self.outside.all())
 
@@ -196,7 +213,7 @@ class Run:
     def _measure(self, model, cond: Tensor, unc: Tensor, sigma: Tensor) -> None:
         """Record d at this step and let the rule decide on the curve so far."""
         gap = check_finite(noise_gap(model.model_sampling, cond, unc, sigma), self.deferral.node)
-        self.d[:, self.step] = guidance_magnitude(gap).cpu()
+        self.d[:, self.step] = check_magnitude(guidance_magnitude(gap), self.deferral.node).cpu()
         strength, self.first = pull(cond, unc, self.first)
         self.pull[:, self.step] = strength.cpu()
         assert self.tracker is not None

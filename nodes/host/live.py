@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ...mitigation.curve import EscapeCurve
 
@@ -13,6 +14,7 @@ try:
 except ImportError:  # an older or a headless host: the text is all that is lost
     PromptServer = None
 
+log = logging.getLogger("memorization_guard")
 PAUSE = 0.1  # seconds between two texts: a browser draws no faster
 
 
@@ -36,6 +38,16 @@ class LiveText:
             server.send_progress_text(text, self.node)
 
 
-def announce(node: str | None = None) -> Callable[[EscapeCurve], None]:
-    """Writes what a deferred run did on a node: also on a patch, which is done before the sampler begins."""
-    return lambda curve: LiveText(node).say(curve.headline, final=True)
+def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[EscapeCurve], None]:
+    """Writes what a deferred run did on a node: also on a patch, which is done before the sampler begins.
+
+    Under it the hints, what is probably not meant; the log has them, too.
+    """
+
+    def tell(curve: EscapeCurve) -> None:
+        lines = [*hints, *([curve.hint] if curve.hint else [])]
+        for line in lines:
+            log.warning(line)
+        LiveText(node).say("\n".join([curve.headline, *lines]), final=True)
+
+    return tell

@@ -26,7 +26,7 @@ from ...mitigation.prediction import (
     relative,
 )
 from .checkpointing import blocks, checkpointed, graph_fits
-from .errors import check_finite
+from .errors import check_finite, check_magnitude
 from .gradient import (
     differentiable,
     gradient_options,
@@ -186,7 +186,7 @@ def relative_magnitude(**run) -> Tensor:
     """d/√dim (B,) of the noises, in an EPS model's units; `run`: what `run_probe` needs besides its body."""
 
     def body(pair: Pair, noise: Tensor) -> Tensor:
-        d = guidance_magnitude(pair.prediction(noise)).cpu()
+        d = check_magnitude(guidance_magnitude(pair.prediction(noise)), pair.node).cpu()
         return relative(d, dimension(noise)) / pair.eps_unit
 
     return run_probe(body, **run)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import comfy.cldm.cldm
 import comfy.ops
+import pytest
 import torch
-from safetensors.torch import save_file
+from comfy.model_patcher import ModelPatcher
+from safetensors.torch import load_file, save_file
 
+from host import lab_prompts
 from host.executor import Host
-from host.lab_prompts import SIZE, Feature, node, text
+from host.lab_prompts import LAB, SIZE, Feature, node, text
 from lab.pack.arch import UNET
 
 LORA = "tiny_lora.safetensors"
@@ -53,8 +56,9 @@ def save_control(host: Host) -> None:
 
 
 def hints(batch: int) -> torch.Tensor:
-    """Control pictures (batch, 96, 96, 3), each its own."""
-    return torch.rand(batch, 8 * SIZE, 8 * SIZE, 3, generator=torch.manual_seed(3))
+    """Control pictures (batch, 8·SIZE, 8·SIZE, 3), each its own: darker from one to the next."""
+    grain = torch.rand(batch, 8 * SIZE, 8 * SIZE, 3, generator=torch.manual_seed(3))
+    return (grain + 2 * torch.arange(batch).flip(0).view(-1, 1, 1, 1)) / (2 * batch)
 
 
 def controlled(batch: int, strength: float = 0.7) -> Feature:
@@ -67,6 +71,33 @@ def controlled(batch: int, strength: float = 0.7) -> Feature:
         ),
     }  # fmt: skip
     return Feature(nodes, {"positive": ["pos", 0], "negative": ["pos", 1]}, lambda _: {"hint": hints(batch)})
+
+
+def scaled_fp8(host: Host) -> ModelPatcher:
+    """The lab's UNet as a scaled-fp8 file, loaded by the host's own node."""
+    prefix = "model.diffusion_model."
+    tensors = {k.removeprefix(prefix): v for k, v in load_file(LAB).items() if k.startswith(prefix)}
+    for name in [k for k, v in tensors.items() if v.ndim == 2 and k.endswith(".weight")]:
+        scale = tensors[name].float().abs().max() / 448
+        tensors[name] = (tensors[name].float() / scale).to(torch.float8_e4m3fn)
+        tensors[name.replace(".weight", ".scale_weight")] = scale.view(1)
+    tensors["scaled_fp8"] = torch.zeros(0, dtype=torch.float8_e4m3fn)
+    folder = host.base / "models" / "diffusion_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "lab_fp8.safetensors")
+    loader = node("UNETLoader", unet_name="lab_fp8.safetensors", weight_dtype="default")
+    return host.run({"loader": loader})["loader"][0]
+
+
+def quantized(host: Host) -> ModelPatcher:
+    """The lab's UNet with one layer of the host's own quantized tensors."""
+    quant_ops = pytest.importorskip("comfy.quant_ops", reason="an older host has none")
+    model = lab_prompts.load(host)["m"]
+    with torch.inference_mode():
+        layer = model.model.diffusion_model.get_submodule("middle_block.1.transformer_blocks.0.attn2.to_q")
+        held = quant_ops.QuantizedTensor.from_float(layer.weight.detach().clone(), "TensorCoreFP8Layout")
+        layer.weight = torch.nn.Parameter(held, requires_grad=False)
+    return model
 
 
 HOOK = node("CreateHookLora", lora_name=LORA, strength_model=1.0, strength_clip=1.0)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from host import tiny_flux
-from host.executor import Host
+from host.executor import Host, NodeError
 from host.lab_files import EXTRAS
-from host.lab_prompts import CONDITIONS, LATENTS, Feature, ksampler
+from host.lab_prompts import CONDITIONS, LATENTS, Feature, ksampler, optimizer
 from host.slopes import slopes
 from host.test_accidents import slots
 
@@ -78,6 +78,30 @@ def test_weights_are_what_they_were(host: Host, checkpoint, name: str) -> None:
     after = slots(checkpoint["m"])
     assert {k: v[1] for k, v in after.items()} == {k: v[1] for k, v in before.items()}
     assert name == "LoRA" or after == before, "a LoRA's layers are other objects in vanilla, too"
+
+
+@pytest.mark.parametrize("name", ["ControlNet", "LoRA on the positive"])
+def test_an_exception_leaves_the_host_as_it_was(host: Host, checkpoint, name: str) -> None:
+    feature, calls = FEATURES[name], []
+
+    def trouble(apply_model, args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise ValueError("injected fault")
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    model = checkpoint["m"].clone()
+    model.set_model_unet_function_wrapper(trouble)
+    vanilla = feature.prompt(k=ksampler(**feature.inputs(), steps=2))
+    before, given = slots(model), feature.given(checkpoint)
+    expected = host.run(vanilla, given)["k"][0]["samples"]
+    plan = {**feature.inputs(), "target_magnitude": 0.0, "max_iterations": 9, "checkpointing": "on"}
+    with pytest.raises(NodeError, match="injected fault"):
+        host.run(feature.prompt(o=optimizer(**plan)), {**given, "m": model})
+    assert slots(model) == before
+    assert not any("forward" in m.__dict__ for m in model.model.modules())
+    assert not torch.is_inference_mode_enabled()
+    assert torch.equal(host.run(vanilla, given)["k"][0]["samples"], expected)
 
 
 @pytest.mark.parametrize("checkpoints", ["on", "off"])
