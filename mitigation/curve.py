@@ -24,6 +24,7 @@ class EscapeCurve:
     transition: Tensor  # (B,) first step outside the basin; n if it never left
     memorized: Tensor  # (B,) bool: inside a basin at the first step
     threshold: float  # pull that `memorized` was judged by
+    hint: str = ""  # what was probably not meant, for an artist
 
     @classmethod
     def unmeasured(cls, batch: int, sigmas: Tensor, dim: int) -> EscapeCurve:

@@ -6,9 +6,11 @@ from comfy_api.latest import io
 
 from ..mitigation.escape import EscapeRule
 from . import sockets
+from .host.conditions import negative_hint
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
 from .host.live import announce
+from .host.noise import level_hint
 from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
 from .plot import plot_curves
 
@@ -69,6 +71,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 sockets.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -89,7 +92,8 @@ class BasinEscapeDetector(io.ComfyNode):
             model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise),
             latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
-        announce()(curve)
+        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
+        announce(hints=hints)(curve)
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
         return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]))
 

@@ -10,6 +10,7 @@ from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
 from .host.live import announce
+from .host.noise import level_hint
 from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
 
 NAME = "Deferred-CFG KSampler"
@@ -101,10 +102,10 @@ class DeferredCFGKSampler(io.ComfyNode):
             model, seed=seed, steps=steps, cfg=cfg, sampler_name=sampler_name, scheduler=scheduler, positive=positive,
             negative=negative, latent=latent, denoise=denoise, noise=noise,
         )  # fmt: skip
+        sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
         if not ran:  # nothing was deferred, or there was nothing to denoise
-            sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
             ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
-        announce()(ran[0])
+        announce(hints=level_hint(noise, sigmas))(ran[0])
         return io.NodeOutput(out, ran[0], ran[0].latest)
 
 

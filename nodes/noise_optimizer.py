@@ -171,12 +171,13 @@ class NoiseOptimizer(io.ComfyNode):
             method, target_magnitude, target_units == "relative", learning_rate, weight_decay, max_iterations,
             constraint, adjustment_strength, sharpness_radius, adjustments, candidates, checkpointing,
         )  # fmt: skip
+        at = first_sigma(model, sigmas, NAME)
         noise, report = find_noise(
             plan, model=model, positive=positive, negative=negative, null=null, latent_image=samples,
-            sigmas=first_sigma(model, sigmas, NAME), node=NAME, seed=noise_seed,
+            sigmas=at, node=NAME, seed=noise_seed,
             draw=lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index),
         )  # fmt: skip
-        found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed)
+        found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(at[0]))
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
         return io.NodeOutput(found, report, "\n\n".join([*report.lines(), *hints]))
 

@@ -21,8 +21,10 @@ from ...mitigation.curve import EscapeCurve
 from ...mitigation.deferral import inside_condition, per_sample
 from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
-from .errors import GuardError, check_finite
+from .errors import GuardError, check_finite, check_magnitude
+from .guidance import Guidance, branches
 from .probe import noise_gap
+from .sampling import percent_of
 
 KEY = "memorization_guard_deferral"
 WRAPPERS = comfy.patcher_extension.WrappersMP
@@ -67,11 +69,21 @@ def _outer_sample(deferral: Deferral):
         run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        if deferral.on_end:
-            deferral.on_end(run.curve())
+        if deferral.on_end and run.step >= 0:  # otherwise another guider did it all
+            hint = _too_short(run, guider) if run.ends_unguided else ""
+            deferral.on_end(replace(run.curve(), hint=hint))
         return out
 
     return wrapper
+
+
+def _too_short(run: Run, guider) -> str:
+    last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
+    return (
+        f"{run.deferral.node}: {int((~run.outside).sum())} of {run.batch} picture(s) were never guided. Guidance "
+        f"begins at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) "
+        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
+    )
 
 
 def _begins_late(guider, sigmas: Tensor) -> bool:
@@ -89,13 +101,21 @@ def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa:
     run.advance(timestep, guider.inner_model.model_sampling)
     if run.released:
         return executor(x, timestep, model_options, seed)
-    inner = model_options.get("sampler_calc_cond_batch_function")
-    options = {
-        **model_options,
-        "disable_cfg1_optimization": True,
-        "sampler_calc_cond_batch_function": lambda args: run.branches(guider, args, inner, model_options),
-    }
-    return executor(x, timestep, options, seed)
+    cond, unc, against = run.predictions(guider, x, timestep, model_options)
+    ask = Guidance(executor, guider, x, timestep, model_options, seed)
+    g0, outside, w = run.inside_scale, run.outside, guider.cfg
+    if outside.all():
+        return ask.at(w, cond, against)
+    if outside.any() and not ask.must_be_apart(g0):
+        inside = {0: unc, 1: cond}.get(g0, inside_condition(cond, unc, g0, w))
+        inside_against = cond if g0 == 1 else unc
+        return ask.at(w, per_sample(outside, cond, inside), per_sample(outside, against, inside_against))
+    null = guider.conds.get("null", guider.conds["negative"])
+    if g0 == 0:  # no prompt: a patch that asks the model itself asks about nothing, too
+        held = ask.at(w, unc, unc, {"positive": null, "negative": null})
+    else:
+        held = ask.at(w if g0 == 1 else g0, cond, cond if g0 == 1 else unc, {"negative": null})
+    return per_sample(outside, ask.at(w, cond, against), held) if outside.any() else held
 
 
 @dataclass
@@ -132,6 +152,12 @@ class Run:
         return self.transition < self.n
 
     @property
+    def ends_unguided(self) -> bool:
+        """A whole run that was to be guided at last, and came to its end before that."""
+        whole = self.n > 0 and self.step >= 0 and float(self.sigmas[-1]) == 0
+        return whole and not self.deferral.stop_when_out and not self.all_outside
+
+    @property
     def all_outside(self) -> bool:
         return bool(self.outside.all())
 
@@ -159,39 +185,35 @@ class Run:
         may_return = self.tracker is not None and not self.tracker.settled
         self.released = self.all_outside and (late or not may_return)
 
-    def branches(self, guider, args: dict, inner, model_options: dict) -> list[Tensor]:
-        """The two predictions that the host's guidance gets for this evaluation."""
-        x, sigma, model = args["input"], args["sigma"], args["model"]
-        positive, negative = args["conds"][0], guider.conds["negative"]
-        null = guider.conds.get("null", negative)
-        g0 = 0.0 if self.deferral.stop_when_out else self.deferral.inside_scale
+    @property
+    def inside_scale(self) -> float:
+        """g₀; a detection run never guides."""
+        return 0.0 if self.deferral.stop_when_out else self.deferral.inside_scale
 
-        def ask(*conds) -> list[Tensor]:
-            if inner is not None:
-                return inner({**args, "conds": list(conds), "model_options": model_options})
-            return comfy.samplers.calc_cond_batch(model, list(conds), x, sigma, model_options)
+    def predictions(self, guider, x: Tensor, sigma: Tensor, model_options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompt's prediction, the null's, and the one to guide against outside; measured when it is time.
 
+        Where nothing needs a branch it is not evaluated, and the other one stands in for it.
+        """
+        positive, negative = guider.conds["positive"], guider.conds["negative"]
+        null, g0 = guider.conds.get("null", negative), self.inside_scale
         if self.tracker is None and not self.outside.any() and g0 in (0.0, 1.0):
-            (only,) = ask(null if g0 == 0 else positive)
-            return [only, only]
+            (only,) = branches(guider.inner_model, [null if g0 == 0 else positive], x, sigma, model_options)
+            return only, only, only
         mixed = null is not negative and bool(self.outside.any())
-        cond, unc, *rest = ask(positive, null, *([negative] if mixed else []))
+        conds = [positive, null, *([negative] if mixed else [])]
+        cond, unc, *rest = branches(guider.inner_model, conds, x, sigma, model_options)
         if self.tracker is not None and self.fresh:
-            self._measure(model, cond, unc, sigma)
-        if self.deferral.stop_when_out:
-            return [unc, unc]
-        guided_against = unc
-        if null is not negative and self.outside.any():
-            guided_against = rest[0] if rest else ask(negative)[0]
-        if self.all_outside:
-            return [cond, guided_against]
-        inside = inside_condition(cond, unc, g0, guider.cfg)
-        return [per_sample(self.outside, cond, inside), per_sample(self.outside, guided_against, unc)]
+            self._measure(guider.inner_model, cond, unc, sigma)
+        against = rest[0] if rest else unc
+        if not rest and null is not negative and self.outside.any():  # the first sample has just left
+            (against,) = branches(guider.inner_model, [negative], x, sigma, model_options)
+        return cond, unc, against
 
     def _measure(self, model, cond: Tensor, unc: Tensor, sigma: Tensor) -> None:
         """Record d at this step and let the rule decide on the curve so far."""
         gap = check_finite(noise_gap(model.model_sampling, cond, unc, sigma), self.deferral.node)
-        self.d[:, self.step] = guidance_magnitude(gap).cpu()
+        self.d[:, self.step] = check_magnitude(guidance_magnitude(gap), self.deferral.node).cpu()
         strength, self.first = pull(cond, unc, self.first)
         self.pull[:, self.step] = strength.cpu()
         assert self.tracker is not None

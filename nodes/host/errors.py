@@ -20,6 +20,16 @@ def check_finite(prediction: Tensor, node: str) -> Tensor:
     return prediction
 
 
+def check_magnitude(d: Tensor, node: str) -> Tensor:
+    """The guidance magnitudes (B,) themselves, or a clear error if one is too large for a number."""
+    if not torch.isfinite(d).all():
+        raise GuardError(
+            f"{node}: the guidance magnitude is infinite: prompt and negative prompt are predicted endlessly far "
+            "apart. Check `model` (a broken merge or LoRA strength) and the patches on it."
+        )
+    return d
+
+
 def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
     """The samples of the input `name`, or a clear error if there is nothing in them."""
     samples = latent.get("samples") if isinstance(latent, dict) else None

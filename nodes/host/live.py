@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 try:
@@ -12,6 +13,7 @@ try:
 except ImportError:  # an older or a headless host: the text is all that is lost
     PromptServer = None
 
+log = logging.getLogger("memorization_guard")
 PAUSE = 0.1  # seconds between two texts: a browser draws no faster
 
 
@@ -41,7 +43,20 @@ class Account(Protocol):
     @property
     def headline(self) -> str: ...
 
+    @property
+    def hint(self) -> str: ...  # what is probably not meant, or nothing
 
-def announce(node: str | None = None) -> Callable[[Account], None]:
-    """Writes what a run did on a node: also on a patch, which is done before the sampler begins."""
-    return lambda account: LiveText(node).say(account.headline, final=True)
+
+def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[Account], None]:
+    """Writes what a run did on a node: also on a patch, which is done before the sampler begins.
+
+    Under it the hints, what is probably not meant; the log has them, too.
+    """
+
+    def tell(account: Account) -> None:
+        lines = [*hints, *([account.hint] if account.hint else [])]
+        for line in lines:
+            log.warning(line)
+        LiveText(node).say("\n".join([account.headline, *lines]), final=True)
+
+    return tell

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .errors import GuardError
 
+SAME_LEVEL = 0.05  # schedulers begin at slightly different sigmas
+
 
 def drawn_noise(samples: Tensor, seed: int, batch_index=None) -> Tensor:
     """What KSampler and RandomNoise draw for this seed: same seed, same noise, on the CPU."""
@@ -14,11 +16,15 @@ def drawn_noise(samples: Tensor, seed: int, batch_index=None) -> Tensor:
 
 
 class FixedNoise:
-    """A host NOISE that hands out one finished noise, for the shape it was made for."""
+    """A host NOISE that hands out one finished noise, for the shape it was made for.
 
-    def __init__(self, noise: Tensor, seed: int):
+    `sigma`: the noise level at which it was found; at another one it is as good as any other noise.
+    """
+
+    def __init__(self, noise: Tensor, seed: int, sigma: float):
         self.noise = noise
         self.seed = seed
+        self.sigma = sigma
 
     def generate_noise(self, input_latent: dict) -> Tensor:
         wanted, have = tuple(input_latent["samples"].shape), tuple(self.noise.shape)
@@ -28,6 +34,18 @@ class FixedNoise:
                 f"for {_words(wanted)} (batch × channels × height × width). Connect the same `latent_image` to both."
             )
         return self.noise.clone()
+
+
+def level_hint(noise, sigmas: Tensor) -> list[str]:
+    """A hint in a list when `noise` was found at another noise level than the schedule `sigmas` begins at."""
+    found = getattr(noise, "sigma", None)
+    if found is None or len(sigmas) == 0 or abs(float(sigmas[0]) - found) <= SAME_LEVEL * found:
+        return []
+    return [
+        f"Hint: this noise was found at noise level {found:.3g}, but sampling starts at {float(sigmas[0]):.3g}, where "
+        "it need not leave the basin. Connect the sampler's schedule (Basic Scheduler with the same steps and denoise) to "
+        "the Noise Optimizer's `sigmas`."
+    ]
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -14,7 +14,7 @@ from ...mitigation.norm import Constraint
 from ...mitigation.prediction import dimension
 from ...mitigation.report import NoiseReport
 from ...mitigation.search import search_noise
-from .errors import GuardError
+from .errors import GuardError, check_magnitude
 from .live import LiveText
 from .probe import Pair, run_probe
 from .sampling import progress
@@ -60,6 +60,7 @@ def find_noise(plan: NoisePlan, *, draw: Callable[[int], Tensor], node: str, **r
         target = plan.target_magnitude * (root * unit if plan.relative else 1.0)
 
         def on_step(i: int, d: Tensor) -> None:
+            check_magnitude(d, node)
             bar.update_absolute(i + 1)
             worst = float(d.max()) / (root * unit)
             done = f", {int((d <= target).sum())} of {len(d)} done" if plan.method != "batch-wise" else ""
@@ -101,6 +102,8 @@ def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_
             on_step=on_step,
         )
 
+    if plan.max_iterations == 0:  # it only measures, and that needs no gradients
+        return descend()
     try:
         return pair.with_gradients(descend, plan.checkpointing)
     except comfy.model_management.OOM_EXCEPTION:

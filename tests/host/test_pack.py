@@ -120,7 +120,7 @@ DEFAULTS = {
     "MG_ReferencesFromLatents": {"captions": ""},
     "MG_SaveReferences": {"overwrite": False},
     "MG_LoadReferences": {},
-    "MG_LoadCopyDetector": {"file": "sscd_disc_mixup.torchscript.pt"},
+    "MG_LoadCopyDetector": {},
     "MG_CopyCheck": {"threshold": 0.5, "nl2_threshold": 1.4},
     "MG_PlotCurve": {"quantity": "pull"},
     "MG_AMGGuidance": {

@@ -1,13 +1,12 @@
 """Nodes of the pack on the lab checkpoint, 16 captions a batch, scored: copies, alignment, quality, cost.
 
-What the tables of docs/ stand on (tools/tables.py). A finished row is kept in a folder, so that an
+What the tables of docs/ stand on (tools/tables.py). Its pictures are kept in a folder, so that an
 interrupted table goes on where it stopped.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,29 @@ import conftest
 import numpy as np
 import torch
 
+from host import prompts
+
 from . import scenes, vae
 from .copies import COPY_RMSE, rmse
 from .judge import Judge, frechet, reference
 from .score import Sampler, captions
 
 REFERENCES = 512
-PLAN = {"steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-RULE = {"rule": "sharp drop", "drop_ratio": 0.5, "memorized_threshold": 0.02}
-OPTIMIZER = {
-    "method": "per-sample",
-    "target_magnitude": 0.007,
-    "target_units": "relative",
-    "learning_rate": 0.01,
-    "weight_decay": 0.01,
-    "max_iterations": 200,
-    "adjustment_strength": 0.7,
-    "sharpness_radius": 50.0,
-    "adjustments": 2,
-    "candidates": 16,
-}
+STEPS = 50
 Prompt = dict[str, dict[str, Any]]
 
 
-def common(group: str) -> dict[str, Any]:
+def links(group: str) -> dict[str, Any]:
     conds = {"positive": [group, 0], "negative": ["null", 0]}
     return {"model": ["model", 0], **conds, "latent_image": ["latent", 0]}
 
 
 def deferred(mode: str, group: str = "memorized", **changed: Any) -> dict[str, Any]:
-    own = {**PLAN, "mode": mode, "pre_escape_cfg": 0.0, "start_percent": 0.5, **RULE, **changed}
-    return {"class_type": "MG_DeferredCFGKSampler", "inputs": {**common(group), "seed": 0, **own}}
+    return prompts.deferred(mode, **{**links(group), "steps": STEPS, **changed})
 
 
-def optimizer(group: str = "memorized", **changed: Any) -> dict[str, Any]:
-    return {"class_type": "MG_NoiseOptimizer", "inputs": {**common(group), "noise_seed": 0, **OPTIMIZER, **changed}}
+def optimizer(method: str = "per-sample", group: str = "memorized", **changed: Any) -> dict[str, Any]:
+    return prompts.optimizer(method, **{**links(group), **changed})
 
 
 def references(copies: int = 1) -> dict[str, Any]:
@@ -113,26 +100,29 @@ class Study:
         return self._sampler
 
     def row(self, name: str, prompt: Prompt, group: str = "memorized") -> Row:
-        """The scored row, from the folder if it is there."""
-        file = self.work / f"{name.replace('/', '-')}-{self.seeds}.json"
-        if file.is_file():
-            return Row(**json.loads(file.read_text()))
-        runs = [self._run(prompt, seed) for seed in range(1, self.seeds + 1)]
-        made = self.score(name, np.concatenate([r[0] for r in runs]), group, [r[1] for r in runs])
-        file.write_text(json.dumps(asdict(made)))
-        return made
+        """The scored row; pictures that are in the folder are not sampled again."""
+        runs = [self._kept(name, prompt, seed) for seed in range(1, self.seeds + 1)]
+        return self.score(name, np.concatenate([r[0] for r in runs]), group, [r[1] for r in runs])
+
+    def _kept(self, name: str, prompt: Prompt, seed: int) -> tuple[np.ndarray, dict[str, float]]:
+        file = self.work / f"{name.replace('/', '-')}-{seed}.npz"
+        if not file.is_file():
+            pictures, told = self._run(prompt, seed)
+            np.savez(file, pictures=pictures, **told)
+        held = np.load(file)
+        return held["pictures"], {k: float(held[k]) for k in held.files if k != "pictures"}
 
     def generator(self, name: str, group: str = "memorized") -> Row:
         """The same scores for the generator's own pictures through the VAE: what a perfect model gets."""
         own = vae.through(reference(self.texts[group], 16 * self.seeds, seed=2))
         return self.score(name, own, group, [])
 
-    def _run(self, prompt: Prompt, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+    def _run(self, prompt: Prompt, seed: int) -> tuple[np.ndarray, dict[str, float]]:
         seeded = {k: {**n, "inputs": _with_seed(n["inputs"], seed)} for k, n in prompt.items()}
         out = self.sampler.host.run(seeded, self.sampler.given)
         with torch.inference_mode():
             pictures = (self.sampler.vae.decode(out["k"][0]["samples"]) * 255).round().byte().numpy()
-        told: dict[str, Any] = {"share": float(out["k"][1].transition.float().mean()) / PLAN["steps"]}
+        told: dict[str, float] = {"share": float(out["k"][1].transition.float().mean()) / STEPS}
         if "n" in out:
             report = out["n"][1]
             told |= {"std": float(report.std.mean()), "d_before": float(report.relative(report.before).mean())}
@@ -141,7 +131,7 @@ class Study:
             told |= {"iterations": float(report.iterations.float().mean())}
         return pictures, told
 
-    def score(self, name: str, pictures: np.ndarray, group: str, told: list[dict[str, Any]]) -> Row:
+    def score(self, name: str, pictures: np.ndarray, group: str, told: list[dict[str, float]]) -> Row:
         texts = self.texts[group]
         found = self.judge.alignment(pictures, texts * (len(pictures) // len(texts)))
         if group not in self._targets:

@@ -1,0 +1,165 @@
+"""Inputs that are probably not meant: the run works, and a sentence says what to change."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from host import lab_prompts
+from host.executor import Host, NodeError
+from host.lab_files import quantized, scaled_fp8
+from host.lab_prompts import Feature, node
+from host.prompts import MEMORIZED, MODEL, NULL, ORDINARY, deferred, detector, ksampler, lab, optimizer
+from host.test_host_features import samples
+from lab.pack import exact
+
+
+def said(host: Host, caplog, prompt: dict[str, Any], given: dict[str, Any] | None = None) -> tuple[dict, str]:
+    """The outputs, and the hints: every one of them both in the log and on the node in the browser."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "memorization_guard"):
+        out = host.run(prompt, given)
+    logged = [r.getMessage() for r in caplog.records if r.name == "memorization_guard"]
+    shown = b"".join(bytes(data) for _, data in host.events if isinstance(data, bytes | bytearray)).decode(
+        errors="replace"
+    )
+    assert all(line in shown for line in logged)
+    return out, "\n".join(logged)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -> None:
+    short = {"steps": 1, "start_percent": 0.5}
+    out, hint = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": ksampler(cfg=0.0, steps=1)})
+    assert "2 of 2 picture(s) were never guided" in hint
+    assert "`start_percent` 0.50" in hint and "last of 1 step(s) begins at 0.00" in hint and "Raise `steps`" in hint
+    torch.testing.assert_close(samples(out["k"]), samples(out["free"]))
+    assert out["k"][2] == 1
+
+
+def test_no_hint_where_guidance_is_left_to_a_second_stage(host: Host, caplog) -> None:
+    plan = {**deferred()["inputs"], "mode": "static", "start_percent": 0.9}
+    patch = node("MG_DeferredCFG", **{k: plan[k] for k in PATCH}, model=MODEL)
+    common = {k: v for k, v in ksampler(model=["p", 0], steps=10)["inputs"].items() if k not in ("seed", "denoise")}
+    first = node(
+        "KSamplerAdvanced", add_noise="enable", noise_seed=1, start_at_step=0, end_at_step=4,
+        return_with_leftover_noise="enable", **common,
+    )  # fmt: skip
+    assert said(host, caplog, {"lab": lab(1), "p": patch, "k": first})[1] == ""
+
+
+PATCH = ["mode", "pre_escape_cfg", "start_percent", "rule", "drop_ratio", "memorized_threshold"]
+
+
+@pytest.mark.parametrize("start", ["sampler", "detector"])
+def test_a_noise_that_was_found_at_another_level(host: Host, caplog, start: str) -> None:
+    late = node("BasicScheduler", model=MODEL, scheduler="normal", steps=20, denoise=0.5)
+    use = {
+        "sampler": deferred("off", noise=["o", 0], steps=20, denoise=0.5),
+        "detector": detector(noise=["o", 0], sigmas=["s", 0]),
+    }[start]
+    prompt = {"lab": lab(1), "s": late, "o": optimizer("search", candidates=1), "use": use}
+    hint = said(host, caplog, prompt)[1]
+    assert "found at noise level 14.6" in hint and "`sigmas`" in hint
+    prompt["o"] = optimizer("search", candidates=1, sigmas=["s", 0])
+    assert said(host, caplog, prompt)[1] == ""
+
+
+@pytest.mark.parametrize("scheduler", ["normal", "karras", "simple", "beta", "sgm_uniform"])
+def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, scheduler: str) -> None:
+    prompt = {
+        "lab": lab(1),
+        "o": optimizer("search", candidates=1),
+        "k": deferred("off", noise=["o", 0], scheduler=scheduler),
+    }
+    assert said(host, caplog, prompt)[1] == ""
+
+
+def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:
+    feature = Feature({"neg": lab_prompts.text("a green ring")}, {"negative": ["neg", 0]})
+    watch = lab_prompts.detector(**feature.inputs(), steps=1)
+    assert "`null` is not connected" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
+    optimize = lab_prompts.optimizer("search", **feature.inputs(), candidates=1)
+    out = host.run(feature.prompt(o=optimize), checkpoint)["o"]
+    assert "`null` is not connected" in out[2]
+    for links in ({**feature.inputs(), "null": ["null", 0]}, lab_prompts.LINKS):
+        prompt = feature.prompt(d=lab_prompts.detector(**links, steps=1))
+        assert said(host, caplog, prompt, checkpoint)[1] == ""
+        optimize = lab_prompts.optimizer("search", **links, candidates=1)
+        assert "`null`" not in host.run(feature.prompt(o=optimize), checkpoint)["o"][2]
+
+
+@pytest.mark.parametrize("fault", ["", "quantized"])
+def test_no_iterations_only_measure(host: Host, fault: str) -> None:
+    """Without gradients, so a quantized model can be measured, too."""
+    prompt = {"lab": lab(2), "o": optimizer(max_iterations=0), "plain": optimizer("search", candidates=1)}
+    if fault:
+        prompt["f"] = node("MGLab_Faulty", model=MODEL, fault=fault, at_call=1)
+        prompt["o"]["inputs"]["model"] = prompt["plain"]["inputs"]["model"] = ["f", 0]
+    out = host.run(prompt)
+    noise, report, summary = out["o"]
+    assert torch.equal(noise.noise, out["plain"][0].noise)
+    assert torch.equal(report.before, report.after) and (report.iterations == 0).all()
+    assert (report.evaluations == 2).all() and "NOT REACHED for 2 of 2" in summary
+
+
+def huge(apply_model, args):
+    """Finite predictions whose norm is none."""
+    out = apply_model(args["input"], args["timestep"], **args["c"])
+    sign = torch.ones(len(out)).index_fill(0, torch.arange(len(out) // 2), -1.0).view(-1, 1, 1, 1)
+    return torch.full_like(out, 1e37) * sign
+
+
+@pytest.mark.parametrize("use", ["per-sample", "batch-wise", "search", "detector", "sampler"])
+def test_an_infinite_magnitude(host: Host, use: str) -> None:
+    model = exact.build()
+    model.set_model_unet_function_wrapper(huge)
+    watch = {"detector": detector(model=["m", 0]), "sampler": deferred(model=["m", 0])}
+    prompt = {"lab": lab(2), "n": watch.get(use) or optimizer(use, model=["m", 0])}
+    with pytest.raises(NodeError) as caught:
+        host.run(prompt, {"m": model})
+    assert caught.value.kind.endswith("GuardError"), caught.value
+    assert "magnitude is infinite" in caught.value.message and "`model`" in caught.value.message
+
+
+@pytest.mark.parametrize("method", ["per-sample", "batch-wise", "search"])
+@pytest.mark.parametrize("target", [0.0, 0.007])
+def test_positive_and_negative_alike_leave_the_noise_as_it_is(host: Host, method: str, target: float) -> None:
+    alike = {"positive": MEMORIZED, "negative": MEMORIZED}
+    prompt = {"lab": lab(3), "o": optimizer(method, **alike, target_magnitude=target), "d": detector(**alike)}
+    prompt["plain"] = optimizer("search", positive=ORDINARY, negative=NULL, candidates=1, target_magnitude=1.0)
+    out = host.run(prompt)
+    noise, report, summary = out["o"]
+    assert torch.equal(noise.noise, out["plain"][0].noise)
+    assert (report.after == 0).all() and "NOT REACHED" not in summary and "nan" not in summary
+    assert out["d"][:3] == [False, 0, 0.0]
+
+
+def test_positive_and_negative_alike_sample_as_in_vanilla(host: Host, checkpoint) -> None:
+    alike = {**lab_prompts.LINKS, "negative": ["mem", 0]}
+    prompt = Feature().prompt(
+        a=lab_prompts.ksampler(**alike),
+        b=lab_prompts.deferred(**alike),
+        o=lab_prompts.optimizer("batch-wise", **alike),
+        p=lab_prompts.optimizer("per-sample", **alike),
+        n=lab_prompts.optimizer("search", **alike, candidates=1),
+    )
+    out = host.run(prompt, checkpoint)
+    assert torch.equal(samples(out["a"]), samples(out["b"]))
+    torch.testing.assert_close(out["o"][0].noise, out["n"][0].noise, atol=1e-4, rtol=0)
+    assert torch.equal(out["p"][0].noise, out["n"][0].noise)
+
+
+@pytest.mark.parametrize("kind", ["scaled fp8", "quantized tensor"])
+def test_weights_in_eight_bits_are_refused_by_name_with_the_way_out(host: Host, checkpoint, kind: str) -> None:
+    given = {**checkpoint, "m": {"scaled fp8": scaled_fp8, "quantized tensor": quantized}[kind](host)}
+    with pytest.raises(NodeError) as caught:
+        host.run(Feature().prompt(o=lab_prompts.optimizer()), given)
+    assert caught.value.kind.endswith("GuardError"), caught.value
+    assert "cannot be differentiated" in caught.value.message and "search or batch-wise" in caught.value.message
+    assert "weight is" in caught.value.message
+    found = host.run(Feature().prompt(o=lab_prompts.optimizer("search", candidates=2)), given)["o"]
+    assert torch.isfinite(found[1].after).all()

@@ -1,0 +1,119 @@
+"""Deferred CFG beside other guiders, other packs' guidance in a batch that switches separately, null, inpainting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.samplers
+import pytest
+import torch
+
+from host.executor import Host
+from host.lab_prompts import (
+    LATENTS,
+    LINKS,
+    MEMORIZED,
+    ORDINARY,
+    PATCHES,
+    SIZE,
+    STEPS,
+    Feature,
+    advanced,
+    deferred,
+    ksampler,
+    node,
+    patched,
+    picture,
+    stage,
+    text,
+)
+from host.test_host_features import START, SWITCH, samples
+from host.test_rows import encoded
+
+TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
+
+
+@pytest.mark.parametrize("kind", ["dual", "nested dual", "basic"])
+def test_other_guiders_are_left_alone(host: Host, checkpoint, kind: str) -> None:
+    def guider(model: list) -> dict[str, Any]:
+        if kind == "basic":
+            return node("BasicGuider", model=model, conditioning=["mem", 0])
+        style = "nested" if kind.startswith("nested") else "regular"
+        return node(
+            "DualCFGGuider", model=model, cond1=["mem", 0], cond2=["ord", 0], negative=["null", 0],
+            cfg_conds=5.0, cfg_cond2_negative=3.0, style=style,
+        )  # fmt: skip
+
+    patch = patched(["m", 0], "static", start_percent=1.0)
+    outs = [
+        host.run(Feature().prompt(patch=patch, guider=guider(model), **advanced(["guider", 0], LINKS)), checkpoint)
+        for model in (["m", 0], ["patch", 0])
+    ]
+    assert torch.equal(samples(outs[0]["custom"]), samples(outs[1]["custom"]))
+    shown = b"".join(bytes(data) for _, data in host.events if isinstance(data, bytes | bytearray))
+    assert b"guided from step" not in shown, "nothing is said where nothing was done"
+
+
+def test_a_deferral_with_null_is_guided_against_the_negative_afterwards(host: Host, checkpoint) -> None:
+    links = {**LINKS, "negative": ["neg", 0]}
+    prompt = Feature({"neg": text("a green ring")}).prompt(
+        free=stage(0, SWITCH, **{**links, "positive": ["null", 0], "negative": ["null", 0]}),
+        vanilla=stage(SWITCH, STEPS, **{**links, "latent_image": ["free", 0]}),
+        ours=deferred("static", **links, null=["null", 0], start_percent=START),
+        without=deferred("static", **links, start_percent=START),
+    )
+    out = host.run(prompt, checkpoint)
+    torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(samples(out["without"]), samples(out["vanilla"]), atol=1e-2)
+
+
+def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> None:
+    feature = LATENTS["inpainting"]
+    links = feature.inputs()
+    prompt = feature.prompt(
+        vanilla=ksampler(**links), static=deferred("static", **links, start_percent=START), ours=deferred(**links)
+    )
+    out = host.run(prompt, feature.given(checkpoint))
+    outside = (feature.given(checkpoint)["mask"] == 0).expand(2, 4, SIZE, SIZE)
+    torch.testing.assert_close(samples(out["vanilla"])[outside], picture()[outside])
+    for name in ("static", "ours"):
+        assert torch.equal(samples(out[name])[outside], samples(out["vanilla"])[outside]), name
+    assert not torch.allclose(samples(out["static"])[~outside], samples(out["vanilla"])[~outside], atol=1e-2)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, -2.0])
+@pytest.mark.parametrize("name", ["nothing", "RescaleCFG", "perturbed attention"])
+def test_samples_that_switch_separately_are_as_they_would_be_alone(
+    host: Host, checkpoint, name: str, scale: float
+) -> None:
+    feature = PATCHES.get(name, Feature())
+    outs = []
+    for rows in ([0, 1], [0], [1]):
+        prompt = encoded(host, checkpoint, [[MEMORIZED, ORDINARY][i] for i in rows])
+        latent = {"samples": torch.zeros(len(rows), 4, SIZE, SIZE), "batch_index": rows}
+        links = {**feature.inputs(), "positive": ["both", 0], "latent_image": ["some", 0]}
+        ours = deferred(**links, **TELLS_APART, pre_escape_cfg=scale)
+        outs.append(
+            host.run(feature.prompt(k=ours), {**feature.given(checkpoint), "both": prompt, "some": latent})["k"]
+        )
+    assert outs[0][1].transition.tolist() == [SWITCH, 0]
+    alone = torch.cat([samples(outs[1]), samples(outs[2])])
+    torch.testing.assert_close(samples(outs[0]), alone, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nothing", *PATCHES])
+def test_opposite_guidance_is_vanilla_at_a_negative_scale(host: Host, checkpoint, name: str) -> None:
+    """No vanilla node takes a negative scale; the host's guider does."""
+    feature = PATCHES.get(name, Feature())
+    links = feature.inputs()
+    given = feature.given(checkpoint)
+    prompts = host.run(feature.prompt(), given)
+    model = host.run(feature.prompt(p=feature.nodes["p"]), given)["p"][0] if feature.nodes else given[links["model"][0]]
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(prompts["mem"][0], prompts["null"][0])
+    guider.set_cfg(-2.0)
+    prompt = feature.prompt(
+        **advanced(["guider", 0], links), ours=deferred("static", **links, start_percent=1.0, pre_escape_cfg=-2.0)
+    )
+    out = host.run(prompt, {**given, "guider": guider})
+    torch.testing.assert_close(samples(out["ours"]), samples(out["custom"]), atol=1e-4, rtol=1e-4)
