@@ -10,15 +10,16 @@ MODULES = (
     "noise_optimizer",
     "basin_escape_detector",
     "deferred_cfg_ksampler",
+    "deferred_cfg_guider",
+    "deferred_cfg",
+    "calibrate",
+    "plot_curve",
+    "amg_guidance",
     "references_from_folder",
     "references_from_images",
     "references_on_disk",
     "load_copy_detector",
     "copy_check",
-    "deferred_cfg_guider",
-    "deferred_cfg",
-    "calibrate",
-    "plot_curve",
 )
 log = logging.getLogger("memorization_guard")
 

@@ -12,7 +12,9 @@ import argparse
 import re
 import sys
 import tempfile
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import conftest  # noqa: F401 - it prepares the host
 
-from lab.study import Row, Study, deferred, optimizer
+from lab.study import Row, Study, amg, deferred, optimizer, references
 from memorization_guard.mitigation.norm import CONSTRAINTS
 
 # The target lies below what the 16 memorized prompts show (0.038) and above ordinary ones (0.009).
@@ -61,6 +63,44 @@ def rule_table(study: Study) -> list[Row]:
     return rows
 
 
+def guided(study: Study, name: str, group: str = "memorized", copies: int = 3, **changed: Any) -> Row:
+    """KSampler on a model that AMG Guidance has patched."""
+    sampler = deferred("off", group, model=["g", 0])
+    return study.row(name, {"r": references(copies), "g": amg(**changed), "k": sampler}, group)
+
+
+def amg_table(study: Study) -> list[Row]:
+    """Each guidance of AMG alone and each pair, as in the paper's Table 4; then the choices that it leaves open."""
+    strengths = {"despecification": 13.0, "deduplication": 13.0, "dissimilarity": 10.0}
+    rows = [study.generator("the generator itself"), study.row("no mitigation", {"k": deferred("off")})]
+    for count in (1, 2, 3):
+        for chosen in combinations(strengths, count):
+            rows.append(guided(study, " + ".join(chosen), **{k: v * (k in chosen) for k, v in strengths.items()}))
+    off = {"despecification": 0.0, "dissimilarity": 0.0}
+    rows.append(guided(study, "deduplication, no caption occurs twice", copies=1, **{**off, "deduplication": 13.0}))
+    return rows
+
+
+def amg_choices(study: Study) -> list[Row]:
+    """The node's defaults with one thing changed, for memorized and for ordinary prompts."""
+    tried: dict[str, dict[str, Any]] = {
+        "defaults": {},
+        "threshold 0.3 … 0.4": {"threshold_min": 0.3, "threshold_max": 0.4},
+        "threshold 0.5 … 0.6": {"threshold_min": 0.5, "threshold_max": 0.6},
+        "exponential": {"threshold_schedule": "exponential"},
+        "constant growth": {"dissimilarity_growth": "constant"},
+        "dissimilarity 1": {"dissimilarity": 1.0},
+        "through model": {"gradient": "through model"},
+        "every 4th step": {"every": 4},
+    }
+    rows = [guided(study, name, **changed) for name, changed in tried.items()]
+    rows.append(study.generator("ordinary prompts, the generator itself", "ordinary"))
+    rows.append(study.row("ordinary prompts, no mitigation", {"k": deferred("off", "ordinary")}, "ordinary"))
+    for name in ("defaults", "threshold 0.5 … 0.6"):
+        rows.append(guided(study, f"ordinary prompts, {name}", "ordinary", **tried[name]))
+    return rows
+
+
 COLUMNS = {
     "copies": ("copies", "{:.1%}"),
     "aligned": ("aligned", "{:.1%}"),
@@ -73,8 +113,11 @@ COLUMNS = {
     "reached": ("reached", "{:.0%}"),
     "iterations": ("iterations", "{:.0f}"),
 }
+SCORES = ["copies", "aligned", "shape", "colour", "quality"]
 TABLES = {
     "noise": (noise_table, "noise.md", ["copies", "aligned", "shape", "colour", "quality", *list(COLUMNS)[6:]]),
+    "amg": (amg_table, "amg.md", SCORES),
+    "amg-choices": (amg_choices, "amg.md", SCORES),
     "rules": (rule_table, "escape.md", ["copies", "aligned", "shape", "colour", "quality", "without_cfg"]),
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-
-from ...mitigation.curve import EscapeCurve
+from typing import Protocol
 
 try:
     from comfy_execution.utils import get_executing_context
@@ -38,16 +37,26 @@ class LiveText:
             server.send_progress_text(text, self.node)
 
 
-def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[EscapeCurve], None]:
-    """Writes what a deferred run did on a node: also on a patch, which is done before the sampler begins.
+class Account(Protocol):
+    """What a run did: an EscapeCurve, a GuidanceTrace."""
+
+    @property
+    def headline(self) -> str: ...
+
+    @property
+    def hint(self) -> str: ...
+
+
+def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[Account], None]:
+    """Writes what a run did on a node: also on a patch, which is done before the sampler begins.
 
     Under it the hints, what is probably not meant; the log has them, too.
     """
 
-    def tell(curve: EscapeCurve) -> None:
-        lines = [*hints, *([curve.hint] if curve.hint else [])]
+    def tell(account: Account) -> None:
+        lines = [*hints, *([account.hint] if account.hint else [])]
         for line in lines:
             log.warning(line)
-        LiveText(node).say("\n".join([curve.headline, *lines]), final=True)
+        LiveText(node).say("\n".join([account.headline, *lines]), final=True)
 
     return tell

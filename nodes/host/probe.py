@@ -114,7 +114,7 @@ class Pair:
         return self._with_gradients(body, checkpoints, out_of_place=True)
 
     def _with_gradients(self, body: Callable[[], T], checkpoints: str, out_of_place: bool) -> T:
-        changing = self._weights_of_hooks()
+        changing = weights_of_hooks(self.model, self.conds)
         fits = graph_fits(self.model, len(self.noise), tuple(self.noise.shape), self.noise.device)
         # A LoRA that comes and goes with a prompt is gone when a block is computed again.
         again = not changing and (checkpoints == "on" or (checkpoints == "auto" and not fits))
@@ -132,12 +132,13 @@ class Pair:
             finally:
                 self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
 
-    def _weights_of_hooks(self) -> list[Tensor]:
-        """The weights that hooks on the prompts rewrite while the model is evaluated."""
-        if not any(c.get("hooks") for group in self.conds.values() for c in group):
-            return []
-        keys = {k for patches in self.model.current_patcher.hook_patches.values() for k in patches}
-        return [comfy.utils.get_attr(self.model, k) for k in keys]
+
+def weights_of_hooks(model, conds: dict[str, list[dict]]) -> list[Tensor]:
+    """The weights that hooks on the prompts rewrite while the model is evaluated."""
+    if not any(c.get("hooks") for group in conds.values() for c in group):
+        return []
+    keys = {k for patches in model.current_patcher.hook_patches.values() for k in patches}
+    return [comfy.utils.get_attr(model, k) for k in keys]
 
 
 class _Probe(comfy.samplers.Sampler):

@@ -54,3 +54,24 @@ def optimizer(method: str = "per-sample", **changed: Any) -> Node:
 def detector(**changed: Any) -> Node:
     own = {"noise_seed": SEED, "steps": 50, "scheduler": "normal", **RULE}
     return {"class_type": "MG_BasinEscapeDetector", "inputs": {**_common(), **own, **changed}}
+
+
+def references(captions: str = "") -> Node:
+    """A set of the latents given as `works`."""
+    return {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["works", 0], "captions": captions}}
+
+
+def amg(**changed: Any) -> Node:
+    """AMG Guidance with the defaults of its schema, on the set `refs`."""
+    own = {
+        "model": MODEL,
+        "references": ["refs", 0],
+        "despecification": 13.0,
+        "deduplication": 0.0,
+        "dissimilarity": 10.0,
+        "threshold_min": 0.4,
+        "threshold_max": 0.5,
+        "threshold_schedule": "parabolic",
+        "gradient": "through prediction",
+    }
+    return {"class_type": "MG_AMGGuidance", "inputs": {**own, **changed}}

@@ -88,6 +88,14 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
         [*KSAMPLER, *MODE, *RULE, "noise", "curve", "null"],
         ["latent", "curve", "transition_step"],
     ),
+    "MG_AMGGuidance": (
+        [
+            *["model", "references", "despecification", "deduplication", "dissimilarity"],
+            *["threshold_min", "threshold_max", "threshold_schedule", "gradient", "vae", "clip"],
+            *["dissimilarity_growth", "every"],
+        ],
+        ["model"],
+    ),
 }
 DEFAULTS = {
     "MG_NoiseOptimizer": {
@@ -115,6 +123,17 @@ DEFAULTS = {
     "MG_LoadCopyDetector": {},
     "MG_CopyCheck": {"threshold": 0.5, "nl2_threshold": 1.4},
     "MG_PlotCurve": {"quantity": "pull"},
+    "MG_AMGGuidance": {
+        "despecification": 13.0,
+        "deduplication": 0.0,
+        "dissimilarity": 10.0,
+        "threshold_min": 0.4,
+        "threshold_max": 0.5,
+        "threshold_schedule": "parabolic",
+        "gradient": "through prediction",
+        "dissimilarity_growth": "ramp",
+        "every": 1,
+    },
 }
 
 

@@ -39,7 +39,8 @@ class Sampler:
         self.host = Host(conftest.BASE, {"memorization_guard_lab": conftest.ROOT / "tests" / "lab" / "pack"})
         with torch.inference_mode():
             model, clip, self.vae, _ = comfy_sd.load_checkpoint_guess_config(str(FILE))
-            self.given: dict[str, Any] = {"model": model, "null": self._encode(clip, [""])}
+            self.given: dict[str, Any] = {"model": model, "clip": clip, "vae": self.vae}
+            self.given["null"] = self._encode(clip, [""])
             for name, texts in captions().items():
                 self.given[name] = self._encode(clip, texts)
         self.given["latent"] = {"samples": torch.zeros(16, 4, scenes.SIZE // 8, scenes.SIZE // 8)}

@@ -39,6 +39,27 @@ def optimizer(method: str = "per-sample", group: str = "memorized", **changed: A
     return prompts.optimizer(method, **{**links(group), **changed})
 
 
+def references(copies: int = 1) -> dict[str, Any]:
+    """The 16 training pictures and captions, every pair so many times, as the images given as `works`."""
+    lines = "\n".join([p.caption for p in scenes.memorized()] * copies)
+    inputs = {"images": [f"works{copies}", 0], "captions": lines, "metric": "latent", "vae": ["vae", 0]}
+    return {"class_type": "MG_ReferencesFromImages", "inputs": inputs}
+
+
+def amg(**changed: Any) -> dict[str, Any]:
+    own = {
+        "despecification": 13.0,
+        "deduplication": 0.0,
+        "dissimilarity": 10.0,
+        "threshold_min": 0.4,
+        "threshold_max": 0.5,
+        "threshold_schedule": "parabolic",
+        "gradient": "through prediction",
+    }
+    links = {"model": ["model", 0], "references": ["r", 0], "clip": ["clip", 0]}
+    return {"class_type": "MG_AMGGuidance", "inputs": {**links, **own, **changed}}
+
+
 @dataclass
 class Row:
     """Means over 16 captions × seeds; NaN where a column does not apply."""
@@ -74,6 +95,8 @@ class Study:
         if self._sampler is None:
             self._sampler = Sampler()
             self._sampler.host.load_pack("memorization_guard", conftest.ROOT)
+            works = torch.from_numpy(np.stack([p.scene.image for p in self.pairs])).float() / 255
+            self._sampler.given |= {f"works{n}": works.repeat(n, 1, 1, 1) for n in (1, 3)}
         return self._sampler
 
     def row(self, name: str, prompt: Prompt, group: str = "memorized") -> Row:

@@ -189,6 +189,16 @@ def conditioning(prompt: str) -> list[list[Any]]:
     return [[tokens, {}]]
 
 
+class TextEncoder:
+    """The exact model's CLIP: a text that is the name of a prompt gives its condition, any other the null one."""
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens_scheduled(self, tokens: str) -> list[list[Any]]:
+        return conditioning(tokens if tokens in PROMPTS else "null")
+
+
 def x_mem() -> Tensor:
     """The memorized latent, (1, 4, 8, 8) float32."""
     return draws()["x_mem"].float().view(1, *SHAPE)

@@ -1,0 +1,140 @@
+"""MG_AMGGuidance: steer sampling away from references it gets too close to (Chen et al., 2404.00922)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..mitigation.amg import GROWTHS, Guidance
+from ..mitigation.threshold import SCHEDULES, Threshold
+from . import sockets
+from .host.amg import guide
+from .host.amg_plan import make_plan
+from .host.errors import GuardError
+from .host.live import announce
+
+NAME = "AMG Guidance"
+GRADIENTS = ["through prediction", "through model"]
+
+
+def _scale(name: str, default: float, high: float, tooltip: str):
+    return io.Float.Input(name, default=default, min=0.0, max=high, step=0.5, round=False, tooltip=tooltip)
+
+
+class AMGGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_AMGGuidance",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Patches a model so that sampling is steered away from reference pictures it gets too close "
+            "to: less guidance, away from a duplicated caption, and away from the picture itself. A picture that stays "
+            "far from all references is not touched. Chen et al., CVPR 2024.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),
+                sockets.References.Input(
+                    "references", tooltip="The pictures to stay away from: what the model or LoRA was trained on."
+                ),
+                _scale(
+                    "despecification",
+                    13.0,
+                    1000.0,
+                    "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back more, "
+                    "never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
+                ),
+                _scale(
+                    "deduplication",
+                    0.0,
+                    1000.0,
+                    "How strongly to steer away from a caption that several references share. Higher is stronger. "
+                    "Needs captions and `clip`, and a cfg above 1; 13 is a good start. 0 turns it off.",
+                ),
+                _scale(
+                    "dissimilarity",
+                    10.0,
+                    10000.0,
+                    "How strongly to push away from the nearest reference itself. Higher leaves more surely and may "
+                    "cost picture quality. 0 turns it off.",
+                ),
+                io.Float.Input(
+                    "threshold_min",
+                    default=0.4,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
+                    "memorized, 1 is a copy. Lower acts sooner and touches more pictures.",
+                ),
+                io.Float.Input(
+                    "threshold_max",
+                    default=0.5,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The same at the end of sampling. Higher allows finished pictures to come closer.",
+                ),
+                io.Combo.Input(
+                    "threshold_schedule",
+                    options=list(SCHEDULES),
+                    default="parabolic",
+                    tooltip="How the threshold rises from min to max. Parabolic: slowly, the paper's. Exponential: "
+                    "late, the authors' code. Constant: stays at threshold_min.",
+                ),
+                io.Combo.Input(
+                    "gradient",
+                    options=GRADIENTS,
+                    default=GRADIENTS[0],
+                    tooltip="How dissimilarity finds its way. Through prediction: cheap, the authors' code. Through "
+                    "model: the paper's formula to the letter, as dear as two more steps and needs much memory.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Decodes the prediction for sets with metric nL2 or descriptor. A TAESD is much faster.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="Reads the captions for deduplication."),
+                io.Combo.Input(
+                    "dissimilarity_growth",
+                    options=list(GROWTHS),
+                    default="ramp",
+                    optional=True,
+                    tooltip="Ramp: dissimilarity grows while the picture forms and with its closeness, the authors' "
+                    "code. Constant: the paper's formula; strong early, nearly gone later.",
+                ),
+                io.Int.Input(
+                    "every",
+                    default=1,
+                    min=1,
+                    max=100,
+                    optional=True,
+                    tooltip="Look at the references in every n-th step only. Higher is faster, mostly for sets that "
+                    "need a VAE, and less sure.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, references, despecification, deduplication, dissimilarity, threshold_min, threshold_max,
+        threshold_schedule, gradient, vae=None, clip=None, dissimilarity_growth="ramp", every=1,
+    ) -> io.NodeOutput:  # fmt: skip
+        if threshold_min > threshold_max and threshold_schedule != "constant":
+            raise GuardError(
+                f"{NAME}: `threshold_min` ({threshold_min}) is above `threshold_max` ({threshold_max}). Set it lower."
+            )
+        threshold = Threshold(threshold_min, threshold_max, threshold_schedule)
+        guidance = Guidance(despecification, deduplication, dissimilarity, threshold, dissimilarity_growth)
+        if guidance.off:
+            return io.NodeOutput(model)
+        plan = make_plan(
+            model, references, guidance, vae=vae, clip=clip, through_model=gradient == GRADIENTS[1], every=every,
+            node=NAME,
+        )  # fmt: skip
+        return io.NodeOutput(guide(model, replace(plan, on_end=announce(cls.hidden.unique_id))))
+
+
+NODES = [AMGGuidance]

@@ -1,0 +1,218 @@
+"""One sampling run under Anti-Memorization Guidance: what is measured and done at every model evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...mitigation.amg import (
+    deduplication_scale,
+    despecification_scale,
+    dissimilarity_scale,
+    dissimilarity_step,
+    move_away,
+    only,
+)
+from ...mitigation.trace import GuidanceTrace
+from .amg_plan import Plan
+from .captions import Companion
+from .checkpointing import blocks, checkpointed, graph_fits
+from .eye import Eye, Found
+from .gradient import differentiable, gradient_options, normal_conds, weights_that_change
+from .probe import parameterisation, weights_of_hooks
+
+VOTERS = 16  # neighbours that elect the duplicated caption
+STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
+
+
+class Pair:
+    """The two predictions that the run's guidance was made from, caught by the host's post-CFG hook."""
+
+    def __init__(self) -> None:
+        self.cond: Tensor | None = None
+        self.uncond: Tensor | None = None
+        self.cfg = 1.0
+
+    def __call__(self, args: dict) -> Tensor:
+        self.cond, self.uncond, self.cfg = args["cond_denoised"], args["uncond_denoised"], float(args["cond_scale"])
+        return args["denoised"]
+
+    @property
+    def guides(self) -> bool:
+        return self.cond is not None and self.uncond is not None and self.cfg > 1
+
+    @property
+    def apart(self) -> Tensor:
+        """(B,) bool: guidance is at work; not for a sample whose CFG is deferred, both predictions are the same."""
+        return (self.cond - self.uncond).flatten(1).abs().amax(dim=1) > 0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The linear guidances of one evaluation, so that they can be done again with gradients."""
+
+    s1: Tensor  # (B,)
+    s2: Tensor  # (B,)
+    captions: list[int | None] = field(default_factory=list)
+
+    def apply(self, denoised: Tensor, pair: Pair, caption_prediction: Tensor | None) -> Tensor:
+        moved = move_away(denoised, pair.cond, pair.uncond, self.s1)  # [AMG] Eq. 11
+        if caption_prediction is not None:
+            moved = move_away(moved, caption_prediction, pair.uncond, self.s2)  # [AMG] Eq. 13
+        return only((self.s1 > 0) | (self.s2 > 0), moved, denoised)
+
+    def thawed(self) -> Linear:
+        """For autograd: without tensors made under inference mode."""
+        return Linear(self.s1.clone(), self.s2.clone(), self.captions)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The host's model evaluation that is being guided."""
+
+    executor: Callable
+    x: Tensor
+    timestep: Tensor
+    options: dict
+    seed: int | None
+
+    @property
+    def guider(self):
+        return self.executor.class_obj
+
+    def predict(self, options: dict) -> Tensor:
+        return self.executor(self.x, self.timestep, options, self.seed)
+
+
+class Run:
+    """One run's state: counted by sigma, since some samplers call the model more than once a step."""
+
+    def __init__(self, plan: Plan, key: str, patcher, sigmas: Tensor, batch: int) -> None:
+        sampling = patcher.get_model_object("model_sampling")
+        self.plan = plan
+        self.guidance = plan.guidance
+        self.flow = parameterisation(sampling)[0] == "flow"
+        self.remaining = _clock(sampling)
+        self.trace = GuidanceTrace(sigmas, batch)
+        self.companion = Companion(key)
+        self.eye = Eye(
+            plan.references, plan.vae, patcher.get_model_object("latent_format"), patcher.load_device, plan.node,
+            votes=VOTERS if plan.encoded else 1,
+        )  # fmt: skip
+        self.step = -1
+        self.found: Found | None = None  # the last look
+
+    def predict(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed) -> Tensor:
+        """The denoised prediction, steered where it is closer to a reference than λ_t."""
+        call, pair, sigma = Call(executor, x, timestep, model_options, seed), Pair(), float(timestep.flatten()[0])
+        self._advance(sigma)
+        self.companion.go_along(call.guider, x)
+        denoised = call.predict(self._watched(model_options, pair))
+        lam = self.guidance.threshold.at(self.remaining(sigma))
+        looking = self.found is None or self.step % self.plan.every == 0
+        if looking:
+            self.found = self.eye.look(denoised)
+            self.trace.saw(self.step, lam, self.found.closeness, self.found.rows[:, 0])
+        above = self.found.closeness > lam
+        steered, linear = denoised, None
+        if bool(above.any()):
+            linear = self._linear(above, lam, pair)
+            if linear is not None:
+                caption = self.companion.prediction(call.guider, linear.captions, x, timestep, model_options)
+                steered = linear.apply(denoised, pair, caption)
+            if looking and self.guidance.dissimilarity:
+                steered = self._dissimilarity(call, steered, above, lam, sigma, linear)
+        self.companion.stay()
+        self.companion.expected = linear.captions if linear is not None else []
+        if self.plan.on_step:
+            self.plan.on_step(self.step, self.trace)
+        return steered
+
+    def _advance(self, sigma: float) -> None:
+        reached = int((self.trace.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
+        self.step = max(reached, self.step, 0)
+
+    def _watched(self, model_options: dict, pair: Pair) -> dict:
+        if not (self.guidance.despecification or self.plan.encoded):
+            return model_options
+        hooks = model_options.get("sampler_post_cfg_function", [])
+        return {**model_options, "sampler_post_cfg_function": [*hooks, pair]}
+
+    def _linear(self, above: Tensor, lam: float, pair: Pair) -> Linear | None:
+        """s₁ and s₂ of the samples above λ_t, or None when neither guidance has anything to do."""
+        if not pair.guides:
+            return None
+        close = self.found.closeness
+        s1 = despecification_scale(close, self.guidance.despecification, pair.cfg) * above
+        s2 = torch.zeros_like(s1)
+        captions: list[int | None] = []
+        if self.plan.encoded:
+            open_ = (above & pair.apart).tolist()
+            captions = [self._elected(b, lam) if yes else None for b, yes in enumerate(open_)]
+            named = torch.tensor([c is not None for c in captions], device=s1.device)
+            s2 = deduplication_scale(close, self.guidance.deduplication, pair.cfg, s1) * named
+            captions = [c if s > 0 else None for c, s in zip(captions, s2.tolist(), strict=True)]
+        if not bool(((s1 > 0) | (s2 > 0)).any()):
+            return None
+        self.trace.did(self.step, "despecification", s1)
+        self.trace.did(self.step, "deduplication", s2)
+        return Linear(s1, s2, captions)
+
+    def _elected(self, b: int, lam: float) -> int | None:
+        near = self.found.rows[b][self.found.neighbours_closeness[b] > lam]
+        return self.plan.captions.elected(near.tolist())
+
+    def _dissimilarity(self, call: Call, steered: Tensor, above, lam, sigma: float, linear: Linear | None) -> Tensor:
+        """G_sim for the samples that are still above λ_t after the linear guidances."""
+        found = self.eye.look(steered) if linear is not None else self.found
+        still = above & (found.closeness > lam)
+        if not bool(still.any()):
+            return steered
+        if self.plan.through_model:
+            slope = self._slope_through_model(call, found, still, sigma, linear)
+        else:
+            slope = self.eye.gradient(steered, found.rows, still)
+        scale = dissimilarity_scale(found.closeness, self.guidance, self.remaining(sigma)) * still
+        ratio = min(sigma / max(1 - sigma, 1e-9), STEEPEST) if self.flow else sigma
+        step = dissimilarity_step(steered, slope, scale, ratio, self.guidance.reach)
+        share = step.flatten(1).norm(dim=1) / steered.flatten(1).norm(dim=1).clamp_min(1e-12)
+        self.trace.did(self.step, "dissimilarity", share)
+        return only(still, steered - step, steered)
+
+    def _slope_through_model(self, call: Call, found: Found, still, sigma: float, linear: Linear | None) -> Tensor:
+        """∇_x σ_t (B, ...) with the network, guidance and linear guidances in between: two more evaluations' worth."""
+        guider = call.guider
+        modules = [guider.inner_model, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
+        modules += [m for m in self.eye.modules if all(m is not other for other in modules)]
+        kept, network = guider.conds, guider.inner_model
+        changing = weights_of_hooks(network, kept)
+        again = not changing and not graph_fits(network, len(call.x), tuple(call.x.shape), call.x.device)
+        parts = [b for m in modules for b in blocks(getattr(m, "diffusion_model", m))] if again else []
+        self.companion.stay()
+        with differentiable(modules), weights_that_change(changing), checkpointed(parts):
+            try:
+                guider.conds = normal_conds(guider.conds)
+                here = call.x.clone().requires_grad_(True)
+                again = Call(call.executor, here, call.timestep.clone(), gradient_options(call.options), call.seed)
+                pair = Pair()
+                denoised = again.predict(self._watched(again.options, pair))
+                if linear is not None:
+                    captions = linear.captions
+                    caption = self.companion.prediction(guider, captions, here, again.timestep, again.options)
+                    denoised = linear.thawed().apply(denoised, pair, caption)
+                similar = self.eye.similarity(denoised, found.rows)
+                (slope,) = torch.autograd.grad(similar[still.clone()].sum(), here)
+            finally:
+                guider.conds = kept
+        return slope * (1 - sigma) if self.flow else slope
+
+
+def _clock(sampling) -> Callable[[float], float]:
+    """σ -> t/T, which is 1 − the host's percent: from a table, since the host only converts the other way."""
+    percents = (np.arange(64) + 0.5) / 64
+    levels = np.array([float(sampling.percent_to_sigma(p)) for p in percents])  # falling
+    return lambda sigma: float(1 - np.interp(-np.log(max(sigma, 1e-12)), -np.log(levels), percents))

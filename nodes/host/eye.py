@@ -1,0 +1,106 @@
+"""How close is a prediction to the references? The metrics of a set, on the host's latents and VAE."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import comfy.model_management
+import torch
+from torch import Tensor, nn
+
+from ...mitigation.amg import closeness
+from ...mitigation.centring import centred, common_part, without
+from ...mitigation.nearest import ExactStore
+from ...mitigation.references import ReferenceSet
+from ...mitigation.similarity import descriptor_features, latent_features, picture_features, similarity
+from .decode import decode
+from .gradient import differentiable
+
+ON_DEVICE = 2**28  # bytes of references that go to the device of the run; more stay where they are
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one look at a batch of predictions found."""
+
+    closeness: Tensor  # (B,) 0.5 and more: memorized
+    rows: Tensor  # (B, k) of the set, the nearest first
+    neighbours_closeness: Tensor  # (B, k)
+
+
+class Eye:
+    """One run's view of a reference set. `votes`: how many neighbours a look returns."""
+
+    def __init__(self, references: ReferenceSet, vae, latent_format, device: torch.device, node: str, votes: int = 1):
+        small = references.features.numel() * references.features.element_size() <= ON_DEVICE
+        features, self.common = references.features, None
+        if references.metric == "latent":
+            with torch.inference_mode(False), torch.no_grad():
+                self.common = common_part(features)
+                features = centred(features, self.common)
+        self.store = ExactStore(features, references.metric, device if small else None)
+        self.references = references
+        self.vae = vae
+        self.latent_format = _normal(latent_format)
+        self.node = node
+        self.votes = min(max(votes, references.neighbours), len(references))
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The networks between a prediction and its features."""
+        if self.references.metric == "latent":
+            return []
+        network = getattr(getattr(self.references.descriptor, "patcher", None), "model", None)
+        return [self.vae.first_stage_model, *([network] if isinstance(network, nn.Module) else [])]
+
+    def features(self, denoised: Tensor) -> Tensor:
+        """(B, C, H, W) in the model's own scale -> (B, D)."""
+        latents = self.latent_format.process_out(denoised)
+        if self.references.metric == "latent":
+            return without(self.common.to(denoised.device), latent_features(latents))
+        pictures = decode(self.vae, latents, self.node)
+        if self.references.metric == "nL2":
+            return picture_features(pictures)
+        return descriptor_features(pictures, self.references.descriptor).to(denoised.device)
+
+    def look(self, denoised: Tensor) -> Found:
+        """The nearest references of every sample, without gradients."""
+        with torch.no_grad():
+            seen = self.features(denoised)
+            values, rows = self.store.nearest(seen, self.votes)
+            if self.references.metric != "nL2":
+                return Found(values[:, 0], rows, values)
+            mean = self.references.alpha * values[:, : self.references.neighbours].mean(dim=1, keepdim=True)
+            close = closeness("nL2", -values / mean.clamp_min(1e-8))  # [AMG] Eq. 8
+            return Found(close[:, 0], rows, close)
+
+    def similarity(self, denoised: Tensor, rows: Tensor) -> Tensor:
+        """σ_t (B,) of the set's metric to these neighbours (B, k), differentiable."""
+        near = self.store.take(rows[:, : self.references.neighbours])
+        return similarity(self.references.metric, self.features(denoised), near, self.references.alpha)
+
+    def gradient(self, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+        """∇_D σ_t (B, ...): ε̂ counts as constant. Zero for samples that are not `wanted` (B,).
+
+        Decoding samples one by one keeps the graph of one picture in memory, not of a batch.
+        """
+        out = torch.zeros_like(denoised)
+        with differentiable(self.modules):
+            size = len(denoised) if self.references.metric == "latent" else 1
+            for part in wanted.nonzero().flatten().split(size):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                here = denoised[part].clone().requires_grad_(True)
+                (slope,) = torch.autograd.grad(self.similarity(here, rows[part]).sum(), here)
+                out = out.index_copy(0, part, slope.to(out.dtype))
+        return out
+
+
+def _normal(latent_format):
+    """A latent format whose tensors autograd may keep: they too are made under inference mode."""
+    made = copy.copy(latent_format)
+    with torch.inference_mode(False):
+        for name, value in vars(made).items():
+            if isinstance(value, Tensor) and value.is_inference():
+                setattr(made, name, value.clone())
+    return made

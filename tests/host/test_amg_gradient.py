@@ -1,0 +1,162 @@
+"""The gradient of the dissimilarity term against finite differences, inside a real sampling run.
+
+A wrapper around the guided run stops at some steps, asks the run for its gradient and measures the same
+slope by moving x (through the model) or the prediction (through the prediction) to both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from host.executor import Host
+from host.prompts import ORDINARY, ksampler, lab
+from lab.export import FILE
+from lab.pack import exact
+
+BATCH, STEPS, SIDE = 2, (0, 4, 7), 32  # of ten steps
+METRICS = ["latent", "nL2", "descriptor"]
+
+
+class Looks(nn.Module):
+    """A small smooth network in place of SSCD: pictures to 24 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 5, stride=4).double(), nn.Linear(8 * 49, 24).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.tanh(self.first(x.double())).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    """The lab checkpoint's VAE (a TAESD of the host), its weights inference tensors as the loader leaves them."""
+    with torch.inference_mode():
+        made = comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
+        made.first_stage_model.double()
+        made.vae_dtype = torch.float64
+    return made
+
+
+@pytest.fixture
+def room(host: Host) -> Callable[[str], Any]:
+    return lambda name: host.module("memorization_guard", name)
+
+
+def descriptor(room: Callable) -> Any:
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        network = Looks()
+    device = comfy.model_management.get_torch_device()
+    patcher = ModelPatcher(network, load_device=device, offload_device=device)
+    kind = room("nodes.host.descriptor").HostDescriptor
+    return kind("looks", "0", patcher, network, SIDE, (0.5,) * 3, (0.3,) * 3)
+
+
+def a_set(room: Callable, metric: str, vae: Any) -> Any:
+    """The memorized latent and neighbours of it, as a set of this metric."""
+    similarity, sets = room("mitigation.similarity"), room("mitigation.references")
+    count = 10 if metric == "nL2" else 4
+    noise = torch.randn(count, *exact.SHAPE, generator=torch.Generator().manual_seed(5))
+    latents = exact.x_mem() + 0.4 * noise * torch.linspace(0, 2, count).view(-1, 1, 1, 1)
+    extra: dict[str, Any] = {"k": 8}
+    if metric == "latent":
+        features, shape = similarity.latent_features(latents), exact.SHAPE
+    else:
+        with torch.inference_mode():
+            pictures = vae.decode(latents).movedim(-1, 1).float()
+        if metric == "nL2":
+            features, shape = similarity.picture_features(pictures), (3, 64, 64)
+        else:
+            extra["descriptor"] = descriptor(room)
+            with torch.inference_mode():
+                features = similarity.descriptor_features(pictures, extra["descriptor"])
+            shape = tuple(features.shape[1:])
+    blank = ("",) * count
+    return sets.ReferenceSet(metric, features.half().cpu(), tuple(shape), blank, blank, **extra)
+
+
+def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str = "eps") -> tuple[Any, list[tuple]]:
+    """(a guided model that checks itself while it samples, the (gradient's, measured) slopes it finds)."""
+    maths, plans, patch = room("mitigation.amg"), room("nodes.host.amg_plan"), room("nodes.host.amg")
+    runs, threshold = room("nodes.host.amg_run"), room("mitigation.threshold").Threshold(-1.0, -1.0)
+    guidance = maths.Guidance(despecification=2.0, dissimilarity=1e-3, threshold=threshold)
+    plan = plans.Plan(a_set(room, metric, vae), guidance, through_model, vae=None if metric == "latent" else vae)
+    found: list[tuple] = []
+
+    class Checked(runs.Run):
+        def _dissimilarity(self, call, steered, above, lam, sigma, linear):
+            if self.step in STEPS:
+                found.append(slopes(self, call, steered, above, sigma, linear))
+            return steered
+
+    def slopes(run: Any, call: Any, steered: Tensor, above: Tensor, sigma: float, linear: Any) -> tuple:
+        rows = run.eye.look(steered).rows
+        if through_model:
+            gradient = run._slope_through_model(call, run.eye.look(steered), above, sigma, linear)
+            gradient = gradient / (1 - sigma) if kind == "flow" else gradient
+            start = call.x.double()
+
+            def value(x: Tensor) -> Tensor:
+                moved, pair = runs.Call(call.executor, x, call.timestep, call.options, call.seed), runs.Pair()
+                denoised = moved.predict(run._watched(call.options, pair))
+                return run.eye.similarity(denoised if linear is None else linear.apply(denoised, pair, None), rows)
+        else:
+            gradient, start = run.eye.gradient(steered, rows, above), steered.double()
+
+            def value(x: Tensor) -> Tensor:
+                return run.eye.similarity(x, rows)
+
+        length = gradient.flatten(1).norm(dim=1)
+        way = gradient / length.view(-1, 1, 1, 1)
+        size = start.flatten(1).norm(dim=1)
+
+        with pytest.MonkeyPatch.context() as patched:  # everything in double precision
+            patched.setattr(Tensor, "float", Tensor.double)
+            step = (1e-5 * size).view(-1, 1, 1, 1)
+            slope = (value(start + step * way) - value(start - step * way)) / (2e-5 * size)
+        assert slope.dtype == torch.float64
+        return length.tolist(), slope.tolist()
+
+    made = exact.build(kind)
+    made.model.diffusion_model.dtype = torch.float64  # what the host casts the model's input to
+    guided = patch.guide(made, plan)
+    return (guided, Checked), found
+
+
+@pytest.fixture
+def swapped(room: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
+    yield lambda made: monkeypatch.setattr(room("nodes.host.amg"), "Run", made)
+
+
+@pytest.mark.parametrize("through_model", [False, True], ids=["prediction", "model"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_gradient_is_the_finite_difference(
+    host: Host, room: Callable, vae: Any, swapped: Callable, metric: str, through_model: bool
+) -> None:
+    (guided, checked), found = checks(room, metric, vae, through_model)
+    swapped(checked)
+    host.run({"lab": lab(BATCH), "k": ksampler(model=["m", 0], positive=ORDINARY, steps=10)}, {"m": guided})
+    assert len(found) == len(STEPS)
+    for by_autograd, measured in found:
+        assert min(by_autograd) > 1e-6
+        assert measured == pytest.approx(by_autograd, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["v", "flow"])
+def test_gradient_through_other_models(host: Host, room: Callable, vae: Any, swapped: Callable, kind: str) -> None:
+    (guided, checked), found = checks(room, "latent", vae, True, kind)
+    swapped(checked)
+    host.run({"lab": lab(BATCH, kind), "k": ksampler(model=["m", 0], positive=ORDINARY, steps=10)}, {"m": guided})
+    assert len(found) == len(STEPS)
+    for by_autograd, measured in found:
+        assert measured == pytest.approx(by_autograd, rel=1e-3)

@@ -1,0 +1,204 @@
+"""The three guidances against the paper's formulas, written in the noise prediction as the paper has them."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from memorization_guard.mitigation.amg import (
+    Guidance,
+    closeness,
+    deduplication_scale,
+    despecification_scale,
+    dissimilarity_scale,
+    dissimilarity_step,
+    move_away,
+    only,
+)
+from memorization_guard.mitigation.centring import centred, common_part, without
+from memorization_guard.mitigation.election import DuplicatedCaptions
+from memorization_guard.mitigation.threshold import SCHEDULES, Threshold
+from memorization_guard.mitigation.trace import GuidanceTrace
+
+FAR = 1e9  # a reach that never binds
+
+
+def rows(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+@pytest.fixture
+def state():
+    """x₀-free pieces of one step of a VP model: x_t, two noise predictions, ᾱ of every sample."""
+    torch.manual_seed(0)
+    x, cond, uncond = torch.randn(3, 3, 4, 5, 5, dtype=torch.float64)
+    return x, cond, uncond, torch.tensor([0.005, 0.3, 0.98], dtype=torch.float64)
+
+
+def denoised(x: torch.Tensor, eps: torch.Tensor, abar: torch.Tensor) -> torch.Tensor:
+    return (x - rows((1 - abar).sqrt()) * eps) / rows(abar.sqrt())
+
+
+def test_linear_guidances_are_the_papers_in_the_noise_prediction(state):
+    """ε̂ ← ε̂ − s(ε_c − ε_u), then x̂₀: the same as moving x̂₀ itself. Eq. 11 and 13."""
+    x, cond, uncond, abar = state
+    s = torch.tensor([0.0, 1.5, 6.0], dtype=torch.float64)
+    eps = uncond + 7.0 * (cond - uncond)
+    wanted = denoised(x, eps - rows(s) * (cond - uncond), abar)
+    found = move_away(denoised(x, eps, abar), denoised(x, cond, abar), denoised(x, uncond, abar), s)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_full_despecification_is_guidance_at_scale_1(state):
+    x, cond, uncond, abar = state
+    parts = denoised(x, cond, abar), denoised(x, uncond, abar)
+    s = despecification_scale(torch.ones(3), 13.0, 7.0)
+    found = move_away(denoised(x, uncond + 7.0 * (cond - uncond), abar), *parts, s)
+    torch.testing.assert_close(found, parts[0])
+
+
+def test_dissimilarity_is_the_papers_in_the_noise_prediction(state):
+    """ε̂ ← ε̂ + c₃√(1−ᾱ)∇_{x_t}σ, with ∇ by autograd through x̂₀ at constant ε̂. Eq. 17."""
+    x, eps, target, abar = state
+    x = x.requires_grad_(True)
+    similar = torch.cosine_similarity(denoised(x, eps, abar).flatten(1), target.flatten(1))
+    (by_x,) = torch.autograd.grad(similar.sum(), x)
+    wanted = denoised(x.detach(), eps + 0.3 * rows((1 - abar).sqrt()) * by_x, abar)
+
+    d = denoised(x.detach(), eps, abar).requires_grad_(True)
+    (by_d,) = torch.autograd.grad(torch.cosine_similarity(d.flatten(1), target.flatten(1)).sum(), d)
+    d = d.detach()
+    unit_free = 0.3 / d.flatten(1).norm(dim=1).square()  # c₃ of the paper in our units
+    for i, ratio in enumerate(((1 - abar) / abar).sqrt().tolist()):
+        one = slice(i, i + 1)
+        step = dissimilarity_step(d[one], by_d[one], unit_free[one], ratio, FAR)
+        torch.testing.assert_close((d - 0)[one] - step, wanted[one])
+
+
+def test_the_step_does_not_depend_on_units_and_is_never_longer_than_its_reach():
+    torch.manual_seed(1)
+    d, target = torch.randn(2, 2, 4, 6, 6)
+
+    def step(scale: float, ratio: float, reach: float = FAR) -> torch.Tensor:
+        x = (scale * d).requires_grad_(True)
+        (slope,) = torch.autograd.grad(torch.cosine_similarity(x.flatten(1), target.flatten(1)).sum(), x)
+        return dissimilarity_step(x.detach(), slope, torch.full((2,), 3.0), ratio, reach)
+
+    torch.testing.assert_close(step(10.0, 1.0), 10 * step(1.0, 1.0), rtol=1e-4, atol=1e-5)
+    length = d.flatten(1).norm(dim=1)
+    torch.testing.assert_close(step(1.0, 1e3, 4.0).flatten(1).norm(dim=1), 4 * length)
+    short = step(1.0, 0.1)
+    assert torch.equal(step(1.0, 0.1, 4.0), short), "a short step is not touched"
+    broken = torch.full_like(d, torch.nan)
+    assert torch.equal(dissimilarity_step(d, broken, torch.ones(2), 1.0, 4.0), torch.zeros_like(d))
+
+
+def test_scales_are_clamped_as_in_equations_12_and_14():
+    close = torch.tensor([-0.2, 0.1, 0.5, 0.9])
+    s1 = despecification_scale(close, 13.0, 7.5)
+    torch.testing.assert_close(s1, torch.tensor([0.0, 1.3, 6.5, 6.5]))
+    s2 = deduplication_scale(close, 20.0, 7.5, s1)
+    torch.testing.assert_close(s2, torch.tensor([0.0, 2.0, 0.0, 0.0]))
+    s2 = deduplication_scale(close, 20.0, 7.5, torch.zeros(4))
+    torch.testing.assert_close(s2, torch.tensor([0.0, 2.0, 6.5, 6.5]))
+    for cfg in (0.0, 0.5, 1.0):  # nothing to take back
+        assert not despecification_scale(close, 13.0, cfg).any()
+        assert not deduplication_scale(close, 13.0, cfg, torch.zeros(4)).any()
+
+
+def test_growth_over_time():
+    close = torch.tensor([0.3, 0.4, 0.6])
+    constant = Guidance(dissimilarity=5.0, growth="constant")
+    torch.testing.assert_close(dissimilarity_scale(close, constant, 0.2), torch.full((3,), 5.0))
+    ramp = Guidance(dissimilarity=100.0, threshold=Threshold(0.3, 0.4), growth="ramp")
+    authors = 100 * (close - 0.3) * math.exp((1000 - 400) / 170)
+    torch.testing.assert_close(dissimilarity_scale(close, ramp, 0.4), authors)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_thresholds_rise_from_low_to_high(schedule):
+    threshold = Threshold(0.3, 0.4, schedule)
+    curve = [threshold.at(t / 1000) for t in range(1000, -1, -10)]
+    assert all(a <= b for a, b in itertools.pairwise(curve))
+    assert curve[0] == pytest.approx(0.3, abs=1e-3)
+    assert curve[-1] == pytest.approx(0.3 if schedule == "constant" else 0.4)
+
+
+def test_exponential_is_the_authors_and_bad_thresholds_are_refused():
+    assert Threshold(0.3, 0.4, "exponential").at(0.981) == pytest.approx(0.3 + 0.1 * math.exp(-0.005 * 981))
+    assert Threshold(0.3, 0.4, "parabolic").at(0.5) == pytest.approx(0.325)
+    with pytest.raises(ValueError, match="has to rise"):
+        Threshold(0.5, 0.4)
+    with pytest.raises(ValueError, match="unknown schedule"):
+        Threshold(0.3, 0.4, "cubic")  # type: ignore[arg-type]
+
+
+def test_closeness_puts_nl2_on_the_scale_of_cosines():
+    found = closeness("nL2", torch.tensor([-1.4, -2.0, -0.7, -1.95, -1.5]))
+    torch.testing.assert_close(found, torch.tensor([0.5, 0.35, 1.0, 0.7 / 1.95, 0.7 / 1.5]))
+    cosines = torch.tensor([0.1, 0.9])
+    assert closeness("latent", cosines) is cosines
+
+
+def test_rows_that_are_not_meant_keep_their_bits():
+    torch.manual_seed(2)
+    kept, changed = torch.randn(2, 3, 4, 5, 5)
+    kept[2, 0, 0, 0] = torch.nan
+    found = only(torch.tensor([True, False, False]), changed.double(), kept)
+    assert found.dtype == kept.dtype
+    assert torch.equal(found[0], changed[0])
+    assert found[1:].view(torch.int32).equal(kept[1:].view(torch.int32))
+
+
+def test_what_references_share_is_taken_out_and_copies_stay_copies():
+    torch.manual_seed(3)
+    shared, own = torch.randn(200), torch.randn(16, 200)
+    features = torch.nn.functional.normalize(shared + 0.5 * own, dim=1).half()
+    stranger = torch.nn.functional.normalize(shared + 0.5 * torch.randn(1, 200), dim=1)
+    assert (stranger @ features.float().T).min() > 0.6
+    common = common_part(features)
+    plain = without(common, stranger) @ centred(features, common).float().T
+    assert plain.abs().max() < 0.35
+    same = without(common, features[5:6]) @ centred(features, common).float().T
+    assert same.argmax() == 5 and same.max() > 0.999
+
+
+def test_a_single_reference_is_compared_as_it_is():
+    one = torch.nn.functional.normalize(torch.randn(1, 50), dim=1).half()
+    assert not common_part(one).any()
+    torch.testing.assert_close(centred(one, common_part(one)), one, atol=1e-3, rtol=0)
+
+
+def test_the_elected_caption():
+    captions = ("A ring", "a  RING", "a disc", "", "a star", "a star", "a star", "")
+    found = DuplicatedCaptions.among(captions)
+    assert found.texts == ("a star", "A ring")
+    assert found.of == {0: 1, 1: 1, 4: 0, 5: 0, 6: 0}
+    assert found.elected([1]) == 1  # the nearest, and it is duplicated
+    assert found.elected([2, 4]) is None  # the nearest has a caption of its own: a tie
+    assert found.elected([2, 4, 5]) == 0  # the most common among the neighbours
+    assert found.elected([3, 7]) is None and found.elected([]) is None
+    assert DuplicatedCaptions.among(("a", "b", "c")).texts == ()
+    assert DuplicatedCaptions.among(captions, at_most=1).of == {4: 0, 5: 0, 6: 0}
+
+
+def test_the_trace_keeps_the_first_look_and_the_largest_action():
+    trace = GuidanceTrace(torch.tensor([10.0, 5.0, 1.0, 0.0]), 2)
+    trace.saw(0, 0.4, torch.tensor([0.9, 0.1]), torch.tensor([3, 1]))
+    trace.saw(0, 0.45, torch.tensor([0.2, 0.2]), torch.tensor([0, 0]))
+    trace.did(0, "despecification", torch.tensor([2.0, 0.0]))
+    trace.did(0, "despecification", torch.tensor([1.0, 0.0]))
+    assert trace.closeness[:, 0].tolist() == pytest.approx([0.9, 0.1])
+    assert trace.nearest[:, 0].tolist() == [3, 1] and trace.nearest[:, 1].tolist() == [-1, -1]
+    assert trace.acted.tolist() == [[True, False, False], [False] * 3]
+    assert trace.despecification[0, 0] == 2.0
+    assert trace.lines() == [
+        "#0: closest 0.90 to reference 3 at step 0, guided in 1 of 3 steps",
+        "#1: closest 0.10 to reference 1 at step 0, not touched",
+    ]
+    assert trace.headline == "1 of 2 picture(s) steered away. Closest: #0, 0.90 to reference 3."
+    calm = GuidanceTrace(torch.tensor([1.0, 0.0]), 1)
+    assert calm.lines() == ["#0: not measured"] and calm.headline == "Not compared with the references."
+    calm.saw(0, 0.4, torch.tensor([0.2]), torch.tensor([0]))
+    assert calm.headline.startswith("No picture came too close to a reference (closest 0.20)")
