@@ -18,6 +18,7 @@ class GuidanceTrace:
 
     sigmas: Tensor  # (n + 1,)
     batch: int
+    hint: str = ""  # what was probably not meant, for an artist
     threshold: Tensor = field(init=False)  # (n,) λ_t; NaN where nothing was measured
     closeness: Tensor = field(init=False)  # (B, n) σ_t on the scale where 0.5 is memorized; NaN likewise
     nearest: Tensor = field(init=False)  # (B, n) row of the nearest reference; −1 likewise
@@ -52,14 +53,6 @@ class GuidanceTrace:
     def acted(self) -> Tensor:
         """(B, n) bool: some guidance changed this sample in this step."""
         return (self.despecification > 0) | (self.deduplication > 0) | (self.dissimilarity > 0)
-
-    @property
-    def hint(self) -> str:
-        """What was probably not meant: a threshold under which every picture lies from beginning to end."""
-        steered = bool(self.steps) and bool((self.acted | self.closeness.isnan()).all()) and bool(self.acted.any())
-        if not steered:
-            return ""
-        return "Hint: every picture was steered at every step: raise threshold_min, or it is no longer the prompt's."
 
     @property
     def headline(self) -> str:
