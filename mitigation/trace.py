@@ -70,6 +70,16 @@ class GuidanceTrace:
             f"Closest: #{sample}, {closest[sample]:.2f} to reference {where}."
         )
 
+    @property
+    def hint(self) -> str:
+        """What is probably not meant, or nothing."""
+        always = self.steps > 0 and bool(self.acted.all())
+        return (
+            "Every picture was steered in every step: if they are no copies, raise threshold_min and threshold_max."
+            if always
+            else ""
+        )
+
     def lines(self) -> list[str]:
         """One sentence a sample."""
         out = []
