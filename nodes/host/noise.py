@@ -43,8 +43,8 @@ def level_hint(noise, sigmas: Tensor) -> list[str]:
         return []
     return [
         f"Hint: this noise was found at noise level {found:.3g}, but sampling starts at {float(sigmas[0]):.3g}, where "
-        "it need not leave the basin. Connect the sampler's schedule (Basic Scheduler with the same steps and denoise) to "
-        "the Noise Optimizer's `sigmas`."
+        "it need not leave the basin. Connect the sampler's schedule (Basic Scheduler with the same steps and denoise) "
+        "to the Noise Optimizer's `sigmas`."
     ]
 
 
