@@ -2,11 +2,12 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo test test-fast serve lint format
+.PHONY: help setup demo tables test test-fast serve lint format
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
 	@echo "make test    all tests        make lint    style and types"
+	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
 
@@ -15,6 +16,9 @@ setup:
 
 demo: setup
 	@$(RUN) tools/demo.py
+
+tables: setup
+	@$(RUN) tools/tables.py
 
 test: setup
 	@$(RUN) -m pytest

@@ -56,19 +56,14 @@ class EscapeCurve:
         """The latest transition step of the batch."""
         return int(self.transition.max())
 
-    def lines(self) -> list[str]:
-        """One sentence a sample."""
-        if not self.steps or self.d[:, 0].isnan().any():
-            return [f"#{i}: not measured, guided from step {int(t)}" for i, t in enumerate(self.transition)]
-        first = self.pull[:, 0]
-        return [
-            f"#{i}: pull {first[i]:.4f} at the first step, "
-            + (
-                "no basin"
-                if not self.memorized[i]
-                else f"in a basin, leaves at step {int(t)}"
-                if t < self.steps
-                else "in a basin, does not leave"
-            )
-            for i, t in enumerate(self.transition)
-        ]
+    @property
+    def headline(self) -> str:
+        """One line for an artist: how many were inside a basin, and from which step each is guided."""
+        steps = ", ".join(str(int(t)) if t < self.steps else "never" for t in self.transition[:8])
+        more = ", …" if self.batch > 8 else ""
+        if not self.steps or bool(self.pull[:, 0].isnan().any()):
+            return f"guided from step {steps}{more} (nothing was measured)"
+        if not bool(self.memorized.any()):
+            return f"no basin: pull {float(self.pull[:, 0].max()):.4f}, below {self.threshold:.4f}"
+        inside = int(self.memorized.sum())
+        return f"in a basin: {inside} of {self.batch}; guided from step {steps}{more}"

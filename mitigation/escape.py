@@ -14,7 +14,7 @@ noise at every step can return to a basin that they had left.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -43,6 +43,14 @@ class EscapeRule:
     def __post_init__(self) -> None:
         if self.name not in RULES:
             raise ValueError(f"unknown rule {self.name!r}: expected one of {', '.join(RULES)}")
+
+    def begun_late(self) -> EscapeRule:
+        """The rule for a run that begins below T: a second stage, or image to image.
+
+        What the pull was at T is not known there; it may have fallen to the rim of the basin already.
+        So what counts as no basin is lower by the drop ratio.
+        """
+        return replace(self, memorized_threshold=self.drop_ratio * self.memorized_threshold)
 
     def track(self) -> Tracker:
         """A fresh online judge for one run."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .norm import Constraint, chi_gradient, keep_norm
-from .prediction import guidance_magnitude
+from .norm import Constraint, chi_gradient, keep_norm, within_shell
+from .prediction import dimension, guidance_magnitude
 from .report import NoiseReport, account
 
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x of the rows asked for, their numbers) -> ε̃
@@ -69,9 +69,11 @@ def adjust_per_sample(
                 sample.grad = sample.grad + chi_gradient(sample.detach())
         optimizer.step()
         rows = rows[open_]
-        if constraint == "sphere":
-            for k in rows.tolist():
-                keep_norm(samples[k], norms[k])
+        for k in rows.tolist() if constraint in ("sphere", "shell") else ():
+            norm = float(samples[k].detach().norm())
+            wanted = norms[k] if constraint == "sphere" else within_shell(norm, dimension(noise))
+            if wanted != norm:
+                keep_norm(samples[k], wanted)
     return best, account(
         "per-sample", noise, best, history[0], best_d, at_best, 2 * measured, target=target, history=history
     )

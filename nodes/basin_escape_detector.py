@@ -8,6 +8,7 @@ from ..mitigation.escape import EscapeRule
 from . import sockets
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
+from .host.live import announce
 from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
 from .plot import plot_curves
 
@@ -88,6 +89,7 @@ class BasinEscapeDetector(io.ComfyNode):
             model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise),
             latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
+        announce()(curve)
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
         return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]))
 

@@ -48,8 +48,8 @@ class Calibrate(io.ComfyNode):
                     "prompts",
                     multiline=True,
                     default=PROMPTS,
-                    tooltip="Ordinary prompts, one a line, of the kind you use: none that could be a title or a caption "
-                    "of something famous. More prompts give a steadier threshold.",
+                    tooltip="Ordinary prompts, one a line, of the kind you use: no title and no caption of "
+                    "anything famous. More prompts give a steadier threshold.",
                 ),
                 io.Int.Input(
                     "noise_seed",

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
+from .host.live import announce
 
 NAME = "Deferred CFG"
 
@@ -28,6 +29,7 @@ class DeferredCFG(io.ComfyNode):
                 sockets.null_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the deferral; bypass to undo.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -35,16 +37,9 @@ class DeferredCFG(io.ComfyNode):
         cls, model, mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=None, null=None
     ) -> io.NodeOutput:
         plan = deferral_of(
-            mode,
-            pre_escape_cfg,
-            start_percent,
-            rule,
-            drop_ratio,
-            memorized_threshold,
-            curve=curve,
-            null=null,
-            node=NAME,
-        )
+            mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
+            node=NAME, on_end=announce(cls.hidden.unique_id),
+        )  # fmt: skip
         return io.NodeOutput(model if plan is None else defer(model, plan))
 
 

@@ -8,6 +8,7 @@ from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
 from .host.guider import cfg_guider
+from .host.live import announce
 
 NAME = "Deferred-CFG Guider"
 
@@ -39,6 +40,7 @@ class DeferredCFGGuider(io.ComfyNode):
                 sockets.null_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -47,16 +49,9 @@ class DeferredCFGGuider(io.ComfyNode):
         memorized_threshold, curve=None, null=None,
     ) -> io.NodeOutput:  # fmt: skip
         plan = deferral_of(
-            mode,
-            pre_escape_cfg,
-            start_percent,
-            rule,
-            drop_ratio,
-            memorized_threshold,
-            curve=curve,
-            null=null,
-            node=NAME,
-        )
+            mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
+            node=NAME, on_end=announce(cls.hidden.unique_id),
+        )  # fmt: skip
         return io.NodeOutput(cfg_guider(model if plan is None else defer(model, plan), positive, negative, cfg))
 
 

@@ -9,6 +9,7 @@ from ..mitigation.prediction import dimension
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
+from .host.live import announce
 from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
 
 NAME = "Deferred-CFG KSampler"
@@ -103,6 +104,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         if not ran:  # nothing was deferred, or there was nothing to denoise
             sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
             ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
+        announce()(ran[0])
         return io.NodeOutput(out, ran[0], ran[0].latest)
 
 

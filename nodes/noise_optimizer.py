@@ -134,10 +134,11 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Combo.Input(
                     "constraint",
                     options=list(CONSTRAINTS),
-                    default="free",
+                    default="shell",
                     optional=True,
-                    tooltip="Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Sphere: "
-                    "the noise may turn but not grow. Chi: growing is discouraged. Less growth means cleaner pictures.",
+                    tooltip="Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Shell: "
+                    "it stays as long as random noise can be. Sphere: it turns but does not grow. Chi: growing is "
+                    "discouraged. Less growth means cleaner pictures.",
                 ),
                 io.Combo.Input(
                     "checkpointing",
@@ -159,8 +160,8 @@ class NoiseOptimizer(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, positive, negative, latent_image, noise_seed, method, target_magnitude, target_units, learning_rate,
-        weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, constraint="free",
-        checkpointing="auto", null=None, sigmas=None,
+        weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, null=None,
+        sigmas=None, constraint="shell", checkpointing="auto",
     ) -> io.NodeOutput:  # fmt: skip
         if method not in METHODS:
             raise GuardError(f"{NAME}: `method` is {method!r}; choose one of {', '.join(METHODS)}.")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..mitigation.escape import RULES
+from ..mitigation.references import METRICS
 
 CATEGORY = "memorization"
 MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 Report = io.Custom("MG_REPORT")
 Curve = io.Custom("MG_CURVE")
+References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
+Descriptor = io.Custom("MG_DESCRIPTOR")  # a host.descriptor.HostDescriptor
 
 
 def null_input():
@@ -52,3 +55,26 @@ def rule_inputs(default_rule: str = "sharp drop") -> list:
             "Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
         ),
     ]
+
+
+def metric_inputs() -> list:
+    """metric, vae and descriptor, the same on every node that makes references of pictures."""
+    return [
+        io.Combo.Input(
+            "metric",
+            options=list(METRICS),
+            default="latent",
+            tooltip="How pictures are compared. latent: their latents, fast, for pictures of the same composition "
+            "(needs vae). descriptor: a network made to find copies, also moved, cropped or recoloured (needs "
+            "descriptor). nL2: pixels against the 50 nearest (needs 51 pictures or more).",
+        ),
+        io.Vae.Input(
+            "vae", optional=True, tooltip="The VAE of the model that will sample. The latent metric needs it."
+        ),
+        descriptor_input("The descriptor metric needs it: Load Copy Detector (SSCD), or Load CLIP Vision."),
+    ]
+
+
+def descriptor_input(tooltip: str):
+    """`descriptor`: takes a copy detector, or the host's CLIP_VISION as it is."""
+    return io.MultiType.Input("descriptor", [Descriptor, io.ClipVision], optional=True, tooltip=tooltip)

@@ -80,6 +80,8 @@ def fill_base(base: Path, host: Path, lab: bool = True) -> None:
             place(LAB / "pack", base / "custom_nodes" / LAB_NAME)
         for file in sorted(LAB.glob("*.safetensors")):
             place(file, base / "models" / "checkpoints" / file.name)
+        # Copied: References from Folder follows no link out of the input directory.
+        shutil.copytree(LAB / "training_images", base / "input" / "training", dirs_exist_ok=True)
         for entry in sorted(LAB.glob("input/*")):
             place(entry, base / "input" / entry.name)
     settings = base / "user" / "default" / "comfy.settings.json"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from host import prompts
+
 METHODS = ("vanilla", "per-sample noise", "batch-wise + deferred", "dynamic")
 SEED = 2025
-RULE = {"rule": "sharp drop", "drop_ratio": 0.5, "memorized_threshold": 0.02}
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,13 @@ class Setting:
 
 def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:
     """Node `save` holds the pictures, node `tell` what was measured."""
-    common = {
+    common: dict[str, Any] = {
         "model": ["meter", 0],
         "positive": ["positive", 0],
         "negative": ["negative", 0],
         "latent_image": ["latent", 0],
     }
-    plan = {"seed": SEED, "steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    deferral = {"mode": "off", "pre_escape_cfg": 0.0, "start_percent": 0.5, **RULE}
-    noise = {
-        "noise_seed": SEED,
-        "method": "per-sample",
-        "target_magnitude": 0.007,
-        "target_units": "relative",
-        "learning_rate": 0.01,
-        "weight_decay": 0.01,
-        "max_iterations": 200,
-        "adjustment_strength": 0.7,
-        "sharpness_radius": 50.0,
-        "adjustments": 2,
-        "candidates": 16,
-    }
+    common["seed"] = SEED
     tell: dict[str, Any] = {"meter": ["meter", 1], "after": ["sample", 0]}
     nodes: dict[str, Any] = {
         "checkpoint": _node("CheckpointLoaderSimple", ckpt_name=s.checkpoint),
@@ -74,21 +61,19 @@ def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:
         "decode": _node("VAEDecode", samples=["sample", 0], vae=["checkpoint", 2]),
         "save": _node("SaveImage", images=["decode", 0], filename_prefix="demo"),
     }
+    start = {k: v for k, v in common.items() if k != "seed"} | {"noise_seed": SEED}
     if method in ("vanilla", "without CFG"):
-        nodes["sample"] = _node("KSampler", **common, **{**plan, "cfg": 7.0 if method == "vanilla" else 0.0})
+        nodes["sample"] = prompts.ksampler(**common, cfg=7.0 if method == "vanilla" else 0.0)
     elif method == "per-sample noise":
-        nodes["noise"] = _node("MG_NoiseOptimizer", **common, **{**noise, **s.optimizer})
-        nodes["sample"] = _node("MG_DeferredCFGKSampler", **common, **plan, **deferral, noise=["noise", 0])
+        nodes["noise"] = prompts.optimizer(**start, **s.optimizer)
+        nodes["sample"] = prompts.deferred("off", **common, noise=["noise", 0])
         tell["report"] = ["noise", 1]
     elif method == "batch-wise + deferred":
-        nodes["noise"] = _node("MG_NoiseOptimizer", **common, **{**noise, "method": "batch-wise", **s.batchwise})
-        late = {**deferral, "mode": "static", "start_percent": s.batchwise_start}
-        nodes["sample"] = _node("MG_DeferredCFGKSampler", **common, **plan, **late, noise=["noise", 0])
+        nodes["noise"] = prompts.optimizer("batch-wise", **start, **s.batchwise)
+        nodes["sample"] = prompts.deferred("static", **common, start_percent=s.batchwise_start, noise=["noise", 0])
         tell["report"] = ["noise", 1]
     else:
-        nodes["sample"] = _node(
-            "MG_DeferredCFGKSampler", **common, **plan, **{**deferral, "mode": "dynamic", **s.dynamic}
-        )
+        nodes["sample"] = prompts.deferred("dynamic", **common, **s.dynamic)
         tell["curve"] = ["sample", 1]
     nodes["tell"] = _node("MGLab_Tell", **tell)
     return nodes

@@ -17,11 +17,11 @@ OURS, PLAIN, COMMON = "#3f789e", "#8a6d3b", "#999999"  # groups: what this pack 
 class Scene:
     """What every workflow starts with: model, prompts, latent and one seed for all, in the first column."""
 
-    def __init__(self, batch: int):
+    def __init__(self, batch: int, prompt: str = PROMPT):
         self.graph = g = Graph()
         loader = g.node("CheckpointLoaderSimple", "Model", ckpt_name=CHECKPOINT).at(0, 0).sized(380, 98)
         self.model, clip, self.vae = loader[0, 1, 2]
-        self.positive = g.node("CLIPTextEncode", "Prompt", clip=clip, text=PROMPT)
+        self.positive = g.node("CLIPTextEncode", "Prompt", clip=clip, text=prompt)
         self.positive.at(0, 150).sized(380, 120).paint("green")
         self.negative = g.node("CLIPTextEncode", "Negative prompt (empty)", clip=clip, text="")
         self.negative.at(0, 320).sized(380, 100).paint("red")
@@ -190,4 +190,62 @@ def detect_and_defer() -> Graph:
     return g
 
 
-WORKFLOWS = {"Per-sample noise": per_sample_noise, "Detect and defer": detect_and_defer}
+def check_a_batch() -> Graph:
+    """Pictures of a LoRA beside the pictures it was trained on, with an alarm where they come too close."""
+    scene = Scene(batch=4, prompt="a caption that your LoRA was trained with")
+    g = scene.graph
+    references = g.node(
+        "MG_ReferencesFromFolder", "Training pictures",
+        folder="training", metric="latent", vae=scene.vae, size_of=scene.latent,
+    ).at(470, 0).sized(400, 260).paint("purple")  # fmt: skip
+    report = g.node("PreviewAny", "What was read, left out, and occurs twice", source=references["report"])
+    report.at(470, 330).sized(400, 380)
+    g.group("2 · What it must not copy", references, report, color=OURS)
+
+    sampler = scene.plain(960, 0)
+    decoded = g.node("VAEDecode", samples=sampler["LATENT"], vae=scene.vae).at(960, 330).sized(320, 46)
+    saved = g.node("SaveImage", "All pictures", images=decoded, filename_prefix="memorization_guard/checked")
+    saved.at(960, 430).sized(320, 280)
+    g.group("3 · Your pictures", sampler, decoded, saved, color=COMMON)
+
+    checked = g.node(
+        "MG_CopyCheck", "Beside its nearest training picture", images=decoded, references=references["references"],
+        vae=scene.vae,
+    ).at(1370, 0).sized(560, 710).paint("blue")  # fmt: skip
+    summary = g.node("PreviewAny", "In words", source=checked["summary"]).at(1960, 0).sized(380, 300)
+    alarm = g.node("PreviewAny", "Any copy? (to branch on)", source=checked["is_copy"]).at(1960, 370).sized(380, 90)
+    g.group("4 · Too close?", checked, summary, alarm, color=OURS)
+
+    g.note(
+        "## Check a batch for copies\n\n"
+        "Does your LoRA, or your fine-tuned checkpoint, hand back the pictures it was trained on?\n\n"
+        "1. Copy its training pictures, with their caption files, into ComfyUI's `input` folder, press **R** and "
+        "choose the folder in group 2.\n2. Load your model (add Load LoRA behind it), type a training caption, "
+        "press Run.",
+        "Start here",
+    ).at(0, -310).sized(380, 190)  # fmt: skip
+    g.note(
+        "The pictures are cut to the size of the latent on the left, because latents are compared. For copies that "
+        "are cropped or edited, set `metric` to **descriptor** and connect **Load Copy Detector (SSCD)**.\n\n"
+        "Read the report: a caption or a picture that occurs many times is what a model memorizes first.",
+        "About the references",
+    ).at(470, -310).sized(400, 190)  # fmt: skip
+    g.note(
+        "Red beyond the white mark: an alarm. **Which value to turn:** `latent_threshold` (with a descriptor: "
+        "`threshold`). Lower finds more, with more false alarms. Run a few harmless prompts and set it above what "
+        "they give.\n\nCopy Check needs nothing behind it: put it at the end of any workflow of yours.",
+        "Reading the result",
+    ).at(1370, -310).sized(560, 190)  # fmt: skip
+    g.note(
+        "**No guarantee either way.** Only the pictures in the folder are known. One without an alarm can be a copy of "
+        "something else, and an alarm can be false: compare by eye before you publish.",
+        "What it cannot do",
+    ).at(1960, -310).sized(380, 190)  # fmt: skip
+    return g
+
+
+WORKFLOWS = {
+    "Per-sample noise": per_sample_noise,
+    "Detect and defer": detect_and_defer,
+    "Check a batch for copies": check_a_batch,
+}

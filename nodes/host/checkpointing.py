@@ -7,11 +7,13 @@ blocks are kept, and one block at a time is computed again on the way back.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import comfy.model_management
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .gradient import OutOfPlace
 
 # How many times the host's own estimate of a forward pass a graph without checkpoints holds; measured
 # by `make bench-cost` on an SD1.5-sized UNet.
@@ -29,13 +31,13 @@ def blocks(network: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def checkpointed(modules: list[nn.Module]) -> Iterator[None]:
+def checkpointed(modules: list[nn.Module], out_of_place: bool = False) -> Iterator[None]:
     """Inside, every block of `modules` runs under a checkpoint; afterwards their forwards are untouched."""
     held: list[nn.Module] = []
     try:
         for block in modules:
             if "forward" not in block.__dict__:  # another pack's own forward stays
-                block.forward = _again(block.forward)  # type: ignore[method-assign]
+                block.forward = _again(block.forward, out_of_place)  # type: ignore[method-assign]
                 held.append(block)
         yield
     finally:
@@ -43,17 +45,31 @@ def checkpointed(modules: list[nn.Module]) -> Iterator[None]:
             block.__dict__.pop("forward", None)
 
 
-def _again(forward):
+def _again(forward, out_of_place: bool):
     def run(*args, **kwargs):
         # The host tells a block where it is by changing one shared dict as it goes; the second pass
         # has to see what the first one saw.
         def alone(*args, **kwargs):
-            return forward(*_own_dicts(args), **dict(zip(kwargs, _own_dicts(kwargs.values()), strict=True)))
+            untouched(args, kwargs)
+            with OutOfPlace() if out_of_place else nullcontext():  # the second pass is no call of the host's
+                out = forward(*_own_dicts(args), **dict(zip(kwargs, _own_dicts(kwargs.values()), strict=True)))
+            untouched(args, kwargs)
+            return out
 
+        def untouched(args, kwargs) -> None:
+            if _versions(args, kwargs) != first:  # a checkpoint does not notice that by itself
+                raise RuntimeError("the input of a block was modified by an inplace operation")
+
+        first = _versions(args, kwargs)
         kept = dict(zip(kwargs, _own_dicts(kwargs.values()), strict=True))
         return checkpoint(alone, *_own_dicts(args), use_reentrant=False, **kept)
 
     return run
+
+
+def _versions(args, kwargs) -> list[int]:
+    """How often each tensor was written to."""
+    return [v._version for v in [*args, *kwargs.values()] if isinstance(v, Tensor) and not v.is_inference()]
 
 
 def _own_dicts(values) -> list:

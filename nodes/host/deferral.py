@@ -22,6 +22,7 @@ from ...mitigation.deferral import inside_condition, per_sample
 from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
 from .errors import GuardError, check_finite
+from .guidance import Guidance, branches
 from .probe import noise_gap
 
 KEY = "memorization_guard_deferral"
@@ -61,7 +62,10 @@ def _outer_sample(deferral: Deferral):
         guider = executor.class_obj
         if deferral.null is not None:
             guider.conds["null"] = [c.copy() for c in comfy.sampler_helpers.convert_cond(deferral.null)]
-        run = Run(deferral, sigmas.detach().float().cpu(), len(noise), dimension(noise))
+        plan = deferral
+        if plan.rule is not None and _begins_late(guider, sigmas):
+            plan = replace(plan, rule=plan.rule.begun_late())
+        run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         if deferral.on_end:
@@ -69,6 +73,11 @@ def _outer_sample(deferral: Deferral):
         return out
 
     return wrapper
+
+
+def _begins_late(guider, sigmas: Tensor) -> bool:
+    sigma_max = guider.model_patcher.get_model_object("model_sampling").sigma_max
+    return len(sigmas) > 0 and float(sigmas[0]) < 0.95 * float(sigma_max)
 
 
 def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
@@ -81,13 +90,21 @@ def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa:
     run.advance(timestep, guider.inner_model.model_sampling)
     if run.released:
         return executor(x, timestep, model_options, seed)
-    inner = model_options.get("sampler_calc_cond_batch_function")
-    options = {
-        **model_options,
-        "disable_cfg1_optimization": True,
-        "sampler_calc_cond_batch_function": lambda args: run.branches(guider, args, inner, model_options),
-    }
-    return executor(x, timestep, options, seed)
+    cond, unc, against = run.predictions(guider, x, timestep, model_options)
+    ask = Guidance(executor, guider, x, timestep, model_options, seed)
+    g0, outside, w = run.inside_scale, run.outside, guider.cfg
+    if outside.all():
+        return ask.at(w, cond, against)
+    if outside.any() and not ask.must_be_apart(g0):
+        inside = {0: unc, 1: cond}.get(g0, inside_condition(cond, unc, g0, w))
+        inside_against = cond if g0 == 1 else unc
+        return ask.at(w, per_sample(outside, cond, inside), per_sample(outside, against, inside_against))
+    null = guider.conds.get("null", guider.conds["negative"])
+    if g0 == 0:  # no prompt: a patch that asks the model itself asks about nothing, too
+        held = ask.at(w, unc, unc, {"positive": null, "negative": null})
+    else:
+        held = ask.at(w if g0 == 1 else g0, cond, cond if g0 == 1 else unc, {"negative": null})
+    return per_sample(outside, ask.at(w, cond, against), held) if outside.any() else held
 
 
 @dataclass
@@ -151,34 +168,30 @@ class Run:
         may_return = self.tracker is not None and not self.tracker.settled
         self.released = self.all_outside and (late or not may_return)
 
-    def branches(self, guider, args: dict, inner, model_options: dict) -> list[Tensor]:
-        """The two predictions that the host's guidance gets for this evaluation."""
-        x, sigma, model = args["input"], args["sigma"], args["model"]
-        positive, negative = args["conds"][0], guider.conds["negative"]
-        null = guider.conds.get("null", negative)
-        g0 = 0.0 if self.deferral.stop_when_out else self.deferral.inside_scale
+    @property
+    def inside_scale(self) -> float:
+        """g₀; a detection run never guides."""
+        return 0.0 if self.deferral.stop_when_out else self.deferral.inside_scale
 
-        def ask(*conds) -> list[Tensor]:
-            if inner is not None:
-                return inner({**args, "conds": list(conds), "model_options": model_options})
-            return comfy.samplers.calc_cond_batch(model, list(conds), x, sigma, model_options)
+    def predictions(self, guider, x: Tensor, sigma: Tensor, model_options: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompt's prediction, the null's, and the one to guide against outside; measured when it is time.
 
+        Where nothing needs a branch it is not evaluated, and the other one stands in for it.
+        """
+        positive, negative = guider.conds["positive"], guider.conds["negative"]
+        null, g0 = guider.conds.get("null", negative), self.inside_scale
         if self.tracker is None and not self.outside.any() and g0 in (0.0, 1.0):
-            (only,) = ask(null if g0 == 0 else positive)
-            return [only, only]
+            (only,) = branches(guider.inner_model, [null if g0 == 0 else positive], x, sigma, model_options)
+            return only, only, only
         mixed = null is not negative and bool(self.outside.any())
-        cond, unc, *rest = ask(positive, null, *([negative] if mixed else []))
+        conds = [positive, null, *([negative] if mixed else [])]
+        cond, unc, *rest = branches(guider.inner_model, conds, x, sigma, model_options)
         if self.tracker is not None and self.fresh:
-            self._measure(model, cond, unc, sigma)
-        if self.deferral.stop_when_out:
-            return [unc, unc]
-        guided_against = unc
-        if null is not negative and self.outside.any():
-            guided_against = rest[0] if rest else ask(negative)[0]
-        if self.all_outside:
-            return [cond, guided_against]
-        inside = inside_condition(cond, unc, g0, guider.cfg)
-        return [per_sample(self.outside, cond, inside), per_sample(self.outside, guided_against, unc)]
+            self._measure(guider.inner_model, cond, unc, sigma)
+        against = rest[0] if rest else unc
+        if not rest and null is not negative and self.outside.any():  # the first sample has just left
+            (against,) = branches(guider.inner_model, [negative], x, sigma, model_options)
+        return cond, unc, against
 
     def _measure(self, model, cond: Tensor, unc: Tensor, sigma: Tensor) -> None:
         """Record d at this step and let the rule decide on the curve so far."""

@@ -20,14 +20,14 @@ def check_finite(prediction: Tensor, node: str) -> Tensor:
     return prediction
 
 
-def check_latent(latent: dict, node: str) -> Tensor:
-    """The samples of `latent_image`, or a clear error if there is nothing in them."""
+def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
+    """The samples of the input `name`, or a clear error if there is nothing in them."""
     samples = latent.get("samples") if isinstance(latent, dict) else None
     if samples is None:
-        raise GuardError(f"{node}: `latent_image` holds no samples. Connect an Empty Latent Image or a VAE Encode.")
+        raise GuardError(f"{node}: `{name}` holds no samples. Connect an Empty Latent Image or a VAE Encode.")
     if getattr(samples, "is_nested", False):
-        raise GuardError(f"{node}: `latent_image` holds several latents in one (audio and video). Use one of them.")
+        raise GuardError(f"{node}: `{name}` holds several latents in one (audio and video). Use one of them.")
     if samples.numel() == 0:
         shape = " × ".join(map(str, samples.shape))
-        raise GuardError(f"{node}: `latent_image` is empty (shape {shape}). Set a batch size and a size above 0.")
+        raise GuardError(f"{node}: `{name}` is empty (shape {shape}). Set a batch size and a size above 0.")
     return samples

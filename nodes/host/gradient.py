@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import ClassVar
 
 import comfy.model_management
+import comfy.patcher_extension
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .errors import GuardError
+
+KEY = "memorization_guard_gradient"
 
 try:  # the attention back end whose backward always works; older hosts lack the override
     from comfy.ldm.modules.attention import attention_pytorch
@@ -63,16 +68,25 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
 def _thaw(part: nn.Module, table: dict, name: str, held: Tensor, undo: ExitStack) -> None:
     """Make one weight usable by autograd until `undo` is closed."""
     try:
-        alias = _alias(held)
+        usable = _alias(held)
     except (RuntimeError, NotImplementedError):
         functions = getattr(part, f"{name}_function", None)
-        if not isinstance(functions, list):
-            raise
-        functions.append(_same)  # the host copies a weight that has a function, and the copy is a normal tensor
-        undo.callback(functions.remove, _same)
-        return
-    table[name] = alias
-    undo.callback(_put_back, table, name, held, alias)
+        if isinstance(functions, list):
+            # The host copies a weight that has a function, for each use, and the copy is a normal tensor.
+            setattr(part, f"{name}_function", [*functions, _same])  # the list itself can be the whole class's
+            undo.callback(_restore_functions, part, name, functions)
+            return
+        usable = nn.Parameter(held.clone(), requires_grad=False) if isinstance(held, nn.Parameter) else held.clone()
+    table[name] = usable
+    undo.callback(_put_back, table, name, held, usable)
+
+
+def _restore_functions(part: nn.Module, name: str, functions: list) -> None:
+    attribute = f"{name}_function"
+    if getattr(type(part), attribute, None) is functions:
+        part.__dict__.pop(attribute, None)
+    else:
+        setattr(part, attribute, functions)
 
 
 def _same(weight: Tensor) -> Tensor:
@@ -125,9 +139,41 @@ def normal_conds(conds: dict[str, list[dict]]) -> dict[str, list[dict]]:
     return {name: [entry(c) for c in group] for name, group in conds.items()}
 
 
-def gradient_options(model_options: dict) -> dict:
-    """The run's options with an attention back end that has a backward."""
+class OutOfPlace(TorchFunctionMode):
+    """Inside, `x += y` makes a new tensor where autograd may still need the old one.
+
+    Some of the host's networks save memory by overwriting: a ControlNet is added into the UNet's
+    activations, Flux adds into its stream. Autograd refuses to go back through that. The name (or the slice)
+    on the left is bound to the result either way.
+    """
+
+    NEW: ClassVar = {Tensor.add_: torch.add, Tensor.sub_: torch.sub, Tensor.mul_: torch.mul}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in self.NEW and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+            func = self.NEW[func]
+        return func(*args, **(kwargs or {}))
+
+
+def overwritten(error: RuntimeError) -> bool:
+    """Whether autograd stopped because the network overwrote what the way back needs."""
+    return "inplace operation" in str(error)
+
+
+def _out_of_place(executor, *args, **kwargs):
+    with OutOfPlace():
+        return executor(*args, **kwargs)
+
+
+def gradient_options(model_options: dict, out_of_place: bool = False) -> dict:
+    """The run's options with an attention back end that has a backward; `out_of_place`: see OutOfPlace."""
     options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
+    if out_of_place:
+        given = options["transformer_options"].get("wrappers", {})
+        options["transformer_options"]["wrappers"] = {kind: {**held} for kind, held in given.items()}
+        comfy.patcher_extension.add_wrapper_with_key(
+            comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, _out_of_place, options, is_model_options=True
+        )
     if attention_pytorch is not None:
         options["transformer_options"].setdefault(
             "optimized_attention_override", lambda _original, *args, **kwargs: attention_pytorch(*args, **kwargs)

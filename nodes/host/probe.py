@@ -27,8 +27,16 @@ from ...mitigation.prediction import (
 )
 from .checkpointing import blocks, checkpointed, graph_fits
 from .errors import check_finite
-from .gradient import differentiable, gradient_options, normal_conds, refuse_quantized, weights_that_change
-from .rows import can_drop_rows, rows_of
+from .gradient import (
+    differentiable,
+    gradient_options,
+    normal_conds,
+    overwritten,
+    refuse_quantized,
+    weights_that_change,
+)
+from .guidance import branches
+from .rows import can_drop_rows, controls, rows_of
 
 T = TypeVar("T")
 
@@ -87,7 +95,7 @@ class Pair:
         x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.full_noise)
         sigma = self.sigma * x.new_ones([x.shape[0]])
         null = conds.get("null", conds["negative"])
-        cond, uncond = comfy.samplers.calc_cond_batch(self.model, [conds["positive"], null], x, sigma, self.options)
+        cond, uncond = branches(self.model, [conds["positive"], null], x, sigma, self.options)
         return check_finite(noise_gap(sampling, cond, uncond, sigma), self.node)
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
@@ -96,14 +104,24 @@ class Pair:
         `checkpoints`: `on` and `off`, or `auto`: on when the graph would not fit the free memory.
         """
         refuse_quantized(self.networks, self.node)
+        if any(True for _ in controls(self.conds)):  # the host adds a ControlNet into what the UNet still needs
+            return self._with_gradients(body, checkpoints, out_of_place=True)
+        try:
+            return self._with_gradients(body, checkpoints, out_of_place=False)
+        except RuntimeError as error:
+            if not overwritten(error):
+                raise
+        return self._with_gradients(body, checkpoints, out_of_place=True)
+
+    def _with_gradients(self, body: Callable[[], T], checkpoints: str, out_of_place: bool) -> T:
         changing = self._weights_of_hooks()
         fits = graph_fits(self.model, len(self.noise), tuple(self.noise.shape), self.noise.device)
         # A LoRA that comes and goes with a prompt is gone when a block is computed again.
         again = not changing and (checkpoints == "on" or (checkpoints == "auto" and not fits))
         parts = [b for n in self.networks for b in blocks(getattr(n, "diffusion_model", n))] if again else []
         kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
-        with differentiable(self.networks), weights_that_change(changing), checkpointed(parts):
-            self.conds, self.options = normal_conds(self.conds), gradient_options(self.options)
+        with differentiable(self.networks), weights_that_change(changing), checkpointed(parts, out_of_place):
+            self.conds, self.options = normal_conds(self.conds), gradient_options(self.options, out_of_place)
             self.sigma, self.latent_image, self.noise = (
                 self.sigma.clone(),
                 self.latent_image.clone(),

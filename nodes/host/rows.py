@@ -35,10 +35,11 @@ def rows_of(conds: Conds, rows: Tensor, batch: int) -> Conds:
 
 def can_drop_rows(conds: Conds) -> bool:
     """False when a ControlNet has a hint of its own for each sample: the host counts those by place."""
-    return not any(_hints(control) > 1 for control in _controls(conds))
+    return not any(_hints(control) > 1 for control in controls(conds))
 
 
-def _controls(conds: Conds) -> Iterator:
+def controls(conds: Conds) -> Iterator:
+    """Every ControlNet that a condition uses, with those chained before it."""
     for group in conds.values():
         for cond in group:
             control = cond.get("control")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from host import lab_files, lab_prompts
+from host.executor import Host
 from lab.pack import exact
 
 
@@ -32,3 +36,11 @@ def counted():
     model = exact.build()
     model.set_model_unet_function_wrapper(calls)
     return model, calls
+
+
+@pytest.fixture(scope="session")
+def checkpoint(host: Host) -> dict[str, Any]:
+    """The lab checkpoint, loaded by the host, as `given` objects; the LoRA and the ControlNet are in place."""
+    lab_files.save_lora(host)
+    lab_files.save_control(host)
+    return lab_prompts.load(host)

@@ -68,6 +68,22 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
         ["ordinary_magnitude", "target_magnitude", "memorized_threshold", "summary"],
     ),
     "MG_PlotCurve": (["curve", "curve_2", "curve_3", "curve_4", "quantity"], ["image"]),
+    "MG_ReferencesFromFolder": (
+        ["folder", "metric", "width", "height", "subfolders", "vae", "descriptor", "size_of"],
+        ["references", "count", "report"],
+    ),
+    "MG_ReferencesFromImages": (
+        ["images", "captions", "metric", "vae", "descriptor", "size_of"],
+        ["references", "report"],
+    ),
+    "MG_ReferencesFromLatents": (["latents", "captions", "vae"], ["references", "report"]),
+    "MG_SaveReferences": (["references", "name", "overwrite"], ["references"]),
+    "MG_LoadReferences": (["file", "descriptor"], ["references", "count", "report"]),
+    "MG_LoadCopyDetector": (["file"], ["descriptor"]),
+    "MG_CopyCheck": (
+        ["images", "references", "threshold", "latent_threshold", "nl2_threshold", "vae"],
+        ["similarity", "nearest", "is_copy", "summary", "comparison"],
+    ),
     "MG_DeferredCFGKSampler": (
         [*KSAMPLER, *MODE, *RULE, "noise", "curve", "null"],
         ["latent", "curve", "transition_step"],
@@ -91,6 +107,13 @@ DEFAULTS = {
     "MG_DeferredCFGGuider": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5, "cfg": 8.0},
     "MG_DeferredCFG": {"mode": "dynamic", "pre_escape_cfg": 0.0, "drop_ratio": 0.5},
     "MG_Calibrate": {},
+    "MG_ReferencesFromFolder": {"metric": "latent", "width": 512, "height": 512, "subfolders": True},
+    "MG_ReferencesFromImages": {"metric": "latent", "captions": ""},
+    "MG_ReferencesFromLatents": {"captions": ""},
+    "MG_SaveReferences": {"overwrite": False},
+    "MG_LoadReferences": {},
+    "MG_LoadCopyDetector": {"file": "sscd_disc_mixup.torchscript.pt"},
+    "MG_CopyCheck": {"threshold": 0.5, "nl2_threshold": 1.4},
     "MG_PlotCurve": {"quantity": "pull"},
 }
 

@@ -12,21 +12,15 @@ import sys
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from . import scenes
+from . import scenes, vae
 from .copies import COPY_RMSE, rmse
-from .export import FILE
-from .train_vae import WIDTH, decoder, encoder, narrow, to_tensor
+from .train_vae import to_tensor
 
 
 def main() -> None:
     others = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    weights = load_file(FILE)
-    vae = {k.removeprefix("first_stage_model."): v for k, v in weights.items() if k.startswith("first_stage_model.")}
-    enc, dec = encoder(WIDTH), decoder(WIDTH)
-    enc.load_state_dict(narrow(vae, "encoder"))
-    dec.load_state_dict(narrow(vae, "decoder"))
+    enc, dec = vae.load()
     pairs = scenes.memorized()
     pictures = np.stack([p.scene.image for p in pairs])
     with torch.no_grad():

@@ -9,15 +9,12 @@ Every group is compared with the generator's own pictures for the same captions,
 from __future__ import annotations
 
 import argparse
+import importlib
 from pathlib import Path
 from typing import Any
 
-import comfy.sd
-import conftest
 import numpy as np
 import torch
-
-from host.executor import Host
 
 from . import scenes, vae
 from .copies import COPY_RMSE, rmse
@@ -36,9 +33,12 @@ class Sampler:
     """The lab checkpoint in the host, 16 captions a batch."""
 
     def __init__(self) -> None:
+        import conftest  # first: it tells the host to use the CPU
+
+        comfy_sd, Host = importlib.import_module("comfy.sd"), importlib.import_module("host.executor").Host
         self.host = Host(conftest.BASE, {"memorization_guard_lab": conftest.ROOT / "tests" / "lab" / "pack"})
         with torch.inference_mode():
-            model, clip, self.vae, _ = comfy.sd.load_checkpoint_guess_config(str(FILE))
+            model, clip, self.vae, _ = comfy_sd.load_checkpoint_guess_config(str(FILE))
             self.given: dict[str, Any] = {"model": model, "null": self._encode(clip, [""])}
             for name, texts in captions().items():
                 self.given[name] = self._encode(clip, texts)
@@ -83,7 +83,7 @@ def line(judge: Judge, name: str, pictures: np.ndarray, texts: list[str], target
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=4)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     judge, sampler = Judge.load(), None

@@ -1,8 +1,8 @@
 """Train the lab's judge on freshly drawn scenes, half of them through the lab's VAE.
 
-Samples are never as clean as scenes: latents get some noise before they are decoded, and every training
-picture may be bent, blurred, noised, tinted, moved and mirrored. One in five has a blob instead of a main
-shape, or none at all (flawed.py).
+Samples are never as clean as scenes: every other main shape is rough, one picture in five has a blob
+instead of a main shape or none at all (flawed.py), latents get some noise before they are decoded, and
+every training picture may be bent, blurred, noised, tinted, moved and mirrored.
 
     OMP_NUM_THREADS=1 python -m lab.train_judge WORK
 """
@@ -26,8 +26,9 @@ from .train_vae import to_tensor
 
 TRAINING, HELD_OUT = 20_000, 2_000
 FLAWED = 0.2  # share of pictures without a main shape; a quarter of them without a blob either
+ROUGH = 0.5  # share of the main shapes that are rough
 LATENT_NOISE = 0.3  # largest std; latents have about unit variance
-STEPS, BATCH, RATE = 3_000, 64, 2e-3
+STEPS, BATCH, RATE = 3_000, 64, 3e-3
 REDRAWN = 6  # pixels a side of what the third head draws
 
 
@@ -38,8 +39,8 @@ class Pictures:
     colours: np.ndarray  # (n,) index; len(COLOURS) is none
 
 
-def draw(count: int, seed: int) -> Pictures:
-    """Scenes with their labels; a share of FLAWED shows nothing that a caption asks for."""
+def draw(count: int, seed: int, rough: float) -> Pictures:
+    """Scenes with their labels; a share of FLAWED has no main shape, a share `rough` of the others a rough one."""
     rng = np.random.default_rng([41, seed])
     images, shapes, colours = [], [], []
     for _ in range(count):
@@ -51,22 +52,23 @@ def draw(count: int, seed: int) -> Pictures:
             colour = int(rng.integers(len(COLOURS)))
             images.append(flawed.blob(rng, COLOURS[colour]))
         else:
-            scene = scenes.draw(rng)
-            images.append(scene.image)
-            shape, colour = SHAPES.index(scene.shape), COLOURS.index(scene.colour)
+            shape, colour = int(rng.integers(len(SHAPES))), int(rng.integers(len(COLOURS)))
+            asked = SHAPES[shape], COLOURS[colour]
+            images.append(flawed.rough(rng, *asked) if rng.random() < rough else scenes.draw(rng, *asked).image)
         shapes.append(shape)
         colours.append(colour)
     return Pictures(np.stack(images), np.array(shapes), np.array(colours))
 
 
-def load(work: Path, name: str, count: int, seed: int, decoded: float, noise: float) -> Pictures:
+def load(work: Path, name: str, count: int, seed: int, rough: float, decoded: float, noise: float) -> Pictures:
     """Drawn once and kept; the first `decoded` share went through the VAE."""
     file = work / f"judge-{name}-{count}.npz"
     if not file.is_file():
         began = time.monotonic()
-        made = draw(count, seed)
+        made = draw(count, seed, rough)
         many = int(decoded * count)
-        made.images[:many] = vae.through(made.images[:many], noise, seed)
+        if many:
+            made.images[:many] = vae.through(made.images[:many], noise, seed)
         np.savez(file, **vars(made))
         print(f"{name}: {count} pictures in {time.monotonic() - began:.0f} s", flush=True)
     with np.load(file) as kept:
@@ -74,9 +76,9 @@ def load(work: Path, name: str, count: int, seed: int, decoded: float, noise: fl
 
 
 def bend(x: Tensor) -> Tensor:
-    """Move the points of a 5×5 grid by about a pixel and a half, and the picture smoothly with them."""
+    """Move the points of a 5×5 grid by about two pixels, and the picture smoothly with them."""
     n, _, h, w = x.shape
-    gap = F.interpolate(torch.randn(n, 2, 5, 5) * 3 / w, (h, w), mode="bicubic", align_corners=True)
+    gap = F.interpolate(torch.randn(n, 2, 5, 5) * 4 / w, (h, w), mode="bicubic", align_corners=True)
     grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 3, h, w], align_corners=False)
     return F.grid_sample(x, grid + gap.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
 
@@ -89,7 +91,7 @@ def augment(x: Tensor) -> Tensor:
     pad = F.pad(x, (6, 6, 6, 6), mode="replicate")
     top, left = torch.randint(0, 13, (2,)).tolist()
     x = pad[:, :, top : top + x.shape[2], left : left + x.shape[3]]
-    soft = F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    soft = F.interpolate(F.avg_pool2d(x, 3), x.shape[2:], mode="bilinear")
     blur = 0.8 * torch.rand(n, 1, 1, 1) * (torch.rand(n, 1, 1, 1) < 0.5)
     x = x + blur * (soft - x)
     x = x * (1 + 0.08 * torch.randn(n, 1, 1, 1)) + 0.03 * torch.randn(n, 3, 1, 1)
@@ -109,11 +111,12 @@ def train(data: Pictures, steps: int) -> Net:
     for step in range(steps):
         rows = rng.integers(0, len(data.images), BATCH)
         x = augment(to_tensor(data.images[rows])).to(memory_format=torch.channels_last)
-        shape, colour, features = net(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            shape, colour, features = (out.float() for out in net(x))
         loss = F.cross_entropy(shape, shapes[rows], label_smoothing=0.02)
         loss = loss + F.cross_entropy(colour, colours[rows], label_smoothing=0.02)
-        small = F.adaptive_avg_pool2d(x, REDRAWN).flatten(1)
-        loss = loss + 20 * F.mse_loss(redraw(features), small)
+        small = 2 * F.adaptive_avg_pool2d(x, REDRAWN).flatten(1) - 1
+        loss = loss + 5 * F.mse_loss(redraw(features), small)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         opt.step()
@@ -152,13 +155,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    data = load(args.work, "training", TRAINING, 0, decoded=0.5, noise=LATENT_NOISE)
-    held = {
-        "drawn": load(args.work, "held-drawn", HELD_OUT, 1, decoded=0.0, noise=0.0),
-        "decoded": load(args.work, "held-decoded", HELD_OUT, 2, decoded=1.0, noise=0.0),
-        "decoded, noised": load(args.work, "held-noised", HELD_OUT, 3, decoded=1.0, noise=LATENT_NOISE),
-    }
+    data = load(args.work, "training", TRAINING, 0, rough=ROUGH, decoded=0.5, noise=LATENT_NOISE)
     save(train(data, args.steps), FILE)
+    held = {
+        "drawn": load(args.work, "held-drawn", HELD_OUT, 1, rough=0, decoded=0.0, noise=0.0),
+        "decoded": load(args.work, "held-decoded", HELD_OUT, 2, rough=0, decoded=1.0, noise=0.0),
+        "rough, decoded, noised": load(args.work, "held-rough", HELD_OUT, 3, rough=1, decoded=1.0, noise=LATENT_NOISE),
+    }
     judge = Judge.load()
     for name, pictures in held.items():
         report(judge, f"held out, {name}", pictures)

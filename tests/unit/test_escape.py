@@ -104,8 +104,11 @@ def test_curve_tells_where_another_schedule_may_guide():
     )
     assert curve.transition_sigma.tolist() == pytest.approx([14.6, 3.0, 0.0])
     assert curve.latest == 4
-    assert [line.split(", ", 1)[1] for line in curve.lines()] == [
-        "no basin",
-        "in a basin, leaves at step 2",
-        "in a basin, does not leave",
-    ]
+    assert curve.headline == "in a basin: 2 of 3; guided from step 0, 2, never"
+
+
+def test_a_curve_without_a_basin_or_a_measurement_says_so():
+    sigmas = torch.tensor([14.6, 1.0, 0.0])
+    quiet = EscapeCurve(*torch.full((2, 2, 2), 0.008), sigmas, 16, torch.zeros(2).long(), torch.zeros(2).bool(), 0.02)
+    assert quiet.headline == "no basin: pull 0.0080, below 0.0200"
+    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "guided from step 0, 0 (nothing was measured)"

@@ -1,0 +1,129 @@
+"""MG_CopyCheck: does a picture come too close to one of the references?"""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..mitigation.check import check
+from ..mitigation.references import ReferenceSet
+from . import sockets
+from .building import image_features
+from .comparison import side_by_side
+from .host.errors import GuardError
+from .host.messages import tell
+from .pictures import opaque
+
+NAME = "Copy Check"
+LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
+
+
+class CopyCheck(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_CopyCheck",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Compares finished pictures with a set of references and shows the nearest one beside each. It "
+            "knows these references only: a picture it passes can still be a copy of something else.",
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures to check, of any size."),
+                sockets.References.Input(
+                    "references", tooltip="What they are compared with, by the metric of the set."
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.5,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
+                    "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
+                    "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+                ),
+                io.Float.Input(
+                    "latent_threshold",
+                    default=LATENT,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
+                    "more and cries wolf more often. This metric sees copies of the same composition only: a "
+                    "mirrored or cropped one escapes it.",
+                ),
+                io.Float.Input(
+                    "nl2_threshold",
+                    default=1.4,
+                    min=0.0,
+                    max=2.0,
+                    step=0.01,
+                    tooltip="Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
+                    "the paper's. Higher finds more and cries wolf more often.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
+                ),
+            ],
+            outputs=[
+                io.Float.Output(
+                    display_name="similarity",
+                    is_output_list=True,
+                    tooltip="One for each picture, to its nearest reference: 1 is the same. For nL2: minus the ratio.",
+                ),
+                io.Image.Output(display_name="nearest", tooltip="The nearest reference of each picture."),
+                io.Boolean.Output(
+                    display_name="is_copy", tooltip="True when any picture counts as a copy: to branch on."
+                ),
+                io.String.Output(display_name="summary", tooltip="The result in words, one line a picture."),
+                io.Image.Output(display_name="comparison", tooltip="Each picture beside its nearest reference."),
+            ],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
+        if not len(images):
+            raise GuardError(f"{NAME}: `images` is empty.")
+        pictures = opaque(images)
+        features, note = image_features(references, pictures, vae, NAME)
+        sigma, rows = check(references, features)
+        nearest = rows.tolist()
+        limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
+        copies = sigma > limit
+        words = [
+            f"{i}: {-s if references.metric == 'nL2' else s:.2f}  {'COPY?' if c else 'no alarm'}  {references.names[n]}"
+            for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True))
+        ]
+        shown = None
+        if references.thumbnails is not None:
+            shown = references.thumbnails[torch.tensor(nearest)].float() / 255
+        closeness, mark = _as_bar(references, sigma, limit)
+        drawn = side_by_side(pictures, shown, closeness, mark, words)
+        summary = _summary(references, words, int(copies.sum()), limit, note)
+        tell(summary, cls.hidden.unique_id)
+        blank = torch.zeros(len(pictures), 64, 64, 3)
+        return io.NodeOutput(
+            sigma.tolist(), blank if shown is None else shown, bool(copies.any()), summary, drawn,
+            ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,)},
+        )  # fmt: skip
+
+
+def _as_bar(references: ReferenceSet, sigma: torch.Tensor, limit: float) -> tuple[list[float], float]:
+    """Closeness and threshold on a bar from 0 to 1; an nL2 ratio runs from 2 (far) to 0 (the same)."""
+    if references.metric == "nL2":
+        return (1 + sigma / 2).tolist(), 1 + limit / 2
+    return sigma.tolist(), limit
+
+
+def _summary(references: ReferenceSet, words: list[str], copies: int, limit: float, note: str) -> str:
+    side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
+    head = f"{copies} of {len(words)} pictures may be copies ({references.metric}, {side})."
+    foot = (
+        f"Compared with {len(references)} references only. No guarantee either way: compare by eye before you publish."
+    )
+    return "\n".join([head, *(f"- #{line}" for line in words), *([note] if note else []), "", foot])
+
+
+NODES = [CopyCheck]

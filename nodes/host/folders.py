@@ -1,0 +1,106 @@
+"""The host's folders: the two that are ours under models/, and paths that may not leave the allowed ones."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import folder_paths
+
+from .errors import GuardError
+
+REFERENCES, DETECTORS = "memorization_references", "copy_detection"
+SUFFIXES = {REFERENCES: {".safetensors"}, DETECTORS: {".safetensors", ".pt"}}
+FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
+
+
+def register() -> None:
+    """Make both folders known to the host; paths from extra_model_paths.yaml stay."""
+    for name, suffixes in SUFFIXES.items():
+        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
+        folder_paths.folder_names_and_paths[name] = (folder_paths.get_folder_paths(name), suffixes)
+
+
+register()
+
+
+def model_files(folder: str) -> list[str]:
+    """Names of the files in one of our folders."""
+    return [name for name in folder_paths.get_filename_list(folder) if not Path(name).name.startswith(".")]
+
+
+def model_folder(folder: str) -> Path:
+    """Where a file for this folder belongs."""
+    return Path(folder_paths.get_folder_paths(folder)[0])
+
+
+def inside(path: Path, roots: Iterable[Path]) -> bool:
+    """Whether the path, with every link followed, lies in one of the folders, with every link followed."""
+    real = path.resolve()
+    return any(real.is_relative_to(root.resolve()) for root in roots)
+
+
+def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
+    """The existing file of that name. `source`: where one gets it. Raises GuardError."""
+    name = name or ""  # a widget without choices has no value
+    roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
+    found = [root / name for root in roots if (root / name).is_file()]
+    if not found:
+        raise GuardError(f"{node}: `file` {name!r} is not in {model_folder(folder)}. {source}".strip())
+    if not inside(found[0], roots):
+        raise GuardError(
+            f"{node}: `file` {name!r} leads out of {model_folder(folder)}. Put the file itself there, "
+            "or name its folder in extra_model_paths.yaml."
+        )
+    return found[0]
+
+
+def new_model_file(folder: str, name: str, node: str, suffix: str = ".safetensors") -> Path:
+    """Where to write a file of that name: subfolders are allowed, leaving the folder is not. Raises GuardError."""
+    plain = name.strip().replace("\\", "/").removesuffix(suffix)
+    root = model_folder(folder)
+    path = root / f"{plain}{suffix}"
+    parts = plain.split("/")
+    if (
+        not plain
+        or FORBIDDEN.search(plain)
+        or any(p.startswith(".") or p.strip() == "" for p in parts)
+        or not inside(path, [root])
+    ):
+        raise GuardError(
+            f"{node}: `name` {name!r} cannot be used. Give a plain file name, with subfolders at most: it is "
+            f"written into {root}."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def input_root() -> Path:
+    return Path(folder_paths.get_input_directory())
+
+
+def input_folders() -> list[str]:
+    """Folders under the host's input directory, by their relative paths; hidden ones are left out."""
+    root, found = input_root(), []
+    for here, folders, _ in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [(Path(here) / name).relative_to(root).as_posix() for name in folders]
+    return sorted(found)
+
+
+def input_folder(name: str, node: str) -> Path:
+    """The folder of that name under the host's input directory. Raises GuardError."""
+    root, name = input_root(), name or ""  # a widget without choices has no value
+    path = root / name
+    if not name.strip():
+        raise GuardError(f"{node}: `folder` is empty. Put a folder of pictures into {root} and choose it.")
+    if "\x00" in name or not inside(path, [root]):
+        raise GuardError(
+            f"{node}: `folder` {name!r} leads out of {root}. Put the folder itself there; links that leave it "
+            "are not followed."
+        )
+    if not path.is_dir():
+        raise GuardError(f"{node}: `folder` {name!r} is not in {root}. Put it there, then press R and choose it.")
+    return path

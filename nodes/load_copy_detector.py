@@ -1,0 +1,61 @@
+"""MG_LoadCopyDetector: SSCD, the network that tells copies (Pizzi et al., 2202.10261)."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import sockets
+from .host.descriptor import SOURCE, of_sscd_file
+from .host.errors import GuardError
+from .host.folders import DETECTORS, model_file, model_files
+
+NAME = "Load Copy Detector (SSCD)"
+OFFICIAL = "sscd_disc_mixup.torchscript.pt"
+
+
+class LoadCopyDetector(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        files = model_files(DETECTORS)
+        return io.Schema(
+            node_id="MG_LoadCopyDetector",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Loads SSCD, a network trained to recognise copies even when they are cropped, recoloured or "
+            "edited. Its weights are not part of this pack: put them into models/copy_detection.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=files or [OFFICIAL],
+                    default=OFFICIAL if not files or OFFICIAL in files else files[0],
+                    tooltip="A file in models/copy_detection: the official sscd_disc_mixup.torchscript.pt, or the same "
+                    "weights as safetensors (preferred: the help page has the command). Press R after adding it.",
+                )
+            ],
+            outputs=[
+                sockets.Descriptor.Output(
+                    display_name="descriptor", tooltip="For the nodes that make or load references."
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        try:
+            if file is not None:
+                model_file(DETECTORS, file, NAME, SOURCE)
+        except GuardError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        facts = model_file(DETECTORS, file, NAME).stat()
+        return f"{facts.st_mtime_ns} {facts.st_size}"
+
+    @classmethod
+    def execute(cls, file) -> io.NodeOutput:
+        return io.NodeOutput(of_sscd_file(model_file(DETECTORS, file, NAME, SOURCE), NAME))
+
+
+NODES = [LoadCopyDetector]

@@ -1,0 +1,119 @@
+"""Picture files as tensors: what artists' folders really hold, read with Pillow."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder sees the file, whatever its name says
+OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".jfif")  # named when left out
+MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 picture is 144 million
+REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
+SIDECARS = (".txt", ".caption")
+SIDECAR_BYTES = 65_536
+
+
+class PictureError(ValueError):
+    """A file that is no readable picture; the message is the reason, for a report."""
+
+
+def read_picture(path: Path, side: int) -> Tensor:
+    """(H, W, 3) in [0, 1]: upright by its EXIF, transparency on white, the first frame of an animation.
+
+    16-bit grey keeps its range. A picture whose sides are both above 4 · side is reduced while it is
+    read, to spare memory. Raises PictureError with the reason if the file is empty, corrupt, too large
+    or no PNG, JPEG or WebP.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise PictureError("empty file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS decides
+            with Image.open(path, formats=FORMATS) as image:
+                if image.width * image.height > MOST_PIXELS:
+                    raise PictureError(f"{image.width} × {image.height} pixels are too many")
+                return _pixels(image, side)
+    except PictureError:
+        raise
+    except Image.DecompressionBombError:
+        raise PictureError("too many pixels") from None
+    except Image.UnidentifiedImageError:
+        raise PictureError("no PNG, JPEG or WebP inside, whatever its name says") from None
+    except FileNotFoundError:
+        raise PictureError("not there any more, or a link to nothing") from None
+    except MemoryError:
+        raise PictureError("too large for the memory") from None
+    except Exception as error:  # a decoder on a corrupt file raises nearly anything; it costs this file only
+        raise PictureError(f"corrupt ({error or type(error).__name__})") from None
+
+
+def _pixels(image: Image.Image, side: int) -> Tensor:
+    image.draft("RGB", (2 * side, 2 * side))  # JPEG only: decoded at a half, a quarter or an eighth
+    image.load()
+    factor = min(image.size) // (2 * side)
+    ImageOps.exif_transpose(image, in_place=True)
+    upright: Image.Image = image
+    if factor > 1 and upright.mode in REDUCIBLE:
+        upright = upright.reduce(factor)
+    if upright.mode.startswith(("I", "F")):  # 16-bit grey: Pillow's own conversion would clip it to white
+        grey = torch.from_numpy(np.asarray(upright).astype(np.float32) / 65535)
+        return grey.clamp(0, 1).unsqueeze(-1).expand(-1, -1, 3).contiguous()
+    if upright.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in upright.info:
+        upright = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+    return torch.from_numpy(np.array(upright.convert("RGB"))).float() / 255
+
+
+def read_caption(picture: Path) -> str:
+    """The first line with words in `picture.txt`, or else `picture.caption`; "" without one.
+
+    One line, because that is what trainers read of such a file. Bytes that are no UTF-8 are replaced.
+    """
+    for suffix in SIDECARS:
+        file = picture.with_suffix(suffix)
+        if file.is_file():
+            with file.open("rb") as stream:
+                text = stream.read(SIDECAR_BYTES).decode("utf-8-sig", errors="replace")
+            lines = [" ".join(line.split()) for line in text.splitlines()]
+            return next((line for line in lines if line), "")
+    return ""
+
+
+def opaque(images: Tensor) -> Tensor:
+    """IMAGE (B, H, W, C) -> (B, H, W, 3) in [0, 1]: one channel is repeated, transparency shows white."""
+    images = images.float().clamp(0, 1)
+    channels = images.shape[-1]
+    if channels == 4:
+        return images[..., :3] * images[..., 3:] + (1 - images[..., 3:])
+    return images[..., :1].expand(*images.shape[:-1], 3) if channels < 3 else images[..., :3]
+
+
+def cover(images: Tensor, width: int, height: int) -> Tensor:
+    """(B, H, W, 3) -> (B, height, width, 3): scaled to fill the size and cut at the middle, never skewed."""
+    high, wide = images.shape[1:3]
+    if (wide, high) == (width, height):
+        return images
+    scale = max(width / wide, height / high)
+    size = (max(height, round(high * scale)), max(width, round(wide * scale)))
+    scaled = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", antialias=True, align_corners=False)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return scaled[:, :, top : top + height, left : left + width].movedim(1, -1).clamp(0, 1)
+
+
+def contain(image: Tensor, side: int) -> Tensor:
+    """(H, W, 3) in [0, 1] -> uint8 (side, side, 3): the whole picture, on dark grey."""
+    high, wide = image.shape[:2]
+    scale = side / max(high, wide)
+    size = (max(round(high * scale), 1), max(round(wide * scale), 1))
+    small = F.interpolate(image.movedim(-1, 0)[None], size, mode="bilinear", antialias=True, align_corners=False)
+    out = torch.full((side, side, 3), 0.1)
+    top, left = (side - size[0]) // 2, (side - size[1]) // 2
+    out[top : top + size[0], left : left + size[1]] = small[0].movedim(0, -1).clamp(0, 1).to(out.device)
+    return (out * 255).round().to(torch.uint8)

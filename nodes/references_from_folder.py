@@ -1,0 +1,99 @@
+"""MG_ReferencesFromFolder: training pictures with their caption files become references."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import sockets
+from .building import Collector, compare_by, pixel_size
+from .host.errors import GuardError
+from .host.folders import input_folder, input_folders
+from .host.messages import tell
+from .picture_folder import collect, fingerprint, pictures_in
+from .reference_report import report
+
+NAME = "References from Folder"
+
+
+class ReferencesFromFolder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_ReferencesFromFolder",
+            display_name=NAME,
+            category=sockets.CATEGORY,
+            description="Reads the pictures of a folder, with their captions, as references: what a LoRA or checkpoint "
+            "was trained on, or works to stay away from. Tells what it left out, and which captions and pictures "
+            "occur more than once.",
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=input_folders(),
+                    tooltip="A folder under ComfyUI's input directory, with png, jpg or webp pictures and a .txt "
+                    "(or .caption) file beside each, as trainers use them. Press R after adding one.",
+                ),
+                *sockets.metric_inputs()[:1],
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=16,
+                    max=16384,
+                    step=8,
+                    tooltip="Width of the pictures you will generate. References are scaled to fill that size and cut "
+                    "at the middle, so that latents can be compared. The descriptor metric does not need it.",
+                ),
+                io.Int.Input(
+                    "height", default=512, min=16, max=16384, step=8, tooltip="Height of the pictures to generate."
+                ),
+                io.Boolean.Input(
+                    "subfolders",
+                    default=True,
+                    tooltip="Read the folders inside as well, such as 10_mystyle in a training folder.",
+                ),
+                *sockets.metric_inputs()[1:],
+                io.Latent.Input(
+                    "size_of",
+                    optional=True,
+                    tooltip="Connect the latent that goes into the sampler, and width and height follow it.",
+                ),
+            ],
+            outputs=[
+                sockets.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
+                io.Int.Output(display_name="count", tooltip="How many pictures became references."),
+                io.String.Output(
+                    display_name="report", tooltip="What was left out and why, and duplicates. Connect to Preview Any."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder):
+        try:
+            if folder is not None and not pictures_in(input_folder(folder, NAME), subfolders=True):
+                return f"{NAME}: `folder` {folder!r} holds no pictures. Put png, jpg or webp files into it."
+        except GuardError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder, subfolders=True, **_):
+        """Other pictures or captions in the folder: read it again."""
+        return fingerprint(pictures_in(input_folder(folder, NAME), subfolders))
+
+    @classmethod
+    def execute(
+        cls, folder, metric, width, height, subfolders=True, vae=None, descriptor=None, size_of=None
+    ) -> io.NodeOutput:
+        root = input_folder(folder, NAME)
+        files = pictures_in(root, subfolders)
+        size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
+        made = Collector(compare_by(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files))
+        left_out = collect(root, files, made, max(size))
+        references = made.finish()
+        text = report(references, left_out, made.signatures)
+        tell(text, cls.hidden.unique_id)
+        return io.NodeOutput(references, len(references), text)
+
+
+NODES = [ReferencesFromFolder]

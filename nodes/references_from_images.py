@@ -1,0 +1,110 @@
+"""MG_ReferencesFromImages and MG_ReferencesFromLatents: references out of the workflow itself."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+
+from . import sockets
+from .building import Collector, Comparison, caption_lines, compare_by, pixel_size
+from .host.errors import GuardError, check_latent
+from .host.messages import tell
+from .host.sampling import progress
+from .pictures import opaque
+from .reference_report import report
+
+FROM_IMAGES, FROM_LATENTS = "References from Images", "References from Latents"
+
+
+def captions_input():
+    return io.String.Input(
+        "captions",
+        default="",
+        multiline=True,
+        tooltip="The captions the model was trained with, one a line in the order of the pictures; one line alone is "
+        "for all. Caption deduplication needs them, nothing else does.",
+    )
+
+
+def outputs() -> list:
+    return [
+        sockets.References.Output(display_name="references", tooltip="The set, for AMG Guidance and Copy Check."),
+        io.String.Output(display_name="report", tooltip="What the set holds, and duplicates in it."),
+    ]
+
+
+class ReferencesFromImages(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_ReferencesFromImages",
+            display_name=FROM_IMAGES,
+            category=sockets.CATEGORY,
+            description="Makes references of the pictures of a batch, e.g. of one work to stay away from.",
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures, all of one size."),
+                captions_input(),
+                *sockets.metric_inputs(),
+                io.Latent.Input(
+                    "size_of",
+                    optional=True,
+                    tooltip="Connect the latent that goes into the sampler: the pictures are scaled to fill its size "
+                    "and cut at the middle. Without it they keep their own size, which must then be the sampler's.",
+                ),
+            ],
+            outputs=outputs(),
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, images, captions, metric, vae=None, descriptor=None, size_of=None) -> io.NodeOutput:
+        if not len(images):
+            raise GuardError(f"{FROM_IMAGES}: `images` is empty.")
+        lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
+        size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
+        by = compare_by(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
+        made, bar = Collector(by, FROM_IMAGES, len(images)), progress(len(images))
+        for i, picture in enumerate(opaque(images)):
+            made.add(picture, f"#{i}", lines[i])
+            bar.update_absolute(i + 1)
+        references = made.finish()
+        text = report(references, signatures=made.signatures)
+        tell(text, cls.hidden.unique_id)
+        return io.NodeOutput(references, text)
+
+
+class ReferencesFromLatents(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_ReferencesFromLatents",
+            display_name=FROM_LATENTS,
+            category=sockets.CATEGORY,
+            description="Makes references of latents, compared as latents: e.g. of earlier results that came out as "
+            "copies. Needs neither a VAE nor a descriptor.",
+            inputs=[
+                io.Latent.Input("latents", tooltip="The latents, of the size that will be sampled."),
+                captions_input(),
+                io.Vae.Input("vae", optional=True, tooltip="Only to keep a picture of each, for reports to show."),
+            ],
+            outputs=outputs(),
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, latents, captions, vae=None) -> io.NodeOutput:
+        samples = check_latent(latents, FROM_LATENTS, "latents").float()
+        if not torch.isfinite(samples).all():
+            raise GuardError(f"{FROM_LATENTS}: `latents` holds NaN or infinite values. Check what made them.")
+        lines = caption_lines(captions, len(samples), FROM_LATENTS, "latents")
+        made = Collector(Comparison("latent", lambda picture: picture), FROM_LATENTS, len(samples))
+        for i, latent in enumerate(samples):
+            picture = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
+            made.add_made(latent, f"#{i}", lines[i], picture)
+        references = made.finish()
+        text = report(references, signatures=made.signatures)
+        tell(text, cls.hidden.unique_id)
+        return io.NodeOutput(references, text)
+
+
+NODES = [ReferencesFromImages, ReferencesFromLatents]

@@ -1,0 +1,117 @@
+"""MG_SaveReferences and MG_LoadReferences: sets as safetensors in models/memorization_references."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from comfy_api.latest import io
+
+from . import sockets
+from .host.descriptor import ready_descriptor
+from .host.errors import GuardError
+from .host.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
+from .host.messages import tell
+from .reference_file import load_references, save_references
+from .reference_report import report
+
+SAVE, LOAD = "Save References", "Load References"
+
+
+class SaveReferences(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_SaveReferences",
+            display_name=SAVE,
+            category=sockets.CATEGORY,
+            description="Writes a set of references into models/memorization_references, so that it need not be made "
+            "again. The file holds small pictures and the captions of the references: do not pass it on lightly.",
+            inputs=[
+                sockets.References.Input("references", tooltip="The set to save."),
+                io.String.Input(
+                    "name",
+                    default="references",
+                    tooltip="File name without an ending; subfolders with a slash, e.g. loras/my style.",
+                ),
+                io.Boolean.Input(
+                    "overwrite", default=False, tooltip="Replace a file of that name. Otherwise it is an error."
+                ),
+            ],
+            outputs=[sockets.References.Output(display_name="references", tooltip="The same set, to go on with.")],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, references, name, overwrite) -> io.NodeOutput:
+        path = new_model_file(REFERENCES, name, SAVE)
+        if path.exists() and not overwrite:
+            raise GuardError(f"{SAVE}: `name` {name!r} exists in {path.parent}. Choose another, or turn on overwrite.")
+        save_references(references, path)
+        text = f"{len(references)} references in {path.relative_to(model_folder(REFERENCES)).as_posix()}"
+        tell(text, cls.hidden.unique_id)
+        return io.NodeOutput(references, ui={"text": (text,)})
+
+
+class LoadReferences(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="MG_LoadReferences",
+            display_name=LOAD,
+            category=sockets.CATEGORY,
+            description="Reads a set that Save References wrote.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=model_files(REFERENCES),
+                    tooltip="A file in models/memorization_references. Press R after adding one.",
+                ),
+                sockets.descriptor_input(
+                    "Only for a set made with the descriptor metric: the same network that made it."
+                ),
+            ],
+            outputs=[
+                sockets.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
+                io.Int.Output(display_name="count", tooltip="How many references it holds."),
+                io.String.Output(display_name="report", tooltip="What the set holds, and duplicated captions."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file):
+        try:
+            if file is not None:
+                model_file(REFERENCES, file, LOAD, "Save References writes them.")
+        except GuardError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **_):
+        """The file was written again: read it again."""
+        facts = model_file(REFERENCES, file, LOAD).stat()
+        return f"{facts.st_mtime_ns} {facts.st_size}"
+
+    @classmethod
+    def execute(cls, file, descriptor=None) -> io.NodeOutput:
+        path = model_file(REFERENCES, file, LOAD, "Save References writes them.")
+        try:
+            references = load_references(path)
+        except ValueError as error:
+            raise GuardError(f"{LOAD}: `file` {file!r} cannot be used: {error}.") from None
+        if references.metric == "descriptor" and descriptor is not None:
+            network = ready_descriptor(descriptor, LOAD)
+            if network.fingerprint != references.descriptor_hash:
+                raise GuardError(
+                    f"{LOAD}: `descriptor` is {network.name}, but the set was made with "
+                    f"{references.descriptor_name or 'another one'}. Connect that, or make the set again."
+                )
+            references = dataclasses.replace(references, descriptor=network)
+        text = report(references)
+        tell(text, cls.hidden.unique_id)
+        return io.NodeOutput(references, len(references), text)
+
+
+NODES = [SaveReferences, LoadReferences]

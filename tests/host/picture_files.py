@@ -1,0 +1,83 @@
+"""A folder of training pictures as artists really have them: most good, some strange, some broken."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+GOOD = 190
+STRANGE = {  # name -> what read_picture must make of its middle: RGB in 0 … 1
+    "grey16.png": (0.5, 0.5, 0.5),
+    "cmyk.jpg": (1.0, 0.0, 0.0),
+    "animated.webp": (1.0, 0.0, 0.0),
+    "animated.png": (0.0, 1.0, 0.0),
+    "huge.png": (0.2, 0.4, 0.6),
+    "turned.jpg": (0.0, 0.0, 1.0),
+    "transparent.png": (1.0, 1.0, 1.0),
+}
+BROKEN = {  # name -> a word of the reason
+    "zero.png": "empty file",
+    "cut.png": "corrupt",
+    "text.jpg": "no PNG, JPEG or WebP",
+}
+
+
+def scene(rng: random.Random) -> Image.Image:
+    """A picture that is like no other: a coarse random pattern, in a random aspect."""
+    low = np.array([[[rng.random() for _ in range(3)] for _ in range(4)] for _ in range(4)]) * 255
+    size = rng.choice([(96, 96), (128, 96), (80, 144)])
+    return Image.fromarray(low.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_folder(folder: Path, good: int = GOOD) -> None:
+    """`good` ordinary pictures with captions (png, jpg, webp), the strange and the broken ones."""
+    rng = random.Random(5)
+    folder.mkdir(parents=True)
+    for i in range(good):
+        path = folder / f"{i:03}.{('png', 'jpg', 'webp')[i % 3]}"
+        scene(rng).save(path, quality=90)
+        path.with_suffix(".caption" if i % 10 == 9 else ".txt").write_text(f"picture number {i}\nsecond line")
+    make_strange(folder)
+    make_broken(folder)
+
+
+def make_strange(folder: Path) -> None:
+    ramp = np.full((64, 64), 32767, dtype=np.uint16)
+    Image.fromarray(ramp).save(folder / "grey16.png")
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(folder / "cmyk.jpg", quality=95)
+    red, green, blue = (Image.new("RGB", (64, 64), c) for c in ("red", "lime", "blue"))
+    red.save(folder / "animated.webp", save_all=True, append_images=[green, blue], lossless=True)
+    green.save(folder / "animated.png", save_all=True, append_images=[blue])
+    huge_png(folder / "huge.png", 12_000, (51, 102, 153))
+    turned = Image.new("RGB", (100, 60), "blue")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(folder / "turned.jpg", exif=exif, quality=95)
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(folder / "transparent.png")
+
+
+def make_broken(folder: Path) -> None:
+    (folder / "zero.png").write_bytes(b"")
+    whole = io.BytesIO()
+    scene(random.Random(6)).save(whole, "PNG")
+    (folder / "cut.png").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    (folder / "text.jpg").write_text("not a picture at all, whatever the name says")
+
+
+def huge_png(path: Path, side: int, colour: tuple[int, int, int]) -> None:
+    """A PNG of side × side pixels, written row by row without holding it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(1)
+    row = b"\0" + bytes(colour) * side
+    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b""))

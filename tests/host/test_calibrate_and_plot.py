@@ -1,0 +1,82 @@
+"""Calibrate Thresholds, Plot Escape Curve, and what the optimizer shows while it works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sd
+import numpy as np
+import pytest
+import torch
+
+from host.executor import Host, NodeError
+from host.prompts import ORDINARY, SEED, deferred, detector, lab, optimizer
+from lab import scenes
+from lab.export import FILE
+
+
+@pytest.fixture(scope="module")
+def checkpoint(host: Host) -> dict[str, Any]:
+    with torch.inference_mode():
+        model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(FILE), output_vae=False)
+    return {"model": model, "clip": clip, "latent": {"samples": torch.zeros(2, 4, 12, 12)}}
+
+
+def calibrate(prompts: str) -> dict[str, Any]:
+    own = {"model": ["model", 0], "clip": ["clip", 0], "latent_image": ["latent", 0]}
+    return {"class_type": "MG_Calibrate", "inputs": {**own, "prompts": prompts, "noise_seed": SEED}}
+
+
+def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, checkpoint: dict[str, Any]) -> None:
+    ordinary = scenes.ordinary_prompts()
+    magnitude, target, threshold, summary = host.run({"c": calibrate("\n".join([*ordinary, "", " "]))}, checkpoint)["c"]
+    assert 0.005 < magnitude < 0.012
+    assert target == pytest.approx(0.85 * magnitude)
+    for caption in [p.caption for p in scenes.memorized()][:6]:
+        assert host.run({"c": calibrate(caption)}, checkpoint)["c"][0] > threshold, caption
+    assert f"{len(ordinary)} ordinary prompts x 2 noises" in summary
+    assert summary.count("\n- ") == len(ordinary)
+
+
+def test_calibration_without_prompts_is_refused(host: Host, checkpoint: dict[str, Any]) -> None:
+    with pytest.raises(NodeError, match="`prompts` is empty"):
+        host.run({"c": calibrate(" \n \n")}, checkpoint)
+
+
+def plot(**curves: Any) -> dict[str, Any]:
+    return {"class_type": "MG_PlotCurve", "inputs": curves}
+
+
+def colours(image: torch.Tensor) -> set[tuple[int, ...]]:
+    return {tuple(c) for c in (image[0].numpy() * 255).round().astype(np.uint8).reshape(-1, 3).tolist()}
+
+
+def test_curves_of_several_runs_share_a_picture(host: Host) -> None:
+    d, quiet = detector(), detector(positive=ORDINARY)
+    one, both = {"curve": ["d", 3]}, {"curve": ["d", 3], "curve_2": ["quiet", 3]}
+    out = host.run({"lab": lab(3), "d": d, "quiet": quiet, "one": plot(**one), "both": plot(**both)})
+    single, pair = out["one"][0], out["both"][0]
+    assert single.shape == pair.shape == (1, 512, 896, 3)
+    assert single.mean() < 0.35, "a dark canvas"
+    blue, orange, green = (102, 194, 255), (255, 159, 92), (126, 217, 133)
+    assert {blue, orange, green} <= colours(single), "a colour a picture"
+    assert {blue, orange} <= colours(pair) and green not in colours(pair), "a colour a curve"
+
+
+@pytest.mark.parametrize("quantity", ["pull", "guidance magnitude"])
+def test_the_sequel_of_a_sampler_without_measurement_is_drawn_too(host: Host, quantity: str) -> None:
+    prompt = {"lab": lab(2), "k": deferred("static"), "off": deferred("off")}
+    drawn = plot(curve=["k", 1], curve_2=["off", 1], quantity=quantity)
+    assert torch.isfinite(host.run({**prompt, "p": drawn})["p"][0]).all()
+
+
+def texts(host: Host) -> list[str]:
+    sent = [data for event, data in host.events if isinstance(data, (bytes, bytearray))]
+    return [d.decode("utf-8", "replace") for d in sent]
+
+
+def test_the_optimizer_says_what_it_is_doing(host: Host) -> None:
+    host.run({"lab": lab(3), "opt": optimizer(max_iterations=3, target_magnitude=0.0)})
+    said = texts(host)
+    assert any("per-sample 1/4: worst d/√dim 0.0" in t and "0 of 3 done" in t for t in said), said
+    assert "reached by 0 of 3" in said[-1]

@@ -1,0 +1,60 @@
+"""Copy detectors inside a gradient, under the host's inference mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from host.copy_detectors import random_clip_vision, random_sscd
+from memorization_guard.nodes.host.descriptor import HostDescriptor, of_clip_vision, of_sscd_file
+from memorization_guard.nodes.host.gradient import differentiable
+
+
+def made(kind: str, folder: Path) -> HostDescriptor:
+    with torch.inference_mode():  # as the host's executor loads it
+        if kind == "SSCD":
+            save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "a.safetensors"))
+            return of_sscd_file(folder / "a.safetensors", "Test")
+        if kind == "CLIP vision":
+            return of_clip_vision(random_clip_vision(folder))
+        return of_clip_vision(random_clip_vision(folder, model_type="siglip_vision_model", projection_dim=32))
+
+
+@pytest.mark.parametrize("kind", ["SSCD", "CLIP vision", "SigLIP"])
+def test_the_gradient_equals_finite_differences(kind: str, tmp_path: Path) -> None:
+    network = made(kind, tmp_path)
+    with torch.inference_mode():
+        network.load()
+        with differentiable([network.patcher.model]):
+            picture = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(2)).requires_grad_()
+            embedding = network(picture)
+            goal = torch.randn(embedding.shape, generator=torch.Generator().manual_seed(3))
+            (gradient,) = torch.autograd.grad((embedding * goal).sum(), picture)
+            way, step = gradient / gradient.norm(), 0.02
+            with torch.no_grad():
+                up, down = (network(picture + s * way).double() for s in (step, -step))
+            slope = ((up - down) * goal).sum() / (2 * step)
+    assert not any(part._forward_pre_hooks for part in network.patcher.model.modules())
+    assert embedding.ndim == 2 and gradient.norm() > 1e-4
+    torch.testing.assert_close(slope.float(), gradient.norm(), rtol=1e-2, atol=0)
+
+
+def test_clip_vision_embeds_what_the_host_does(tmp_path: Path) -> None:
+    """At the network's own size, where no resizing comes between; the host rounds to 8 bits."""
+    with torch.inference_mode():
+        clip_vision = random_clip_vision(tmp_path)
+        pictures = (torch.rand(2, 32, 32, 3) * 255).round() / 255
+        theirs = clip_vision.encode_image(pictures)["image_embeds"]
+        mine = of_clip_vision(clip_vision)(pictures.movedim(-1, 1))
+    torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_fingerprint_knows_the_weights_and_not_their_precision(tmp_path: Path) -> None:
+    with torch.inference_mode():
+        first, again, other = (of_clip_vision(random_clip_vision(tmp_path, seed)).fingerprint for seed in (0, 0, 1))
+        half = random_clip_vision(tmp_path)
+        half.model.half()
+        assert first == again == of_clip_vision(half).fingerprint != other

@@ -1,0 +1,89 @@
+"""The gradient of d through the real UNet, under every feature of the host: against finite differences.
+
+The lab checkpoint runs in float32 on the CPU; so do the differences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.ops
+import pytest
+import torch
+from torch import Tensor
+
+from host import tiny_flux
+from host.executor import Host
+from host.lab_files import EXTRAS
+from host.lab_prompts import CONDITIONS, LATENTS, Feature, ksampler
+from host.slopes import slopes
+from host.test_accidents import slots
+
+NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
+FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}
+del FEATURES["image to image"]  # another schedule: see test_rows.py
+PLAIN = Feature()
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_gradient_is_what_d_does(host: Host, checkpoint, name: str) -> None:
+    found, watched = slopes(host, FEATURES[name], checkpoint)
+    torch.testing.assert_close(found.d, watched, rtol=1e-4, atol=0)
+    assert found.error < 1e-2
+
+
+@pytest.mark.parametrize("name", ["nothing", "area", "ControlNet, a hint a sample", "LoRA on the positive"])
+def test_checkpoints_change_nothing(host: Host, checkpoint, name: str) -> None:
+    """The host tells a block where it is by one shared dict: the patch depends on it."""
+    by_place = {"input": 0.3, "middle": 0.6, "output": 0.9}
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> list[Tensor]:
+        where, number = options["block"]
+        return [q * (by_place[where] + 0.05 * number + 0.01 * options["block_index"]), k, v]
+
+    model = checkpoint["m"].clone()
+    model.set_model_attn1_patch(attention)
+    forwards = {n: m.forward for n, m in model.model.named_modules()}
+    off, watched = slopes(host, FEATURES[name], {**checkpoint, "m": model})
+    on, _ = slopes(host, FEATURES[name], {**checkpoint, "m": model}, "on")
+    assert off.error < 1e-2
+    torch.testing.assert_close(off.d, watched, rtol=1e-4, atol=0)
+    torch.testing.assert_close(on.gradient, off.gradient, atol=1e-6, rtol=1e-4)
+    assert {n: m.forward for n, m in model.model.named_modules()} == forwards
+    assert not any("forward" in m.__dict__ for m in model.model.modules())
+
+
+def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoint, monkeypatch) -> None:
+    before = slots(checkpoint["m"])
+    expected, _ = slopes(host, PLAIN, checkpoint)
+
+    def refuse(held: Tensor) -> Tensor:
+        raise RuntimeError("no alias")
+
+    monkeypatch.setattr(host.module("memorization_guard", "nodes.host.gradient"), "_alias", refuse)
+    found, _ = slopes(host, PLAIN, checkpoint)
+    assert torch.equal(found.gradient, expected.gradient)
+    assert slots(checkpoint["m"]) == before
+    modules = [*checkpoint["m"].model.modules(), comfy.ops.CastWeightBiasOp]
+    assert not any(getattr(m, f"{kind}_function", []) for m in modules for kind in ("weight", "bias"))
+
+
+@pytest.mark.parametrize("name", ["nothing", "ControlNet", "LoRA on the positive", "LoRA"])
+def test_weights_are_what_they_were(host: Host, checkpoint, name: str) -> None:
+    vanilla = PLAIN.prompt(k=ksampler(steps=1))
+    host.run(vanilla, checkpoint)
+    before = slots(checkpoint["m"])
+    slopes(host, FEATURES[name], checkpoint)
+    host.run(vanilla, checkpoint)  # the host takes a LoRA out with the next model
+    after = slots(checkpoint["m"])
+    assert {k: v[1] for k, v in after.items()} == {k: v[1] for k, v in before.items()}
+    assert name == "LoRA" or after == before, "a LoRA's layers are other objects in vanilla, too"
+
+
+@pytest.mark.parametrize("checkpoints", ["on", "off"])
+def test_a_network_that_overwrites_its_own_stream(host: Host, checkpoint, checkpoints: str) -> None:
+    """Flux: `img += ...` where the way back needs the old one; a checkpoint would go wrong without a word."""
+    given = tiny_flux.given()
+    found, watched = slopes(host, tiny_flux.FEATURE, {**checkpoint, **given}, checkpoints)
+    torch.testing.assert_close(found.d, watched, rtol=1e-3, atol=0)
+    assert found.error < 1e-2

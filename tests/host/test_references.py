@@ -1,0 +1,254 @@
+"""References from folders, pictures and latents, through the real executor."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+import comfy.model_management
+import pytest
+import torch
+from PIL import Image
+
+from host.executor import Host, NodeError, Prompt
+from host.picture_files import BROKEN, GOOD, STRANGE, make_folder, scene
+from lab.copies import PICTURES
+
+CHECKPOINT = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "lab.safetensors"}}
+VAE = ["ckpt", 2]
+
+
+@pytest.fixture(scope="module")
+def inputs(host: Host) -> Path:
+    """The host's input directory, with the lab checkpoint's training pictures in a folder."""
+    checkpoints = host.base / "models" / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    if not (checkpoints / "lab.safetensors").exists():
+        (checkpoints / "lab.safetensors").symlink_to(PICTURES.parent / "lab.safetensors")
+    shutil.copytree(PICTURES, host.base / "input" / "lab", dirs_exist_ok=True)
+    return host.base / "input"
+
+
+def from_folder(folder: str, **changed) -> Prompt:
+    own = {"folder": folder, "metric": "latent", "width": 96, "height": 96, "subfolders": True, "vae": VAE}
+    return {"ckpt": CHECKPOINT, "r": {"class_type": "MG_ReferencesFromFolder", "inputs": {**own, **changed}}}
+
+
+def fails(host: Host, prompt: Prompt, given: dict | None = None) -> str:
+    with pytest.raises(NodeError) as caught:
+        host.run(prompt, given)
+    return caught.value.message
+
+
+def test_the_training_pictures_become_a_set(host: Host, inputs: Path) -> None:
+    references, count, report = host.run(from_folder("lab"))["r"]
+    assert count == len(references) == 16
+    assert references.metric == "latent" and references.shape == (4, 12, 12)
+    assert references.features.dtype == torch.float16
+    torch.testing.assert_close(references.features.float().norm(dim=1), torch.ones(16), atol=1e-3, rtol=0)
+    assert references.names[3] == "03 Letters from Lisbon.png"
+    assert references.captions[3] == (PICTURES / "03 Letters from Lisbon.txt").read_text().strip()
+    assert references.thumbnails.shape == (16, 256, 256, 3)
+    assert "16 references" in report and "16 with a caption" in report and "Duplicates" not in report
+
+
+def test_the_latents_are_those_of_the_hosts_own_nodes(host: Host, inputs: Path) -> None:
+    first = sorted(PICTURES.glob("*.png"))[0]
+    shutil.copy(first, inputs / first.name)
+    prompt = from_folder("lab") | {
+        "i": {"class_type": "LoadImage", "inputs": {"image": first.name}},
+        "e": {"class_type": "VAEEncode", "inputs": {"pixels": ["i", 0], "vae": VAE}},
+        "l": {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["e", 0], "captions": "x", "vae": VAE}},
+        "p": {
+            "class_type": "MG_ReferencesFromImages",
+            "inputs": {"images": ["i", 0], "captions": "x", "metric": "latent", "vae": VAE},
+        },
+    }
+    out = host.run(prompt)
+    folder, latents, images = (out[n][0] for n in "rlp")
+    assert torch.equal(latents.features[0], folder.features[0])
+    assert torch.equal(images.features[0], folder.features[0])
+    assert latents.captions == images.captions == ("x",)
+    assert latents.thumbnails.shape == images.thumbnails.shape == (1, 256, 256, 3)
+
+
+def test_200_pictures_of_every_kind_become_a_set(host: Host, inputs: Path) -> None:
+    folder = inputs / "every kind"
+    make_folder(folder)
+    assert GOOD + len(STRANGE) + len(BROKEN) == 200
+    references, count, report = host.run(from_folder("every kind", metric="nL2"))["r"]
+    assert count == len(references) == GOOD + len(STRANGE)
+    assert torch.isfinite(references.features).all()
+    assert set(references.names) & set(BROKEN) == set()
+    assert set(STRANGE) <= set(references.names)
+    for name, reason in BROKEN.items():
+        assert any(name in line and reason in line for line in report.splitlines()), name
+    assert f"Left out {len(BROKEN)}:" in report
+    captioned = [caption for caption in references.captions if caption]
+    assert len(captioned) == GOOD and captioned[9] == "picture number 9"
+    shutil.rmtree(folder)
+
+
+def test_duplicates_are_reported(host: Host, inputs: Path) -> None:
+    folder = inputs / "twice"
+    shutil.copytree(PICTURES, folder)
+    Image.open(folder / "04 Copper Lantern.png").save(folder / "again.jpg", quality=40)
+    (folder / "again.txt").write_text((folder / "07 Garden of Clocks.txt").read_text().upper())
+    report = host.run(from_folder("twice"))["r"][2]
+    assert "2 × Garden of Clocks" in report
+    assert "- 04 Copper Lantern.png, again.jpg" in report
+    assert "makes a model memorize" in report
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "change", ["nothing", "a caption", "a picture", "another picture", "a caption removed", "something else"]
+)
+def test_an_edited_folder_is_read_again(host: Host, inputs: Path, change: str) -> None:
+    folder = inputs / f"edited {change}"
+    shutil.copytree(PICTURES, folder)
+    first = host.run(from_folder(folder.name))["r"][0]
+    if change == "a caption":
+        (folder / "00 Harbour at Dawn.txt").write_text("another caption")
+    elif change == "a picture":
+        shutil.copy(folder / "01 Winter Orchard.png", folder / "00 Harbour at Dawn.png")
+        os.utime(folder / "00 Harbour at Dawn.png", (1, 1))
+    elif change == "another picture":
+        shutil.copy(folder / "01 Winter Orchard.png", folder / "new.png")
+    elif change == "a caption removed":
+        (folder / "00 Harbour at Dawn.txt").unlink()
+    elif change == "something else":
+        (folder / "notes.md").write_text("not ours")
+    again = host.run(from_folder(folder.name), keep_cache=True)["r"][0]
+    assert (again is first) == (change in ("nothing", "something else"))
+    shutil.rmtree(folder)
+
+
+def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, inputs: Path) -> None:
+    shutil.copytree(PICTURES, inputs / "kohya" / "10_paintings")
+    shutil.copy(PICTURES / "00 Harbour at Dawn.png", inputs / "kohya" / "top.png")
+    assert host.run(from_folder("kohya"))["r"][1] == 17
+    alone, count, _ = host.run(from_folder("kohya", subfolders=False, width=64, height=128))["r"]
+    assert count == 1 and alone.shape == (4, 16, 8)
+    latent = {"samples": torch.zeros(1, 4, 10, 14)}
+    assert host.run(from_folder("kohya", size_of=["l", 0]), {"l": latent})["r"][0].shape == (4, 10, 14)
+    shutil.rmtree(inputs / "kohya")
+
+
+def test_nl2_needs_51_pictures_and_no_vae(host: Host, inputs: Path) -> None:
+    folder, rng = inputs / "many", random.Random(1)
+    folder.mkdir()
+    for i in range(50):
+        scene(rng).save(folder / f"{i}.png")
+    assert "at least 51; there are 50" in fails(host, from_folder("many", metric="nL2"))
+    scene(rng).save(folder / "50.png")
+    prompt = from_folder("many", metric="nL2")
+    del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
+    references = host.run(prompt)["r"][0]
+    assert references.metric == "nL2" and references.shape == (3, 64, 64) and references.neighbours == 50
+    shutil.rmtree(folder)
+
+
+def test_folders_that_cannot_be_read(host: Host, inputs: Path, tmp_path: Path) -> None:
+    (inputs / "empty").mkdir()
+    (inputs / "words").mkdir()
+    (inputs / "words" / "a.txt").write_text("no picture")
+    (inputs / "broken").mkdir()
+    (inputs / "broken" / "a.png").write_bytes(b"")
+    for folder in ("empty", "words"):
+        assert "holds no pictures" in fails(host, from_folder(folder))
+    assert "can be read, e.g. a.png: empty file" in fails(host, from_folder("broken"))
+    assert "is not in" in fails(host, from_folder("no such folder"))
+    assert "`folder` is empty" in fails(host, from_folder(" "))
+    for folder in ("empty", "words", "broken"):
+        shutil.rmtree(inputs / folder)
+
+
+@pytest.mark.parametrize("folder", ["..", "../output", "lab/../..", "/", "a\x00b", "C:\\Windows\\..\\.."])
+def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Path, folder: str) -> None:
+    prompt = from_folder(folder) | {"other": {"class_type": "MGTest_Given", "inputs": {"name": "x"}}}
+    with pytest.raises(NodeError) as caught:
+        host.run(prompt)
+    assert caught.value.kind == "custom_validation_failed"
+    assert "leads out of" in caught.value.message or "is not in" in caught.value.message
+
+
+def test_links_that_lead_out_are_not_followed(host: Host, inputs: Path, tmp_path: Path) -> None:
+    shutil.copytree(PICTURES, tmp_path / "private")
+    (inputs / "linked").symlink_to(tmp_path / "private", target_is_directory=True)
+    assert "leads out of" in fails(host, from_folder("linked"))
+    (inputs / "linked").unlink()
+    folder = inputs / "links inside"
+    shutil.copytree(PICTURES, folder)
+    (folder / "secret.png").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.png")
+    (folder / "gone.png").symlink_to(folder / "nothing.png")
+    shutil.copy(folder / "01 Winter Orchard.png", folder / "captioned.png")
+    (folder / "captioned.txt").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.txt")
+    references, count, report = host.run(from_folder("links inside"))["r"]
+    assert count == 17
+    assert "- secret.png: a link that leads out" in report and "- gone.png: " in report
+    assert references.captions[references.names.index("captioned.png")] == ""
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("metric", ["latent", "descriptor"])
+def test_what_a_metric_lacks_is_named(host: Host, inputs: Path, metric: str) -> None:
+    prompt = from_folder("lab", metric=metric)
+    del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
+    message = fails(host, prompt)
+    assert {"latent": "`vae`", "descriptor": "`descriptor`"}[metric] in message
+    assert message.startswith("References from Folder: ")
+
+
+def test_captions_are_one_a_line(host: Host, inputs: Path) -> None:
+    def run(captions: str, batch: int = 3):
+        made = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["l", 0], "captions": captions}}
+        latents = {"samples": torch.randn(batch, 4, 8, 8, generator=torch.manual_seed(0))}
+        return host.run({"r": made}, {"l": latents})["r"][0].captions
+
+    assert run("") == ("", "", "")
+    assert run("a ring\n") == ("a ring",) * 3
+    assert run("a ring\n\na disc") == ("a ring", "", "a disc")
+    with pytest.raises(NodeError, match="2 lines for 3 latents"):
+        run("a\nb")
+
+
+@pytest.mark.parametrize(
+    ("latents", "says"),
+    [
+        ({}, "`latents` holds no samples"),
+        ({"samples": torch.zeros(0, 4, 8, 8)}, "`latents` is empty"),
+        ({"samples": torch.full((1, 4, 8, 8), torch.nan)}, "NaN"),
+    ],
+)
+def test_latents_that_are_none(host: Host, latents: dict, says: str) -> None:
+    made = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["l", 0], "captions": ""}}
+    assert says in fails(host, {"r": made}, {"l": latents})
+
+
+def test_a_vae_that_makes_nan_is_named(host: Host, inputs: Path) -> None:
+    class Broken:
+        first_stage_model = torch.nn.Linear(1, 1)
+
+        def encode(self, pixels):
+            return torch.full((1, 4, 12, 12), torch.nan)
+
+    assert "--fp32-vae" in fails(host, from_folder("lab", vae=["v", 0]), {"v": Broken()})
+
+
+def test_it_can_be_interrupted(host: Host, inputs: Path) -> None:
+    class Slow:
+        first_stage_model = torch.nn.Linear(1, 1)
+        calls = 0
+
+        def encode(self, pixels):
+            self.calls += 1
+            comfy.model_management.interrupt_current_processing()
+            return torch.ones(1, 4, 12, 12)
+
+    slow = Slow()
+    with pytest.raises(NodeError) as caught:
+        host.run(from_folder("lab", vae=["v", 0]), {"v": slow})
+    assert caught.value.kind == "interrupted" and slow.calls == 1

@@ -1,0 +1,247 @@
+"""Saved sets and copy detectors: what is read back, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from host.copy_detectors import Scripted, random_clip_vision, random_sscd
+from host.executor import Host, NodeError, Prompt
+from memorization_guard.mitigation.sscd import prepare
+
+HOSTILE = ["'; DROP TABLE captions; --", "{'a': __import__('os')}", "\x00\u202e\ud800", "line\nbreak", "𝕌nicode"]
+
+
+@pytest.fixture
+def sets(host: Host) -> Path:
+    folder = host.base / "models" / "memorization_references"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.rglob("*.*"):
+        file.unlink()
+    return folder
+
+
+@pytest.fixture
+def detectors(host: Host) -> Path:
+    folder = host.base / "models" / "copy_detection"
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in folder.glob("*"):
+        file.unlink()
+    return folder
+
+
+def pictures(count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 40, 56, 3, generator=torch.Generator().manual_seed(1))
+
+
+def save(name: str = "mine", overwrite: bool = False, **images) -> Prompt:
+    made = {"images": ["i", 0], "captions": "a\nb\nc", "metric": "descriptor", "descriptor": ["d", 0], **images}
+    return {
+        "r": {"class_type": "MG_ReferencesFromImages", "inputs": made},
+        "s": {
+            "class_type": "MG_SaveReferences",
+            "inputs": {"references": ["r", 0], "name": name, "overwrite": overwrite},
+        },
+    }
+
+
+def load(file: str = "mine.safetensors", **inputs) -> Prompt:
+    return {"l": {"class_type": "MG_LoadReferences", "inputs": {"file": file, **inputs}}}
+
+
+def fails(host: Host, prompt: Prompt, given: dict | None = None) -> str:
+    with pytest.raises(NodeError) as caught:
+        host.run(prompt, given)
+    return caught.value.message
+
+
+def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, tmp_path: Path) -> None:
+    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+    saved = host.run(save("loras/my style"), given)["s"][0]
+    loaded, count, report = host.run(load("loras/my style.safetensors", descriptor=["d", 0]), given)["l"]
+    assert count == 3 and "3 references, metric descriptor" in report
+    for name in ("metric", "shape", "captions", "names", "descriptor_name", "descriptor_hash", "alpha", "k", "version"):
+        assert getattr(loaded, name) == getattr(saved, name), name
+    assert torch.equal(loaded.features, saved.features) and torch.equal(loaded.thumbnails, saved.thumbnails)
+    assert loaded.descriptor.fingerprint == saved.descriptor_hash
+    assert [p.name for p in (sets / "loras").iterdir()] == ["my style.safetensors"]
+
+
+def test_hostile_captions_are_data(host: Host, sets: Path) -> None:
+    module = host.module("memorization_guard", "nodes.reference_file")
+    references = host.module("memorization_guard", "mitigation.references")
+    made = references.ReferenceSet(
+        "latent", torch.ones(5, 8).half(), (2, 2, 2), tuple(HOSTILE), tuple(HOSTILE[::-1]), None
+    )
+    module.save_references(made, sets / "hostile.safetensors")
+    loaded = host.run(load("hostile.safetensors"))["l"][0]
+    assert list(loaded.captions) == HOSTILE and list(loaded.names) == HOSTILE[::-1]
+    with safe_open(str(sets / "hostile.safetensors"), "pt") as file:
+        assert not any("DROP" in value for value in file.metadata().values())
+
+
+def test_nothing_is_overwritten_unasked(host: Host, sets: Path, tmp_path: Path) -> None:
+    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+    host.run(save(), given)
+    before = (sets / "mine.safetensors").read_bytes()
+    assert "turn on overwrite" in fails(host, save(captions="x"), given)
+    assert (sets / "mine.safetensors").read_bytes() == before
+    host.run(save(captions="x", overwrite=True), given)
+    assert host.run(load())["l"][0].captions == ("x", "x", "x")
+
+
+def test_a_file_written_again_is_read_again(host: Host, sets: Path, tmp_path: Path) -> None:
+    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+    host.run(save(), given)
+    first = host.run(load())["l"][0]
+    assert host.run(load(), keep_cache=True)["l"][0] is first
+    host.run(save(captions="a much longer caption for all", overwrite=True), given, keep_cache=True)
+    assert host.run(load(), keep_cache=True)["l"][0].captions[0] == "a much longer caption for all"
+
+
+@pytest.mark.parametrize(
+    "name", ["../out", "/tmp/out", "a/../../out", "", "  ", "a\\..\\..\\out", "a:b", "..", "a/ /b"]
+)
+def test_a_name_cannot_leave_the_folder(host: Host, sets: Path, tmp_path: Path, name: str) -> None:
+    before = set(host.base.rglob("*.safetensors"))
+    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+    assert "`name`" in fails(host, save(name), given)
+    assert set(host.base.rglob("*.safetensors")) == before and not Path("/tmp/out.safetensors").exists()
+
+
+def test_a_link_cannot_leave_the_folder(host: Host, sets: Path, tmp_path: Path) -> None:
+    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+    host.run(save(), given)
+    (sets / "mine.safetensors").rename(tmp_path / "private.safetensors")
+    (sets / "link.safetensors").symlink_to(tmp_path / "private.safetensors")
+    (sets / "out").symlink_to(tmp_path, target_is_directory=True)
+    assert "leads out of" in fails(host, load("link.safetensors"))
+    assert "`name`" in fails(host, save("out/new"), given)
+    assert "leads out of" in fails(host, load("../../../../../../../../etc/hostname"))
+    assert "is not in" in fails(host, load("nothing.safetensors"))
+    (sets / "out").unlink()
+
+
+def facts(**changed) -> dict[str, str]:
+    own = {"kind": "memorization_guard.references", "version": "1", "metric": "latent", "shape": "[2, 2, 2]"}
+    return {**own, "alpha": "0.5", "k": "50", **changed}
+
+
+def texts(*lines: str) -> torch.Tensor:
+    return torch.frombuffer(bytearray(json.dumps(lines).encode()), dtype=torch.uint8)
+
+
+def parts(**changed) -> dict[str, torch.Tensor]:
+    return {"features": torch.ones(1, 8).half(), "captions": texts("a"), "names": texts("b"), **changed}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "says"),
+    [
+        (parts(), facts(version="2"), "newer version of this pack (format 2)"),
+        (parts(), {"format": "pt"}, "not one that Save References wrote"),
+        ({"captions": texts("a")}, facts(), "damaged (KeyError"),
+        (parts(), facts(shape="[3, 3, 3]"), "do not fit the shape"),
+        (parts(), facts(shape="12"), "damaged"),
+        (parts(), facts(metric="lpips"), "unknown metric"),
+        (parts(), facts(metric="nL2"), "at least 51; there are 1"),
+        (parts(features=torch.full((1, 8), torch.nan).half()), facts(), "not numbers"),
+        (parts(features=torch.ones(1, 8)), facts(), "float16"),
+        (parts(captions=texts("a", "b")), facts(), "as many captions"),
+        (parts(captions=texts("a")[:-1].clone()), facts(), "damaged"),
+        (parts(captions=torch.tensor([255], dtype=torch.uint8)), facts(), "damaged"),
+        (parts(captions=torch.ones(3)), facts(), "damaged"),
+    ],
+)
+def test_a_file_that_is_no_set_is_refused(host: Host, sets: Path, tensors: dict, metadata: dict, says: str) -> None:
+    save_file(tensors, str(sets / "bad.safetensors"), metadata=metadata)
+    message = fails(host, load("bad.safetensors"))
+    assert says in message and message.startswith("Load References: `file` 'bad.safetensors' cannot be used")
+
+
+class Trap:
+    def __reduce__(self):
+        return print, ("the trap was sprung",)
+
+
+@pytest.mark.parametrize("content", ["pickle", "text", "nothing", "torch"])
+def test_a_file_that_only_claims_to_be_safetensors(host: Host, sets: Path, capsys, content: str) -> None:
+    path = sets / "claims.safetensors"
+    if content == "torch":
+        torch.save({"features": Trap()}, path)
+    else:
+        path.write_bytes({"pickle": pickle.dumps(Trap()), "text": b"hello " * 100, "nothing": b""}[content])
+    assert "not a safetensors file" in fails(host, load("claims.safetensors"))
+    assert "sprung" not in capsys.readouterr().out
+
+
+def test_another_descriptor_than_the_one_that_made_it(host: Host, sets: Path, tmp_path: Path) -> None:
+    given = {"d": random_clip_vision(tmp_path), "i": pictures(), "e": random_clip_vision(tmp_path, seed=1)}
+    host.run(save(), given)
+    assert "the set was made with CLIP vision" in fails(host, load(descriptor=["e", 0]), given)
+    assert host.run(load())["l"][0].descriptor is None
+
+
+def test_a_widget_without_choices_is_explained(host: Host) -> None:
+    """An empty folder leaves the widget without a value, and the frontend sends none."""
+    for prompt, says in (
+        (load(None), "is not in"),
+        (detector(None), "SSCD comes from"),
+        (
+            {"r": {"class_type": "MG_ReferencesFromFolder", "inputs": {"folder": None, "metric": "latent"}}},
+            "`folder` is empty",
+        ),
+    ):
+        for node in prompt.values():
+            node["inputs"] |= {"width": 96, "height": 96, "subfolders": True} if "metric" in node["inputs"] else {}
+        assert says in fails(host, prompt)
+
+
+def detector(file: str) -> Prompt:
+    return {"d": {"class_type": "MG_LoadCopyDetector", "inputs": {"file": file}}}
+
+
+def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> None:
+    network = random_sscd()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.jit.save(torch.jit.trace(Scripted(network), torch.randn(1, 3, 64, 64)), str(detectors / "a.pt"))
+        save_file({n: w.clone() for n, w in network.state_dict().items()}, str(detectors / "a.safetensors"))
+        one, two = (host.run(detector(f"a.{kind}"))["d"][0] for kind in ("pt", "safetensors"))
+    shown = torch.rand(2, 3, 50, 70)
+    assert one.fingerprint == two.fingerprint
+    with torch.no_grad():
+        embeddings = one(shown)
+        assert torch.equal(embeddings, two(shown))
+        theirs = Scripted(network)(prepare(shown, 320, one.mean, one.std))
+    torch.testing.assert_close(torch.nn.functional.normalize(embeddings), theirs, atol=1e-5, rtol=0)
+    assert (theirs[0] - theirs[1]).abs().max() > 1e-4
+
+
+def test_the_missing_detector_is_named_before_anything_runs(host: Host, detectors: Path) -> None:
+    with pytest.raises(NodeError) as caught:
+        host.run(detector("sscd_disc_mixup.torchscript.pt"))
+    assert caught.value.kind == "custom_validation_failed"
+    for word in ("sscd_disc_mixup.torchscript.pt", str(detectors), "facebookresearch/sscd-copy-detection"):
+        assert word in caught.value.message
+
+
+def test_a_detector_that_is_none(host: Host, detectors: Path, capsys) -> None:
+    (detectors / "text.pt").write_text("hello")
+    torch.save({"weights": Trap()}, detectors / "pickle.pt")
+    save_file({"a": torch.zeros(1)}, str(detectors / "other.safetensors"))
+    (detectors / "text.safetensors").write_text("hello")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        for name in ("text.pt", "pickle.pt", "other.safetensors", "text.safetensors"):
+            message = fails(host, detector(name))
+            assert name in message and "SSCD comes from" in message
+    assert "sprung" not in capsys.readouterr().out
+    assert load_file(detectors / "other.safetensors")

@@ -1,0 +1,66 @@
+"""Duplicated captions and near-duplicate pictures, and where the bound between the two lies."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+from torch import Tensor
+
+from lab import scenes
+from lab.copies import training_pairs
+from memorization_guard.mitigation import duplicates
+from memorization_guard.mitigation.duplicates import NEAR, duplicate_captions, near_duplicates, signature
+
+
+def tensor(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(picture)).float().div(255).permute(2, 0, 1)[None]
+
+
+def compressed(picture: np.ndarray) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=30)
+    return np.asarray(Image.open(file))
+
+
+CHANGES = {
+    "compressed": compressed,
+    "half the size": lambda p: np.asarray(Image.fromarray(p).resize((48, 48))),
+    "larger": lambda p: np.asarray(Image.fromarray(p).resize((384, 384))),
+    "brighter": lambda p: np.asarray(ImageEnhance.Brightness(Image.fromarray(p)).enhance(1.1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_picture_is_found(change: str) -> None:
+    pictures = [picture for _, picture in training_pairs()]
+    same = torch.cat([signature(tensor(p)) for p in pictures + [CHANGES[change](p) for p in pictures]])
+    groups = near_duplicates(same)
+    assert sorted(map(sorted, groups)) == [[i, i + 16] for i in range(16)]
+
+
+def test_other_pictures_are_not() -> None:
+    rng = np.random.default_rng(0)
+    different = torch.cat([signature(tensor(scenes.draw(rng).image)) for _ in range(150)])
+    assert near_duplicates(different) == []
+    distance = torch.cdist(different, different) / different.shape[1] ** 0.5
+    assert distance.fill_diagonal_(1).min() > 1.5 * NEAR
+
+
+def test_groups_are_connected_and_the_largest_comes_first() -> None:
+    steps = torch.tensor([0.0, 5.0, 0.6, 1.2, 5.1, 9.0])[:, None]
+    assert [sorted(g) for g in near_duplicates(steps, nearer_than=0.7)] == [[0, 2, 3], [1, 4]]
+
+
+def test_too_many_pairs_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(duplicates, "MOST", 3)
+    with pytest.raises(ValueError, match="4 pictures are too many"):
+        near_duplicates(torch.zeros(4, 2))
+
+
+def test_captions_that_differ_in_case_and_spacing_only_are_the_same() -> None:
+    captions = ["A red  ring", "", "a disc", "a Red ring ", "", "a disc\n", "a RED ring", "alone"]
+    assert duplicate_captions(captions) == [[0, 3, 6], [2, 5]]

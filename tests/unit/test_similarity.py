@@ -1,0 +1,108 @@
+"""The three similarities and their gradients; what a reference set refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from memorization_guard.mitigation.references import ReferenceSet
+from memorization_guard.mitigation.similarity import (
+    descriptor_features,
+    latent_features,
+    negative_nl2,
+    picture_features,
+    similarity,
+)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_latent_similarity_is_the_correlation() -> None:
+    x, y = noise(3, 4, 8, 8), noise(3, 4, 8, 8, seed=1) + noise(3, 4, 8, 8)
+    sigma = similarity("latent", latent_features(x), latent_features(y)[:, None])
+    for i in range(3):
+        pair = torch.stack([x[i].flatten(), y[i].flatten()])
+        torch.testing.assert_close(sigma[i], torch.corrcoef(pair)[0, 1])
+    torch.testing.assert_close(latent_features(0.18215 * x + 3), latent_features(x), atol=1e-5, rtol=0)
+
+
+def test_nl2_is_equation_8() -> None:
+    x, near = noise(1, 12), noise(1, 4, 12, seed=1)
+    order = (x[:, None] - near).norm(dim=2).argsort()
+    near = near[:, order[0]]
+    distances = [(x[0] - n).norm() for n in near[0]]
+    expected = -distances[0] / (0.5 * sum(distances) / 4)
+    torch.testing.assert_close(negative_nl2(x, near)[0], expected)
+    assert negative_nl2(near[:, 0], near) == 0
+
+
+@pytest.mark.parametrize("metric", ["latent", "nL2", "descriptor"])
+def test_gradient_equals_finite_differences(metric: str) -> None:
+    """Of the whole way from a latent or a picture to σ, to 1e-3."""
+    weights = noise(10, 3 * 8 * 8, seed=2)
+
+    class Network:
+        name = fingerprint = "a random projection"
+
+        def __call__(self, pictures: Tensor) -> Tensor:
+            return pictures.flatten(1) @ weights.to(pictures).T
+
+    features = {
+        "latent": latent_features,
+        "nL2": lambda x: picture_features(x, 4),
+        "descriptor": lambda x: descriptor_features(x, Network()),
+    }[metric]
+    x = (noise(2, 3, 8, 8) * 0.1 + 0.5).requires_grad_()
+    near = torch.stack([features(noise(2, 3, 8, 8, seed=s) * 0.1 + 0.5).detach() for s in (3, 4, 5)], dim=1)
+    (gradient,) = torch.autograd.grad(similarity(metric, features(x), near).sum(), x)
+    way = gradient / gradient.norm()
+    step = 0.01
+    with torch.no_grad():
+        up, down = (similarity(metric, features(x + s * way), near).sum() for s in (step, -step))
+    slope = (up - down) / (2 * step)
+    assert gradient.norm() > 1e-3
+    torch.testing.assert_close(slope, (gradient * way).sum(), rtol=1e-3, atol=0)
+
+
+def test_a_constant_latent_is_similar_to_nothing_and_gives_no_nan() -> None:
+    x = torch.ones(1, 4, 8, 8, requires_grad=True)
+    sigma = similarity("latent", latent_features(x), latent_features(noise(1, 4, 8, 8))[:, None])
+    sigma.sum().backward()
+    assert sigma.item() == 0 and torch.isfinite(x.grad).all()
+
+
+def made(count: int = 60, **changed) -> ReferenceSet:
+    parts = {
+        "metric": "latent",
+        "features": torch.zeros(count, 24, dtype=torch.float16),
+        "shape": (2, 3, 4),
+        "captions": ("",) * count,
+        "names": ("a",) * count,
+    }
+    return ReferenceSet(**{**parts, **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"metric": "lpips"}, "unknown metric 'lpips'"),
+        ({"shape": (2, 3, 5)}, "do not fit the shape"),
+        ({"features": torch.zeros(60, 24)}, "float16"),
+        ({"features": torch.zeros(0, 24, dtype=torch.float16)}, "at least one row"),
+        ({"captions": ("",)}, "as many captions"),
+        ({"thumbnails": torch.zeros(60, 3, 8, 8)}, "uint8"),
+        ({"metric": "nL2", "k": 60}, "at least 61; there are 60"),
+    ],
+)
+def test_a_set_whose_parts_do_not_fit_is_refused(changed: dict, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        made(**changed)
+
+
+def test_how_many_neighbours_a_metric_needs() -> None:
+    assert made().neighbours == 1
+    assert made(metric="nL2").neighbours == 50
+    assert not made().has_captions and made(captions=("", "x") * 30).has_captions

@@ -1,0 +1,125 @@
+"""Our SSCD against torchvision's ResNet-50 (a test tool only), and both official namings of its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from memorization_guard.mitigation import sscd
+from memorization_guard.mitigation.convert_sscd import convert, main
+
+
+class GeM(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(min=1e-6).pow(3.0).mean(dim=(2, 3)).pow(1 / 3)
+
+
+class Official(nn.Module):
+    """As the authors make it of torchvision's ResNet-50: GeM for its pooling, normalised output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torchvision.models.resnet50(num_classes=512)
+        self.backbone.avgpool = GeM()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.normalize(self.backbone(x))
+
+
+def classy_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's names as Classy Vision's ResNet has them (read off version 0.7.0)."""
+    parts = {
+        "conv1": "convolutional_block.0", "bn1": "convolutional_block.1", "conv2": "convolutional_block.3",
+        "bn2": "convolutional_block.4", "conv3": "convolutional_block.6", "bn3": "bn",
+    }  # fmt: skip
+    out = {}
+    for name, weight in weights.items():
+        words = name.removeprefix("backbone.").split(".")
+        if words[0].startswith("layer"):
+            stage = int(words[0][-1]) - 1
+            block = f"blocks.{stage}.block{stage}-{words[1]}"
+            out[".".join(["backbone", block, parts.get(words[2], words[2]), *words[3:]])] = weight
+        elif words[0] == "fc":
+            out[f"embeddings.1.{words[1]}"] = weight
+        else:
+            out[f"backbone.initial_block._module.{0 if words[0] == 'conv1' else 1}.{words[1]}"] = weight
+    return out
+
+
+@pytest.fixture(scope="module")
+def official() -> Official:
+    torch.manual_seed(0)
+    made = Official().eval()
+    for part in made.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 1)
+    return made
+
+
+@pytest.mark.parametrize("naming", ["torchvision", "classy"])
+def test_embeddings_equal_the_official_construction(official: Official, naming: str) -> None:
+    weights = official.state_dict()
+    ours = sscd.sscd_from(weights if naming == "torchvision" else classy_names(weights))
+    pictures = torch.randn(2, 3, 96, 128)
+    with torch.no_grad():
+        mine, theirs = nn.functional.normalize(ours(pictures)), official(pictures)
+    assert theirs.std() > 1e-3
+    torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_the_converter_keeps_every_weight(official: Official, tmp_path: Path) -> None:
+    archive, target = tmp_path / "a.torchscript.pt", tmp_path / "a.safetensors"
+    torch.jit.save(torch.jit.trace(official, torch.randn(1, 3, 64, 64)), str(archive))
+    convert(archive, target)
+    again = sscd.sscd_from(load_file(target)).state_dict()
+    first = sscd.sscd_from(official.state_dict()).state_dict()
+    assert again.keys() == first.keys()
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_the_command_says_what_it_cannot_convert(tmp_path: Path, monkeypatch, capsys) -> None:
+    (tmp_path / "a.pt").write_text("no archive")
+    for name in ("a.pt", "nothing.pt"):
+        monkeypatch.setattr("sys.argv", ["convert_sscd", str(tmp_path / name), str(tmp_path / "b.safetensors")])
+        assert main() == 1
+        assert f"{name} cannot be converted" in capsys.readouterr().err
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_other_weights_are_refused(official: Official) -> None:
+    weights = official.state_dict()
+    with pytest.raises(ValueError, match="no first convolution"):
+        sscd.sscd_from({"a": torch.zeros(1)})
+    with pytest.raises(ValueError, match="1 weights are missing, 1 are unknown"):
+        sscd.sscd_from({n.replace("layer4.0.conv1", "other"): w for n, w in weights.items()})
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight has the shape"):
+        sscd.sscd_from({**weights, "backbone.layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)})
+
+
+def test_pictures_are_prepared_by_metas_recipe() -> None:
+    picture = (torch.rand(3, 200, 320) * 255).round() / 255
+    tools = torchvision.transforms.functional
+    expected = tools.normalize(tools.resize(picture, [320, 320], antialias=True), sscd.MEAN, sscd.STD)
+    mine = sscd.prepare(picture[None], sscd.SIDE, sscd.MEAN, sscd.STD)[0]
+    torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
+
+
+def test_the_network_is_differentiable_in_the_picture(official: Official) -> None:
+    """In double precision: single would drown the difference."""
+    network = sscd.sscd_from(official.state_dict()).double()
+    picture = torch.rand(1, 3, 64, 64, dtype=torch.float64, requires_grad=True)
+    goal = torch.randn(1, 512, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((network(picture) * goal).sum(), picture)
+    way, step = gradient / gradient.norm(), 1e-5
+    with torch.no_grad():
+        slope = ((network(picture + step * way) - network(picture - step * way)) * goal).sum() / (2 * step)
+    torch.testing.assert_close(slope, gradient.norm(), rtol=1e-3, atol=0)
