@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "tools"))
 
 import torch
+
 from bench_host import host, sd15
 from bench_memory import peak_memory
 from bench_table import Row, save, table
@@ -32,11 +33,14 @@ SD1.5's size: random weights, {SIZE}×{SIZE}, bf16 (the papers' precision; fp32 
 
 def counted(made) -> Iterator[Row]:
     """What does not depend on the machine: evaluations, and whether a batch equals its samples."""
-    from bench_runs import eight_together, evaluations, exact_model, lab_checkpoint
+    from bench_runs import eight_together, evaluations, exact_model, in_float64, lab_checkpoint
 
-    for subject in (exact_model(made), lab_checkpoint(made)):
-        yield from evaluations(subject)
-        yield from eight_together(subject, rounds=0)
+    exact, lab = exact_model(made), lab_checkpoint(made)
+    yield from evaluations(exact)
+    yield from evaluations(lab)
+    yield from eight_together(exact, 0)
+    yield from eight_together(in_float64(lab), 0, ", float64")
+    yield from eight_together(lab, 0, ", float32")
 
 
 def timed_lab(made, rounds: int) -> Iterator[Row]:
@@ -45,7 +49,7 @@ def timed_lab(made, rounds: int) -> Iterator[Row]:
     lab = lab_checkpoint(made)
     yield from sampling_time(lab, 50, rounds)
     yield from iteration_time(lab, 10, 10, rounds)
-    yield from list(eight_together(lab, max(rounds // 4, 1)))[1:]
+    yield from eight_together(lab, max(rounds // 4, 1))
 
 
 def timed_sd15(made, rounds: int) -> Iterator[Row]:

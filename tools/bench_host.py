@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ PACK, LAB = "memorization_guard", "memorization_guard_lab"
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+
     from host.executor import Host
 
 # SD1.5's UNet as the host's model detection describes a checkpoint of it.
@@ -42,13 +42,16 @@ SD15 = {
 
 @contextmanager
 def host() -> Iterator[Host]:
-    """ComfyUI on one CPU thread, with the pack, the lab's pack and the lab checkpoint, in a folder of its own."""
+    """ComfyUI on one CPU thread, with the pack, the lab's pack and the lab checkpoint, in a folder of its own.
+
+    With PyTorch's attention, as the host runs on NVIDIA cards; its choice for the CPU is slower and larger.
+    """
     import torch
     from comfy.cli_args import args
 
     torch.set_num_threads(1)  # several threads wait for each other when anything else runs
     base = Path(tempfile.mkdtemp(prefix="memorization-guard-bench-"))
-    args.cpu, args.base_directory = True, str(base)
+    args.cpu, args.use_pytorch_cross_attention, args.base_directory = True, True, str(base)
     importlib.import_module("utils.extra_config")  # as the host's main.py, before its nodes.py
     from host.executor import Host
 

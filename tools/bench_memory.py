@@ -31,6 +31,7 @@ def measure(kind: str, size: int) -> dict[str, float]:
 
     with host() as made:
         import torch
+
         from bench_runs import Subject
         from host.prompts import ksampler, optimizer
 
