@@ -18,7 +18,6 @@ class GuidanceTrace:
 
     sigmas: Tensor  # (n + 1,)
     batch: int
-    hint: str = ""  # what was probably not meant, for an artist
     threshold: Tensor = field(init=False)  # (n,) λ_t; NaN where nothing was measured
     closeness: Tensor = field(init=False)  # (B, n) σ_t on the scale where 0.5 is memorized; NaN likewise
     nearest: Tensor = field(init=False)  # (B, n) row of the nearest reference; −1 likewise
