@@ -18,7 +18,6 @@ class GuidanceTrace:
 
     sigmas: Tensor  # (n + 1,)
     batch: int
-    hint: str = ""  # what was probably not meant, for an artist
     threshold: Tensor = field(init=False)  # (n,) λ_t; NaN where nothing was measured
     closeness: Tensor = field(init=False)  # (B, n) σ_t on the scale where 0.5 is memorized; NaN likewise
     nearest: Tensor = field(init=False)  # (B, n) row of the nearest reference; −1 likewise
@@ -68,6 +67,16 @@ class GuidanceTrace:
         return (
             f"{int(touched.sum())} of {self.batch} picture(s) steered away. "
             f"Closest: #{sample}, {closest[sample]:.2f} to reference {where}."
+        )
+
+    @property
+    def hint(self) -> str:
+        """What is probably not meant, or nothing."""
+        always = self.steps > 0 and bool(self.acted.all())
+        return (
+            "Every picture was steered in every step: if they are no copies, raise threshold_min and threshold_max."
+            if always
+            else ""
         )
 
     def lines(self) -> list[str]:

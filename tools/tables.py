@@ -85,11 +85,8 @@ def amg_choices(study: Study) -> list[Row]:
     """The node's defaults with one thing changed, for memorized and for ordinary prompts."""
     tried: dict[str, dict[str, Any]] = {
         "defaults": {},
-        "threshold 0.3 … 0.4": {"threshold_min": 0.3, "threshold_max": 0.4},
         "threshold 0.5 … 0.6": {"threshold_min": 0.5, "threshold_max": 0.6},
-        "exponential": {"threshold_schedule": "exponential"},
         "constant growth": {"dissimilarity_growth": "constant"},
-        "dissimilarity 1": {"dissimilarity": 1.0},
         "through model": {"gradient": "through model"},
         "every 4th step": {"every": 4},
     }

@@ -22,8 +22,9 @@ from .amg_plan import Plan
 from .captions import Companion
 from .checkpointing import blocks, checkpointed, graph_fits
 from .eye import Eye, Found
-from .gradient import differentiable, gradient_options, normal_conds, weights_that_change
+from .gradient import differentiable, gradient_options, normal_conds, overwritten, weights_that_change
 from .probe import parameterisation, weights_of_hooks
+from .rows import controls
 
 VOTERS = 16  # neighbours that elect the duplicated caption
 STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
@@ -185,30 +186,39 @@ class Run:
 
     def _slope_through_model(self, call: Call, found: Found, still, sigma: float, linear: Linear | None) -> Tensor:
         """∇_x σ_t (B, ...) with the network, guidance and linear guidances in between: two more evaluations' worth."""
-        guider = call.guider
-        modules = [guider.inner_model, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
+        ways = (True,) if any(True for _ in controls(call.guider.conds)) else (False, True)
+        for out_of_place in ways:
+            try:
+                slope = self._slope(call, found, still, linear, out_of_place)
+                break
+            except RuntimeError as error:
+                if out_of_place or not overwritten(error):
+                    raise
+        return slope * (1 - sigma) if self.flow else slope
+
+    def _slope(self, call: Call, found: Found, still, linear: Linear | None, out_of_place: bool) -> Tensor:
+        guider, network, kept = call.guider, call.guider.inner_model, call.guider.conds
+        modules = [network, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
         modules += [m for m in self.eye.modules if all(m is not other for other in modules)]
-        kept, network = guider.conds, guider.inner_model
         changing = weights_of_hooks(network, kept)
         again = not changing and not graph_fits(network, len(call.x), tuple(call.x.shape), call.x.device)
         parts = [b for m in modules for b in blocks(getattr(m, "diffusion_model", m))] if again else []
         self.companion.stay()
-        with differentiable(modules), weights_that_change(changing), checkpointed(parts):
+        with differentiable(modules), weights_that_change(changing), checkpointed(parts, out_of_place):
             try:
-                guider.conds = normal_conds(guider.conds)
-                here = call.x.clone().requires_grad_(True)
-                again = Call(call.executor, here, call.timestep.clone(), gradient_options(call.options), call.seed)
-                pair = Pair()
-                denoised = again.predict(self._watched(again.options, pair))
+                guider.conds = normal_conds(kept)
+                here, options = call.x.clone().requires_grad_(True), gradient_options(call.options, out_of_place)
+                second, pair = Call(call.executor, here, call.timestep.clone(), options, call.seed), Pair()
+                denoised = second.predict(self._watched(options, pair))
                 if linear is not None:
-                    captions = linear.captions
-                    caption = self.companion.prediction(guider, captions, here, again.timestep, again.options)
+                    level = second.timestep
+                    caption = self.companion.prediction(guider, linear.captions, here, level, options)
                     denoised = linear.thawed().apply(denoised, pair, caption)
                 similar = self.eye.similarity(denoised, found.rows)
                 (slope,) = torch.autograd.grad(similar[still.clone()].sum(), here)
             finally:
                 guider.conds = kept
-        return slope * (1 - sigma) if self.flow else slope
+        return slope
 
 
 def _clock(sampling) -> Callable[[float], float]:

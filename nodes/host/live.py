@@ -44,7 +44,7 @@ class Account(Protocol):
     def headline(self) -> str: ...
 
     @property
-    def hint(self) -> str: ...
+    def hint(self) -> str: ...  # what is probably not meant, or nothing
 
 
 def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[Account], None]:
