@@ -2,12 +2,13 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables test test-fast serve lint format
+.PHONY: help setup demo tables bench-cost test test-fast serve lint format
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
 	@echo "make test    all tests        make lint    style and types"
 	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
+	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
 
@@ -19,6 +20,9 @@ demo: setup
 
 tables: setup
 	@$(RUN) tools/tables.py
+
+bench-cost: setup
+	@$(RUN) tools/bench_cost.py
 
 test: setup
 	@$(RUN) -m pytest

@@ -5,60 +5,9 @@
 
 from __future__ import annotations
 
-from make_workflow import Graph, Link, Node
-
-CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"  # the name in the host's own templates
-PROMPT = "Mothers influence on her young hippo"  # a caption that SD 1.4 is known to have memorized
-SEED, STEPS, CFG, SIDE = 1, 50, 7.0, 512
-SAMPLING = {"sampler_name": "euler", "scheduler": "normal"}
-OURS, PLAIN, COMMON = "#3f789e", "#8a6d3b", "#999999"  # groups: what this pack does, without it, both
-
-
-class Scene:
-    """What every workflow starts with: model, prompts, latent and one seed for all, in the first column."""
-
-    def __init__(self, batch: int, prompt: str = PROMPT):
-        self.graph = g = Graph()
-        loader = g.node("CheckpointLoaderSimple", "Model", ckpt_name=CHECKPOINT).at(0, 0).sized(380, 98)
-        self.model, clip, self.vae = loader[0, 1, 2]
-        self.positive = g.node("CLIPTextEncode", "Prompt", clip=clip, text=prompt)
-        self.positive.at(0, 150).sized(380, 120).paint("green")
-        self.negative = g.node("CLIPTextEncode", "Negative prompt (empty)", clip=clip, text="")
-        self.negative.at(0, 320).sized(380, 100).paint("red")
-        self.latent = g.node("EmptyLatentImage", "Size", width=SIDE, height=SIDE, batch_size=batch)
-        self.latent.at(0, 470).sized(380, 106)
-        self.seed = g.node("PrimitiveInt", "Seed for everything", value=SEED).at(0, 630).sized(380, 82)
-        self.seed.paint("yellow")
-        g.group(
-            "1 · Model, prompt, seed",
-            loader, self.positive, self.negative, self.latent, self.seed, color=COMMON,
-        )  # fmt: skip
-
-    @property
-    def wires(self) -> dict[str, object]:
-        return {
-            "model": self.model,
-            "positive": self.positive,
-            "negative": self.negative,
-            "latent_image": self.latent,
-        }
-
-    def plain(self, x: float, y: float) -> Node:
-        """The host's KSampler."""
-        wires = {**self.wires, "seed": self.seed, "steps": STEPS, "cfg": CFG, **SAMPLING}
-        return self.graph.node("KSampler", "Plain KSampler", **wires).at(x, y).sized(320, 262)
-
-    def deferred(self, x: float, y: float, title: str, **values: object) -> Node:
-        """Our sampler; `values`: the inputs that KSampler does not have."""
-        wires = {**self.wires, "seed": self.seed, "steps": STEPS, "cfg": CFG, **SAMPLING, **values}
-        node = self.graph.node("MG_DeferredCFGKSampler", title, **wires).at(x, y).sized(320, 480)
-        return node.paint("blue")
-
-    def picture(self, latent: Link, x: float, y: float, side: float, prefix: str, title: str) -> list[Node]:
-        """Decoded and saved, the decoder above the picture."""
-        decoded = self.graph.node("VAEDecode", samples=latent, vae=self.vae).at(x, y).sized(side, 46)
-        saved = self.graph.node("SaveImage", title, images=decoded, filename_prefix=f"memorization_guard/{prefix}")
-        return [decoded, saved.at(x, y + 96).sized(side, side + 90)]
+from example_references import check_a_batch, keep_a_lora
+from example_scene import OURS, PLAIN, STEPS, Scene
+from make_workflow import Graph
 
 
 def per_sample_noise() -> Graph:
@@ -190,62 +139,9 @@ def detect_and_defer() -> Graph:
     return g
 
 
-def check_a_batch() -> Graph:
-    """Pictures of a LoRA beside the pictures it was trained on, with an alarm where they come too close."""
-    scene = Scene(batch=4, prompt="a caption that your LoRA was trained with")
-    g = scene.graph
-    references = g.node(
-        "MG_ReferencesFromFolder", "Training pictures",
-        folder="training", metric="latent", vae=scene.vae, size_of=scene.latent,
-    ).at(470, 0).sized(400, 260).paint("purple")  # fmt: skip
-    report = g.node("PreviewAny", "What was read, left out, and occurs twice", source=references["report"])
-    report.at(470, 330).sized(400, 380)
-    g.group("2 · What it must not copy", references, report, color=OURS)
-
-    sampler = scene.plain(960, 0)
-    decoded = g.node("VAEDecode", samples=sampler["LATENT"], vae=scene.vae).at(960, 330).sized(320, 46)
-    saved = g.node("SaveImage", "All pictures", images=decoded, filename_prefix="memorization_guard/checked")
-    saved.at(960, 430).sized(320, 280)
-    g.group("3 · Your pictures", sampler, decoded, saved, color=COMMON)
-
-    checked = g.node(
-        "MG_CopyCheck", "Beside its nearest training picture", images=decoded, references=references["references"],
-        vae=scene.vae,
-    ).at(1370, 0).sized(560, 710).paint("blue")  # fmt: skip
-    summary = g.node("PreviewAny", "In words", source=checked["summary"]).at(1960, 0).sized(380, 300)
-    alarm = g.node("PreviewAny", "Any copy? (to branch on)", source=checked["is_copy"]).at(1960, 370).sized(380, 90)
-    g.group("4 · Too close?", checked, summary, alarm, color=OURS)
-
-    g.note(
-        "## Check a batch for copies\n\n"
-        "Does your LoRA, or your fine-tuned checkpoint, hand back the pictures it was trained on?\n\n"
-        "1. Copy its training pictures, with their caption files, into ComfyUI's `input` folder, press **R** and "
-        "choose the folder in group 2.\n2. Load your model (add Load LoRA behind it), type a training caption, "
-        "press Run.",
-        "Start here",
-    ).at(0, -310).sized(380, 190)  # fmt: skip
-    g.note(
-        "The pictures are cut to the size of the latent on the left, because latents are compared. For copies that "
-        "are cropped or edited, set `metric` to **descriptor** and connect **Load Copy Detector (SSCD)**.\n\n"
-        "Read the report: a caption or a picture that occurs many times is what a model memorizes first.",
-        "About the references",
-    ).at(470, -310).sized(400, 190)  # fmt: skip
-    g.note(
-        "Red beyond the white mark: an alarm. **Which value to turn:** `latent_threshold` (with a descriptor: "
-        "`threshold`). Lower finds more, with more false alarms. Run a few harmless prompts and set it above what "
-        "they give.\n\nCopy Check needs nothing behind it: put it at the end of any workflow of yours.",
-        "Reading the result",
-    ).at(1370, -310).sized(560, 190)  # fmt: skip
-    g.note(
-        "**No guarantee either way.** Only the pictures in the folder are known. One without an alarm can be a copy of "
-        "something else, and an alarm can be false: compare by eye before you publish.",
-        "What it cannot do",
-    ).at(1960, -310).sized(380, 190)  # fmt: skip
-    return g
-
-
 WORKFLOWS = {
     "Per-sample noise": per_sample_noise,
     "Detect and defer": detect_and_defer,
     "Check a batch for copies": check_a_batch,
+    "Keep a LoRA from copying": keep_a_lora,
 }

@@ -6,6 +6,7 @@ blocks are kept, and one block at a time is computed again on the way back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -15,19 +16,22 @@ from torch.utils.checkpoint import checkpoint
 
 from .gradient import OutOfPlace
 
-# How many times the host's own estimate of a forward pass a graph without checkpoints holds; measured
-# by `make bench-cost` on an SD1.5-sized UNet.
-GRAPH = 8.0
+# Memory at the top of a run without checkpoints, over what the host estimates for one forward pass with
+# fused attention. `make bench-cost` on a UNet of SD1.5's size, bf16, 256×256: 452 MB over 41 MB, 11.0.
+GRAPH = 12.0
+FUSED = 0.01 * 2**20  # bytes a latent pixel and byte of the data type: the host's estimate, BaseModel.memory_required
+# The way back begins with these blocks at once, so computing them again would cost time and save next to nothing.
+KEPT = 2
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """What a network repeats: the members of its own lists and sequences, sequences opened."""
+    """What a network repeats, but for the last of it: the members of its own lists and sequences, sequences opened."""
     found: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
             for part in child:
                 found += part if isinstance(part, nn.Sequential) else [part]
-    return [b for b in found if any(True for _ in b.children())]  # a single layer is not worth it
+    return [b for b in found if any(True for _ in b.children())][:-KEPT]  # a single layer is not worth it
 
 
 @contextmanager
@@ -76,7 +80,17 @@ def _own_dicts(values) -> list:
     return [dict(v) if type(v) is dict else v for v in values]
 
 
+def graph_memory(model, rows: int, shape: tuple[int, ...]) -> float:
+    """Bytes that a graph without checkpoints takes, over `rows` samples of `shape` under both conditions.
+
+    The host's estimate for fused attention, whatever attention it uses itself: the gradient pass always
+    uses PyTorch's. Its estimate for other kinds is up to 7 times as high.
+    """
+    dtype = model.manual_cast_dtype or model.get_dtype()
+    pixels = 2 * rows * math.prod(shape[2:])
+    return GRAPH * FUSED * pixels * dtype.itemsize * model.memory_usage_factor
+
+
 def graph_fits(model, rows: int, shape: tuple[int, ...], device) -> bool:
-    """Whether a graph over `rows` samples of `shape` fits the memory that the host has free, without checkpoints."""
-    wanted = GRAPH * model.memory_required([2 * rows, *shape[1:]])
-    return wanted < comfy.model_management.get_free_memory(device)
+    """Whether that graph fits what the host has free on the device, the model's weights being there already."""
+    return graph_memory(model, rows, shape) < comfy.model_management.get_free_memory(device)

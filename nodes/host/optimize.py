@@ -14,6 +14,7 @@ from ...mitigation.norm import Constraint
 from ...mitigation.prediction import dimension
 from ...mitigation.report import NoiseReport
 from ...mitigation.search import search_noise
+from .checkpointing import graph_memory
 from .errors import GuardError, check_magnitude
 from .live import LiveText
 from .probe import Pair, run_probe
@@ -71,8 +72,18 @@ def find_noise(plan: NoisePlan, *, draw: Callable[[int], Tensor], node: str, **r
         text.say(report.headline, final=True)
         return noise, report
 
-    headroom = GRADIENT_HEADROOM if plan.method == "per-sample" else 1.0
-    return run_probe(body, noise=draw(0), node=node, headroom=headroom, **run)
+    start = draw(0)
+    return run_probe(body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run)
+
+
+def _headroom(plan: NoisePlan, model, noise: Tensor) -> float:
+    """How many sampling steps' memory the host should make free: a graph without checkpoints only when asked for."""
+    if plan.method != "per-sample":
+        return 1.0
+    if plan.checkpointing != "off":
+        return GRADIENT_HEADROOM
+    step = model.memory_required([2 * len(noise), *noise.shape[1:]])
+    return max(GRADIENT_HEADROOM, graph_memory(model, len(noise), tuple(noise.shape)) / step)
 
 
 def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_step) -> tuple[Tensor, NoiseReport]:

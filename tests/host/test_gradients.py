@@ -32,7 +32,7 @@ def test_the_gradient_is_what_d_does(host: Host, checkpoint, name: str) -> None:
     assert found.error < 1e-2
 
 
-@pytest.mark.parametrize("name", ["nothing", "area", "ControlNet, a hint a sample", "LoRA on the positive"])
+@pytest.mark.parametrize("name", ["nothing", "ControlNet, a hint a sample", "LoRA on the positive"])
 def test_checkpoints_change_nothing(host: Host, checkpoint, name: str) -> None:
     """The host tells a block where it is by one shared dict: the patch depends on it."""
     by_place = {"input": 0.3, "middle": 0.6, "output": 0.9}

@@ -16,7 +16,7 @@ from host.lab_prompts import CONDITIONS, MEMORIZED, ORDINARY, SIZE, Feature, hal
 from host.test_gradients import slots
 
 BATCH = 3
-PLAN = {"learning_rate": 0.03, "max_iterations": 6}
+PLAN = {"learning_rate": 0.03, "max_iterations": 4}
 CAPTIONS = [MEMORIZED, ORDINARY, "Winter Orchard, a blue cross"]
 LATENT = {"latent_image": ["given latent", 0]}
 

@@ -1,6 +1,6 @@
 """Flawed pictures, as a diffusion model draws them: rough shapes, blobs, and nothing but the sky.
 
-The judge learns from them: a rough star with thin arms is still a star, a blob is none.
+The judge learns from blobs and empty scenes to say `none`, and is tested on rough shapes without learning them.
 """
 
 from __future__ import annotations

@@ -63,6 +63,14 @@ def test_blobs_and_empty_scenes_are_no_shape(judge):
     assert (answer(judge.judge(empty).colours) == len(COLOURS)).mean() >= 0.9
 
 
+def test_rough_shapes_are_mostly_known(judge):
+    rng = np.random.default_rng(83)
+    asked_for = [(shape, colour) for shape in SHAPES for colour in COLOURS]
+    found = judge.judge(np.stack([flawed.rough(rng, *a) for a in asked_for]))
+    assert (answer(found.shapes) == [SHAPES.index(s) for s, _ in asked_for]).mean() >= 0.75
+    assert (answer(found.colours) == [COLOURS.index(c) for _, c in asked_for]).mean() >= 0.95
+
+
 def test_probabilities_and_a_second_look(judge, held_out):
     pictures, _ = held_out
     first, second = judge.judge(pictures), judge.judge(pictures)

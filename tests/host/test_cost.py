@@ -1,0 +1,42 @@
+"""What the nodes cost, without a clock: model evaluations, and a batch that equals its samples.
+
+The same code as `make bench-cost`, which also times and measures memory.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+
+from bench_runs import eight_together, evaluations, exact_model, in_float64, lab_checkpoint
+from bench_table import Row, table
+from host.executor import Host
+from host.lab_prompts import SIZE
+
+
+def test_evaluations_on_the_exact_model(host: Host) -> None:
+    rows = list(evaluations(exact_model(host)))
+    assert len(rows) == 5
+    assert all(row.verdict == "pass" for row in rows), "\n" + table(rows)
+
+
+def test_a_batch_equals_its_samples(host: Host) -> None:
+    (row,) = eight_together(exact_model(host), 0)
+    assert row.verdict == "pass", row
+
+
+def test_a_batch_equals_its_samples_on_the_lab_checkpoint(host: Host, checkpoint) -> None:
+    """In double precision: in single, AdamW makes a step out of a gradient that is only rounding (docs/cost.md)."""
+    lab = replace(lab_checkpoint(host), shape=(4, SIZE, SIZE))
+    (row,) = eight_together(in_float64(lab), 0)
+    assert row.verdict == "pass", row
+
+
+def test_a_missed_bound_is_said() -> None:
+    assert Row("m", "n", 1.1, "s", vanilla=1.0, bound=1.03).verdict == "SHORT"
+    assert Row("m", "n", 1.1, "s", vanilla=1.0, bound=1.03, paired=1.02).verdict == "pass"
+    assert Row("m", "n", 5, "", bound=4, exact=True).verdict == "SHORT"
+    assert Row("m", "n", 1.1, "s", vanilla=1.0).verdict == ""
