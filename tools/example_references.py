@@ -90,8 +90,8 @@ def keep_a_lora() -> Graph:
     checks = [
         g.node(
             "MG_CopyCheck", title, images=pictures[0], references=references["references"], vae=scene.vae,
-        ).at(2720, y).sized(420, 350).paint("blue")
-        for title, pictures, y in (("Check: steered away", shown, 0), ("Check: without", beside, 420))
+        ).at(2720, y).sized(420, 440).paint("blue")
+        for title, pictures, y in (("Check: steered away", shown, 0), ("Check: without", beside, 520))
     ]  # fmt: skip
     g.group("5 · Beside the nearest training picture", *checks, color=OURS)
 
