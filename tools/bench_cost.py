@@ -25,10 +25,12 @@ from bench_host import host, sd15
 from bench_memory import peak_memory
 from bench_table import Row, save, table
 
+PARTS = ("counts", "lab", "sd15", "memory")
 SIZE = 256  # pixels, at SD1.5's size
-NOTES = f"""Time is CPU seconds of one thread (wall time of a quiet machine); the ratio is the median of paired runs.
-SD1.5's size: random weights, {SIZE}×{SIZE}, bf16 (the papers' precision; fp32 takes three times as long on this CPU),
-5 steps. Memory: peak resident set above that before the model was built, weights and working memory together."""
+NOTES = f"""Time: CPU seconds of one thread (a quiet machine's wall time); the ratio is the median of paired runs, and
+beside it that of the fastest run of each. SD1.5's size: random weights, {SIZE}×{SIZE}, bf16 (the papers' precision;
+fp32 takes three times as long on this CPU). Memory: peak resident set above that before the model was built, so
+weights and working memory. PyTorch's attention throughout, as the host chooses it on NVIDIA cards."""
 
 
 def counted(made) -> Iterator[Row]:
@@ -47,60 +49,72 @@ def timed_lab(made, rounds: int) -> Iterator[Row]:
     from bench_runs import eight_together, iteration_time, lab_checkpoint, sampling_time
 
     lab = lab_checkpoint(made)
-    yield from sampling_time(lab, 50, rounds)
-    yield from iteration_time(lab, 10, 10, rounds)
-    yield from eight_together(lab, max(rounds // 4, 1))
+    for batch in (1, 4):
+        yield from sampling_time(lab, batch, 10, rounds)
+        yield from iteration_time(lab, batch, 5, 10, rounds // 2 + 1)
+    yield from eight_together(lab, rounds // 4 + 1)
 
 
 def timed_sd15(made, rounds: int) -> Iterator[Row]:
     from bench_runs import Subject, iteration_time, sampling_time
+    from host.prompts import ksampler
 
     model, prompts = sd15(torch.bfloat16)
     shape = (4, SIZE // 8, SIZE // 8)
     subject = Subject(f"SD1.5, {SIZE}×{SIZE}", made, model, prompts["positive"], prompts["negative"], shape)
-    yield from sampling_time(subject, 5, rounds)
-    yield from iteration_time(subject, 1, 2, rounds)
+    subject.run(ksampler, latent=subject.latent(1), steps=1)  # warm
+    yield from sampling_time(subject, 1, 5, rounds, warm=False)
+    yield from iteration_time(subject, 1, 1, 2, rounds, warm=False)
 
 
 def memory(size: int = SIZE) -> Iterator[Row]:
-    """Peaks at SD1.5's size. Working memory, the peak without the weights, has no bound and is for comparison."""
+    """Peaks at SD1.5's size, and the two constants by which the pack decides about memory."""
     model, vanilla = f"SD1.5, {size}×{size}", peak_memory("sampling", size)
-    for name, kind, bound in (("with checkpoints", "checkpoints", 1.5), ("without checkpoints", "graph", None)):
-        ours = peak_memory(kind, size)
-        for what, limit in (("peak", bound), ("working", None)):
-            said = f"{what} memory, per-sample {name}"
-            yield Row(model, said, ours[what], "MB", vanilla=vanilla[what], bound=limit)
+    found = {kind: peak_memory(kind, size) for kind in ("checkpoints", "graph")}
+    on, off = found["checkpoints"], found["graph"]
+    for said, ours, other, bound in (
+        ("peak memory, per-sample with checkpoints", on["peak"], vanilla["peak"], 1.5),
+        ("peak memory, per-sample without checkpoints", off["peak"], vanilla["peak"], None),
+        ("the same without the weights: with checkpoints", on["working"], vanilla["working"], on["HEADROOM"]),
+        ("the same without the weights: without checkpoints", off["working"], vanilla["working"], None),
+        ("without checkpoints, over the host's estimate of a step", off["working"], off["estimate"], off["GRAPH"]),
+    ):
+        yield Row(model, said, ours, "MB", vanilla=other, bound=bound)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--quick", action="store_true", help="exact model and lab checkpoint only, under two minutes")
-    parser.add_argument("--memory", type=int, metavar="SIZE", help="only the memory, at this size in pixels")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    began, rows = time.monotonic(), []
+    began = time.monotonic()
+    rows: list[Row] = []
 
-    def collect(found: Iterator[Row]) -> None:
+    def collect(part: str, found: Iterator[Row]) -> None:
+        own = []
         for row in found:
-            rows.append(row)
+            own.append(row)
             print(f"[{time.monotonic() - began:4.0f} s] " + "  ".join(filter(None, row.cells())), flush=True)
+        save(own, part, {"torch": torch.__version__, "machine": platform.machine()}, ROOT / "bench" / "cost.json")
+        rows.extend(own)
 
-    if options.memory:
-        collect(memory(options.memory))
-    else:
-        with host() as made:
-            import comfy.utils
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
+    parts = PARTS[:2] if options.quick else options.parts or PARTS
+    with host() as made:
+        import comfy.utils
 
-            comfy.utils.PROGRESS_BAR_ENABLED = False
-            collect(counted(made))
-            collect(timed_lab(made, 5 if options.quick else 13))
-            if not options.quick:
-                collect(timed_sd15(made, 3))
-        if not options.quick:
-            collect(memory())
+        comfy.utils.PROGRESS_BAR_ENABLED = False
+        if "counts" in parts:
+            collect("counts", counted(made))
+        if "lab" in parts:
+            collect("lab", timed_lab(made, 3 if options.quick else 15))
+        if "sd15" in parts:
+            collect("sd15", timed_sd15(made, 2))
+    if "memory" in parts:
+        collect("memory", memory())
     print(f"\n{table(rows)}\n\n{NOTES}")
-    facts = {"torch": torch.__version__, "machine": platform.machine(), "seconds": round(time.monotonic() - began)}
-    save(rows, facts, ROOT / "bench" / "cost.json")
     return int(any(row.verdict == "SHORT" for row in rows))
 
 

@@ -27,7 +27,7 @@ def resident(field: str) -> float:
 
 
 def measure(kind: str, size: int) -> dict[str, float]:
-    from bench_host import host, sd15
+    from bench_host import PACK, host, sd15
 
     with host() as made:
         import torch
@@ -47,12 +47,17 @@ def measure(kind: str, size: int) -> dict[str, float]:
             checkpointing = "on" if kind == "checkpoints" else "off"
             subject.run(optimizer, latent=subject.latent(1), checkpointing=checkpointing, **inputs)
         peak = resident("VmHWM")
-        estimate = model.model.memory_required([2, *subject.shape]) * MB
-        return {"peak": peak - before, "working": peak - built, "weights": built - before, "estimate": estimate}
+        told = made.module(PACK, "nodes.host.checkpointing")
+        estimate = told.graph_memory(model.model, 1, (1, *subject.shape)) / told.GRAPH * MB
+        limits = {"GRAPH": told.GRAPH, "HEADROOM": made.module(PACK, "nodes.host.optimize").GRADIENT_HEADROOM}
+        return {"peak": peak - before, "working": peak - built, "estimate": estimate, **limits}
 
 
 def peak_memory(kind: str, size: int) -> dict[str, float]:
-    """MB of one run in a fresh process: peak (weights and working memory), working, weights, the host's estimate."""
+    """MB of one run in a fresh process, and the pack's constants.
+
+    `peak`: weights and working memory; `working`; `estimate`: the host's for a forward pass with fused attention.
+    """
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, kind, str(size)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
