@@ -49,9 +49,9 @@ def timed_lab(made, rounds: int) -> Iterator[Row]:
     from bench_runs import eight_together, iteration_time, lab_checkpoint, sampling_time
 
     lab = lab_checkpoint(made)
-    for batch in (1, 4):
-        yield from sampling_time(lab, batch, 10, rounds)
-        yield from iteration_time(lab, batch, 5, 10, rounds // 2 + 1)
+    for batch in (1, 4) if rounds > 2 else (1,):
+        yield from sampling_time(lab, batch, 50, rounds // batch + 1)
+        yield from iteration_time(lab, batch, 10, 10, rounds // batch + 1)
     yield from eight_together(lab, rounds // 4 + 1)
 
 
@@ -109,7 +109,7 @@ def main() -> int:
         if "counts" in parts:
             collect("counts", counted(made))
         if "lab" in parts:
-            collect("lab", timed_lab(made, 3 if options.quick else 15))
+            collect("lab", timed_lab(made, 2 if options.quick else 8))
         if "sd15" in parts:
             collect("sd15", timed_sd15(made, 2))
     if "memory" in parts:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from .gradient import OutOfPlace
 
 # Memory at the top of a run without checkpoints, over what the host estimates for one forward pass with
-# fused attention. `make bench-cost` on a UNet of SD1.5's size, bf16, 256×256: 452 MB over 41 MB, 11.0.
+# fused attention. `make bench-cost` on a UNet of SD1.5's size, bf16, 256×256: 454 MB over 41 MB, 11.1.
 GRAPH = 12.0
 FUSED = 0.01 * 2**20  # bytes a latent pixel and byte of the data type: the host's estimate, BaseModel.memory_required
 # The way back begins with these blocks at once, so computing them again would cost time and save next to nothing.
