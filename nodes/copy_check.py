@@ -11,7 +11,7 @@ from . import sockets
 from .building import image_features
 from .comparison import side_by_side
 from .host.errors import GuardError
-from .host.messages import tell
+from .host.live import tell
 from .pictures import opaque
 
 NAME = "Copy Check"

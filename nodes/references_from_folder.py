@@ -8,7 +8,7 @@ from . import sockets
 from .building import Collector, compare_by, pixel_size
 from .host.errors import GuardError
 from .host.folders import input_folder, input_folders
-from .host.messages import tell
+from .host.live import tell
 from .picture_folder import collect, fingerprint, pictures_in
 from .reference_report import report
 

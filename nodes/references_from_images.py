@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from . import sockets
 from .building import Collector, Comparison, caption_lines, compare_by, pixel_size
 from .host.errors import GuardError, check_latent
-from .host.messages import tell
+from .host.live import tell
 from .host.sampling import progress
 from .pictures import opaque
 from .reference_report import report

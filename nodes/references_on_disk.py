@@ -10,7 +10,7 @@ from . import sockets
 from .host.descriptor import ready_descriptor
 from .host.errors import GuardError
 from .host.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
-from .host.messages import tell
+from .host.live import tell
 from .reference_file import load_references, save_references
 from .reference_report import report
 

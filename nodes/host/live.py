@@ -37,6 +37,11 @@ class LiveText:
             server.send_progress_text(text, self.node)
 
 
+def tell(text: str, node: str | None = None) -> None:
+    """Leave a text on a node, by default the one that runs now."""
+    LiveText(node).say(text, final=True)
+
+
 class Account(Protocol):
     """What a run did: an EscapeCurve, a GuidanceTrace."""
 
@@ -57,6 +62,6 @@ def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[Ac
         lines = [*hints, *([account.hint] if account.hint else [])]
         for line in lines:
             log.warning(line)
-        LiveText(node).say("\n".join([account.headline, *lines]), final=True)
+        tell("\n".join([account.headline, *lines]), node)
 
     return tell
