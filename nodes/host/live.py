@@ -58,10 +58,10 @@ def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[Ac
     Under it the hints, what is probably not meant; the log has them, too.
     """
 
-    def tell(account: Account) -> None:
+    def write(account: Account) -> None:
         lines = [*hints, *([account.hint] if account.hint else [])]
         for line in lines:
             log.warning(line)
         tell("\n".join([account.headline, *lines]), node)
 
-    return tell
+    return write
