@@ -31,8 +31,11 @@ class Descriptor(Protocol):
     be compared.
     """
 
-    name: str
-    fingerprint: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __call__(self, pictures: Tensor) -> Tensor: ...
 

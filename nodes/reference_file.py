@@ -67,7 +67,7 @@ def load_references(path: Path) -> ReferenceSet:
         if not torch.isfinite(features).all():
             raise ValueError("it holds values that are not numbers")
         return ReferenceSet(
-            metric=facts["metric"],  # type: ignore[arg-type]
+            metric=facts["metric"],
             features=features,
             shape=tuple(int(side) for side in json.loads(facts["shape"])),
             captions=_lines(tensors["captions"]),

@@ -27,8 +27,8 @@ def guide(model, plan: Plan):
     if plan.encoded:
         patched.add_wrapper_with_key(WRAPPERS.CALC_COND_BATCH, key, _calc_cond_batch(key))
     if plan.references.metric != "latent":  # loaded with the model, so that neither pushes the other out
-        parts = (plan.vae, plan.references.descriptor)
-        patched.set_additional_models(key, [p.patcher for p in parts if getattr(p, "patcher", None) is not None])
+        patchers = [getattr(part, "patcher", None) for part in (plan.vae, plan.references.descriptor)]
+        patched.set_additional_models(key, [p for p in patchers if p is not None])
     return patched
 
 

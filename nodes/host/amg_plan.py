@@ -51,7 +51,8 @@ def make_plan(
                 f"{node}: the weights of `model` are quantized and cannot be differentiated. Set gradient to through "
                 "prediction, or load the model in fp16, bf16 or fp32."
             ) from error
-    captions, encoded = DuplicatedCaptions((), {}), ()
+    captions = DuplicatedCaptions((), {})
+    encoded: tuple[list, ...] = ()
     if guidance.deduplication:
         if not references.has_captions:
             raise GuardError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,36 +21,37 @@ from ...mitigation.amg import (
 from ...mitigation.trace import GuidanceTrace
 from .amg_plan import Plan
 from .captions import Companion
-from .checkpointing import blocks, checkpointed, graph_fits
 from .eye import Eye, Found
-from .gradient import differentiable, gradient_options, normal_conds, overwritten, weights_that_change
-from .probe import parameterisation, weights_of_hooks
-from .rows import controls
+from .gradient_scope import networks_of, with_gradients
+from .probe import parameterisation
 
 VOTERS = 16  # neighbours that elect the duplicated caption
 STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
 
 
-class Pair:
-    """The two predictions that the run's guidance was made from, caught by the host's post-CFG hook."""
+@dataclass(frozen=True)
+class Guided:
+    """The two predictions that a run's guidance was made from, at scale `cfg`."""
 
-    def __init__(self) -> None:
-        self.cond: Tensor | None = None
-        self.uncond: Tensor | None = None
-        self.cfg = 1.0
-
-    def __call__(self, args: dict) -> Tensor:
-        self.cond, self.uncond, self.cfg = args["cond_denoised"], args["uncond_denoised"], float(args["cond_scale"])
-        return args["denoised"]
-
-    @property
-    def guides(self) -> bool:
-        return self.cond is not None and self.uncond is not None and self.cfg > 1
+    cond: Tensor
+    uncond: Tensor
+    cfg: float
 
     @property
     def apart(self) -> Tensor:
         """(B,) bool: guidance is at work; not for a sample whose CFG is deferred, both predictions are the same."""
         return (self.cond - self.uncond).flatten(1).abs().amax(dim=1) > 0
+
+
+class Watch:
+    """The host's post-CFG hook that catches them; nothing where the run does not guide."""
+
+    guided: Guided | None = None
+
+    def __call__(self, args: dict) -> Tensor:
+        pair, cfg = (args["cond_denoised"], args["uncond_denoised"]), float(args["cond_scale"])
+        self.guided = Guided(*pair, cfg) if cfg > 1 and all(p is not None for p in pair) else None
+        return args["denoised"]
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ class Linear:
     s2: Tensor  # (B,)
     captions: list[int | None] = field(default_factory=list)
 
-    def apply(self, denoised: Tensor, pair: Pair, caption_prediction: Tensor | None) -> Tensor:
-        moved = move_away(denoised, pair.cond, pair.uncond, self.s1)  # [AMG] Eq. 11
+    def apply(self, denoised: Tensor, guided: Guided, caption_prediction: Tensor | None) -> Tensor:
+        moved = move_away(denoised, guided.cond, guided.uncond, self.s1)  # [AMG] Eq. 11
         if caption_prediction is not None:
-            moved = move_away(moved, caption_prediction, pair.uncond, self.s2)  # [AMG] Eq. 13
+            moved = move_away(moved, caption_prediction, guided.uncond, self.s2)  # [AMG] Eq. 13
         return only((self.s1 > 0) | (self.s2 > 0), moved, denoised)
 
     def thawed(self) -> Linear:
@@ -75,7 +77,7 @@ class Linear:
 class Call:
     """The host's model evaluation that is being guided."""
 
-    executor: Callable
+    executor: Any  # the rest of the host's PREDICT_NOISE chain
     x: Tensor
     timestep: Tensor
     options: dict
@@ -109,24 +111,25 @@ class Run:
 
     def predict(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed) -> Tensor:
         """The denoised prediction, steered where it is closer to a reference than λ_t."""
-        call, pair, sigma = Call(executor, x, timestep, model_options, seed), Pair(), float(timestep.flatten()[0])
+        call, watch, sigma = Call(executor, x, timestep, model_options, seed), Watch(), float(timestep.flatten()[0])
         self._advance(sigma)
         self.companion.go_along(call.guider, x)
-        denoised = call.predict(self._watched(model_options, pair))
+        denoised = call.predict(self._watched(model_options, watch))
         lam = self.guidance.threshold.at(self.remaining(sigma))
-        looking = self.found is None or self.step % self.plan.every == 0
-        if looking:
-            self.found = self.eye.look(denoised)
-            self.trace.saw(self.step, lam, self.found.closeness, self.found.rows[:, 0])
-        above = self.found.closeness > lam
+        found = self.found
+        looking = found is None or self.step % self.plan.every == 0
+        if found is None or looking:
+            found = self.found = self.eye.look(denoised)
+            self.trace.saw(self.step, lam, found.closeness, found.rows[:, 0])
+        above = found.closeness > lam
         steered, linear = denoised, None
         if bool(above.any()):
-            linear = self._linear(above, lam, pair)
-            if linear is not None:
+            linear = self._linear(found, above, lam, watch.guided)
+            if linear is not None and watch.guided is not None:
                 caption = self.companion.prediction(call.guider, linear.captions, x, timestep, model_options)
-                steered = linear.apply(denoised, pair, caption)
+                steered = linear.apply(denoised, watch.guided, caption)
             if looking and self.guidance.dissimilarity:
-                steered = self._dissimilarity(call, steered, above, lam, sigma, linear)
+                steered = self._dissimilarity(call, found, steered, above, lam, sigma, linear)
         self.companion.stay()
         self.companion.expected = linear.captions if linear is not None else []
         if self.plan.on_step:
@@ -137,25 +140,25 @@ class Run:
         reached = int((self.trace.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
         self.step = max(reached, self.step, 0)
 
-    def _watched(self, model_options: dict, pair: Pair) -> dict:
+    def _watched(self, model_options: dict, watch: Watch) -> dict:
         if not (self.guidance.despecification or self.plan.encoded):
             return model_options
         hooks = model_options.get("sampler_post_cfg_function", [])
-        return {**model_options, "sampler_post_cfg_function": [*hooks, pair]}
+        return {**model_options, "sampler_post_cfg_function": [*hooks, watch]}
 
-    def _linear(self, above: Tensor, lam: float, pair: Pair) -> Linear | None:
+    def _linear(self, found: Found, above: Tensor, lam: float, guided: Guided | None) -> Linear | None:
         """s₁ and s₂ of the samples above λ_t, or None when neither guidance has anything to do."""
-        if not pair.guides:
+        if guided is None:
             return None
-        close = self.found.closeness
-        s1 = despecification_scale(close, self.guidance.despecification, pair.cfg) * above
+        close = found.closeness
+        s1 = despecification_scale(close, self.guidance.despecification, guided.cfg) * above
         s2 = torch.zeros_like(s1)
         captions: list[int | None] = []
         if self.plan.encoded:
-            open_ = (above & pair.apart).tolist()
-            captions = [self._elected(b, lam) if yes else None for b, yes in enumerate(open_)]
+            open_ = (above & guided.apart).tolist()
+            captions = [self._elected(found, b, lam) if yes else None for b, yes in enumerate(open_)]
             named = torch.tensor([c is not None for c in captions], device=s1.device)
-            s2 = deduplication_scale(close, self.guidance.deduplication, pair.cfg, s1) * named
+            s2 = deduplication_scale(close, self.guidance.deduplication, guided.cfg, s1) * named
             captions = [c if s > 0 else None for c, s in zip(captions, s2.tolist(), strict=True)]
         if not bool(((s1 > 0) | (s2 > 0)).any()):
             return None
@@ -163,13 +166,16 @@ class Run:
         self.trace.did(self.step, "deduplication", s2)
         return Linear(s1, s2, captions)
 
-    def _elected(self, b: int, lam: float) -> int | None:
-        near = self.found.rows[b][self.found.neighbours_closeness[b] > lam]
+    def _elected(self, found: Found, b: int, lam: float) -> int | None:
+        near = found.rows[b][found.neighbours_closeness[b] > lam]
         return self.plan.captions.elected(near.tolist())
 
-    def _dissimilarity(self, call: Call, steered: Tensor, above, lam, sigma: float, linear: Linear | None) -> Tensor:
+    def _dissimilarity(
+        self, call: Call, found: Found, steered: Tensor, above: Tensor, lam: float, sigma: float, linear: Linear | None
+    ) -> Tensor:
         """G_sim for the samples that are still above λ_t after the linear guidances."""
-        found = self.eye.look(steered) if linear is not None else self.found
+        if linear is not None:
+            found = self.eye.look(steered)
         still = above & (found.closeness > lam)
         if not bool(still.any()):
             return steered
@@ -186,39 +192,30 @@ class Run:
 
     def _slope_through_model(self, call: Call, found: Found, still, sigma: float, linear: Linear | None) -> Tensor:
         """∇_x σ_t (B, ...) with the network, guidance and linear guidances in between: two more evaluations' worth."""
-        ways = (True,) if any(True for _ in controls(call.guider.conds)) else (False, True)
-        for out_of_place in ways:
-            try:
-                slope = self._slope(call, found, still, linear, out_of_place)
-                break
-            except RuntimeError as error:
-                if out_of_place or not overwritten(error):
-                    raise
-        return slope * (1 - sigma) if self.flow else slope
-
-    def _slope(self, call: Call, found: Found, still, linear: Linear | None, out_of_place: bool) -> Tensor:
-        guider, network, kept = call.guider, call.guider.inner_model, call.guider.conds
-        modules = [network, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
-        modules += [m for m in self.eye.modules if all(m is not other for other in modules)]
-        changing = weights_of_hooks(network, kept)
-        again = not changing and not graph_fits(network, len(call.x), tuple(call.x.shape), call.x.device)
-        parts = [b for m in modules for b in blocks(getattr(m, "diffusion_model", m))] if again else []
+        guider, kept = call.guider, call.guider.conds
+        networks = networks_of(guider)
+        networks += [m for m in self.eye.modules if all(m is not other for other in networks)]
         self.companion.stay()
-        with differentiable(modules), weights_that_change(changing), checkpointed(parts, out_of_place):
+
+        def slope(conds: dict, options: dict) -> Tensor:
             try:
-                guider.conds = normal_conds(kept)
-                here, options = call.x.clone().requires_grad_(True), gradient_options(call.options, out_of_place)
-                second, pair = Call(call.executor, here, call.timestep.clone(), options, call.seed), Pair()
-                denoised = second.predict(self._watched(options, pair))
-                if linear is not None:
-                    level = second.timestep
+                guider.conds = conds
+                here, watch = call.x.clone().requires_grad_(True), Watch()
+                level = call.timestep.clone()
+                denoised = call.executor(here, level, self._watched(options, watch), call.seed)
+                if linear is not None and watch.guided is not None:
                     caption = self.companion.prediction(guider, linear.captions, here, level, options)
-                    denoised = linear.thawed().apply(denoised, pair, caption)
+                    denoised = linear.thawed().apply(denoised, watch.guided, caption)
                 similar = self.eye.similarity(denoised, found.rows)
-                (slope,) = torch.autograd.grad(similar[still.clone()].sum(), here)
+                return torch.autograd.grad(similar[still.clone()].sum(), here)[0]
             finally:
                 guider.conds = kept
-        return slope
+
+        found_slope = with_gradients(
+            slope, model=guider.inner_model, networks=networks, conds=kept, options=call.options,
+            shape=call.x.shape, device=call.x.device,
+        )  # fmt: skip
+        return found_slope * (1 - sigma) if self.flow else found_slope
 
 
 def _clock(sampling) -> Callable[[float], float]:

@@ -51,10 +51,11 @@ def one_row_each(conds: Sequence[list[dict]]) -> list[dict] | None:
             merged[name] = held
         elif all(p is held.cond for p in parts) or isinstance(held, comfy.conds.CONDNoiseShape):
             merged[name] = held  # goes with the run, not with the caption
-        elif any(not isinstance(p, Tensor) or p.shape != held.cond.shape or len(p) != 1 for p in parts):
-            return None
         else:
-            merged[name] = held._copy_with(torch.cat(parts))
+            rows = [p for p in parts if isinstance(p, Tensor) and p.shape == held.cond.shape and len(p) == 1]
+            if len(rows) < len(parts):
+                return None
+            merged[name] = held._copy_with(torch.cat(rows))
     return [{**first, "model_conds": merged, "uuid": uuid.uuid4()}]
 
 

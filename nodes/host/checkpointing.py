@@ -41,7 +41,7 @@ def checkpointed(modules: list[nn.Module], out_of_place: bool = False) -> Iterat
     try:
         for block in modules:
             if "forward" not in block.__dict__:  # another pack's own forward stays
-                block.forward = _again(block.forward, out_of_place)  # type: ignore[method-assign]
+                block.forward = _again(block.forward, out_of_place)
                 held.append(block)
         yield
     finally:

@@ -107,7 +107,8 @@ def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa:
     if outside.all():
         return ask.at(w, cond, against)
     if outside.any() and not ask.must_be_apart(g0):
-        inside = {0: unc, 1: cond}.get(g0, inside_condition(cond, unc, g0, w))
+        inside = {0.0: unc, 1.0: cond}.get(g0)
+        inside = inside_condition(cond, unc, g0, w) if inside is None else inside
         inside_against = cond if g0 == 1 else unc
         return ask.at(w, per_sample(outside, cond, inside), per_sample(outside, against, inside_against))
     null = guider.conds.get("null", guider.conds["negative"])

@@ -34,7 +34,8 @@ class Eye:
 
     def __init__(self, references: ReferenceSet, vae, latent_format, device: torch.device, node: str, votes: int = 1):
         small = references.features.numel() * references.features.element_size() <= ON_DEVICE
-        features, self.common = references.features, None
+        features = references.features
+        self.common: Tensor | None = None
         if references.metric == "latent":
             with torch.inference_mode(False), torch.no_grad():
                 self.common = common_part(features)
@@ -57,11 +58,12 @@ class Eye:
     def features(self, denoised: Tensor) -> Tensor:
         """(B, C, H, W) in the model's own scale -> (B, D)."""
         latents = self.latent_format.process_out(denoised)
-        if self.references.metric == "latent":
+        if self.common is not None:  # metric latent
             return without(self.common.to(denoised.device), latent_features(latents))
         pictures = decode(self.vae, latents, self.node)
         if self.references.metric == "nL2":
             return picture_features(pictures)
+        assert self.references.descriptor is not None  # amg_plan sees to it
         return descriptor_features(pictures, self.references.descriptor).to(denoised.device)
 
     def look(self, denoised: Tensor) -> Found:

@@ -13,9 +13,8 @@ from typing import TypeVar
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.samplers
-import comfy.utils
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...mitigation.prediction import (
     Parameterisation,
@@ -25,18 +24,11 @@ from ...mitigation.prediction import (
     guidance_magnitude,
     relative,
 )
-from .checkpointing import blocks, checkpointed, graph_fits
 from .errors import check_finite, check_magnitude
-from .gradient import (
-    differentiable,
-    gradient_options,
-    normal_conds,
-    overwritten,
-    refuse_quantized,
-    weights_that_change,
-)
+from .gradient import refuse_quantized
+from .gradient_scope import networks_of, with_gradients
 from .guidance import branches
-from .rows import can_drop_rows, controls, rows_of
+from .rows import can_drop_rows, rows_of
 
 T = TypeVar("T")
 
@@ -71,7 +63,7 @@ class Pair:
         self.latent_image = latent_image
         self.full_noise = full
         self.node = ""
-        self.networks: list[nn.Module] = [self.model, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
+        self.networks = networks_of(guider)
 
     @property
     def eps_unit(self) -> float:
@@ -99,29 +91,12 @@ class Pair:
         return check_finite(noise_gap(sampling, cond, uncond, sigma), self.node)
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
-        """Run `body` with autograd working through the model.
-
-        `checkpoints`: `on` and `off`, or `auto`: on when the graph would not fit the free memory.
-        """
+        """Run `body` with autograd working through the model; `checkpoints`: see `gradient_scope`."""
         refuse_quantized(self.networks, self.node)
-        if any(True for _ in controls(self.conds)):  # the host adds a ControlNet into what the UNet still needs
-            return self._with_gradients(body, checkpoints, out_of_place=True)
-        try:
-            return self._with_gradients(body, checkpoints, out_of_place=False)
-        except RuntimeError as error:
-            if not overwritten(error):
-                raise
-        return self._with_gradients(body, checkpoints, out_of_place=True)
-
-    def _with_gradients(self, body: Callable[[], T], checkpoints: str, out_of_place: bool) -> T:
-        changing = weights_of_hooks(self.model, self.conds)
-        fits = graph_fits(self.model, len(self.noise), tuple(self.noise.shape), self.noise.device)
-        # A LoRA that comes and goes with a prompt is gone when a block is computed again.
-        again = not changing and (checkpoints == "on" or (checkpoints == "auto" and not fits))
-        parts = [b for n in self.networks for b in blocks(getattr(n, "diffusion_model", n))] if again else []
         kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
-        with differentiable(self.networks), weights_that_change(changing), checkpointed(parts, out_of_place):
-            self.conds, self.options = normal_conds(self.conds), gradient_options(self.options, out_of_place)
+
+        def inside(conds: dict, options: dict) -> T:
+            self.conds, self.options = conds, options
             self.sigma, self.latent_image, self.noise = (
                 self.sigma.clone(),
                 self.latent_image.clone(),
@@ -132,13 +107,10 @@ class Pair:
             finally:
                 self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
 
-
-def weights_of_hooks(model, conds: dict[str, list[dict]]) -> list[Tensor]:
-    """The weights that hooks on the prompts rewrite while the model is evaluated."""
-    if not any(c.get("hooks") for group in conds.values() for c in group):
-        return []
-    keys = {k for patches in model.current_patcher.hook_patches.values() for k in patches}
-    return [comfy.utils.get_attr(model, k) for k in keys]
+        return with_gradients(
+            inside, model=self.model, networks=self.networks, conds=self.conds, options=self.options,
+            shape=self.noise.shape, device=self.noise.device, checkpoints=checkpoints,
+        )  # fmt: skip
 
 
 class _Probe(comfy.samplers.Sampler):

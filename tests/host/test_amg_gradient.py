@@ -94,7 +94,7 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
     found: list[tuple] = []
 
     class Checked(runs.Run):
-        def _dissimilarity(self, call, steered, above, lam, sigma, linear):
+        def _dissimilarity(self, call, found_now, steered, above, lam, sigma, linear):
             if self.step in STEPS:
                 found.append(slopes(self, call, steered, above, sigma, linear))
             return steered
@@ -107,9 +107,11 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
             start = call.x.double()
 
             def value(x: Tensor) -> Tensor:
-                moved, pair = runs.Call(call.executor, x, call.timestep, call.options, call.seed), runs.Pair()
-                denoised = moved.predict(run._watched(call.options, pair))
-                return run.eye.similarity(denoised if linear is None else linear.apply(denoised, pair, None), rows)
+                moved, watch = runs.Call(call.executor, x, call.timestep, call.options, call.seed), runs.Watch()
+                denoised = moved.predict(run._watched(call.options, watch))
+                return run.eye.similarity(
+                    denoised if linear is None else linear.apply(denoised, watch.guided, None), rows
+                )
         else:
             gradient, start = run.eye.gradient(steered, rows, above), steered.double()
 
