@@ -43,6 +43,12 @@ class EscapeCurve:
         return self.d.shape[1]
 
     @property
+    def measured(self) -> int:
+        """Steps up to and with the last one that was measured."""
+        seen = (~self.d.isnan()).any(dim=0).nonzero()
+        return int(seen.max()) + 1 if len(seen) else 0
+
+    @property
     def relative(self) -> Tensor:
         """(B, n) d/√dim."""
         return relative(self.d, self.dim)

@@ -55,20 +55,31 @@ class NoiseReport:
             line += f", target d/√dim {float(self.relative(self.target)):.4f} reached by {done} of {len(self.after)}"
         return line
 
-    def lines(self) -> list[str]:
-        """A headline, a warning if the target was missed, and a line a sample, for an artist to read."""
-        lines = [self.headline]
+    @property
+    def missed(self) -> str:
+        """What to do about samples that were not brought to the target, or nothing."""
         missed = int((~self.reached).sum())
-        if missed:
-            way = "try more candidates" if self.method == "search" else "raise max_iterations or learning_rate"
-            lines.append(f"NOT REACHED for {missed} of {len(self.after)}: {way}, or accept a higher target")
+        if not missed:
+            return ""
+        way = "try more candidates" if self.method == "search" else "raise max_iterations or learning_rate"
+        return f"NOT REACHED for {missed} of {len(self.after)}: {way}, or accept a higher target"
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else an artist should know."""
+        remarks = []
         if float(self.std.max()) > WIDE:
-            lines.append(
+            remarks.append(
                 f"The noise was inflated (std up to {self.std.max():.2f}, a natural one has 1): pictures can turn "
                 "grainy. Set constraint to sphere, or raise the target."
             )
         if not self.after_is_final:
-            lines.append("d is as measured before the last adjustment. Sample this noise with a deferred start.")
+            remarks.append("d is as measured before the last adjustment. Sample this noise with a deferred start.")
+        return remarks
+
+    def lines(self) -> list[str]:
+        """A headline, a warning if the target was missed, and a line a sample, for an artist to read."""
+        lines = [self.headline, *([self.missed] if self.missed else []), *self.remarks]
         before, after = self.relative(self.before), self.relative(self.after)
         rows = [
             f"- #{i}: d/√dim {before[i]:.4f} -> {after[i]:.4f} after {int(self.iterations[i])} iteration(s), "

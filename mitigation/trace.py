@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+GUIDANCES = ("despecification", "deduplication", "dissimilarity")
+
 
 @dataclass
 class GuidanceTrace:

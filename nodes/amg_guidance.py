@@ -12,7 +12,8 @@ from . import sockets
 from .host.amg import guide
 from .host.amg_plan import make_plan
 from .host.errors import GuardError
-from .host.live import announce
+from .host.live import LiveView
+from .views import guidance_view
 
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
@@ -134,7 +135,12 @@ class AMGGuidance(io.ComfyNode):
             model, references, guidance, vae=vae, clip=clip, through_model=gradient == GRADIENTS[1], every=every,
             node=NAME,
         )  # fmt: skip
-        return io.NodeOutput(guide(model, replace(plan, on_end=announce(cls.hidden.unique_id))))
+        live = LiveView(cls.hidden.unique_id)
+        plan = replace(
+            plan, on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
+            on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
+        )  # fmt: skip
+        return io.NodeOutput(guide(model, plan), ui=live.ui)
 
 
 NODES = [AMGGuidance]

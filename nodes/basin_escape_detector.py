@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..mitigation.curve import EscapeCurve
 from ..mitigation.escape import EscapeRule
 from . import sockets
 from .host.conditions import negative_hint
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
-from .host.live import announce
+from .host.live import LiveView
 from .host.noise import level_hint
 from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
 from .plot import plot_curves
+from .views import escape_view
 
 NAME = "Basin-Escape Detector"
 
@@ -83,19 +85,25 @@ class BasinEscapeDetector(io.ComfyNode):
         sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
         if len(sigmas) < 2:
             raise GuardError(f"{NAME}: `sigmas` has {len(sigmas)} value(s): a schedule needs at least two.")
-        bar = progress(len(sigmas) - 1)
+        bar, live = progress(len(sigmas) - 1), LiveView()
+
+        def on_step(curve: EscapeCurve) -> None:
+            bar.update_absolute(curve.measured, curve.steps)
+            live.show(lambda: escape_view(curve, done=False))
+
         deferral = Deferral(
-            rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME,
-            on_step=lambda i, n: bar.update_absolute(i + 1, n),
+            rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step,
         )  # fmt: skip
         curve = detect(
             model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise),
             latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
-        announce(hints=hints)(curve)
+        live.finish(escape_view(curve, done=True, notes=hints, alarm=True))
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
-        return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]))
+        return io.NodeOutput(
+            bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]), ui=live.ui
+        )
 
 
 NODES = [BasinEscapeDetector]

@@ -11,8 +11,9 @@ from . import sockets
 from .building import image_features
 from .comparison import side_by_side
 from .host.errors import GuardError
-from .host.live import tell
+from .host.live import LiveView
 from .pictures import opaque
+from .views import check_view
 
 NAME = "Copy Check"
 LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
@@ -79,7 +80,7 @@ class CopyCheck(io.ComfyNode):
                 io.Image.Output(display_name="comparison", tooltip="Each picture beside its nearest reference."),
             ],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -102,11 +103,12 @@ class CopyCheck(io.ComfyNode):
         closeness, mark = _as_bar(references, sigma, limit)
         drawn = side_by_side(pictures, shown, closeness, mark, words)
         summary = _summary(references, words, int(copies.sum()), limit, note)
-        tell(summary, cls.hidden.unique_id)
+        live, count = LiveView(), int(copies.sum())
+        live.finish(check_view(summary, f"{count} of {len(words)} picture(s) may be copies." if count else ""))
         blank = torch.zeros(len(pictures), 64, 64, 3)
         return io.NodeOutput(
             sigma.tolist(), blank if shown is None else shown, bool(copies.any()), summary, drawn,
-            ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,)},
+            ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **live.ui},
         )  # fmt: skip
 
 

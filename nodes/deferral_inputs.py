@@ -54,7 +54,18 @@ def curve_input():
 
 
 def deferral_of(
-    mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, *, curve, null, node: str, on_end=None
+    mode,
+    pre_escape_cfg,
+    start_percent,
+    rule,
+    drop_ratio,
+    memorized_threshold,
+    *,
+    curve,
+    null,
+    node: str,
+    on_end=None,
+    on_step=None,
 ) -> Deferral | None:
     """What the inputs ask for; None when nothing is deferred."""
     if mode not in MODES:
@@ -70,4 +81,5 @@ def deferral_of(
         null=null,
         node=node,
         on_end=on_end,
+        on_step=on_step,
     )

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
-from .host.live import announce
+from .host.live import LiveView
+from .views import escape_view
 
 NAME = "Deferred CFG"
 
@@ -36,11 +37,13 @@ class DeferredCFG(io.ComfyNode):
     def execute(
         cls, model, mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=None, null=None
     ) -> io.NodeOutput:
+        live = LiveView(cls.hidden.unique_id)
         plan = deferral_of(
             mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=announce(cls.hidden.unique_id),
+            node=NAME, on_end=lambda curve: live.finish(escape_view(curve, done=True)),
+            on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )  # fmt: skip
-        return io.NodeOutput(model if plan is None else defer(model, plan))
+        return io.NodeOutput(model if plan is None else defer(model, plan), ui=live.ui)
 
 
 NODES = [DeferredCFG]

@@ -8,7 +8,8 @@ from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
 from .host.guider import cfg_guider
-from .host.live import announce
+from .host.live import LiveView
+from .views import escape_view
 
 NAME = "Deferred-CFG Guider"
 
@@ -48,11 +49,14 @@ class DeferredCFGGuider(io.ComfyNode):
         cls, model, positive, negative, cfg, mode, pre_escape_cfg, start_percent, rule, drop_ratio,
         memorized_threshold, curve=None, null=None,
     ) -> io.NodeOutput:  # fmt: skip
+        live = LiveView(cls.hidden.unique_id)
         plan = deferral_of(
             mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=announce(cls.hidden.unique_id),
+            node=NAME, on_end=lambda curve: live.finish(escape_view(curve, done=True)),
+            on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )  # fmt: skip
-        return io.NodeOutput(cfg_guider(model if plan is None else defer(model, plan), positive, negative, cfg))
+        patched = model if plan is None else defer(model, plan)
+        return io.NodeOutput(cfg_guider(patched, positive, negative, cfg), ui=live.ui)
 
 
 NODES = [DeferredCFGGuider]

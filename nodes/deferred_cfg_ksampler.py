@@ -9,9 +9,10 @@ from ..mitigation.prediction import dimension
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
-from .host.live import announce
+from .host.live import LiveView
 from .host.noise import level_hint
 from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
+from .views import escape_view
 
 NAME = "Deferred-CFG KSampler"
 
@@ -92,10 +93,10 @@ class DeferredCFGKSampler(io.ComfyNode):
         pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, noise=None, curve=None, null=None,
     ) -> io.NodeOutput:  # fmt: skip
         latent = ready_latent(model, latent_image, NAME)
-        ran: list[EscapeCurve] = []
+        live, ran = LiveView(), list[EscapeCurve]()
         plan = deferral_of(
             mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=ran.append,
+            node=NAME, on_end=ran.append, on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )  # fmt: skip
         model = model if plan is None else defer(model, plan)
         out = ksample(
@@ -105,8 +106,8 @@ class DeferredCFGKSampler(io.ComfyNode):
         sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
         if not ran:  # nothing was deferred, or there was nothing to denoise
             ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
-        announce(hints=level_hint(noise, sigmas))(ran[0])
-        return io.NodeOutput(out, ran[0], ran[0].latest)
+        live.finish(escape_view(ran[0], done=True, notes=level_hint(noise, sigmas)))
+        return io.NodeOutput(out, ran[0], ran[0].latest, ui=live.ui)
 
 
 NODES = [DeferredCFGKSampler]

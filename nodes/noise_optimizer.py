@@ -8,9 +8,11 @@ from ..mitigation.norm import CONSTRAINTS
 from . import sockets
 from .host.conditions import negative_hint
 from .host.errors import GuardError
+from .host.live import LiveView
 from .host.noise import FixedNoise, drawn_noise
 from .host.optimize import METHODS, NoisePlan, find_noise
 from .host.sampling import first_sigma, ready_latent
+from .views import noise_view, report_view
 
 NAME = "Noise Optimizer"
 CHECKPOINTING = ["auto", "on", "off"]
@@ -171,15 +173,17 @@ class NoiseOptimizer(io.ComfyNode):
             method, target_magnitude, target_units == "relative", learning_rate, weight_decay, max_iterations,
             constraint, adjustment_strength, sharpness_radius, adjustments, candidates, checkpointing,
         )  # fmt: skip
-        at = first_sigma(model, sigmas, NAME)
+        at, live = first_sigma(model, sigmas, NAME), LiveView()
         noise, report = find_noise(
             plan, model=model, positive=positive, negative=negative, null=null, latent_image=samples,
             sigmas=at, node=NAME, seed=noise_seed,
+            on_round=lambda *seen: live.show(lambda: noise_view(*seen, done=False)),
             draw=lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index),
         )  # fmt: skip
         found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(at[0]))
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
-        return io.NodeOutput(found, report, "\n\n".join([*report.lines(), *hints]))
+        live.finish(report_view(report, hints))
+        return io.NodeOutput(found, report, "\n\n".join([*report.lines(), *hints]), ui=live.ui)
 
 
 NODES = [NoiseOptimizer]

@@ -31,7 +31,7 @@ class Plan:
     captions: DuplicatedCaptions = field(default_factory=lambda: DuplicatedCaptions((), {}))
     encoded: tuple[list, ...] = ()  # CONDITIONING of each of captions.texts
     node: str = "AMG Guidance"
-    on_step: Callable[[int, GuidanceTrace], None] | None = None
+    on_step: Callable[[GuidanceTrace], None] | None = None
     on_end: Callable[[GuidanceTrace], None] | None = None
 
 

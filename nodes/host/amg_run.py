@@ -133,7 +133,7 @@ class Run:
         self.companion.stay()
         self.companion.expected = linear.captions if linear is not None else []
         if self.plan.on_step:
-            self.plan.on_step(self.step, self.trace)
+            self.plan.on_step(self.trace)
         return steered
 
     def _advance(self, sigma: float) -> None:

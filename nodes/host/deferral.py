@@ -46,7 +46,7 @@ class Deferral:
     stop_when_out: bool = False  # a detection run: never guide, stop with the last escape
     node: str = "Deferred CFG"
     on_end: Callable[[EscapeCurve], None] | None = None
-    on_step: Callable[[int, int], None] | None = None
+    on_step: Callable[[EscapeCurve], None] | None = None
 
 
 def defer(model, deferral: Deferral):
@@ -220,7 +220,7 @@ class Run:
         assert self.tracker is not None
         self._leave(self.tracker.update(relative(self.d[:, self.step], self.dim), self.pull[:, self.step]))
         if self.deferral.on_step:
-            self.deferral.on_step(self.step, self.n)
+            self.deferral.on_step(self.curve())
         if self.deferral.stop_when_out and self.all_outside:
             raise AllEscaped
 

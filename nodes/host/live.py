@@ -1,67 +1,69 @@
-"""Text on the node while it works."""
+"""What a node shows while it works and afterwards: a view in the page, or a line of text."""
 
 from __future__ import annotations
 
+import html
 import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
 try:
     from comfy_execution.utils import get_executing_context
     from server import PromptServer
-except ImportError:  # an older or a headless host: the text is all that is lost
+except ImportError:  # an older or a headless host: the display is all that is lost
     PromptServer = None
 
 log = logging.getLogger("memorization_guard")
-PAUSE = 0.1  # seconds between two texts: a browser draws no faster
+PAUSE = 0.1  # seconds between two views: a browser draws no faster
+VIEW = "memorization_guard"  # the entry among a node's outputs, and the event's first part
 
 
-class LiveText:
-    """Shows what a node is doing; silent where the host cannot."""
+class LiveView:
+    """One node's view, kept up to date in the page that queued the run.
 
-    def __init__(self, node: str | None = None) -> None:
-        """`node`: the node to write on, by default the one that runs now."""
-        context = get_executing_context() if PromptServer is not None and node is None else None
-        self.node = node if context is None else context.node_id
-        self.last = 0.0
-
-    def say(self, text: str, final: bool = False) -> None:
-        """Show `text` on the node that runs now. A text too soon after another is left out, unless it is final."""
-        server = getattr(PromptServer, "instance", None)
-        now = time.monotonic()
-        if server is None or self.node is None or not hasattr(server, "send_progress_text"):
-            return
-        if final or now - self.last >= PAUSE:
-            self.last = now
-            server.send_progress_text(text, self.node)
-
-
-def tell(text: str, node: str | None = None) -> None:
-    """Leave a text on a node, by default the one that runs now."""
-    LiveText(node).say(text, final=True)
-
-
-class Account(Protocol):
-    """What a run did: an EscapeCurve, a GuidanceTrace."""
-
-    @property
-    def headline(self) -> str: ...
-
-    @property
-    def hint(self) -> str: ...  # what is probably not meant, or nothing
-
-
-def announce(node: str | None = None, hints: Iterable[str] = ()) -> Callable[[Account], None]:
-    """Writes what a run did on a node: also on a patch, which is done before the sampler begins.
-
-    Under it the hints, what is probably not meant; the log has them, too.
+    `ui` goes into the node's output. The host keeps it with the result and in its history and sends
+    it again for a cached run; it holds whatever was shown last, even what a patch saw after its node
+    was done.
     """
 
-    def write(account: Account) -> None:
-        lines = [*hints, *([account.hint] if account.hint else [])]
-        for line in lines:
-            log.warning(line)
-        tell("\n".join([account.headline, *lines]), node)
+    def __init__(self, node: str | None = None) -> None:
+        """`node`: by default the one that runs now."""
+        context = get_executing_context() if PromptServer is not None else None
+        self.node = node or (context.node_id if context is not None else None)
+        self.shown: dict[str, Any] = {}
+        self.last = 0.0
 
-    return write
+    @property
+    def ui(self) -> dict[str, list[dict]]:
+        return {VIEW: [self.shown]}
+
+    def show(self, make: Callable[[], dict[str, Any]]) -> None:
+        """Show the view that `make` makes, unless the last one was a moment ago."""
+        if time.monotonic() - self.last >= PAUSE:
+            self._send(make())
+            self.last = time.monotonic()
+
+    def finish(self, view: dict[str, Any]) -> None:
+        """Show the last view of a run; the log has its warning and its notes, too."""
+        if view["warning"]:
+            log.warning(view["warning"])
+        for line in view["notes"]:
+            log.info(line)
+        self._send(view)
+
+    def _send(self, view: dict[str, Any]) -> None:
+        context = get_executing_context() if PromptServer is not None else None
+        self.shown.clear()
+        self.shown.update(view, run="" if context is None else context.prompt_id)
+        server = getattr(PromptServer, "instance", None)
+        page = getattr(server, "client_id", None)
+        if server is not None and page is not None and self.node is not None:
+            server.send_sync(f"{VIEW}.view", {"node": self.node, "view": dict(self.shown)}, page)
+
+
+def tell(text: str, node: str | None) -> None:
+    """Leave a text on a node. The page would take markup in it, from a file's name say, for its own."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None and node is not None and hasattr(server, "send_progress_text"):
+        server.send_progress_text(html.escape(text, quote=False), node)

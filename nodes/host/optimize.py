@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import comfy.model_management
+import torch
 from torch import Tensor
 
 from ...mitigation.collective import adjust_batchwise
@@ -16,7 +17,6 @@ from ...mitigation.report import NoiseReport
 from ...mitigation.search import search_noise
 from .checkpointing import graph_memory
 from .errors import GuardError, check_magnitude
-from .live import LiveText
 from .probe import Pair, run_probe
 from .sampling import progress
 
@@ -24,6 +24,10 @@ METHODS = ["per-sample", "batch-wise", "search"]
 # Working memory with checkpoints over that of a sampling step, rounded up. `make bench-cost` on a UNet of SD1.5's
 # size, bf16, 256×256: 158 MB over 101 MB, 1.56.
 GRADIENT_HEADROOM = 2.0
+
+
+# Called with a headline, d/√dim (B, rounds so far; the best so far where it counts) and the target in the same units.
+OnRound = Callable[[str, Tensor, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -50,29 +54,33 @@ class NoisePlan:
         ]
 
 
-def find_noise(plan: NoisePlan, *, draw: Callable[[int], Tensor], node: str, **run) -> tuple[Tensor, NoiseReport]:
+def find_noise(
+    plan: NoisePlan, *, draw: Callable[[int], Tensor], node: str, on_round: OnRound, **run
+) -> tuple[Tensor, NoiseReport]:
     """x_T (B, ...) on the model's device and the report of how it was found.
 
     `draw(i)`: the i-th noise to begin with; `run`: what `run_probe` needs besides.
     """
-    bar, text = progress(max(plan.rounds, 1)), LiveText()
+    bar = progress(max(plan.rounds, 1))
 
     def body(pair: Pair, noise: Tensor) -> tuple[Tensor, NoiseReport]:
         unit = pair.eps_unit
         root = dimension(noise) ** 0.5
         target = plan.target_magnitude * (root * unit if plan.relative else 1.0)
 
+        goal = None if plan.method == "batch-wise" else target / (root * unit)
+        seen: list[Tensor] = []
+
         def on_step(i: int, d: Tensor) -> None:
             check_magnitude(d, node)
             bar.update_absolute(i + 1)
-            worst = float(d.max()) / (root * unit)
-            done = f", {int((d <= target).sum())} of {len(d)} done" if plan.method != "batch-wise" else ""
-            text.say(f"{plan.method} {i + 1}/{plan.rounds}: worst d/√dim {worst:.4f}{done}")
+            seen.append(d.detach().cpu() / (root * unit))
+            done = "" if goal is None else f", {int((seen[-1] <= goal).sum())} of {len(d)} done"
+            headline = f"{plan.method} {i + 1}/{plan.rounds}: worst d/√dim {float(seen[-1].max()):.4f}{done}"
+            on_round(headline, torch.stack(seen, dim=1), goal)
 
         noise, report = _adjust(plan, pair, noise, draw, target, on_step)
-        report = report.in_units(unit)
-        text.say(report.headline, final=True)
-        return noise, report
+        return noise, report.in_units(unit)
 
     start = draw(0)
     return run_probe(body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run)

@@ -1,0 +1,114 @@
+"""What a node shows of its run in the page: plain data, drawn by web/. The fields: web/types.mjs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from ..mitigation.curve import EscapeCurve
+from ..mitigation.references import ReferenceSet
+from ..mitigation.report import NoiseReport
+from ..mitigation.trace import GUIDANCES, GuidanceTrace
+
+View = dict[str, Any]
+DIGITS = 4
+PICTURES = 8  # nearest references shown
+PICTURE_SIDE = 64
+
+
+def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:
+    """d over the steps and where guidance begins. `alarm`: a prompt in a basin is worth a warning."""
+    inside = int(curve.memorized.sum())
+    warning = ""
+    if alarm and inside:
+        warning = f"Memorized prompt: {inside} of {curve.batch} picture(s) start inside a basin."
+    return _view(
+        "escape", curve.headline, done, notes=[*notes, *([curve.hint] if curve.hint else [])], warning=warning,
+        steps=curve.steps, y="guidance magnitude d/√dim", lines=_numbers(curve.relative),
+        marked=curve.memorized.tolist(), begins=curve.transition.tolist(),
+    )  # fmt: skip
+
+
+def noise_view(
+    headline: str, magnitudes: Tensor, target: float | None, *, done: bool, notes: Sequence[str] = (), warning: str = ""
+) -> View:
+    """d/√dim (B, iterations) against the target, both relative."""
+    last = magnitudes[:, -1] if magnitudes.numel() else magnitudes.sum(dim=1)
+    marked = [False] * len(magnitudes) if target is None else (last > target).tolist()
+    return _view(
+        "noise", headline, done, notes=list(notes), warning=warning, steps=magnitudes.shape[1], x="iteration",
+        y="guidance magnitude d/√dim", lines=_numbers(magnitudes), marked=marked,
+        limit=[] if target is None else [_number(target)], limit_name="target",
+    )  # fmt: skip
+
+
+def report_view(report: NoiseReport, notes: Sequence[str] = ()) -> View:
+    """The finished optimization."""
+    history = report.relative(report.history).T if report.history.numel() else report.relative(report.before)[:, None]
+    best = history if report.method == "batch-wise" else history.cummin(dim=1).values
+    target = None if report.target is None else float(report.relative(report.target))
+    return noise_view(report.headline, best, target, done=True, notes=[*report.remarks, *notes], warning=report.missed)
+
+
+def guidance_view(trace: GuidanceTrace, references: ReferenceSet, *, done: bool) -> View:
+    """Closeness against λ_t, which guidance acted where, and the references that pictures came close to."""
+    return _view(
+        "guidance", trace.headline, done, notes=[trace.hint] if trace.hint else [], steps=trace.steps,
+        y="closeness to the nearest reference", lines=_numbers(trace.closeness),
+        marked=trace.acted.any(dim=1).tolist(), limit=_numbers(trace.threshold), limit_name="threshold λ",
+        acted={name: _numbers(getattr(trace, name)) for name in GUIDANCES},
+        nearest=_nearest(trace, references) if done else [],
+    )  # fmt: skip
+
+
+def check_view(summary: str, warning: str) -> View:
+    """A finished copy check; its pictures are the node's own preview."""
+    headline, *rest = filter(None, summary.splitlines())
+    return _view("check", headline, True, notes=rest, warning=warning)
+
+
+def _view(kind: str, headline: str, done: bool, **more: Any) -> View:
+    empty: View = {
+        "notes": [], "warning": "", "steps": 0, "x": "step", "y": "", "lines": [], "marked": [], "begins": [],
+        "limit": [], "limit_name": "", "acted": {}, "nearest": [],
+    }  # fmt: skip
+    return {"kind": kind, "headline": headline, "done": done, **empty, **more}
+
+
+def _number(value: float) -> float | None:
+    """Short, and JSON knows no NaN."""
+    return float(f"{value:.{DIGITS}g}") if abs(value) < float("inf") else None
+
+
+def _numbers(values: Tensor) -> list:
+    held = values.tolist()
+    return [[_number(v) for v in row] for row in held] if values.ndim == 2 else [_number(v) for v in held]
+
+
+def _nearest(trace: GuidanceTrace, references: ReferenceSet) -> list[dict[str, Any]]:
+    """The references that the steered samples were closest to, each once, the closest first."""
+    found: dict[int, float] = {}
+    for sample in trace.acted.any(dim=1).nonzero().flatten().tolist():
+        seen = trace.closeness[sample].nan_to_num(-1)
+        row = int(trace.nearest[sample, int(seen.argmax())])
+        found[row] = max(found.get(row, -1.0), float(seen.max()))
+    best = sorted(found.items(), key=lambda item: -item[1])[:PICTURES]
+    return [
+        {"name": references.names[row], "closeness": _number(close), "picture": _picture(references, row)}
+        for row, close in best
+    ]
+
+
+def _picture(references: ReferenceSet, row: int) -> str:
+    if references.thumbnails is None:
+        return ""
+    picture = Image.fromarray(references.thumbnails[row].numpy())
+    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,102 @@
+// Inputs that the chosen method, mode or schedule does not use are hidden; their values stay and are saved.
+// @ts-check
+
+/** Input -> values of the deciding input with which it is used. @type {Record<string, [string, Record<string, string[]>][]>} */
+export const USED = {
+  MG_NoiseOptimizer: [
+    [
+      "method",
+      {
+        target_magnitude: ["per-sample", "search"],
+        target_units: ["per-sample", "search"],
+        learning_rate: ["per-sample"],
+        weight_decay: ["per-sample"],
+        max_iterations: ["per-sample"],
+        constraint: ["per-sample"],
+        checkpointing: ["per-sample"],
+        adjustment_strength: ["batch-wise"],
+        sharpness_radius: ["batch-wise"],
+        adjustments: ["batch-wise"],
+        candidates: ["search"],
+      },
+    ],
+  ],
+  ...Object.fromEntries(
+    ["MG_DeferredCFGKSampler", "MG_DeferredCFGGuider", "MG_DeferredCFG"].map((id) => [
+      id,
+      /** @type {[string, Record<string, string[]>][]} */ ([
+        [
+          "mode",
+          {
+            pre_escape_cfg: ["dynamic", "static"],
+            start_percent: ["dynamic", "static"],
+            rule: ["dynamic"],
+            drop_ratio: ["dynamic"],
+            memorized_threshold: ["dynamic"],
+          },
+        ],
+        ["rule", { drop_ratio: ["sharp drop"] }],
+      ]),
+    ]),
+  ),
+  MG_BasinEscapeDetector: [["rule", { drop_ratio: ["sharp drop"] }]],
+  MG_AMGGuidance: [["threshold_schedule", { threshold_max: ["parabolic", "exponential", "linear"] }]],
+};
+
+/** @param {any} node @param {string} name */
+const widget = (node, name) => node.widgets?.find((/** @type {any} */ w) => w.name === name);
+
+/** An input that is fed by a link decides and is used: nothing is known of its value. @param {any} node @param {string} name */
+const linked = (node, name) => node.inputs?.some((/** @type {any} */ i) => i.name === name && i.link != null);
+
+/** @param {any} node */
+export const nameOf = (node) => node.comfyClass ?? node.type ?? node.constructor?.comfyClass;
+
+/** Tidy again whenever a deciding input changes. @param {any} node */
+export function watchInputs(node) {
+  for (const [decider] of USED[nameOf(node)] ?? []) {
+    const held = widget(node, decider);
+    if (!held) continue;
+    const callback = held.callback;
+    held.callback = function () {
+      const out = callback?.apply(this, arguments);
+      tidyInputs(node);
+      return out;
+    };
+  }
+  if (!USED[nameOf(node)]) return;
+  const onConnectionsChange = node.onConnectionsChange;
+  node.onConnectionsChange = function () {
+    onConnectionsChange?.apply(this, arguments);
+    tidyInputs(this);
+  };
+}
+
+/** Show what is used now, hide the rest. @param {any} node */
+export function tidyInputs(node) {
+  const rules = USED[nameOf(node)];
+  if (!rules || !node.widgets) return;
+  /** @type {Map<string, boolean>} */
+  const hidden = new Map();
+  for (const [decider, inputs] of rules) {
+    const held = widget(node, decider);
+    const open = !held || linked(node, decider);
+    for (const [name, values] of Object.entries(inputs)) {
+      hidden.set(name, hidden.get(name) || (!open && !values.includes(held.value)));
+    }
+  }
+  const before = node.computeSize()[1];
+  let changed = false;
+  for (const [name, hide] of hidden) {
+    const held = widget(node, name);
+    const now = hide && !linked(node, name);
+    if (!held || Boolean(held.hidden) === now) continue;
+    held.hidden = now; // the classic renderer
+    held.options.hidden = now; // Nodes 2.0
+    changed = true;
+  }
+  if (!changed) return;
+  node.widgets.splice(0, node.widgets.length, ...node.widgets); // Nodes 2.0 looks when the list changes
+  node.setSize?.([node.size[0], Math.max(node.size[1] + node.computeSize()[1] - before, node.computeSize()[1])]);
+  node.setDirtyCanvas?.(true, true);
+}

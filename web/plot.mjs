@@ -1,0 +1,133 @@
+// A view as an SVG: sharp at every zoom of the canvas, in the colours of the theme, readable by tests and screen readers.
+// @ts-check
+import { domain, ticks, words } from "./scale.mjs";
+
+/** @typedef {import("./types.mjs").View} View */
+
+const SVG = "http://www.w3.org/2000/svg";
+const LEFT = 38;
+const RIGHT = 8;
+const TOP = 8;
+const BOTTOM = 18;
+const STRIP = 4; // height of the marks of one guidance
+/** @type {Record<string, string>} */
+export const ACTION = { despecification: "#4da3ff", deduplication: "#b07cff", dissimilarity: "#ff8f4d" };
+
+/**
+ * @param {string} name @param {Record<string, string | number>} [attributes] @param {string} [text]
+ */
+function make(name, attributes = {}, text = "") {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
+  if (text) element.textContent = text;
+  return element;
+}
+
+/** Samples that need attention in warm colours, the others in cool ones. @param {View} view @param {number} sample */
+export function colour(view, sample) {
+  const [from, to] = view.marked[sample] ? [5, 45] : [180, 235];
+  const share = view.lines.length > 1 ? sample / (view.lines.length - 1) : 0.5;
+  return `hsl(${from + (to - from) * share} 75% 55%)`;
+}
+
+/** @param {View} view @param {number} width @param {number} height */
+export function plot(view, width, height) {
+  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.headline });
+  const last = Math.max(view.steps - 1, 1);
+  const actions = Object.entries(view.acted).filter(([, rows]) => rows.some((row) => row.some((a) => a > 0)));
+  const bottom = height - BOTTOM - actions.length * (STRIP + 1);
+  const [low, high] = domain([...view.lines.flat(), ...view.limit]);
+  const x = (/** @type {number} */ i) => LEFT + ((width - LEFT - RIGHT) * i) / last;
+  const y = (/** @type {number} */ v) => bottom - ((bottom - TOP) * (v - low)) / (high - low);
+
+  view.begins.forEach((begin, sample) => {
+    if (begin <= 0) return;
+    const end = x(Math.min(begin, last));
+    const shade = { x: x(0), y: TOP, width: Math.max(end - x(0), 0), height: bottom - TOP, class: "mg-unguided" };
+    svg.append(make("rect", { ...shade, "fill-opacity": 0.3 / view.begins.length, "data-sample": sample }));
+  });
+  axes(svg, view, { x, y, low, high, last, bottom, width, height });
+  if (view.limit.length) {
+    const limit = view.limit.length === 1 ? Array(last + 1).fill(view.limit[0]) : view.limit;
+    for (const points of runs(limit, x, y)) svg.append(make("polyline", { points, class: "mg-limit" }));
+  }
+  view.lines.forEach((line, sample) => {
+    const group = make("g", { class: "mg-line", "data-sample": sample, stroke: colour(view, sample) });
+    group.append(make("title", {}, describe(view, sample)));
+    for (const points of runs(line, x, y)) group.append(make("polyline", { points }));
+    const begin = view.begins[sample];
+    const at = begin > 0 && begin < view.steps ? (line[begin] ?? line.findLast((v) => v !== null)) : null;
+    if (at !== null && at !== undefined) {
+      group.append(make("circle", { cx: x(begin), cy: y(at), r: 3, fill: colour(view, sample), class: "mg-begin" }));
+    }
+    svg.append(group);
+  });
+  actions.forEach(([name, rows], row) => strip(svg, name, rows, { x, y: bottom + 2 + row * (STRIP + 1) }));
+  return svg;
+}
+
+/** @param {View} view @param {number} sample */
+function describe(view, sample) {
+  const begin = view.begins[sample];
+  if (begin === undefined) return `#${sample}`;
+  return begin < view.steps ? `#${sample}: guided from step ${begin}` : `#${sample}: not guided yet`;
+}
+
+/**
+ * @param {Element} svg @param {View} view
+ * @param {{x: (i: number) => number, y: (v: number) => number, low: number, high: number, last: number,
+ *   bottom: number, width: number, height: number}} at
+ */
+function axes(svg, view, at) {
+  for (const value of ticks(at.low, at.high, 3)) {
+    const y = at.y(value);
+    svg.append(make("line", { x1: LEFT, x2: at.width - RIGHT, y1: y, y2: y, class: "mg-grid" }));
+    svg.append(make("text", { x: LEFT - 4, y: y + 3, "text-anchor": "end" }, words(value)));
+  }
+  for (const step of [0, Math.round(at.last / 2), at.last]) {
+    const anchor = step === 0 ? "start" : step === at.last ? "end" : "middle";
+    const said = step === at.last ? `${view.x} ${step}` : String(step);
+    svg.append(make("text", { x: at.x(step), y: at.height - 5, "text-anchor": anchor }, said));
+  }
+  svg.append(make("text", { x: at.width - RIGHT, y: TOP + 4, "text-anchor": "end", class: "mg-name" }, view.y));
+}
+
+/**
+ * Polylines without the places where nothing was measured.
+ * @param {(number | null)[]} values @param {(i: number) => number} x @param {(v: number) => number} y
+ */
+function runs(values, x, y) {
+  /** @type {string[]} */
+  const out = [];
+  /** @type {string[]} */
+  let points = [];
+  const close = () => {
+    if (points.length === 1) points.push(points[0]); // a single point: the round cap shows it
+    if (points.length) out.push(points.join(" "));
+    points = [];
+  };
+  values.forEach((value, i) => {
+    if (value === null) close();
+    else points.push(`${x(i).toFixed(1)},${y(value).toFixed(1)}`);
+  });
+  close();
+  return out;
+}
+
+/**
+ * Where a guidance acted, the stronger the more samples it touched.
+ * @param {Element} svg @param {string} name @param {number[][]} rows
+ * @param {{x: (i: number) => number, y: number}} at
+ */
+function strip(svg, name, rows, at) {
+  const width = Math.max(at.x(1) - at.x(0) - 0.5, 1);
+  for (let i = 0; i < (rows[0]?.length ?? 0); i++) {
+    const share = rows.filter((row) => row[i] > 0).length / rows.length;
+    if (!share) continue;
+    const mark = make("rect", { x: at.x(i) - width / 2, y: at.y, width, height: STRIP, class: "mg-acted" });
+    mark.setAttribute("fill", ACTION[name] ?? "currentColor");
+    mark.setAttribute("fill-opacity", String(0.25 + 0.75 * share));
+    mark.append(make("title", {}, `${name}, step ${i}: ${Math.round(100 * share)} % of the pictures`));
+    svg.append(mark);
+  }
+}

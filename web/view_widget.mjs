@@ -1,0 +1,154 @@
+// The part of a node that shows its last run: headline, warning, curve, nearest pictures.
+// @ts-check
+import { nameOf } from "./inputs.mjs";
+import { ACTION, plot } from "./plot.mjs";
+import { CURVES, setting } from "./warnings.mjs";
+
+/** @typedef {import("./types.mjs").View} View */
+
+const NAME = "memorization_guard_view";
+const PLOT = 130; // px at least
+const LINE = 16;
+const PICTURES = 58;
+
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(`
+.mg-view { display: flex; flex-direction: column; gap: 4px; width: 100%; height: 100%; box-sizing: border-box;
+  overflow: hidden; padding: 2px 6px; font: 11px/16px sans-serif; color: var(--input-text, #ddd); user-select: text; }
+.mg-view .mg-warning { background: #b4530933; border-left: 3px solid #f59e0b; padding: 2px 6px; border-radius: 3px; }
+.mg-view .mg-notes { color: var(--descrip-text, #999); white-space: pre-wrap; overflow-y: auto; max-height: 64px; }
+.mg-view .mg-plot { flex: 1 1 ${PLOT}px; min-height: ${PLOT}px; overflow: hidden; }
+.mg-view svg { width: 100%; height: 100%; display: block; }
+.mg-view svg text { fill: var(--descrip-text, #999); font-size: 10px; }
+.mg-view .mg-grid { stroke: var(--border-color, #555); stroke-width: 0.5; }
+.mg-view .mg-unguided { fill: #7aa2d6; }
+.mg-view .mg-limit { fill: none; stroke: var(--input-text, #ddd); stroke-dasharray: 4 3; opacity: 0.8; }
+.mg-view .mg-line polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round; }
+.mg-view .mg-line:hover polyline { stroke-width: 3; }
+.mg-view .mg-legend { display: flex; flex-wrap: wrap; gap: 0 10px; color: var(--descrip-text, #999); }
+.mg-view .mg-legend i { display: inline-block; width: 10px; height: 8px; margin-right: 4px; border-radius: 2px; }
+.mg-view .mg-nearest { display: flex; gap: 6px; overflow-x: auto; min-height: ${PICTURES - 8}px; }
+.mg-view figure { margin: 0; text-align: center; flex: none; }
+.mg-view figure img { height: 34px; border-radius: 3px; display: block; margin: auto; }
+`);
+document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
+
+/** @param {any} node */
+export const viewWidgetOf = (node) => node.widgets?.find((/** @type {any} */ w) => w.name === NAME);
+
+/**
+ * @param {string} name @param {string} [text]
+ * @returns {HTMLElement}
+ */
+function box(name, text = "") {
+  const element = document.createElement("div");
+  element.className = name;
+  element.textContent = text;
+  return element;
+}
+
+/** Whether a node of ours; others are left alone. @param {any} node */
+export const isOurs = (node) => String(nameOf(node) ?? "").startsWith("MG_");
+
+/** Show a view on its node, which gets the widget with its first one. @param {any} node @param {View} view */
+export function showView(node, view) {
+  if (!isOurs(node)) return;
+  const widget = viewWidgetOf(node) ?? addViewWidget(node);
+  const before = heightOf(widget.view);
+  widget.view = view;
+  widget.redraw();
+  const more = heightOf(view) - before;
+  const least = node.computeSize()[1];
+  if (more > 0 && node.size[1] < least) node.setSize([node.size[0], least]);
+  node.setDirtyCanvas?.(true, false);
+}
+
+/** @param {View | undefined} view */
+function heightOf(view) {
+  if (!view) return 0;
+  const drawn = hasPlot(view) ? PLOT + 4 + (legend(view) ? LINE : 0) : 0;
+  const said = LINE * (2 + Math.min(view.notes.length * 2, 4)) + (view.warning ? 2 * LINE + 8 : 0);
+  return drawn + said + (view.nearest.length ? PICTURES : 0) + 8;
+}
+
+/** @param {View} view */
+const hasPlot = (view) => view.lines.length > 0 && view.steps > 0 && setting(CURVES);
+
+/** @param {any} node */
+function addViewWidget(node) {
+  const root = box("mg-view");
+  const widget = node.addDOMWidget(NAME, NAME, root, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => heightOf(widget?.view),
+  });
+  widget.serialize = false; // not in the saved workflow either
+  widget.redraw = () => draw(root, widget.view);
+  const seen = new ResizeObserver(() => widget.redraw());
+  seen.observe(root);
+  const onRemove = widget.onRemove;
+  widget.onRemove = function () {
+    seen.disconnect();
+    onRemove?.apply(this, arguments);
+  };
+  return widget;
+}
+
+/** @param {HTMLElement} root @param {View | undefined} view */
+function draw(root, view) {
+  if (!view) return;
+  root.style.minHeight = `${heightOf(view)}px`;
+  const parts = [box("mg-headline", view.headline)];
+  if (view.warning) parts.unshift(box("mg-warning", `⚠ ${view.warning}`));
+  if (hasPlot(view)) parts.push(box("mg-plot"));
+  const names = legend(view);
+  if (names && hasPlot(view)) parts.push(names);
+  if (view.nearest.length) parts.push(pictures(view));
+  if (view.notes.length) parts.push(box("mg-notes", view.notes.join("\n")));
+  root.replaceChildren(...parts);
+  const frame = root.querySelector(".mg-plot");
+  // Its own pixels, not those of the zoomed screen.
+  if (frame) frame.append(plot(view, frame.clientWidth || 300, frame.clientHeight || PLOT));
+}
+
+/** What the colours mean. @param {View} view */
+function legend(view) {
+  const entries = Object.entries(view.acted)
+    .filter(([, rows]) => rows.some((row) => row.some((a) => a > 0)))
+    .map(([name]) => /** @type {[string, string]} */ ([name, ACTION[name] ?? "currentColor"]));
+  if (view.begins.some((begin) => begin > 0)) entries.push(["without CFG", "#7aa2d699"]);
+  if (view.limit.length) entries.push([`- - ${view.limit_name}`, ""]);
+  if (!entries.length) return null;
+  const line = box("mg-legend");
+  for (const [name, fill] of entries) {
+    const entry = document.createElement("span");
+    if (fill) {
+      const patch = document.createElement("i");
+      patch.style.background = fill;
+      entry.append(patch);
+    }
+    entry.append(name);
+    line.append(entry);
+  }
+  return line;
+}
+
+/** The nearest references. @param {View} view */
+function pictures(view) {
+  const row = box("mg-nearest");
+  for (const near of view.nearest) {
+    const figure = document.createElement("figure");
+    if (near.picture.startsWith("data:image/")) {
+      const image = document.createElement("img");
+      image.src = near.picture;
+      image.alt = near.name;
+      figure.append(image);
+    }
+    const caption = document.createElement("figcaption");
+    caption.textContent = near.closeness.toFixed(2);
+    figure.title = near.name;
+    figure.append(caption);
+    row.append(figure);
+  }
+  return row;
+}
