@@ -126,7 +126,7 @@ def main() -> int:
         before = read(ENGLISH, name)
         now = nodes if name == "nodeDefs" else before
         if before != now:
-            wrong.append(f"{ENGLISH}/{name}.json is not what the nodes say")
+            wrong.append(f"{ENGLISH}/{name}.json " + ("is not what the nodes say" if asked.check else "is new"))
         if not asked.check:
             write(ENGLISH, name, now)
         for language in TRANSLATED:

@@ -42,7 +42,9 @@ def test_options_keep_their_names(host: Host, language: str) -> None:
     for schema in schemas(host):
         options = {str(o) for i in schema.inputs for o in getattr(i, "options", None) or []}
         for made in schema.inputs:
-            text = translated[normal(schema.node_id)]["inputs"][normal(made.id)]["tooltip"]
+            text = translated[normal(schema.node_id)]["inputs"].get(normal(made.id), {}).get("tooltip")
+            if text is None:  # the unit test names it
+                continue
             named = {o for o in options if re.search(rf"(?i)(?<![\w-]){re.escape(o)}(:| only:| \()", made.tooltip)}
             named |= set(re.findall(r"\b(latent|nL2|descriptor) metric\b", made.tooltip))
             found += len(named)

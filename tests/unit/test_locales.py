@@ -115,9 +115,3 @@ def test_a_translation_follows_its_text_and_falls_with_it() -> None:
     assert list(carried(before, translated, now).items()) == [(("new",), "zwei"), (("a",), "eins")]
     assert carried(before, {}, now) == {}
     assert differences(nested(now), nested(translated)) == ["missing new", "stale b.c"]
-
-
-def test_a_lost_key_is_named() -> None:
-    tree = read("ja", "nodeDefs")
-    del tree["MG_CopyCheck"]["outputs"]["2"]["tooltip"]
-    assert differences(read(ENGLISH, "nodeDefs"), tree) == ["missing MG_CopyCheck.outputs.2.tooltip"]
