@@ -2,13 +2,14 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench-cost test test-fast serve lint format
+.PHONY: help setup demo tables bench-cost test test-fast serve lint format locales
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
 	@echo "make test    all tests        make lint    style and types"
 	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
+	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
 
@@ -38,3 +39,6 @@ lint: setup
 
 format: setup
 	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
+
+locales: setup
+	@$(RUN) tools/locales.py

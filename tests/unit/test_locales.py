@@ -1,0 +1,117 @@
+"""The translations: every language says all that English says, in its own words and with the UI's names."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+
+from locales import ENGLISH, FILES, LOCALES, TRANSLATED, Texts, carried, differences, flat, nested, read
+
+# Names that a translation must leave as they are: `quoted`, with_underscores, and file names.
+LITERAL = re.compile(r"`[^`]+`|\b\w*[a-z0-9]_\w[\w.]*\w\b|\bSamplerCustomAdvanced\b")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+SCRIPT = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7af]", "zh": "[\u4e00-\u9fff]"}
+FOREIGN = {"ja": "[\uac00-\ud7af]", "ko": "[\u3040-\u30ff\u4e00-\u9fff]", "zh": "[\u3040-\u30ff\uac00-\ud7af]"}
+every_language = pytest.mark.parametrize("language", TRANSLATED)
+every_file = pytest.mark.parametrize("name", FILES)
+
+
+def pairs(language: str) -> list[tuple[str, str, str]]:
+    """(where, English, translation) of every text that both have."""
+    found = []
+    for name in FILES:
+        english, translated = flat(read(ENGLISH, name)), flat(read(language, name))
+        found += [(".".join((name, *p)), text, translated[p]) for p, text in english.items() if p in translated]
+    return found
+
+
+def test_the_folder_holds_these_languages_and_files_only() -> None:
+    assert {f.relative_to(LOCALES).as_posix() for f in LOCALES.rglob("*") if f.is_file()} == {
+        f"{language}/{name}.json" for language in (ENGLISH, *TRANSLATED) for name in FILES
+    }
+
+
+@every_language
+@every_file
+def test_a_language_has_what_english_has_in_the_same_order(language: str, name: str) -> None:
+    english, tree = read(ENGLISH, name), read(language, name)
+    assert differences(english, tree) == []
+    assert list(flat(tree)) == list(flat(english))
+
+
+@pytest.mark.parametrize("language", [ENGLISH, *TRANSLATED])
+@every_file
+def test_files_are_written_as_the_tool_writes_them(language: str, name: str) -> None:
+    raw = (LOCALES / language / f"{name}.json").read_text(encoding="utf-8")
+    assert raw == json.dumps(json.loads(raw), ensure_ascii=False, indent=2) + "\n"
+
+
+@pytest.mark.parametrize("language", [ENGLISH, *TRANSLATED])
+def test_no_text_is_empty_or_markup_to_the_frontend(language: str) -> None:
+    """vue-i18n reads {name}, @:key and a | b as instructions."""
+    for where, _, text in pairs(language):
+        assert isinstance(text, str) and text == text.strip() != "", where
+        assert not re.search(r"[{}@$|]", text), f"{where}: say it without {{ }} @ $ |"
+
+
+@every_language
+def test_what_is_longer_than_three_words_is_translated(language: str) -> None:
+    own = language.split("-")[0]
+    for where, english, text in pairs(language):
+        if len(english.split()) > 3:
+            assert text != english and re.search(SCRIPT[own], text), where
+        assert not re.search(FOREIGN[own], text), where
+
+
+@every_language
+def test_identifiers_and_numbers_survive(language: str) -> None:
+    for where, english, text in pairs(language):
+        if where.endswith(".name") and "." not in english:  # an identifier becomes a label
+            continue
+        lost = [literal for literal in LITERAL.findall(english) if literal not in text]
+        numbers = [number for number in NUMBER.findall(english) if number not in NUMBER.findall(text)]
+        assert lost + numbers == [], where
+
+
+@every_language
+def test_a_node_is_called_by_the_name_it_bears(language: str) -> None:
+    english, translated = read(ENGLISH, "nodeDefs"), read(language, "nodeDefs")
+    names = {node["display_name"]: translated[key]["display_name"] for key, node in english.items()}
+    assert len(set(names.values())) == len(names)
+    mentions = 0
+    for where, text, other in pairs(language):
+        for name in (n for n in names if n in text):
+            mentions += 1
+            assert names[name] in other, f"{where}: {name} is {names[name]}"
+    assert mentions > len(names)
+
+
+@every_language
+def test_a_text_has_one_translation(language: str) -> None:
+    chosen: dict[str, tuple[str, str]] = {}
+    for where, english, text in pairs(language):
+        first, before = chosen.setdefault(english, (where, text))
+        assert text == before, f"{where} and {first}"
+
+
+def test_traditional_chinese_is_not_simplified() -> None:
+    """Words that the two of them never share."""
+    simple, traditional = (json.dumps([read(x, f) for f in FILES], ensure_ascii=False) for x in ("zh", "zh-TW"))
+    for a, b in (("噪波", "雜訊"), ("图像", "影像"), ("采样器", "取樣器"), ("阈值", "臨界值"), ("参考", "參考")):
+        assert a in simple and a not in traditional
+        assert b in traditional and b not in simple
+
+
+def test_a_translation_follows_its_text_and_falls_with_it() -> None:
+    before: Texts = {("a",): "one", ("b", "c"): "two", ("b", "d"): "three"}
+    translated: Texts = {("a",): "eins", ("b", "c"): "zwei", ("b", "d"): "drei"}
+    now: Texts = {("b", "d"): "three!", ("new",): "two", ("a",): "one"}
+    assert list(carried(before, translated, now).items()) == [(("new",), "zwei"), (("a",), "eins")]
+    assert carried(before, {}, now) == {}
+    assert differences(nested(now), nested(translated)) == ["missing new", "stale b.c"]
