@@ -22,14 +22,18 @@ PICTURE_SIDE = 64
 
 
 def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:
-    """d over the steps and where guidance begins. `alarm`: a prompt in a basin is worth a warning."""
+    """d and the pull over the steps, and where guidance begins. `alarm`: a prompt in a basin is worth a warning."""
     inside = int(curve.memorized.sum())
     warning = ""
     if alarm and inside:
         warning = f"Memorized prompt: {inside} of {curve.batch} picture(s) start inside a basin."
     return _view(
         "escape", curve.headline, done, notes=[*notes, *([curve.hint] if curve.hint else [])], warning=warning,
-        steps=curve.steps, y="guidance magnitude d/√dim", lines=_numbers(curve.relative),
+        steps=curve.steps,
+        series=[
+            _series("guidance magnitude d/√dim", curve.relative),
+            _series("pull, which the rules look at", curve.pull, [curve.threshold], "memorized_threshold"),
+        ],
         marked=curve.memorized.tolist(), begins=curve.transition.tolist(),
     )  # fmt: skip
 
@@ -42,8 +46,8 @@ def noise_view(
     marked = [False] * len(magnitudes) if target is None else (last > target).tolist()
     return _view(
         "noise", headline, done, notes=list(notes), warning=warning, steps=magnitudes.shape[1], x="iteration",
-        y="guidance magnitude d/√dim", lines=_numbers(magnitudes), marked=marked,
-        limit=[] if target is None else [_number(target)], limit_name="target",
+        series=[_series("guidance magnitude d/√dim", magnitudes, [] if target is None else [target], "target")],
+        marked=marked,
     )  # fmt: skip
 
 
@@ -59,8 +63,8 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, *, done: bool)
     """Closeness against λ_t, which guidance acted where, and the references that pictures came close to."""
     return _view(
         "guidance", trace.headline, done, notes=[trace.hint] if trace.hint else [], steps=trace.steps,
-        y="closeness to the nearest reference", lines=_numbers(trace.closeness),
-        marked=trace.acted.any(dim=1).tolist(), limit=_numbers(trace.threshold), limit_name="threshold λ",
+        series=[_series("closeness to references", trace.closeness, trace.threshold.tolist(), "threshold λ")],
+        marked=trace.acted.any(dim=1).tolist(),
         acted={name: _numbers(getattr(trace, name)) for name in GUIDANCES},
         nearest=_nearest(trace, references) if done else [],
     )  # fmt: skip
@@ -74,10 +78,14 @@ def check_view(summary: str, warning: str) -> View:
 
 def _view(kind: str, headline: str, done: bool, **more: Any) -> View:
     empty: View = {
-        "notes": [], "warning": "", "steps": 0, "x": "step", "y": "", "lines": [], "marked": [], "begins": [],
-        "limit": [], "limit_name": "", "acted": {}, "nearest": [],
+        "notes": [], "warning": "", "steps": 0, "x": "step", "series": [], "marked": [], "begins": [], "acted": {},
+        "nearest": [],
     }  # fmt: skip
     return {"kind": kind, "headline": headline, "done": done, **empty, **more}
+
+
+def _series(y: str, lines: Tensor, limit: Sequence[float] = (), limit_name: str = "") -> View:
+    return {"y": y, "lines": _numbers(lines), "limit": [_number(v) for v in limit], "limit_name": limit_name}
 
 
 def _number(value: float) -> float | None:
@@ -85,9 +93,8 @@ def _number(value: float) -> float | None:
     return float(f"{value:.{DIGITS}g}") if abs(value) < float("inf") else None
 
 
-def _numbers(values: Tensor) -> list:
-    held = values.tolist()
-    return [[_number(v) for v in row] for row in held] if values.ndim == 2 else [_number(v) for v in held]
+def _numbers(values: Tensor) -> list[list[float | None]]:
+    return [[_number(v) for v in row] for row in values.tolist()]
 
 
 def _nearest(trace: GuidanceTrace, references: ReferenceSet) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 // Inputs that the chosen method, mode or schedule does not use are hidden; their values stay and are saved.
 // @ts-check
+import { app } from "../../scripts/app.js";
 
 /** Input -> values of the deciding input with which it is used. @type {Record<string, [string, Record<string, string[]>][]>} */
 export const USED = {
@@ -43,6 +44,9 @@ export const USED = {
   MG_AMGGuidance: [["threshold_schedule", { threshold_max: ["parabolic", "exponential", "linear"] }]],
 };
 
+/** A widget's room, less the gap that follows it. @returns {[number, number]} */
+const NOTHING = () => [0, -4];
+
 /** @param {any} node @param {string} name */
 const widget = (node, name) => node.widgets?.find((/** @type {any} */ w) => w.name === name);
 
@@ -72,6 +76,18 @@ export function watchInputs(node) {
   };
 }
 
+/**
+ * Nodes 2.0 keeps its own account of a node's widgets from the moment the node is added, and after the first edit
+ * never looks at them again (frontend 1.32): the node is announced once more.
+ * @param {any} node
+ */
+function announceAgain(node) {
+  if (!globalThis.LiteGraph?.vueNodesMode || app.configuringGraph || !node.graph?.onNodeAdded) return;
+  const callbacks = node.widgets.map((/** @type {any} */ w) => w.callback);
+  node.graph.onNodeAdded(node);
+  node.widgets.forEach((/** @type {any} */ w, /** @type {number} */ i) => (w.callback = callbacks[i])); // not wrapped twice
+}
+
 /** Show what is used now, hide the rest. @param {any} node */
 export function tidyInputs(node) {
   const rules = USED[nameOf(node)];
@@ -91,12 +107,14 @@ export function tidyInputs(node) {
     const held = widget(node, name);
     const now = hide && !linked(node, name);
     if (!held || Boolean(held.hidden) === now) continue;
-    held.hidden = now; // the classic renderer
+    held.hidden = now; // the classic renderer draws it no more, but leaves its place free
+    if (now) held.computeSize = NOTHING;
+    else if (held.computeSize === NOTHING) delete held.computeSize;
     held.options.hidden = now; // Nodes 2.0
     changed = true;
   }
   if (!changed) return;
-  node.widgets.splice(0, node.widgets.length, ...node.widgets); // Nodes 2.0 looks when the list changes
+  announceAgain(node);
   node.setSize?.([node.size[0], Math.max(node.size[1] + node.computeSize()[1] - before, node.computeSize()[1])]);
   node.setDirtyCanvas?.(true, true);
 }

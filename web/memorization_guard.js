@@ -4,9 +4,9 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { nodeAt, outputsByNode } from "./graph.mjs";
-import { tidyInputs, watchInputs } from "./inputs.mjs";
+import { nameOf, tidyInputs, watchInputs } from "./inputs.mjs";
 import { SETTINGS, warn } from "./warnings.mjs";
-import { isOurs, showView } from "./view_widget.mjs";
+import { addViewWidget, showView } from "./view_widget.mjs";
 
 /** @typedef {import("./types.mjs").View} View */
 
@@ -26,7 +26,8 @@ app.registerExtension({
 
   /** @param {any} node */
   nodeCreated(node) {
-    if (!isOurs(node)) return;
+    if (!nameOf(node)?.startsWith("MG_")) return;
+    addViewWidget(node);
     watchInputs(node);
     const onExecuted = node.onExecuted;
     node.onExecuted = function (/** @type {any} */ output) {

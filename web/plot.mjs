@@ -3,6 +3,7 @@
 import { domain, ticks, words } from "./scale.mjs";
 
 /** @typedef {import("./types.mjs").View} View */
+/** @typedef {import("./types.mjs").Series} Series */
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 38;
@@ -26,17 +27,17 @@ function make(name, attributes = {}, text = "") {
 /** Samples that need attention in warm colours, the others in cool ones. @param {View} view @param {number} sample */
 export function colour(view, sample) {
   const [from, to] = view.marked[sample] ? [5, 45] : [180, 235];
-  const share = view.lines.length > 1 ? sample / (view.lines.length - 1) : 0.5;
+  const share = view.marked.length > 1 ? sample / (view.marked.length - 1) : 0.5;
   return `hsl(${from + (to - from) * share} 75% 55%)`;
 }
 
-/** @param {View} view @param {number} width @param {number} height */
-export function plot(view, width, height) {
+/** @param {View} view @param {Series} series @param {number} width @param {number} height */
+export function plot(view, series, width, height) {
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.headline });
   const last = Math.max(view.steps - 1, 1);
   const actions = Object.entries(view.acted).filter(([, rows]) => rows.some((row) => row.some((a) => a > 0)));
   const bottom = height - BOTTOM - actions.length * (STRIP + 1);
-  const [low, high] = domain([...view.lines.flat(), ...view.limit]);
+  const [low, high] = domain([...series.lines.flat(), ...series.limit]);
   const x = (/** @type {number} */ i) => LEFT + ((width - LEFT - RIGHT) * i) / last;
   const y = (/** @type {number} */ v) => bottom - ((bottom - TOP) * (v - low)) / (high - low);
 
@@ -46,12 +47,12 @@ export function plot(view, width, height) {
     const shade = { x: x(0), y: TOP, width: Math.max(end - x(0), 0), height: bottom - TOP, class: "mg-unguided" };
     svg.append(make("rect", { ...shade, "fill-opacity": 0.3 / view.begins.length, "data-sample": sample }));
   });
-  axes(svg, view, { x, y, low, high, last, bottom, width, height });
-  if (view.limit.length) {
-    const limit = view.limit.length === 1 ? Array(last + 1).fill(view.limit[0]) : view.limit;
+  axes(svg, view.x, { x, y, low, high, last, bottom, width, height });
+  if (series.limit.length) {
+    const limit = series.limit.length === 1 ? Array(last + 1).fill(series.limit[0]) : series.limit;
     for (const points of runs(limit, x, y)) svg.append(make("polyline", { points, class: "mg-limit" }));
   }
-  view.lines.forEach((line, sample) => {
+  series.lines.forEach((line, sample) => {
     const group = make("g", { class: "mg-line", "data-sample": sample, stroke: colour(view, sample) });
     group.append(make("title", {}, describe(view, sample)));
     for (const points of runs(line, x, y)) group.append(make("polyline", { points }));
@@ -74,11 +75,11 @@ function describe(view, sample) {
 }
 
 /**
- * @param {Element} svg @param {View} view
+ * @param {Element} svg @param {string} name
  * @param {{x: (i: number) => number, y: (v: number) => number, low: number, high: number, last: number,
  *   bottom: number, width: number, height: number}} at
  */
-function axes(svg, view, at) {
+function axes(svg, name, at) {
   for (const value of ticks(at.low, at.high, 3)) {
     const y = at.y(value);
     svg.append(make("line", { x1: LEFT, x2: at.width - RIGHT, y1: y, y2: y, class: "mg-grid" }));
@@ -86,10 +87,9 @@ function axes(svg, view, at) {
   }
   for (const step of [0, Math.round(at.last / 2), at.last]) {
     const anchor = step === 0 ? "start" : step === at.last ? "end" : "middle";
-    const said = step === at.last ? `${view.x} ${step}` : String(step);
+    const said = step === at.last ? `${name} ${step}` : String(step);
     svg.append(make("text", { x: at.x(step), y: at.height - 5, "text-anchor": anchor }, said));
   }
-  svg.append(make("text", { x: at.width - RIGHT, y: TOP + 4, "text-anchor": "end", class: "mg-name" }, view.y));
 }
 
 /**

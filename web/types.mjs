@@ -11,14 +11,19 @@
  * @property {string} warning  what an artist should not miss, or ""
  * @property {number} steps  points on the horizontal axis
  * @property {string} x  what is on it
- * @property {string} y  what is on the vertical one
- * @property {(number | null)[][]} lines  one a sample
+ * @property {Series[]} series  what can be on the vertical one; the first is shown until another is asked for
  * @property {boolean[]} marked  (B,) samples that need attention
  * @property {number[]} begins  (B,) first guided step, `steps` if never; [] where it means nothing
- * @property {(number | null)[]} limit  a threshold over the steps, one value for a constant, [] for none
- * @property {string} limit_name
  * @property {Record<string, number[][]>} acted  by guidance: (B, steps) its strength, 0 where it did not act
  * @property {Nearest[]} nearest  pictures to show beside the curve
+ */
+
+/**
+ * @typedef {object} Series
+ * @property {string} y  its name
+ * @property {(number | null)[][]} lines  one a sample
+ * @property {(number | null)[]} limit  a threshold over the steps, one value for a constant, [] for none
+ * @property {string} limit_name
  */
 
 /**

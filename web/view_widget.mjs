@@ -5,8 +5,18 @@ import { ACTION, plot } from "./plot.mjs";
 import { CURVES, setting } from "./warnings.mjs";
 
 /** @typedef {import("./types.mjs").View} View */
+/** @typedef {import("./types.mjs").Series} Series */
 
 const NAME = "memorization_guard_view";
+const VIEWED = new Set([
+  "MG_NoiseOptimizer",
+  "MG_BasinEscapeDetector",
+  "MG_DeferredCFGKSampler",
+  "MG_DeferredCFGGuider",
+  "MG_DeferredCFG",
+  "MG_AMGGuidance",
+  "MG_CopyCheck",
+]);
 const PLOT = 130; // px at least
 const LINE = 16;
 const PICTURES = 58;
@@ -20,12 +30,14 @@ sheet.replaceSync(`
 .mg-view .mg-plot { flex: 1 1 ${PLOT}px; min-height: ${PLOT}px; overflow: hidden; }
 .mg-view svg { width: 100%; height: 100%; display: block; }
 .mg-view svg text { fill: var(--descrip-text, #999); font-size: 10px; }
+.mg-view .mg-name { color: var(--descrip-text, #999); font-size: 10px; text-align: right; }
+.mg-view button.mg-name { background: none; border: 0; padding: 0; cursor: pointer; align-self: flex-end; }
 .mg-view .mg-grid { stroke: var(--border-color, #555); stroke-width: 0.5; }
 .mg-view .mg-unguided { fill: #7aa2d6; }
 .mg-view .mg-limit { fill: none; stroke: var(--input-text, #ddd); stroke-dasharray: 4 3; opacity: 0.8; }
 .mg-view .mg-line polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round; }
 .mg-view .mg-line:hover polyline { stroke-width: 3; }
-.mg-view .mg-legend { display: flex; flex-wrap: wrap; gap: 0 10px; color: var(--descrip-text, #999); }
+.mg-view .mg-legend { display: flex; flex-wrap: wrap; gap: 0 10px; min-height: 16px; color: var(--descrip-text, #999); }
 .mg-view .mg-legend i { display: inline-block; width: 10px; height: 8px; margin-right: 4px; border-radius: 2px; }
 .mg-view .mg-nearest { display: flex; gap: 6px; overflow-x: auto; min-height: ${PICTURES - 8}px; }
 .mg-view figure { margin: 0; text-align: center; flex: none; }
@@ -47,13 +59,10 @@ function box(name, text = "") {
   return element;
 }
 
-/** Whether a node of ours; others are left alone. @param {any} node */
-export const isOurs = (node) => String(nameOf(node) ?? "").startsWith("MG_");
-
-/** Show a view on its node, which gets the widget with its first one. @param {any} node @param {View} view */
+/** Show a view on its node, if it is one that shows views. @param {any} node @param {View} view */
 export function showView(node, view) {
-  if (!isOurs(node)) return;
-  const widget = viewWidgetOf(node) ?? addViewWidget(node);
+  const widget = viewWidgetOf(node);
+  if (!widget) return;
   const before = heightOf(widget.view);
   widget.view = view;
   widget.redraw();
@@ -66,24 +75,31 @@ export function showView(node, view) {
 /** @param {View | undefined} view */
 function heightOf(view) {
   if (!view) return 0;
-  const drawn = hasPlot(view) ? PLOT + 4 + (legend(view) ? LINE : 0) : 0;
+  const drawn = hasPlot(view) ? PLOT + 2 * LINE + 8 : 0;
   const said = LINE * (2 + Math.min(view.notes.length * 2, 4)) + (view.warning ? 2 * LINE + 8 : 0);
   return drawn + said + (view.nearest.length ? PICTURES : 0) + 8;
 }
 
 /** @param {View} view */
-const hasPlot = (view) => view.lines.length > 0 && view.steps > 0 && setting(CURVES);
+const hasPlot = (view) => setting(CURVES) && view.steps > 0 && view.series.length > 0 && hasContent(view);
 
-/** @param {any} node */
-function addViewWidget(node) {
+/** @param {View} view */
+const hasContent = (view) =>
+  view.begins.some((begin) => begin > 0) || view.series.some((s) => s.lines.flat().some((v) => v !== null));
+
+/** An empty view; Nodes 2.0 takes no widget that comes later. @param {any} node */
+export function addViewWidget(node) {
+  if (!VIEWED.has(nameOf(node))) return;
   const root = box("mg-view");
   const widget = node.addDOMWidget(NAME, NAME, root, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => heightOf(widget?.view),
+    getMaxHeight: () => (widget?.view && hasPlot(widget.view) ? undefined : heightOf(widget?.view)),
   });
   widget.serialize = false; // not in the saved workflow either
-  widget.redraw = () => draw(root, widget.view);
+  widget.chosen = 0; // which of the view's series
+  widget.redraw = () => draw(root, widget);
   const seen = new ResizeObserver(() => widget.redraw());
   seen.observe(root);
   const onRemove = widget.onRemove;
@@ -91,34 +107,49 @@ function addViewWidget(node) {
     seen.disconnect();
     onRemove?.apply(this, arguments);
   };
-  return widget;
 }
 
-/** @param {HTMLElement} root @param {View | undefined} view */
-function draw(root, view) {
+/** @param {HTMLElement} root @param {{view?: View, chosen: number, redraw: () => void}} widget */
+function draw(root, widget) {
+  const view = widget.view;
   if (!view) return;
+  const series = view.series[widget.chosen % Math.max(view.series.length, 1)];
   root.style.minHeight = `${heightOf(view)}px`;
   const parts = [box("mg-headline", view.headline)];
   if (view.warning) parts.unshift(box("mg-warning", `⚠ ${view.warning}`));
-  if (hasPlot(view)) parts.push(box("mg-plot"));
-  const names = legend(view);
-  if (names && hasPlot(view)) parts.push(names);
+  if (hasPlot(view)) parts.push(nameOfAxis(widget, view, series), box("mg-plot"), legend(view, series));
   if (view.nearest.length) parts.push(pictures(view));
   if (view.notes.length) parts.push(box("mg-notes", view.notes.join("\n")));
   root.replaceChildren(...parts);
   const frame = root.querySelector(".mg-plot");
   // Its own pixels, not those of the zoomed screen.
-  if (frame) frame.append(plot(view, frame.clientWidth || 300, frame.clientHeight || PLOT));
+  if (frame) frame.append(plot(view, series, frame.clientWidth || 300, frame.clientHeight || PLOT));
 }
 
-/** What the colours mean. @param {View} view */
-function legend(view) {
+/**
+ * The name of what is drawn; a click draws the next series.
+ * @param {{chosen: number, redraw: () => void}} widget @param {View} view @param {Series} series
+ */
+function nameOfAxis(widget, view, series) {
+  if (view.series.length === 1) return box("mg-name", series.y);
+  const name = document.createElement("button");
+  name.className = "mg-name";
+  name.textContent = `⇄ ${series.y}`;
+  name.title = `Show ${view.series[(widget.chosen + 1) % view.series.length].y}`;
+  name.addEventListener("click", () => {
+    widget.chosen = (widget.chosen + 1) % view.series.length;
+    widget.redraw();
+  });
+  return name;
+}
+
+/** What the colours mean. @param {View} view @param {Series} series */
+function legend(view, series) {
   const entries = Object.entries(view.acted)
     .filter(([, rows]) => rows.some((row) => row.some((a) => a > 0)))
     .map(([name]) => /** @type {[string, string]} */ ([name, ACTION[name] ?? "currentColor"]));
   if (view.begins.some((begin) => begin > 0)) entries.push(["without CFG", "#7aa2d699"]);
-  if (view.limit.length) entries.push([`- - ${view.limit_name}`, ""]);
-  if (!entries.length) return null;
+  if (series.limit.length) entries.push([`- - ${series.limit_name}`, ""]);
   const line = box("mg-legend");
   for (const [name, fill] of entries) {
     const entry = document.createElement("span");
