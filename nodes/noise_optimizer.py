@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..mitigation.norm import CONSTRAINTS
 from . import sockets
+from .host.checkpointing import CHOICES
 from .host.conditions import negative_hint
 from .host.errors import GuardError
 from .host.live import LiveView
@@ -15,7 +16,6 @@ from .host.sampling import first_sigma, ready_latent
 from .views import noise_view, report_view
 
 NAME = "Noise Optimizer"
-CHECKPOINTING = ["auto", "on", "off"]
 
 
 class NoiseOptimizer(io.ComfyNode):
@@ -144,11 +144,11 @@ class NoiseOptimizer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "checkpointing",
-                    options=CHECKPOINTING,
+                    options=list(CHOICES),
                     default="auto",
                     optional=True,
                     tooltip="Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: "
-                    "when memory would not do. On: least memory, a third slower.",
+                    "as much as memory asks for. On: half of the blocks. Full: all of them, least memory, slowest.",
                 ),
             ],
             outputs=[

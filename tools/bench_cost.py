@@ -50,8 +50,8 @@ def timed_lab(made, rounds: int) -> Iterator[Row]:
 
     lab = lab_checkpoint(made)
     for batch in (1, 4) if rounds > 2 else (1,):
-        yield from sampling_time(lab, batch, 50, rounds // batch + 1)
-        yield from iteration_time(lab, batch, 10, 10, rounds // batch + 1)
+        yield from sampling_time(lab, batch, 50, rounds + 1)
+        yield from iteration_time(lab, batch, 10, 10, rounds // batch + 2)
     yield from eight_together(lab, rounds // 4 + 1)
 
 
@@ -70,14 +70,17 @@ def timed_sd15(made, rounds: int) -> Iterator[Row]:
 def memory(size: int = SIZE) -> Iterator[Row]:
     """Peaks at SD1.5's size, and the two constants by which the pack decides about memory."""
     model, vanilla = f"SD1.5, {size}×{size}", peak_memory("sampling", size)
-    found = {kind: peak_memory(kind, size) for kind in ("checkpoints", "graph")}
-    on, off = found["checkpoints"], found["graph"]
+    found = {kind: peak_memory(kind, size) for kind in ("half", "checkpoints", "graph")}
+    half, on, off = found["half"], found["checkpoints"], found["graph"]
     for said, ours, other, bound in (
-        ("peak memory, per-sample with checkpoints", on["peak"], vanilla["peak"], 1.5),
+        ("peak memory, per-sample with checkpoints", half["peak"], vanilla["peak"], 1.5),
+        ("peak memory, per-sample with full checkpoints", on["peak"], vanilla["peak"], 1.5),
         ("peak memory, per-sample without checkpoints", off["peak"], vanilla["peak"], None),
-        ("the same without the weights: with checkpoints", on["working"], vanilla["working"], on["HEADROOM"]),
+        ("the same without the weights: with checkpoints", half["working"], vanilla["working"], None),
+        ("the same without the weights: with full checkpoints", on["working"], vanilla["working"], on["HEADROOM"]),
         ("the same without the weights: without checkpoints", off["working"], vanilla["working"], None),
         ("without checkpoints, over the host's estimate of a step", off["working"], off["estimate"], off["GRAPH"]),
+        ("with checkpoints, over the host's estimate of a step", half["working"], half["estimate"], half["HALF"]),
     ):
         yield Row(model, said, ours, "MB", vanilla=other, bound=bound)
 

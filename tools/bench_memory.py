@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-KINDS = ("sampling", "checkpoints", "graph")
+KINDS = {"sampling": "", "half": "on", "checkpoints": "full", "graph": "off"}  # checkpointing of the optimizer
 MB = 1 / 2**20
 
 
@@ -44,12 +44,15 @@ def measure(kind: str, size: int) -> dict[str, float]:
             subject.run(ksampler, latent=subject.latent(1), steps=2)
         else:
             inputs = {"target_magnitude": 0.0, "max_iterations": 1}
-            checkpointing = "on" if kind == "checkpoints" else "off"
-            subject.run(optimizer, latent=subject.latent(1), checkpointing=checkpointing, **inputs)
+            subject.run(optimizer, latent=subject.latent(1), checkpointing=KINDS[kind], **inputs)
         peak = resident("VmHWM")
         told = made.module(PACK, "nodes.host.checkpointing")
         estimate = told.graph_memory(model.model, 1, (1, *subject.shape)) / told.GRAPH * MB
-        limits = {"GRAPH": told.GRAPH, "HEADROOM": made.module(PACK, "nodes.host.optimize").GRADIENT_HEADROOM}
+        limits = {
+            "GRAPH": told.GRAPH,
+            "HALF": told.HALF,
+            "HEADROOM": made.module(PACK, "nodes.host.optimize").GRADIENT_HEADROOM,
+        }
         return {"peak": peak - before, "working": peak - built, "estimate": estimate, **limits}
 
 

@@ -184,13 +184,17 @@ def iteration_time(
         )
 
     runs = {"vanilla": lambda: subject.run(ksampler, latent=latent, steps=steps)}
-    spent = clock({**runs, "off": optimize("off"), "on": optimize("on")}, rounds, warm)
+    spent = clock({**runs, **{choice: optimize(choice) for choice in ("off", "on", "full")}}, rounds, warm)
     forward = [s / steps for s in spent["vanilla"]]
-    for name, key in (("without checkpoints", "off"), ("with checkpoints", "on")):
+    for name, key, bound in (
+        ("without checkpoints", "off", 3.2),
+        ("with checkpoints", "on", 3.2),
+        ("with full checkpoints", "full", None),
+    ):
         # The optimizer measures once more at the end: that is a forward pass, not an iteration.
         own = [(s - f) / iterations for s, f in zip(spent[key], forward, strict=True)]
         figures = paired({"ours": own, "vanilla": forward}, "ours", "vanilla")
-        yield Row(subject.name, f"time, per-sample iteration {name}, batch {batch}", unit="s", bound=3.2, **figures)
+        yield Row(subject.name, f"time, per-sample iteration {name}, batch {batch}", unit="s", bound=bound, **figures)
 
 
 def eight_together(subject: Subject, rounds: int, what: str = "") -> Iterator[Row]:

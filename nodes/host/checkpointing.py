@@ -1,14 +1,17 @@
-"""Activation checkpointing for any of the host's networks: keep the inputs of each block, compute it again.
+"""Activation checkpointing for any of the host's networks: keep the inputs of a block, compute it again.
 
 A graph through a whole UNet keeps every activation. With checkpoints only the borders between
-blocks are kept, and one block at a time is computed again on the way back.
+blocks are kept, and one block at a time is computed again on the way back. A block's activations grow
+with its pixels, its weights with its channels: in a UNet the blocks with few weights hold most of the
+memory, and computing only those again costs half as much time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import comfy.model_management
 from torch import Tensor, nn
@@ -16,12 +19,35 @@ from torch.utils.checkpoint import checkpoint
 
 from .gradient import OutOfPlace
 
+Choice = Literal["auto", "on", "full", "off"]
+CHOICES: tuple[str, ...] = ("auto", "on", "full", "off")
 # Memory at the top of a run without checkpoints, over what the host estimates for one forward pass with
 # fused attention. `make bench-cost` on a UNet of SD1.5's size, bf16, 256×256: 454 MB over 41 MB, 11.1.
 GRAPH = 12.0
+HALF = 6.0  # with half of the blocks computed again: 5.3
 FUSED = 0.01 * 2**20  # bytes a latent pixel and byte of the data type: the host's estimate, BaseModel.memory_required
 # The way back begins with these blocks at once, so computing them again would cost time and save next to nothing.
 KEPT = 2
+
+
+def chosen_blocks(
+    networks: Iterable[nn.Module], choice: str, *, model, rows: int, shape: tuple[int, ...], device
+) -> list[nn.Module]:
+    """What is computed again under this `choice`: nothing (`off`), half the blocks (`on`), or all of them (`full`).
+
+    `auto` takes the first of these whose graph fits what the host has free.
+    """
+    if choice == "auto":
+        fitting = (kind for kind, share in (("off", GRAPH), ("on", HALF)) if _fits(model, rows, shape, device, share))
+        choice = next(fitting, "full")
+    if choice == "off":
+        return []
+    found = [b for network in networks for b in blocks(getattr(network, "diffusion_model", network))]
+    return found if choice == "full" else sorted(found, key=_weights)[: math.ceil(len(found) / 2)]
+
+
+def _weights(block: nn.Module) -> int:
+    return sum(p.numel() for p in block.parameters())
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
@@ -80,17 +106,17 @@ def _own_dicts(values) -> list:
     return [dict(v) if type(v) is dict else v for v in values]
 
 
-def graph_memory(model, rows: int, shape: tuple[int, ...]) -> float:
-    """Bytes that a graph without checkpoints takes, over `rows` samples of `shape` under both conditions.
+def graph_memory(model, rows: int, shape: tuple[int, ...], share: float = GRAPH) -> float:
+    """Bytes that a graph takes, over `rows` samples of `shape` under both conditions; `share`: GRAPH or HALF.
 
     The host's estimate for fused attention, whatever attention it uses itself: the gradient pass always
     uses PyTorch's. Its estimate for other kinds is up to 7 times as high.
     """
     dtype = model.manual_cast_dtype or model.get_dtype()
     pixels = 2 * rows * math.prod(shape[2:])
-    return GRAPH * FUSED * pixels * dtype.itemsize * model.memory_usage_factor
+    return share * FUSED * pixels * dtype.itemsize * model.memory_usage_factor
 
 
-def graph_fits(model, rows: int, shape: tuple[int, ...], device) -> bool:
+def _fits(model, rows: int, shape: tuple[int, ...], device, share: float) -> bool:
     """Whether that graph fits what the host has free on the device, the model's weights being there already."""
-    return graph_memory(model, rows, shape) < comfy.model_management.get_free_memory(device)
+    return graph_memory(model, rows, shape, share) < comfy.model_management.get_free_memory(device)

@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from .checkpointing import blocks, checkpointed, graph_fits
+from .checkpointing import checkpointed, chosen_blocks
 from .gradient import differentiable, gradient_options, normal_conds, overwritten, weights_that_change
 from .rows import controls
 
@@ -31,13 +31,12 @@ def with_gradients(
     """Run `body(conds, options)` with autograd working through `networks`, of which the host's `model` is one.
 
     The arguments that `body` gets are those of the run, made fit for autograd. `shape`: of the batch that
-    is evaluated. `checkpoints`: `on` and `off`, or `auto`: on when the graph would not fit the free memory.
+    is evaluated. `checkpoints`: see `checkpointing.chosen_blocks`.
     """
     changing = _weights_of_hooks(model, conds)
-    fits = graph_fits(model, shape[0], tuple(shape), device)
     # A LoRA that comes and goes with a prompt is gone when a block is computed again.
-    again = not changing and (checkpoints == "on" or (checkpoints == "auto" and not fits))
-    parts = [b for n in networks for b in blocks(getattr(n, "diffusion_model", n))] if again else []
+    choice = "off" if changing else checkpoints
+    parts = chosen_blocks(networks, choice, model=model, rows=shape[0], shape=tuple(shape), device=device)
 
     def once(out_of_place: bool) -> T:
         with differentiable(networks), weights_that_change(changing), checkpointed(parts, out_of_place):

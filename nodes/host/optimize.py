@@ -15,7 +15,7 @@ from ...mitigation.norm import Constraint
 from ...mitigation.prediction import dimension
 from ...mitigation.report import NoiseReport
 from ...mitigation.search import search_noise
-from .checkpointing import graph_memory
+from .checkpointing import GRAPH, HALF, graph_memory
 from .errors import GuardError, check_magnitude
 from .probe import Pair, run_probe
 from .sampling import progress
@@ -90,10 +90,11 @@ def _headroom(plan: NoisePlan, model, noise: Tensor) -> float:
     """How many sampling steps' memory the host should make free: a graph without checkpoints only when asked for."""
     if plan.method != "per-sample":
         return 1.0
-    if plan.checkpointing != "off":
+    share = {"off": GRAPH, "on": HALF}.get(plan.checkpointing)
+    if share is None:
         return GRADIENT_HEADROOM
     step = model.memory_required([2 * len(noise), *noise.shape[1:]])
-    return max(GRADIENT_HEADROOM, graph_memory(model, len(noise), tuple(noise.shape)) / step)
+    return max(GRADIENT_HEADROOM, graph_memory(model, len(noise), tuple(noise.shape), share) / step)
 
 
 def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_step) -> tuple[Tensor, NoiseReport]:
@@ -130,8 +131,8 @@ def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_
     except comfy.model_management.OOM_EXCEPTION:
         if plan.checkpointing != "auto":
             raise GuardError(
-                f"{pair.node}: out of memory while the noise was optimized. Set `checkpointing` to on or auto, use a "
+                f"{pair.node}: out of memory while the noise was optimized. Set `checkpointing` to full or auto, use a "
                 "smaller batch or picture, or set `method` to batch-wise or search."
             ) from None
     comfy.model_management.soft_empty_cache()
-    return pair.with_gradients(descend, "on")
+    return pair.with_gradients(descend, "full")
