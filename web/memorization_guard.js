@@ -3,6 +3,7 @@
 // @ts-check
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { restoreViews } from "./cached.mjs";
 import { everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
 import { nameOf, tidyInputs, watchInputs } from "./inputs.mjs";
 import { complete } from "./types.mjs";
@@ -17,7 +18,7 @@ const VIEW = "memorization_guard";
 
 app.registerExtension({
   name: "MemorizationGuard",
-  settings: SETTINGS.map((setting) => (setting.id === CURVES ? { ...setting, onChange: redrawAll } : setting)),
+  settings: SETTINGS.map((setting) => (setting.id === CURVES ? { ...setting, onChange } : setting)),
 
   setup() {
     api.addEventListener(`${VIEW}.view`, (event) => {
@@ -27,6 +28,9 @@ app.registerExtension({
         keep(node, view);
         receive(node, view);
       }
+    });
+    api.addEventListener("execution_cached", (event) => {
+      restoreViews(/** @type {CustomEvent} */ (event).detail.nodes ?? [], VIEW);
     });
   },
 
@@ -67,16 +71,16 @@ function receive(node, given) {
 }
 
 /**
- * A model patch had ended before there was anything to see: what it sees later becomes its output, so that
- * another workflow's tab does not lose it.
+ * A model patch had ended before there was anything to see: what it sees later becomes its output, which the host
+ * keeps while another workflow's tab is open.
  * @param {Node} node @param {Partial<View>} view
  */
 function keep(node, view) {
   const output = app.nodeOutputs?.[outputKey(node)];
-  if (output?.[VIEW]) output[VIEW] = [view];
+  if (output?.[VIEW]) output[VIEW] = [view]; // the host has this very object in two places
 }
 
-/** The setting has changed. */
-function redrawAll() {
-  for (const node of everyNode(app.graph)) redrawView(node);
+/** Curves on or off; the host tells before it has changed the setting. */
+function onChange() {
+  queueMicrotask(() => everyNode(app.graph).forEach(redrawView));
 }

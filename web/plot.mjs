@@ -29,7 +29,7 @@ export const measured = (series) => series.lines.some((line) => line.some((v) =>
 
 /** Samples that need attention in warm colours, the others in cool ones. @param {View} view @param {number} sample */
 export function colour(view, sample) {
-  const [from, to] = view.marked[sample] ? [5, 45] : [180, 235];
+  const [from, to] = view.marked[sample] ? [-12, 36] : [180, 235];
   const share = view.marked.length > 1 ? sample / (view.marked.length - 1) : 0.5;
   return `hsl(${from + (to - from) * share} 75% 55%)`;
 }
@@ -136,7 +136,8 @@ function strip(svg, name, rows, at) {
   for (let i = 0; i < (rows[0]?.length ?? 0); i++) {
     const share = rows.filter((row) => row[i] > 0).length / rows.length;
     if (!share) continue;
-    const mark = make("rect", { x: at.x(i) - width / 2, y: at.y, width, height: STRIP, class: "mg-acted" });
+    const left = Math.max(at.x(i) - width / 2, LEFT);
+    const mark = make("rect", { x: left, y: at.y, width, height: STRIP, class: "mg-acted" });
     mark.setAttribute("fill", ACTION[name] ?? "currentColor");
     mark.setAttribute("fill-opacity", String(0.25 + 0.75 * share));
     mark.append(make("title", {}, `${name}, step ${i}: ${Math.round(100 * share)} % of the pictures`));

@@ -15,6 +15,7 @@ except ImportError:  # an older or a headless host: the display is all that is l
 
 log = logging.getLogger("memorization_guard")
 PAUSE = 0.1  # seconds between two views: a browser draws no faster
+RARE = 200  # and so many times what a view takes, so that a large batch is not held up by being watched
 VIEW = "memorization_guard"  # the entry among a node's outputs, and the event's first part
 
 
@@ -31,7 +32,7 @@ class LiveView:
         self.node = node or (context.node_id if context is not None else None)
         self.run = "" if context is None else context.prompt_id
         self.shown: dict[str, Any] = {}
-        self.last = 0.0
+        self.next = 0.0  # on the monotonic clock
 
     @property
     def ui(self) -> dict[str, list[dict]]:
@@ -39,9 +40,11 @@ class LiveView:
 
     def show(self, make: Callable[[], dict[str, Any]]) -> None:
         """Show the view that `make` makes, unless the last one was a moment ago."""
-        if time.monotonic() - self.last >= PAUSE:
+        began = time.monotonic()
+        if began >= self.next:
             self._send(make())
-            self.last = time.monotonic()
+            now = time.monotonic()
+            self.next = now + max(PAUSE, RARE * (now - began))
 
     def finish(self, view: dict[str, Any]) -> None:
         """Show the last view of a run; the log has its warning and its notes, too."""

@@ -283,6 +283,12 @@ class Page:
             self.tab.wait_for_timeout(250)
             self.tab.wait_for_function(PICTURES_THERE, timeout=30_000)
 
+    def frames(self) -> None:
+        """Give the frontend the frames it needs to draw a change."""
+        self.tab.evaluate("() => app.canvas.setDirty(true, true)")
+        for _ in range(3):
+            self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
+
     def screenshot(self, path: Path | str, menus: bool = False, largest: tuple[int, int] = (2400, 1500)) -> None:
         """Write the whole graph to a .png or .jpg, the window sized so that it is legible.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from e2e.browser import Page
 from make_workflow import Graph, Link, Node, build
 
@@ -68,4 +71,14 @@ class Lab:
         page.use(nodes2=False)  # Nodes 2.0 would not place them
         build(page, self.graph, "lab")
         page.use(nodes2)
+        page.server.free()  # one that comes when a prompt has just ended waits behind the next prompt
+        page.tab.wait_for_timeout(100)
         return {node["title"]: node["id"] for node in self.graph.nodes if node["title"]}
+
+
+def save(page: Page, path: Path) -> dict:
+    """What the frontend would save of the open workflow, opened again from a file."""
+    saved = page.tab.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    page.load_workflow(path)
+    return saved

@@ -9,7 +9,7 @@ import pytest
 from comfy_server import PACK_NAME
 from e2e import views
 from e2e.browser import Page
-from e2e.lab_graphs import DYNAMIC, Lab
+from e2e.lab_graphs import DYNAMIC, Lab, save
 
 OURS = f"/{PACK_NAME}/"
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("checkpoint")]
@@ -29,22 +29,22 @@ def patched() -> Lab:
     return lab
 
 
-def test_live_then_cached_then_in_another_tab(either: Page) -> None:
+def test_live_and_in_another_tab(either: Page) -> None:
     lab = Lab()
     lab.detector()
+    lab.guided(lab.references())
     lab.saved(lab.sampler(**DYNAMIC)["latent"])
     ids = lab.build(either)
     either.tab.evaluate(LISTEN)
     first = views.check(either, either.queue_and_wait())
-    assert set(first) == {str(ids["detector"]), str(ids["sampler"])}
-    for node, seen in first.items():
+    names = ("detector", "guided", "sampler")
+    assert set(first) == {str(ids[name]) for name in (*names, "references")}
+    for node in (str(ids[name]) for name in names):
         told = [e["view"] for e in either.tab.evaluate("() => mg.events") if str(e["node"]) == node]
         assert len(told) > 1 and [view["done"] for view in told] == [False] * (len(told) - 1) + [True]
-        assert told[-1] == seen.view and len(seen.lines) == 2
+        assert told[-1] == first[node].view and len(first[node].lines) == 2
         measured = [sum(v is not None for v in view["series"][0]["lines"][0]) for view in told]
         assert measured == sorted(measured) and measured[0] < measured[-1]
-    either.queue_and_wait()  # everything comes out of the cache
-    assert {node: views.shown(either, node) for node in first} == first
     either.tab.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
     either.settle()
     assert either.tab.evaluate("() => mg.nodes().length") == 0
@@ -52,6 +52,25 @@ def test_live_then_cached_then_in_another_tab(either: Page) -> None:
     either.tab.wait_for_function("() => mg.nodes().length > 0")
     either.settle()
     assert {node: views.shown(either, node).view for node in first} == {node: s.view for node, s in first.items()}
+    assert either.console_errors(OURS) == []
+
+
+def test_out_of_the_cache(either: Page, tmp_path: Path) -> None:
+    lab = Lab()
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    node = str(lab.build(either)["sampler"])
+    first = views.check(either, either.queue_and_wait())[node]
+    cached = either.queue_and_wait()
+    assert views.sent(cached) == {}  # the host does not visit it
+    assert views.shown(either, node) == first
+    save(either, tmp_path / "saved.json")  # and opened again: a new node, which has shown nothing
+    assert views.shown(either, node).view is None
+    either.queue_and_wait()
+    assert views.shown(either, node).view == first.view
+    either.set_node(node, "seed", 4)
+    save(either, tmp_path / "saved.json")
+    other = views.check(either, either.queue_and_wait())[node]
+    assert other.view["series"] != first.view["series"]
     assert either.console_errors(OURS) == []
 
 

@@ -1,2 +1,2 @@
-// The host's websocket, as far as web/ listens to it.
-export const api: EventTarget;
+// The host's server, as far as web/ talks to it.
+export const api: EventTarget & { fetchApi(route: string): Promise<Response> };

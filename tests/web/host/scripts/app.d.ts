@@ -91,6 +91,7 @@ export const app: {
     setting?: { get(id: string): unknown };
     toast?: { add(message: Toast): void };
   };
+  graphToPrompt(): Promise<{ output: Record<string, { class_type: string; inputs: Record<string, unknown> }> }>;
   registerExtension(extension: Extension): void;
 };
 

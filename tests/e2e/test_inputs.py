@@ -1,0 +1,164 @@
+"""Inputs that a choice does not use are hidden in both renderers, come back, and keep their values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from comfy_server import PACK_NAME
+from e2e.browser import Page, api_prompt
+from e2e.lab_graphs import DYNAMIC, Lab, save
+from e2e.views import WIDGET
+from make_workflow import Graph, build
+
+OURS = f"/{PACK_NAME}/"
+pytestmark = pytest.mark.timeout(300)
+TARGET = {"target_magnitude", "target_units"}
+DESCENT = {"learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing"}
+NUDGE = {"adjustment_strength", "sharpness_radius", "adjustments"}
+WAIT, RULE = {"pre_escape_cfg", "start_percent"}, {"rule", "drop_ratio", "memorized_threshold"}
+DEFERRED = ("MG_DeferredCFGKSampler", "MG_DeferredCFGGuider", "MG_DeferredCFG")
+# (node, deciding input, its value) -> what is hidden then, with all others at their defaults.
+HIDDEN: dict[tuple[str, str, str], set[str]] = {
+    ("MG_NoiseOptimizer", "method", "per-sample"): NUDGE | {"candidates"},
+    ("MG_NoiseOptimizer", "method", "batch-wise"): TARGET | DESCENT | {"candidates"},
+    ("MG_NoiseOptimizer", "method", "search"): DESCENT | NUDGE,
+    **{(node, "mode", "dynamic"): set() for node in DEFERRED},
+    **{(node, "mode", "static"): RULE for node in DEFERRED},
+    **{(node, "mode", "off"): WAIT | RULE for node in DEFERRED},
+    **{(node, "rule", "local minimum"): {"drop_ratio"} for node in (*DEFERRED, "MG_BasinEscapeDetector")},
+    ("MG_AMGGuidance", "threshold_schedule", "constant"): {"threshold_max"},
+    ("MG_AMGGuidance", "threshold_schedule", "exponential"): set(),
+}
+# What the user can see: drawn by the canvas, or in the page's document.
+SEEN = """(id) => {
+  const node = app.graph.getNodeById(id);
+  if (LiteGraph.vueNodesMode)
+    return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget p`)].map((p) => p.textContent);
+  return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.label ?? w.name);
+}"""
+VALUES = "(id) => app.graph.getNodeById(id).serialize().widgets_values"
+VALUE = "(name) => app.graph.getNodeById(1).widgets.find((w) => w.name === name).value"
+# Where the visible widgets of the classic renderer are, and whether they end inside the node.
+ROWS = """(id) => {
+  const node = app.graph.getNodeById(id);
+  const rows = node.widgets.filter((w) => node.isWidgetVisible(w) && !w.element).map((w) => w.y);
+  return { rows, height: node.size[1], least: node.computeSize()[1] };
+}"""
+
+
+def inputs_of(page: Page, kind: str) -> set[str]:
+    """The widgets that the node has by its schema."""
+    info = page.server.object_info()[kind]["input"]
+    every = {**info.get("required", {}), **info.get("optional", {})}
+    return {n for n, spec in every.items() if isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "COMBO")}
+
+
+def alone(page: Page, kind: str, **values: object) -> None:
+    """A workflow of this node only."""
+    graph, nodes2 = Graph(), page.nodes2
+    graph.node(kind, **values)
+    page.use(nodes2=False)
+    build(page, graph, "alone")
+    page.use(nodes2)
+    page.settle()
+
+
+@pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in HIDDEN}))
+def test_hidden_and_back(either: Page, kind: str) -> None:
+    alone(either, kind)
+    every, start = inputs_of(either, kind), either.tab.evaluate(VALUES, 1)
+    at_first = set(either.tab.evaluate(SEEN, 1)) & every
+    for (node, decider, value), hidden in HIDDEN.items():
+        if node != kind:
+            continue
+        before = either.tab.evaluate(VALUE, decider)
+        either.set_node(1, decider, value)
+        either.frames()
+        assert set(either.tab.evaluate(SEEN, 1)) & every == every - hidden, value
+        if not either.nodes2:
+            place = either.tab.evaluate(ROWS, 1)
+            gaps = {b - a for a, b in zip(place["rows"], place["rows"][1:], strict=False)}
+            assert gaps <= {24} and place["height"] == place["least"], value
+        either.set_node(1, decider, before)
+        either.frames()
+        assert set(either.tab.evaluate(SEEN, 1)) & every == at_first
+        assert either.tab.evaluate(VALUES, 1) == start
+    assert either.console_errors(OURS) == []
+
+
+def test_a_click_hides_and_a_reload_remembers(either: Page, tmp_path: Path) -> None:
+    alone(either, "MG_NoiseOptimizer", learning_rate=0.25, candidates=5)
+    _choose(either, "method", "search")
+    either.settle()
+    seen = set(either.tab.evaluate(SEEN, 1))
+    assert {"candidates", "target_magnitude"} <= seen and not seen & {"learning_rate", "adjustments"}
+    values = save(either, tmp_path / "saved.json")["nodes"][0]["widgets_values"]
+    assert "search" in values and 0.25 in values and 5 in values
+    assert either.tab.evaluate(VALUES, 1) == values
+    assert set(either.tab.evaluate(SEEN, 1)) == seen
+    _choose(either, "method", "per-sample")
+    either.settle()
+    assert {"learning_rate", "constraint"} <= set(either.tab.evaluate(SEEN, 1))
+    assert either.tab.evaluate(VALUE, "learning_rate") == 0.25
+    assert either.console_errors(OURS) == []
+
+
+def _choose(page: Page, name: str, value: str) -> None:
+    """Click on a combo of node 1 and on one of its values."""
+    if page.nodes2:
+        row = page.tab.locator('[data-node-id="1"] .lg-node-widget').filter(has_text=name)
+        row.locator(".p-select").click()
+        page.tab.get_by_role("option", name=value, exact=True).click()
+        return
+    x, y = page.tab.evaluate(
+        """(name) => {
+          const node = app.graph.getNodeById(1), widget = node.widgets.find((w) => w.name === name);
+          const { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
+          return [box.x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
+                  box.y + (node.pos[1] + widget.y + 10 + offset[1]) * scale];
+        }""",
+        name,
+    )
+    page.tab.mouse.click(x, y)
+    page.tab.locator(".litemenu-entry", has_text=value).click()
+
+
+def test_a_linked_decider_hides_nothing(page: Page) -> None:
+    """Nothing is known of its value."""
+    graph = Graph()
+    method = graph.node("PrimitiveString", value="search")
+    graph.node("MG_NoiseOptimizer", method="batch-wise")
+    build(page, graph, "linked")
+    page.settle()
+    every = inputs_of(page, "MG_NoiseOptimizer")
+    assert set(page.tab.evaluate(SEEN, 2)) & every == every - TARGET - DESCENT - {"candidates"}
+    link = """([linked]) => {
+      const [from, to] = [1, 2].map((id) => app.graph.getNodeById(id)), slot = to.findInputSlot("method");
+      if (linked) { from.outputs[0].type = to.inputs[slot].type; from.connect(0, to, slot); }
+      else to.disconnectInput(slot);
+    }"""
+    assert method.record["id"] == 1
+    page.tab.evaluate(link, [True])
+    page.settle()
+    assert set(page.tab.evaluate(SEEN, 2)) & every == every
+    page.tab.evaluate(link, [False])
+    page.settle()
+    assert set(page.tab.evaluate(SEEN, 2)) & every == every - TARGET - DESCENT - {"candidates"}
+
+
+def test_the_view_is_no_value(either: Page, checkpoint: str, tmp_path: Path) -> None:
+    lab = Lab()
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    ids = lab.build(either)
+    values, before = either.tab.evaluate(VALUES, ids["sampler"]), api_prompt(either)
+    either.queue_and_wait()
+    assert either.tab.evaluate(VALUES, ids["sampler"]) == values
+    assert len(values) == len(inputs_of(either, "MG_DeferredCFGKSampler")) + 1  # and control_after_generate
+    assert api_prompt(either) == before
+    saved = save(either, tmp_path / "saved.json")
+    assert WIDGET not in json.dumps([saved, before]) and "headline" not in json.dumps(saved)
+    assert api_prompt(either) == before
+    assert either.tab.evaluate(VALUES, ids["sampler"]) == values

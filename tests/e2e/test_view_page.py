@@ -1,0 +1,225 @@
+"""Views in the page: messages, settings, themes, foreign text, damaged data, and how fast they are drawn."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comfy_server import PACK_NAME, Server
+from e2e import views
+from e2e.browser import Page
+from e2e.lab_graphs import DYNAMIC, Lab
+
+OURS = f"/{PACK_NAME}/"
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("checkpoint")]
+WARNINGS, CURVES = "MemorizationGuard.Warnings", "MemorizationGuard.Curves"
+MARKUP = "<img src=x onerror='window.mgHacked=1'>"
+SEND = "(detail) => app.api.dispatchEvent(new CustomEvent('memorization_guard.view', { detail }))"
+# Milliseconds of each redraw with its layout, and frames of a second with ten redraws, as a run makes them.
+TIMES = """async ([id, view, rounds]) => {
+  const send = (run) => app.api.dispatchEvent(new CustomEvent(
+    "memorization_guard.view", { detail: { node: String(id), view: { ...view, run } } }));
+  const root = app.graph.getNodeById(id).widgets.find((w) => w.name === "memorization_guard_view").element;
+  const times = [];
+  for (let i = 0; i < rounds; i++) {
+    const start = performance.now();
+    send(String(i));
+    root.getBoundingClientRect();
+    times.push(performance.now() - start);
+    await new Promise((done) => requestAnimationFrame(done));
+  }
+  const count = async (busy) => {
+    let frames = 0, next = performance.now(), end = next + 1000;
+    while (performance.now() < end) {
+      if (busy && performance.now() >= next) { send("f"); next += 100; }
+      await new Promise((done) => requestAnimationFrame(done));
+      frames += 1;
+    }
+    return frames;
+  };
+  return { times, still: await count(false), busy: await count(true) };
+}"""
+READABLE = """(id) => {
+  const root = app.graph.getNodeById(id).widgets.find((w) => w.name === "memorization_guard_view").element;
+  return [".mg-headline", ".mg-legend", "svg text"].map((part) => {
+    const style = getComputedStyle(root.querySelector(part));
+    return part === "svg text" ? style.fill : style.color;
+  });
+}"""
+
+
+def toasts(page: Page) -> list[str]:
+    """The messages that are there now; they are taken away."""
+    page.settle()
+    found = page.tab.locator(".p-toast-message").all_inner_texts()
+    page.tab.evaluate("() => app.extensionManager.toast.removeAll?.()")
+    page.tab.wait_for_function("() => !document.querySelector('.p-toast-message')")
+    return [text for text in found if "memorized" in text.lower() or "copies" in text.lower()]
+
+
+def checked(folder: str = "training") -> Lab:
+    """A memorized prompt: the detector and the copy check have something to say."""
+    lab = Lab()
+    lab.detector()
+    references = lab.references(folder)
+    lab.check(lab.saved(lab.plain()[0]), references)
+    return lab
+
+
+def test_messages_come_once_and_can_be_silenced(either: Page, artefacts: Path, renderer: str) -> None:
+    ids = checked().build(either)
+    toasts(either)
+    found = views.check(either, either.queue_and_wait())
+    detector, check = found[str(ids["detector"])], found[str(ids["check"])]
+    assert "Memorized prompt: 2 of 2" in detector.warning and "may be copies" in check.warning
+    either.screenshot(artefacts / f"messages, {renderer}.png", menus=True)
+    told = toasts(either)
+    assert len(told) == 2
+    for seen in (detector, check):
+        assert any(seen.warning.removeprefix("⚠ ") in text for text in told)
+    either.queue_and_wait()  # out of the cache: nothing is announced again
+    assert toasts(either) == []
+    either.set(WARNINGS, False)
+    try:
+        either.set_widgets("KSampler", "seed", 2)
+        either.set_widgets("MG_BasinEscapeDetector", "noise_seed", 2)
+        again = views.check(either, either.queue_and_wait())
+        assert again[str(ids["detector"])].warning and again[str(ids["check"])].warning  # the mark stays
+        assert toasts(either) == []
+    finally:
+        either.set(WARNINGS, True)
+    assert either.console_errors(OURS) == []
+
+
+def test_curves_can_be_turned_off_and_on(either: Page) -> None:
+    lab = Lab()
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    node = str(lab.build(either)["sampler"])
+    first = views.check(either, either.queue_and_wait())[node]
+    size = "(id) => app.graph.getNodeById(id).size[1]"
+    tall = either.tab.evaluate(size, int(node))
+    either.set(CURVES, False)
+    try:
+        either.settle()
+        off = views.shown(either, node)
+        assert not off.plotted and not off.legend and off.headline == first.headline and off.view == first.view
+        if not either.nodes2:
+            assert either.tab.evaluate(size, int(node)) < tall - 130
+    finally:
+        either.set(CURVES, True)
+    either.settle()
+    views.check_drawn(views.shown(either, node))
+    assert views.shown(either, node).lines == first.lines or either.nodes2
+    assert either.console_errors(OURS) == []
+
+
+def test_the_other_series_is_a_click_away(page: Page) -> None:
+    lab = Lab()
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    node = str(lab.build(page)["sampler"])
+    first = views.check(page, page.queue_and_wait())[node]
+    pull, magnitude = (series["y"] for series in first.view["series"])
+    assert first.axis == f"⇄ {pull}" and "memorized_threshold" in first.legend
+    button = page.tab.locator(".mg-view button").first
+    button.focus()
+    page.tab.keyboard.press("Enter")
+    second = views.shown(page, node)
+    assert second.axis == f"⇄ {magnitude}" and second.lines != first.lines and second.limit == []
+    views.check_drawn(second, chosen=1)
+    page.tab.keyboard.press("Enter")  # the new button has the focus
+    assert views.shown(page, node).axis == first.axis
+
+
+def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Path, renderer: str) -> None:
+    folder = server.base / "input" / "markup"
+    folder.mkdir(exist_ok=True)
+    training = sorted((server.base / "input" / "training").glob("*.png"))
+    for i, source in enumerate(training[:2]):  # the first is the picture that the prompt copies
+        name = MARKUP if i == 0 else f"{MARKUP} twice"
+        Image.open(source).save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"{MARKUP} a caption", encoding="utf-8")
+    (folder / f"{MARKUP} broken.png").write_bytes(b"no picture")
+    either.open()  # its list of folders is new
+    lab = checked("markup")
+    lab.guided(next(n for n in _nodes(lab) if n.record["type"] == "MG_ReferencesFromFolder"))
+    lab.saved(lab.plain(seed=3)[0])
+    ids = lab.build(either)
+    found = views.check(either, either.queue_and_wait())
+    references, check, guided = (found[str(ids[name])] for name in ("references", "check", "guided"))
+    assert MARKUP in references.notes and "broken" in references.notes and MARKUP in check.notes
+    assert any(MARKUP in title for title, _, _ in guided.pictures)
+    assert either.tab.evaluate("() => [window.mgHacked ?? 0, document.querySelectorAll('img[src=x]').length]") == [0, 0]
+    either.screenshot(artefacts / f"markup, {renderer}.png")
+    assert either.console_errors(OURS) == []
+
+
+def _nodes(lab: Lab) -> list:
+    from make_workflow import Node
+
+    return [Node(record) for record in lab.graph.nodes]
+
+
+def test_views_of_another_version(page: Page) -> None:
+    """Fields that are missing, that are unknown, and nodes that are not there."""
+    lab = Lab()
+    lab.sampler()
+    ids = lab.build(page)
+    node = str(ids["sampler"])
+    for view in (
+        {"kind": "escape"},
+        {"kind": "escape", "headline": "old", "steps": 3, "series": [{"lines": [[1, None, 2]]}]},
+        {"kind": "of tomorrow", "headline": "new", "series": [], "nearest": [{"name": "n"}], "colour": 7},
+        {"kind": "escape", "headline": "one", "steps": 1, "series": [{"y": "d", "lines": [[0.5]], "limit": [0.4]}]},
+        {"kind": "escape", "steps": 2, "series": [{"lines": [[0, 0], [0, 0]]}], "marked": [True], "begins": [1]},
+    ):
+        page.tab.evaluate(SEND, {"node": node, "view": view})
+        assert views.shown(page, node).headline == view.get("headline", "")
+    for detail in ({"node": "999", "view": view}, {"node": f"{node}:1", "view": view}, {"node": node, "view": {}}):
+        page.tab.evaluate(SEND, detail)
+    assert page.console_errors(OURS) == []
+
+
+def test_a_batch_of_sixteen(either: Page, artefacts: Path, renderer: str) -> None:
+    lab = Lab(batch=16)
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    ids = lab.build(either)
+    seen = views.check(either, either.queue_and_wait())[str(ids["sampler"])]
+    assert len(seen.lines) == 16
+    either.screenshot(artefacts / f"sixteen, {renderer}.png")
+    rows = [[0.04 * (1 - i / 70) ** (1 + s / 16) for i in range(50)] for s in range(16)]
+    series = [{**old, "lines": rows} for old in seen.view["series"]]
+    view = {**seen.view, "done": False, "steps": 50, "series": series, "begins": [20 + s for s in range(16)]}
+    got = either.tab.evaluate(TIMES, [ids["sampler"], view, 40])
+    middle = statistics.median(got["times"])
+    print(
+        f"\n{renderer}: redraw of 16 curves of 50 steps: median {middle:.2f} ms, slowest {max(got['times']):.2f} ms; "
+        f"frames in a second: {got['still']} at rest, {got['busy']} with ten redraws"
+    )
+    views.check_drawn(views.shown(either, ids["sampler"]))
+    assert middle < 16
+    assert either.console_errors(OURS) == []
+
+
+def test_a_light_theme(either: Page, artefacts: Path, renderer: str) -> None:
+    lab = Lab()
+    lab.guided(lab.references())
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    ids = lab.build(either)
+    views.check(either, either.queue_and_wait())
+    dark = either.tab.evaluate(READABLE, ids["sampler"])
+    either.set("Comfy.ColorPalette", "light")
+    try:
+        either.settle()
+        either.screenshot(artefacts / f"light, {renderer}.png")
+        light = either.tab.evaluate(READABLE, ids["sampler"])
+        assert all(_brightness(a) > 110 > _brightness(b) for a, b in zip(dark, light, strict=True)), (dark, light)
+    finally:
+        either.set("Comfy.ColorPalette", "dark")
+    assert either.console_errors(OURS) == []
+
+
+def _brightness(colour: str) -> float:
+    return statistics.fmean(float(v) for v in colour.strip("rgba()").split(",")[:3])

@@ -1,0 +1,36 @@
+"""The page's modules that need no page, by node's own test runner; the rest is tested in a browser, in tests/e2e."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "web").glob("*.[jm]*"))
+
+
+def test_modules_by_node() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node: tests/web/*.test.mjs were not run")
+    files = sorted(map(str, (ROOT / "tests" / "web").glob("*.test.mjs")))
+    done = subprocess.run([node, "--test", *files], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"^# pass (\d+)$", done.stdout, re.MULTILINE)[1]) >= 16
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[path.name for path in MODULES])
+def test_nothing_reaches_the_page_as_markup_and_nothing_of_the_host_is_replaced(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", source)
+    assert not re.search(r"\.prototype\b|Object\.defineProperty|window\.\w+ =|globalThis\.\w+ =", source)
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", source)
+    assert "// @ts-check" in source
+
+
+def test_only_one_file_is_loaded_by_the_host_itself() -> None:
+    assert [path.name for path in (ROOT / "web").rglob("*.js")] == ["memorization_guard.js"]
