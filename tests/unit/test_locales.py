@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
 
-from locales import ENGLISH, FILES, LOCALES, TRANSLATED, Texts, carried, differences, flat, nested, read
+from locales import ENGLISH, FILES, LOCALES, TRANSLATED, Texts, carried, differences, flat, nested, normal, read
 
 # Names that a translation must leave as they are: `quoted`, with_underscores, and file names.
 LITERAL = re.compile(r"`[^`]+`|\b\w*[a-z0-9]_\w[\w.]*\w\b|\bSamplerCustomAdvanced\b")
@@ -98,6 +98,20 @@ def test_a_text_has_one_translation(language: str) -> None:
     for where, english, text in pairs(language):
         first, before = chosen.setdefault(english, (where, text))
         assert text == before, f"{where} and {first}"
+
+
+def test_english_settings_are_what_the_page_registers() -> None:
+    """The frontend looks texts up by the setting's id, and categories by each part that it shows, but the last."""
+    source = (LOCALES.parent / "web" / "warnings.mjs").read_text(encoding="utf-8")
+    ids = dict(re.findall(r'const (\w+) = "(MemorizationGuard\.\w+)"', source))
+    registered = re.findall(r'id: (\w+),\s*category: (\[.*?\]),\s*name: (".*?"),\s*tooltip: (".*?"),', source)
+    assert len(registered) == source.count("defaultValue:") == 2
+    settings, categories = {}, []
+    for constant, category, name, tooltip in registered:
+        settings[normal(ids[constant])] = {"name": json.loads(name), "tooltip": json.loads(tooltip)}
+        categories += json.loads(category)[:-1]
+    assert settings == read(ENGLISH, "settings")
+    assert read(ENGLISH, "main")["settingsCategories"] == {part: part for part in categories}
 
 
 def test_traditional_chinese_is_not_simplified() -> None:
