@@ -27,7 +27,9 @@ import conftest  # noqa: F401 - it prepares the host
 import torch
 
 from lab.bench import Bench, Scores, row
+from lab.detection import table
 from lab.methods import METHODS, NONE, RECOMMENDED, Method
+from lab.peaks import ratios
 
 OUT = ROOT / "bench"
 SMOKE = [NONE, RECOMMENDED, next(m for m in METHODS if m.name == "dynamic, drop 0.5")]
@@ -113,10 +115,14 @@ def main() -> int:
     if args.sample_only:
         return 0
     scores = Scores(bench)
-    rows = [row(bench, scores, m, g, held) for (m, g), held in seeds.items()]
+    peaks = kept(args.work / "peaks.json", lambda: ratios(NONE.name))
+    rows = [{**row(bench, scores, m, g, held), "memory": peaks.get(m.name)} for (m, g), held in seeds.items()]
     OUT.mkdir(exist_ok=True)
     facts = {"seeds": args.seeds, "others": args.others, "first": args.first, "torch": torch.__version__}
-    found = {"facts": facts, "rows": rows, "detection": detected(bench, args.work, args.seeds)}
+    detection = kept(
+        args.work / f"detection {args.seeds}.json", lambda: table(bench, args.seeds, max(1, args.seeds // 8))
+    )
+    found = {"facts": facts, "rows": rows, "detection": detection}
     (OUT / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     from bench_page import write_page
 
