@@ -17,7 +17,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
@@ -52,13 +54,10 @@ def sample(bench: Bench, plan: list[tuple[Method, str, int]]) -> None:
         print(f"[{i + 1}/{len(missing)}, {left / 60:.0f} min left] {method.name}, {group}, seed {seed}", flush=True)
 
 
-def detected(bench: Bench, work: Path, seeds: int) -> list[dict]:
-    """Detection as a measurement, kept in the work folder like the pictures."""
-    file = work / f"detection {seeds}.json"
+def kept(file: Path, make: Callable[[], Any]) -> Any:
+    """What `make` finds, once: the file has it from then on."""
     if not file.is_file():
-        from lab.detection import table
-
-        file.write_text(json.dumps(table(bench, seeds, max(1, seeds // 8))), encoding="utf-8")
+        file.write_text(json.dumps(make()), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))
 
 
