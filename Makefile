@@ -34,7 +34,7 @@ bench-cost: setup
 	@$(RUN) tools/bench_cost.py
 
 test: setup
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
