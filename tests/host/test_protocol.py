@@ -104,6 +104,7 @@ def work(name: str, caption: str = "") -> training.Work:
         ({"files": ("gt/A.PNG",), "indices": ("12",)}, ["12.png", "a.png"], [1], "file name"),
         ({"addresses": ("LiftedUp Lead",)}, ["x.png", "liftedup lead.webp"], [1], "address"),
         ({"indices": ("567947515",)}, ["00000000.jpg", "00000001.jpg"], [1], "place"),
+        ({"indices": ("567947515",)}, ["1/a.png", "2/a.png", "2/b.png"], [1, 2], "place"),
         ({}, ["0001_one.jpg", "0002_two.jpg"], [1], "place"),
         ({}, ["one.jpg", "two.jpg"], None, ""),
     ],
