@@ -72,8 +72,12 @@ class Session:
 
         if not file.is_file():
             raise PapersError(f"{file} is not there.")
-        folder_paths.add_model_folder_path(folder, str(file.resolve().parent), is_default=True)
-        return file.resolve().name
+        file = file.resolve()
+        folder_paths.add_model_folder_path(folder, str(file.parent))
+        found = folder_paths.get_full_path(folder, file.name)
+        if found is None or not file.samefile(found):
+            raise PapersError(f"{file}: ComfyUI does not take it for one of {folder}, or knows another of that name.")
+        return file.name
 
     def copy_detector(self, file: Path) -> Any:
         """SSCD's weights as the node loads them, given to graphs from now on."""
