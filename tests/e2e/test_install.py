@@ -16,7 +16,7 @@ import pytest
 import release
 from comfy_server import ROOT, Server
 
-ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] é")
+ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] {50 %} é")
 CLONED = "MemorizationGuard_git"
 FOLDERS = (*ZIPPED, CLONED)
 NODES = 15
@@ -96,6 +96,9 @@ def test_page_help_pictures_and_templates_are_served_under_the_folders_name(serv
         address = f"/api/workflow_templates/{name}/{quote(template)}"
         assert json.loads(server.call("GET", f"{address}.json").content)["nodes"]
         assert server.call("GET", f"{address}.jpg").content.startswith(b"\xff\xd8")
+    for address in ("extensions", "api/workflow_templates"):  # and nothing beside them
+        for file in ("nothing.md", "..%2fpyproject.toml", "..%2f..%2f..%2fserver.log", "%2fetc%2fpasswd"):
+            assert not server.call("GET", f"/{address}/{name}/{file}").ok
 
 
 def test_every_language_is_served(server: Server) -> None:
