@@ -2,12 +2,14 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench-cost test test-fast serve lint format locales release
+.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast serve lint format locales release
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
 	@echo "make test    all tests        make lint    style and types"
 	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
+	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; goes on where it stopped)"
+	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
 	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
@@ -22,6 +24,12 @@ demo: setup
 
 tables: setup
 	@$(RUN) tools/tables.py
+
+bench: setup
+	@OMP_NUM_THREADS=1 $(RUN) tools/bench.py
+
+bench-smoke: setup
+	@OMP_NUM_THREADS=1 $(RUN) tools/bench.py --smoke
 
 bench-cost: setup
 	@$(RUN) tools/bench_cost.py
