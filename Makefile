@@ -44,7 +44,7 @@ serve: setup
 	@$(RUN) tools/server.py
 
 lint: setup
-	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy
+	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && $(RUN) tools/check_web.py
 
 format: setup
 	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .

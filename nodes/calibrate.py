@@ -8,9 +8,11 @@ from ..mitigation.calibration import calibrate
 from . import sockets
 from .host.clip import encode
 from .host.errors import GuardError
+from .host.live import LiveView
 from .host.noise import drawn_noise
 from .host.probe import relative_magnitude
 from .host.sampling import first_sigma, progress, ready_latent
+from .views import text_view
 
 NAME = "Calibrate Thresholds"
 PROMPTS = """a photo of a cat sleeping on a sofa
@@ -93,10 +95,10 @@ class Calibrate(io.ComfyNode):
                 )
             )  # fmt: skip
             bar.update_absolute(i + 1)
-        made = calibrate(found)
-        return io.NodeOutput(
-            made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, "\n".join(made.lines(lines))
-        )
+        made, live = calibrate(found), LiveView()
+        text = "\n".join(made.lines(lines))
+        live.finish(text_view(text))
+        return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=live.ui)
 
 
 NODES = [Calibrate]

@@ -13,7 +13,7 @@ from .comparison import side_by_side
 from .host.errors import GuardError
 from .host.live import LiveView
 from .pictures import opaque
-from .views import check_view
+from .views import text_view
 
 NAME = "Copy Check"
 LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
@@ -104,7 +104,7 @@ class CopyCheck(io.ComfyNode):
         drawn = side_by_side(pictures, shown, closeness, mark, words)
         summary = _summary(references, words, int(copies.sum()), limit, note)
         live, count = LiveView(), int(copies.sum())
-        live.finish(check_view(summary, f"{count} of {len(words)} picture(s) may be copies." if count else ""))
+        live.finish(text_view(summary, f"{count} of {len(words)} picture(s) may be copies." if count else ""))
         blank = torch.zeros(len(pictures), 64, 64, 3)
         return io.NodeOutput(
             sigma.tolist(), blank if shown is None else shown, bool(copies.any()), summary, drawn,

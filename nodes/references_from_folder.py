@@ -8,9 +8,10 @@ from . import sockets
 from .building import Collector, compare_by, pixel_size
 from .host.errors import GuardError
 from .host.folders import input_folder, input_folders
-from .host.live import tell
+from .host.live import LiveView
 from .picture_folder import collect, fingerprint, pictures_in
 from .reference_report import report
+from .views import text_view
 
 NAME = "References from Folder"
 
@@ -64,7 +65,6 @@ class ReferencesFromFolder(io.ComfyNode):
                     display_name="report", tooltip="What was left out and why, and duplicates. Connect to Preview Any."
                 ),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -91,9 +91,9 @@ class ReferencesFromFolder(io.ComfyNode):
         made = Collector(compare_by(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files))
         left_out = collect(root, files, made, max(size))
         references = made.finish()
-        text = report(references, left_out, made.signatures)
-        tell(text, cls.hidden.unique_id)
-        return io.NodeOutput(references, len(references), text)
+        text, live = report(references, left_out, made.signatures), LiveView()
+        live.finish(text_view(text))
+        return io.NodeOutput(references, len(references), text, ui=live.ui)
 
 
 NODES = [ReferencesFromFolder]

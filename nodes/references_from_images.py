@@ -8,10 +8,11 @@ from comfy_api.latest import io
 from . import sockets
 from .building import Collector, Comparison, caption_lines, compare_by, pixel_size
 from .host.errors import GuardError, check_latent
-from .host.live import tell
+from .host.live import LiveView
 from .host.sampling import progress
 from .pictures import opaque
 from .reference_report import report
+from .views import text_view
 
 FROM_IMAGES, FROM_LATENTS = "References from Images", "References from Latents"
 
@@ -53,7 +54,6 @@ class ReferencesFromImages(io.ComfyNode):
                 ),
             ],
             outputs=outputs(),
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -68,9 +68,9 @@ class ReferencesFromImages(io.ComfyNode):
             made.add(picture, f"#{i}", lines[i])
             bar.update_absolute(i + 1)
         references = made.finish()
-        text = report(references, signatures=made.signatures)
-        tell(text, cls.hidden.unique_id)
-        return io.NodeOutput(references, text)
+        text, live = report(references, signatures=made.signatures), LiveView()
+        live.finish(text_view(text))
+        return io.NodeOutput(references, text, ui=live.ui)
 
 
 class ReferencesFromLatents(io.ComfyNode):
@@ -88,7 +88,6 @@ class ReferencesFromLatents(io.ComfyNode):
                 io.Vae.Input("vae", optional=True, tooltip="Only to keep a picture of each, for reports to show."),
             ],
             outputs=outputs(),
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -102,9 +101,9 @@ class ReferencesFromLatents(io.ComfyNode):
             picture = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
             made.add_made(latent, f"#{i}", lines[i], picture)
         references = made.finish()
-        text = report(references, signatures=made.signatures)
-        tell(text, cls.hidden.unique_id)
-        return io.NodeOutput(references, text)
+        text, live = report(references, signatures=made.signatures), LiveView()
+        live.finish(text_view(text))
+        return io.NodeOutput(references, text, ui=live.ui)
 
 
 NODES = [ReferencesFromImages, ReferencesFromLatents]

@@ -10,9 +10,10 @@ from . import sockets
 from .host.descriptor import ready_descriptor
 from .host.errors import GuardError
 from .host.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
-from .host.live import tell
+from .host.live import LiveView
 from .reference_file import load_references, save_references
 from .reference_report import report
+from .views import text_view
 
 SAVE, LOAD = "Save References", "Load References"
 
@@ -39,7 +40,6 @@ class SaveReferences(io.ComfyNode):
             ],
             outputs=[sockets.References.Output(display_name="references", tooltip="The same set, to go on with.")],
             is_output_node=True,
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -49,8 +49,9 @@ class SaveReferences(io.ComfyNode):
             raise GuardError(f"{SAVE}: `name` {name!r} exists in {path.parent}. Choose another, or turn on overwrite.")
         save_references(references, path)
         text = f"{len(references)} references in {path.relative_to(model_folder(REFERENCES)).as_posix()}"
-        tell(text, cls.hidden.unique_id)
-        return io.NodeOutput(references, ui={"text": (text,)})
+        live = LiveView()
+        live.finish(text_view(text))
+        return io.NodeOutput(references, ui={"text": (text,), **live.ui})
 
 
 class LoadReferences(io.ComfyNode):
@@ -76,7 +77,6 @@ class LoadReferences(io.ComfyNode):
                 io.Int.Output(display_name="count", tooltip="How many references it holds."),
                 io.String.Output(display_name="report", tooltip="What the set holds, and duplicated captions."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -109,9 +109,9 @@ class LoadReferences(io.ComfyNode):
                     f"{references.descriptor_name or 'another one'}. Connect that, or make the set again."
                 )
             references = dataclasses.replace(references, descriptor=network)
-        text = report(references)
-        tell(text, cls.hidden.unique_id)
-        return io.NodeOutput(references, len(references), text)
+        text, live = report(references), LiveView()
+        live.finish(text_view(text))
+        return io.NodeOutput(references, len(references), text, ui=live.ui)
 
 
 NODES = [SaveReferences, LoadReferences]

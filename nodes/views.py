@@ -31,8 +31,8 @@ def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), al
         "escape", curve.headline, done, notes=[*notes, *([curve.hint] if curve.hint else [])], warning=warning,
         steps=curve.steps,
         series=[
+            _series("pull of the prompt", curve.pull, [curve.threshold], "memorized_threshold"),
             _series("guidance magnitude d/√dim", curve.relative),
-            _series("pull, which the rules look at", curve.pull, [curve.threshold], "memorized_threshold"),
         ],
         marked=curve.memorized.tolist(), begins=curve.transition.tolist(),
     )  # fmt: skip
@@ -70,10 +70,10 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, *, done: bool)
     )  # fmt: skip
 
 
-def check_view(summary: str, warning: str) -> View:
-    """A finished copy check; its pictures are the node's own preview."""
-    headline, *rest = filter(None, summary.splitlines())
-    return _view("check", headline, True, notes=rest, warning=warning)
+def text_view(text: str, warning: str = "") -> View:
+    """What a node has to say in words: the first line, and the others below it."""
+    headline, *rest = filter(None, text.splitlines())
+    return _view("text", headline, True, notes=rest, warning=warning)
 
 
 def _view(kind: str, headline: str, done: bool, **more: Any) -> View:

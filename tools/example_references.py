@@ -2,117 +2,168 @@
 
 from __future__ import annotations
 
-from example_scene import COMMON, OURS, PLAIN, Scene
-from make_workflow import Graph
+from example_scene import COMMON, GAP, LAB_DEFERRED, OURS, PLAIN, ROOM, Scene
+from make_workflow import Graph, Node
+
+CAPTION = "a caption that your LoRA was trained with"
+FOLDER = (
+    "Copy the training pictures, with their caption files, into ComfyUI's `input` folder, press **R** and choose the "
+    "folder in group 2"
+)
 
 
 def check_a_batch() -> Graph:
     """Pictures of a LoRA beside the pictures it was trained on, with an alarm where they come too close."""
-    scene = Scene(batch=4, prompt="a caption that your LoRA was trained with")
+    scene = Scene(batch=4, prompt=CAPTION, lab="Garden of Clocks, a red moon")
     g = scene.graph
-    references = g.node(
-        "MG_ReferencesFromFolder", "Training pictures",
-        folder="training", metric="latent", vae=scene.vae, size_of=scene.latent,
-    ).at(470, 0).sized(400, 260).paint("purple")  # fmt: skip
-    report = g.node("PreviewAny", "What was read, left out, and occurs twice", source=references["report"])
-    report.at(470, 330).sized(400, 380)
-    g.group("2 · What it must not copy", references, report, color=OURS)
+    references = scene.references(470, 0)
+    scene.frame("2 · What it must not copy", references, color=OURS)
 
     sampler = scene.plain(960, 0)
-    decoded = g.node("VAEDecode", samples=sampler["LATENT"], vae=scene.vae).at(960, 330).sized(320, 46)
-    saved = g.node("SaveImage", "All pictures", images=decoded, filename_prefix="memorization_guard/checked")
-    saved.at(960, 430).sized(320, 280)
-    g.group("3 · Your pictures", sampler, decoded, saved, color=COMMON)
+    decoded, saved = scene.picture(sampler["LATENT"], 960, 320, 320, "checked", "All pictures")
+    scene.frame("3 · Your pictures", sampler, decoded, saved, color=COMMON)
 
-    checked = g.node(
-        "MG_CopyCheck", "Beside its nearest training picture", images=decoded, references=references["references"],
-        vae=scene.vae,
-    ).at(1370, 0).sized(560, 710).paint("blue")  # fmt: skip
-    summary = g.node("PreviewAny", "In words", source=checked["summary"]).at(1960, 0).sized(380, 300)
-    alarm = g.node("PreviewAny", "Any copy? (to branch on)", source=checked["is_copy"]).at(1960, 370).sized(380, 90)
-    g.group("4 · Too close?", checked, summary, alarm, color=OURS)
+    checked = scene.check(1370, 0, "Beside its nearest training picture", [decoded], references).sized(640, 740)
+    alarm = g.node("PreviewAny", "Any copy? (to branch on)", source=checked["is_copy"]).at(2060, 0).sized(300, 90)
+    scene.frame("4 · Too close?", checked, alarm, color=OURS)
+    g.shows(checked, ("A model's pictures", saved), ("Beside the nearest", checked))
 
-    g.note(
+    scene.note(
         "## Check a batch for copies\n\n"
         "Does your LoRA, or your fine-tuned checkpoint, hand back the pictures it was trained on?\n\n"
-        "1. Copy its training pictures, with their caption files, into ComfyUI's `input` folder, press **R** and "
-        "choose the folder in group 2.\n2. Load your model (add Load LoRA behind it), type a training caption, "
-        "press Run.",
-        "Start here",
-    ).at(0, -310).sized(380, 190)  # fmt: skip
-    g.note(
+        f"1. {FOLDER}.\n2. Load your model (add Load LoRA behind it), type a training caption, press Run.",
+        "Start here", 0, 380,
+    )  # fmt: skip
+    scene.note(
         "The pictures are cut to the size of the latent on the left, because latents are compared. For copies that "
         "are cropped or edited, set `metric` to **descriptor** and connect **Load Copy Detector (SSCD)**.\n\n"
-        "Read the report: a caption or a picture that occurs many times is what a model memorizes first.",
-        "About the references",
-    ).at(470, -310).sized(400, 190)  # fmt: skip
-    g.note(
+        "Read what the node says: a caption or a picture that occurs many times is what a model memorizes first.",
+        "About the references", 470, 400,
+    )  # fmt: skip
+    scene.note(
         "Red beyond the white mark: an alarm. **Which value to turn:** `latent_threshold` (with a descriptor: "
         "`threshold`). Lower finds more, with more false alarms. Run a few harmless prompts and set it above what "
         "they give.\n\nCopy Check needs nothing behind it: put it at the end of any workflow of yours.",
-        "Reading the result",
-    ).at(1370, -310).sized(560, 190)  # fmt: skip
-    g.note(
+        "Reading the result", 1370, 400,
+    )  # fmt: skip
+    scene.note(
         "**No guarantee either way.** Only the pictures in the folder are known. One without an alarm can be a copy of "
         "something else, and an alarm can be false: compare by eye before you publish.",
-        "What it cannot do",
-    ).at(1960, -310).sized(380, 190)  # fmt: skip
+        "What it cannot do", 1820, 400,
+    )  # fmt: skip
     return g
 
 
 def keep_a_lora() -> Graph:
     """A LoRA steered away from the pictures it was trained on, beside the plain run, both checked."""
-    scene = Scene(batch=4, prompt="a caption that your LoRA was trained with")
+    scene = Scene(batch=4, prompt=CAPTION, lab="Velvet Meridian, a purple triangle")
     g = scene.graph
-    lora = g.node("LoraLoaderModelOnly", "Your LoRA (switch on: Ctrl+B)", model=scene.model, strength_model=1.0)
-    lora.at(470, 0).sized(400, 82).bypass()
-    references = g.node(
-        "MG_ReferencesFromFolder", "Its training pictures",
-        folder="training", metric="latent", vae=scene.vae, size_of=scene.latent,
-    ).at(470, 150).sized(400, 260).paint("purple")  # fmt: skip
-    report = g.node("PreviewAny", "What was read, left out, and occurs twice", source=references["report"])
-    report.at(470, 480).sized(400, 240)
-    g.group("2 · The LoRA, and what it must not copy", lora, references, report, color=OURS)
-
+    lora, references = _lora(scene)
     guided = g.node("MG_AMGGuidance", model=lora, references=references["references"], vae=scene.vae)
-    guided.at(960, 0).sized(380, 330).paint("purple")
+    guided.at(960, 0).sized(400, 0).paint("purple")
     scene.model = guided
-    steered = scene.plain(960, 400)
-    steered.record["title"] = "KSampler on the guided model"
-    shown = scene.picture(steered["LATENT"], 1400, 0, 380, "steered", "Steered away")
-    g.group("3 · Steered away from them", guided, steered, *shown, color=OURS)
-
+    steered = scene.plain(1410, 0, "KSampler on the guided model")
+    shown = scene.picture(steered["LATENT"], 1780, 0, 400, "steered", "Steered away")
+    scene.frame("3 · Steered away from them", guided, steered, *shown, color=OURS)
     scene.model = lora
-    plain = scene.plain(1870, 400)
-    beside = scene.picture(plain["LATENT"], 2250, 0, 380, "plain", "Without guidance away")
-    g.group("4 · The same without", plain, *beside, color=PLAIN)
+    beside = _without(scene, 2270)
+    _checks(scene, references, shown, beside, 960)
+    g.shows(guided, ("KSampler", beside[1]), ("AMG Guidance", shown[1]))
 
-    checks = [
-        g.node(
-            "MG_CopyCheck", title, images=pictures[0], references=references["references"], vae=scene.vae,
-        ).at(2720, y).sized(420, 440).paint("blue")
-        for title, pictures, y in (("Check: steered away", shown, 0), ("Check: without", beside, 520))
-    ]  # fmt: skip
-    g.group("5 · Beside the nearest training picture", *checks, color=OURS)
-
-    g.note(
-        "## Keep a LoRA from copying its training set\n\n"
-        "1. Copy the LoRA's training pictures, with their caption files, into ComfyUI's `input` folder, press **R** "
-        "and choose the folder in group 2.\n2. Switch the LoRA node on (Ctrl+B) and choose your LoRA.\n3. Type one "
-        "of its captions and press Run.",
-        "Start here",
-    ).at(0, -310).sized(380, 190)  # fmt: skip
-    g.note(
+    scene.note(
+        f"## Keep a LoRA from copying its training set\n\n1. {FOLDER}.\n2. Switch the LoRA node on (Ctrl+B) and choose "
+        "your LoRA.\n3. Type one of its captions and press Run.",
+        "Start here", 0, 380,
+    )  # fmt: skip
+    scene.note(
         "While it samples, each picture is compared with the training pictures. One that comes too close is steered "
         "away: less guidance towards the prompt, and a push away from the picture itself. One that stays far is not "
         "touched.\n\nStill copies? *Raise* `dissimilarity` or *lower* `threshold_min`. The prompt is lost? The other "
         "way round.",
-        "Which value to turn",
-    ).at(960, -310).sized(400, 190)  # fmt: skip
-    g.note(
+        "Which value to turn", 960, 400,
+    )  # fmt: skip
+    scene.note(
+        "The lines are how close each picture is to its nearest training picture; above the dashed one it is steered. "
+        "The coloured marks below tell which guidance acted in which step, the pictures which reference it was.",
+        "Reading the curve", 1410, 400,
+    )  # fmt: skip
+    scene.note(
         "**No guarantee.** Only the pictures in the folder are known, and only compositions are compared. Look at the "
-        "check on the right, and judge by eye before you publish.\n\nMethod: Chen et al., CVPR 2024, "
-        "arXiv 2404.00922.",
-        "What it cannot do",
-    ).at(2720, -310).sized(420, 190)  # fmt: skip
+        "checks below, and judge by eye before you publish.\n\nMethod: Chen et al., *Towards Memorization-Free "
+        "Diffusion Models*, CVPR 2024, arXiv 2404.00922.",
+        "What it cannot do", 2270, 400,
+    )  # fmt: skip
     return g
+
+
+def everything() -> Graph:
+    """References, guidance away from them, deferred guidance towards the prompt, and a check of what came out."""
+    scene = Scene(batch=4, prompt=CAPTION, lab="Paper Mountain, a red ring")
+    g = scene.graph
+    lora, references = _lora(scene)
+    guided = g.node("MG_AMGGuidance", model=lora, references=references["references"], vae=scene.vae)
+    guided.at(960, 0).sized(400, 0).paint("purple")
+    scene.model = guided
+    noise = scene.optimizer(470, ROOM, method="search").bypass()
+    noise.record["title"] = "Noise Optimizer (switch on: Ctrl+B)"
+    scene.frame("5 · If copies remain: a better noise", noise, color=OURS, row=1)
+    sampler = scene.deferred(1410, "Guided once it is out", mode="dynamic", noise=noise["noise"]).lab(**LAB_DEFERRED)
+    shown = scene.picture(sampler["latent"], 1860, 0, 400, "everything", "With everything on")
+    scene.frame("3 · Away from the references, out of the basin", guided, sampler, *shown, color=OURS)
+    scene.model = lora
+    beside = _without(scene, 2350)
+    _checks(scene, references, shown, beside, 960)
+    g.shows(sampler, ("KSampler", beside[1]), ("With everything on", shown[1]))
+
+    scene.note(
+        f"## Everything together\n\n1. {FOLDER}.\n2. Switch the LoRA node on (Ctrl+B) and choose your LoRA, or load "
+        "the checkpoint to be examined.\n3. Type one of the training captions and press Run.",
+        "Start here", 0, 380,
+    )  # fmt: skip
+    scene.note(
+        "Two ideas, each for what the other cannot see. **AMG Guidance** knows the pictures in your folder and steers "
+        "away from them. **The sampler** knows no picture: it leaves guidance out as long as the prompt pulls as "
+        "memorized prompts do.\n\nEach node tells what it did. If one of them did nothing, you do not need it: bypass "
+        "it (Ctrl+B).",
+        "Who does what", 960, 400,
+    )  # fmt: skip
+    scene.note(
+        "More than one mitigation costs more of the prompt. Copies remain? First switch the **Noise Optimizer** below "
+        "on, then raise `dissimilarity`, then `start_percent`. The prompt is lost? Take them back in that order.\n\n"
+        "`method` of the optimizer: **search** needs no gradients and runs on any model, **per-sample** does more.",
+        "Which value to turn", 1410, 400,
+    )  # fmt: skip
+    scene.note(
+        "**No guarantee.** Only the pictures in the folder are known, and only compositions are compared. Look at the "
+        "checks below, and judge by eye before you publish.\n\nMethods: Chen et al., CVPR 2024, arXiv 2404.00922; Jain "
+        "et al., CVPR 2025, arXiv 2411.16738; Han et al., NeurIPS 2025, arXiv 2510.08625.",
+        "What it cannot do", 2350, 400,
+    )  # fmt: skip
+    return g
+
+
+def _lora(scene: Scene) -> tuple[Node, Node]:
+    """A place for a LoRA, and its training pictures below it."""
+    title = "Your LoRA (switch on: Ctrl+B)"
+    lora = scene.graph.node("LoraLoaderModelOnly", title, model=scene.model, strength_model=1.0)
+    lora.at(470, 0).sized(400, 82).bypass()
+    references = scene.references(470, 150)
+    scene.frame("2 · The LoRA, and what it must not copy", lora, references, color=OURS)
+    return lora, references
+
+
+def _without(scene: Scene, x: float) -> list[Node]:
+    """Sampled by KSampler, without guidance away; returns its pictures."""
+    plain = scene.plain(x, 0)
+    picture = scene.picture(plain["LATENT"], x + 320 + GAP, 0, 400, "plain", "Without guidance away")
+    scene.frame("4 · The same without", plain, *picture, color=PLAIN)
+    return picture
+
+
+def _checks(scene: Scene, references: Node, shown: list[Node], beside: list[Node], x: float) -> None:
+    """Both batches, checked, in the second row."""
+    checks = [
+        scene.check(x, ROOM, "Check: with", shown, references),
+        scene.check(x + 560 + GAP, ROOM, "Check: without", beside, references),
+    ]
+    scene.frame("Beside the nearest training picture", *checks, color=OURS, row=1)

@@ -85,6 +85,19 @@ class Node:
         self.record["mode"] = 4
         return self
 
+    def lab(self, **values: object) -> Node:
+        """What its widgets are set to for a run on the lab checkpoint; not part of the file."""
+        self.record["lab"] = {**self.record.get("lab", {}), **values}
+        return self
+
+
+@dataclass(frozen=True)
+class Poster:
+    """What the thumbnail shows: the view of a node, and pictures on others, each with a caption."""
+
+    view: int
+    pictures: tuple[tuple[str, int], ...]
+
 
 @dataclass
 class Graph:
@@ -93,6 +106,7 @@ class Graph:
     nodes: list[dict] = field(default_factory=list)
     links: list[dict] = field(default_factory=list)
     groups: list[dict] = field(default_factory=list)
+    poster: Poster | None = None
 
     def node(self, type: str, title: str = "", /, **inputs: object) -> Node:
         """Add a node. An input is a constant, or an output: `other["MODEL"]`, or `other` for its first."""
@@ -114,9 +128,19 @@ class Graph:
         note.record["text"] = text
         return note
 
-    def group(self, title: str, *nodes: Node, color: str = "#3f789e") -> None:
-        """Draw a frame around nodes."""
-        self.groups.append({"title": title, "nodes": [n.record["id"] for n in nodes], "color": color})
+    def group(self, title: str, *nodes: Node, color: str = "#3f789e", bottom: float = -1e6) -> None:
+        """Draw a frame around nodes that reaches down to `bottom` at least."""
+        ids = [n.record["id"] for n in nodes]
+        self.groups.append({"title": title, "nodes": ids, "color": color, "bottom": bottom})
+
+    def shows(self, view: Node, *pictures: tuple[str, Node]) -> None:
+        """Choose what the thumbnail is made of."""
+        self.poster = Poster(view.record["id"], tuple((caption, n.record["id"]) for caption, n in pictures))
+
+    @property
+    def lab(self) -> list[tuple[int, str, object]]:
+        """(node, widget, value) of a run on the lab checkpoint."""
+        return [(n["id"], name, value) for n in self.nodes for name, value in n.get("lab", {}).items()]
 
 
 # Builds the description in the page; throws an Error that names the node at fault.
@@ -188,6 +212,7 @@ BUILD = """async (g) => {
     app.graph.add(group);
     d.nodes.forEach((id) => made[id].updateArea());
     group.resizeTo(d.nodes.map((id) => made[id]), 20);
+    group.size = [group.size[0], Math.max(group.size[1], d.bottom - group.pos[1])];
   }
   app.canvas.setDirty(true, true);
   await new Promise((done) => setTimeout(done, 300));
@@ -222,7 +247,7 @@ def stable(workflow: dict, name: str) -> dict:
     return workflow
 
 
-def write(page: Page, graph: Graph, path: Path, thumbnail: bool = False) -> dict:
+def write(page: Page, graph: Graph, path: Path) -> dict:
     """Build, write and open the file again; raises WorkflowError when the two differ."""
     workflow = build(page, graph, path.stem)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +259,6 @@ def write(page: Page, graph: Graph, path: Path, thumbnail: bool = False) -> dict
     for key in ("type", "widgets_values", "inputs", "outputs"):
         if (old := picked(workflow, key)) != (new := picked(again, key)):
             raise WorkflowError(f"{path}: {key} changed by opening it again:\n{old}\n{new}")
-    if thumbnail:
-        page.screenshot(path.with_suffix(".jpg"), largest=(1200, 800))
     return workflow
 
 
@@ -244,7 +267,6 @@ def picked(workflow: dict, key: str) -> dict:
 
 
 def load_descriptions(path: Path) -> dict[str, Callable[[], Graph]]:
-    sys.modules.setdefault("make_workflow", sys.modules[__name__])
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise WorkflowError(f"{path} is not a Python file")
@@ -257,17 +279,24 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("descriptions", type=Path)
     parser.add_argument("--out", type=Path, default=ROOT / "workflows")
-    parser.add_argument("--thumbnails", action="store_true", help="a .jpg of the graph beside each file")
+    parser.add_argument("--thumbnails", action="store_true", help="a .jpg beside each file, of a run on the lab model")
     options = parser.parse_args(None if arguments is None else list(arguments))
     sys.path += [str(ROOT / "tools"), str(ROOT / "tests")]
+    sys.modules.setdefault("make_workflow", sys.modules[__name__])  # it runs as __main__
     from comfy_server import Server
     from e2e.browser import Page
+    from thumbnails import run_on_lab, thumbnail
 
     with Server() as server, Page(server) as page:
         for name, make in load_descriptions(options.descriptions).items():
-            path = options.out / f"{name}.json"
-            write(page, make(), path, options.thumbnails)
+            path, graph = options.out / f"{name}.json", make()
+            write(page, graph, path)
             print(path)
+            if options.thumbnails:
+                entry = run_on_lab(page, graph)
+                if crowded := page.overlaps():
+                    raise WorkflowError(f"{path}: after a run these lie over each other: {crowded}")
+                thumbnail(page, graph, entry, path.with_suffix(".jpg"))
     return 0
 
 

@@ -1,33 +1,48 @@
 // Finding nodes, in the graph and in subgraphs.
 // @ts-check
 
+/** @typedef {import("../../scripts/app.js").Node} Node */
+/** @typedef {import("../../scripts/app.js").Graph} Graph */
+
 /**
  * The node with an execution id as the server writes it: "5", or "12:7:5" for node 5 in subgraph node 7 in 12.
- * @param {any} root @param {string} id
+ * @param {Graph | undefined} root @param {string} id
+ * @returns {Node | undefined}
  */
 export function nodeAt(root, id) {
   const path = id.split(":");
   let graph = root?.rootGraph ?? root;
   for (const step of path.slice(0, -1)) graph = find(graph, step)?.subgraph;
-  return graph && find(graph, path[path.length - 1]);
+  return find(graph, path[path.length - 1]);
 }
 
-/** @param {any} graph @param {string} id */
+/** @param {Graph | undefined} graph @param {string} id */
 function find(graph, id) {
   return graph?.getNodeById(id) ?? graph?.getNodeById(Number(id)) ?? undefined;
 }
 
 /**
  * Pairs of a node and its outputs, from the frontend's table: keys are "5", or "<subgraph's uuid>:5".
- * @param {any} root @param {Record<string, any>} outputs
- * @returns {[any, any][]}
+ * @param {Graph | undefined} root @param {Record<string, any> | undefined} outputs
+ * @returns {[Node, any][]}
  */
 export function outputsByNode(root, outputs) {
   const top = root?.rootGraph ?? root;
   return Object.entries(outputs ?? {}).flatMap(([key, output]) => {
     const at = key.lastIndexOf(":");
-    const graph = at < 0 ? top : top?.subgraphs?.get(key.slice(0, at));
-    const node = graph && find(graph, key.slice(at + 1));
-    return node ? [/** @type {[any, any]} */ ([node, output])] : [];
+    const node = find(at < 0 ? top : top?.subgraphs?.get(key.slice(0, at)), key.slice(at + 1));
+    return node ? [/** @type {[Node, any]} */ ([node, output])] : [];
   });
+}
+
+/** A node's key in that table. @param {Node} node */
+export function outputKey(node) {
+  const graph = node.graph;
+  return graph?.rootGraph && graph !== graph.rootGraph ? `${graph.id}:${node.id}` : String(node.id);
+}
+
+/** Every node, those in subgraphs, too. @param {Graph | undefined} root @returns {Node[]} */
+export function everyNode(root) {
+  const top = root?.rootGraph ?? root;
+  return [top, ...(top?.subgraphs?.values() ?? [])].flatMap((graph) => graph?.nodes ?? []);
 }

@@ -2,6 +2,8 @@
 // @ts-check
 import { app } from "../../scripts/app.js";
 
+/** @typedef {import("../../scripts/app.js").Node} Node */
+
 /** Input -> values of the deciding input with which it is used. @type {Record<string, [string, Record<string, string[]>][]>} */
 export const USED = {
   MG_NoiseOptimizer: [
@@ -47,31 +49,35 @@ export const USED = {
 /** A widget's room, less the gap that follows it. @returns {[number, number]} */
 const NOTHING = () => [0, -4];
 
-/** @param {any} node @param {string} name */
-const widget = (node, name) => node.widgets?.find((/** @type {any} */ w) => w.name === name);
+/** @param {Node} node @param {string} name */
+const widget = (node, name) => node.widgets?.find((w) => w.name === name);
 
-/** An input that is fed by a link decides and is used: nothing is known of its value. @param {any} node @param {string} name */
-const linked = (node, name) => node.inputs?.some((/** @type {any} */ i) => i.name === name && i.link != null);
+/** An input that is fed by a link decides and is used: nothing is known of its value. @param {Node} node @param {string} name */
+const linked = (node, name) => Boolean(node.inputs?.some((i) => i.name === name && i.link != null));
 
-/** @param {any} node */
-export const nameOf = (node) => node.comfyClass ?? node.type ?? node.constructor?.comfyClass;
+/** @param {Node} node */
+export const nameOf = (node) => node.comfyClass ?? node.type;
 
-/** Tidy again whenever a deciding input changes. @param {any} node */
+/** @param {Node} node */
+const rulesOf = (node) => USED[nameOf(node) ?? ""];
+
+/** Tidy again whenever a deciding input changes. @param {Node} node */
 export function watchInputs(node) {
-  for (const [decider] of USED[nameOf(node)] ?? []) {
+  const rules = rulesOf(node);
+  if (!rules) return;
+  for (const [decider] of rules) {
     const held = widget(node, decider);
     if (!held) continue;
     const callback = held.callback;
-    held.callback = function () {
-      const out = callback?.apply(this, arguments);
+    held.callback = function (...values) {
+      const out = callback?.apply(this, values);
       tidyInputs(node);
       return out;
     };
   }
-  if (!USED[nameOf(node)]) return;
   const onConnectionsChange = node.onConnectionsChange;
-  node.onConnectionsChange = function () {
-    onConnectionsChange?.apply(this, arguments);
+  node.onConnectionsChange = function (...all) {
+    onConnectionsChange?.apply(this, all);
     tidyInputs(this);
   };
 }
@@ -79,18 +85,18 @@ export function watchInputs(node) {
 /**
  * Nodes 2.0 keeps its own account of a node's widgets from the moment the node is added, and after the first edit
  * never looks at them again (frontend 1.32): the node is announced once more.
- * @param {any} node
+ * @param {Node} node
  */
 function announceAgain(node) {
   if (!globalThis.LiteGraph?.vueNodesMode || app.configuringGraph || !node.graph?.onNodeAdded) return;
-  const callbacks = node.widgets.map((/** @type {any} */ w) => w.callback);
+  const callbacks = node.widgets?.map((w) => w.callback) ?? [];
   node.graph.onNodeAdded(node);
-  node.widgets.forEach((/** @type {any} */ w, /** @type {number} */ i) => (w.callback = callbacks[i])); // not wrapped twice
+  node.widgets?.forEach((w, i) => (w.callback = callbacks[i])); // not wrapped twice
 }
 
-/** Show what is used now, hide the rest. @param {any} node */
+/** Show what is used now, hide the rest. @param {Node} node */
 export function tidyInputs(node) {
-  const rules = USED[nameOf(node)];
+  const rules = rulesOf(node);
   if (!rules || !node.widgets) return;
   /** @type {Map<string, boolean>} */
   const hidden = new Map();
@@ -98,7 +104,7 @@ export function tidyInputs(node) {
     const held = widget(node, decider);
     const open = !held || linked(node, decider);
     for (const [name, values] of Object.entries(inputs)) {
-      hidden.set(name, hidden.get(name) || (!open && !values.includes(held.value)));
+      hidden.set(name, hidden.get(name) === true || (!open && !values.includes(String(held.value))));
     }
   }
   const before = node.computeSize()[1];
@@ -115,6 +121,6 @@ export function tidyInputs(node) {
   }
   if (!changed) return;
   announceAgain(node);
-  node.setSize?.([node.size[0], Math.max(node.size[1] + node.computeSize()[1] - before, node.computeSize()[1])]);
+  node.setSize([node.size[0], Math.max(node.size[1] + node.computeSize()[1] - before, node.computeSize()[1])]);
   node.setDirtyCanvas?.(true, true);
 }

@@ -3,60 +3,80 @@
 // @ts-check
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
-import { nodeAt, outputsByNode } from "./graph.mjs";
+import { everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
 import { nameOf, tidyInputs, watchInputs } from "./inputs.mjs";
-import { SETTINGS, warn } from "./warnings.mjs";
-import { addViewWidget, showView } from "./view_widget.mjs";
+import { complete } from "./types.mjs";
+import { addViewWidget, redrawView, showView } from "./view_widget.mjs";
+import { CURVES, SETTINGS, warn } from "./warnings.mjs";
 
 /** @typedef {import("./types.mjs").View} View */
+/** @typedef {import("../../scripts/app.js").Node} Node */
 
 /** The name of the event and of the entry among a node's outputs. */
 const VIEW = "memorization_guard";
 
 app.registerExtension({
   name: "MemorizationGuard",
-  settings: SETTINGS,
+  settings: SETTINGS.map((setting) => (setting.id === CURVES ? { ...setting, onChange: redrawAll } : setting)),
 
   setup() {
-    api.addEventListener(`${VIEW}.view`, (/** @type {CustomEvent} */ event) => {
-      const node = nodeAt(app.graph, String(event.detail.node));
-      if (node) receive(node, event.detail.view);
+    api.addEventListener(`${VIEW}.view`, (event) => {
+      const { node: id, view } = /** @type {CustomEvent} */ (event).detail;
+      const node = nodeAt(app.graph, String(id));
+      if (node && view?.kind) {
+        keep(node, view);
+        receive(node, view);
+      }
     });
   },
 
-  /** @param {any} node */
   nodeCreated(node) {
     if (!nameOf(node)?.startsWith("MG_")) return;
     addViewWidget(node);
     watchInputs(node);
     const onExecuted = node.onExecuted;
-    node.onExecuted = function (/** @type {any} */ output) {
-      onExecuted?.apply(this, arguments);
+    node.onExecuted = function (output, ...rest) {
+      onExecuted?.call(this, output, ...rest);
       const view = output?.[VIEW]?.[0];
       if (view?.kind) receive(this, view);
     };
     queueMicrotask(() => tidyInputs(node)); // when all of its inputs are there
   },
 
-  /** @param {any} node */
   loadedGraphNode(node) {
     tidyInputs(node);
   },
 
   /** Outputs that the host restores: another workflow tab, a run of the queue's history. */
-  onNodeOutputsUpdated(/** @type {Record<string, any>} */ outputs) {
+  onNodeOutputsUpdated(outputs) {
     for (const [node, output] of outputsByNode(app.graph, outputs)) {
       const view = output?.[VIEW]?.[0];
-      if (view?.kind) showView(node, view);
+      if (view?.kind) showView(node, complete(view));
     }
   },
 });
 
 /**
  * A view from a run that is going on now.
- * @param {any} node @param {View} view
+ * @param {Node} node @param {Partial<View>} given
  */
-function receive(node, view) {
+function receive(node, given) {
+  const view = complete(given);
   showView(node, view);
   if (view.done && view.warning) warn(node, view);
+}
+
+/**
+ * A model patch had ended before there was anything to see: what it sees later becomes its output, so that
+ * another workflow's tab does not lose it.
+ * @param {Node} node @param {Partial<View>} view
+ */
+function keep(node, view) {
+  const output = app.nodeOutputs?.[outputKey(node)];
+  if (output?.[VIEW]) output[VIEW] = [view];
+}
+
+/** The setting has changed. */
+function redrawAll() {
+  for (const node of everyNode(app.graph)) redrawView(node);
 }

@@ -24,6 +24,9 @@ function make(name, attributes = {}, text = "") {
   return element;
 }
 
+/** Whether there is anything on the vertical axis. @param {Series} series */
+export const measured = (series) => series.lines.some((line) => line.some((v) => v !== null));
+
 /** Samples that need attention in warm colours, the others in cool ones. @param {View} view @param {number} sample */
 export function colour(view, sample) {
   const [from, to] = view.marked[sample] ? [5, 45] : [180, 235];
@@ -47,24 +50,34 @@ export function plot(view, series, width, height) {
     const shade = { x: x(0), y: TOP, width: Math.max(end - x(0), 0), height: bottom - TOP, class: "mg-unguided" };
     svg.append(make("rect", { ...shade, "fill-opacity": 0.3 / view.begins.length, "data-sample": sample }));
   });
-  axes(svg, view.x, { x, y, low, high, last, bottom, width, height });
-  if (series.limit.length) {
+  axes(svg, view.x, measured(series), { x, y, low, high, last, bottom, width, height });
+  if (series.limit.length && measured(series)) {
     const limit = series.limit.length === 1 ? Array(last + 1).fill(series.limit[0]) : series.limit;
     for (const points of runs(limit, x, y)) svg.append(make("polyline", { points, class: "mg-limit" }));
   }
   series.lines.forEach((line, sample) => {
     const group = make("g", { class: "mg-line", "data-sample": sample, stroke: colour(view, sample) });
     group.append(make("title", {}, describe(view, sample)));
-    for (const points of runs(line, x, y)) group.append(make("polyline", { points }));
+    for (const points of runs(line, x, y)) {
+      group.append(points.includes(" ") ? make("polyline", { points }) : dot(points, colour(view, sample)));
+    }
     const begin = view.begins[sample];
-    const at = begin > 0 && begin < view.steps ? (line[begin] ?? line.findLast((v) => v !== null)) : null;
-    if (at !== null && at !== undefined) {
-      group.append(make("circle", { cx: x(begin), cy: y(at), r: 3, fill: colour(view, sample), class: "mg-begin" }));
+    const seen = line.findLastIndex((v, i) => v !== null && i <= begin);
+    if (begin > 0 && begin < view.steps && seen >= 0) {
+      const [at, fill] = [y(/** @type {number} */ (line[seen])), colour(view, sample)];
+      if (seen < begin) group.append(make("polyline", { points: `${x(seen)},${at} ${x(begin)},${at}`, class: "mg-gap" }));
+      group.append(make("circle", { cx: x(begin), cy: at, r: 3, fill, class: "mg-begin" }));
     }
     svg.append(group);
   });
   actions.forEach(([name, rows], row) => strip(svg, name, rows, { x, y: bottom + 2 + row * (STRIP + 1) }));
   return svg;
+}
+
+/** A step measured alone. @param {string} point @param {string} fill */
+function dot(point, fill) {
+  const [cx, cy] = point.split(",");
+  return make("circle", { cx, cy, r: 2.5, fill, class: "mg-alone" });
 }
 
 /** @param {View} view @param {number} sample */
@@ -75,12 +88,12 @@ function describe(view, sample) {
 }
 
 /**
- * @param {Element} svg @param {string} name
+ * @param {Element} svg @param {string} name @param {boolean} values  does the vertical axis have any?
  * @param {{x: (i: number) => number, y: (v: number) => number, low: number, high: number, last: number,
  *   bottom: number, width: number, height: number}} at
  */
-function axes(svg, name, at) {
-  for (const value of ticks(at.low, at.high, 3)) {
+function axes(svg, name, values, at) {
+  for (const value of values ? ticks(at.low, at.high, 3) : []) {
     const y = at.y(value);
     svg.append(make("line", { x1: LEFT, x2: at.width - RIGHT, y1: y, y2: y, class: "mg-grid" }));
     svg.append(make("text", { x: LEFT - 4, y: y + 3, "text-anchor": "end" }, words(value)));
@@ -102,7 +115,6 @@ function runs(values, x, y) {
   /** @type {string[]} */
   let points = [];
   const close = () => {
-    if (points.length === 1) points.push(points[0]); // a single point: the round cap shows it
     if (points.length) out.push(points.join(" "));
     points = [];
   };

@@ -3,7 +3,7 @@
  * What a node shows of its last run; made by nodes/views.py. Steps count from 0.
  *
  * @typedef {object} View
- * @property {"escape" | "noise" | "guidance" | "check"} kind
+ * @property {"escape" | "noise" | "guidance" | "text"} kind
  * @property {string} run  tells runs apart
  * @property {boolean} done
  * @property {string} headline
@@ -30,6 +30,22 @@
  * @typedef {object} Nearest
  * @property {string} name
  * @property {string} picture  data URL, or ""
- * @property {number} closeness
+ * @property {number | null} closeness
  */
-export {};
+
+/** @type {View} */
+const EMPTY = {
+  kind: "text", run: "", done: true, headline: "", notes: [], warning: "", steps: 0, x: "step", series: [],
+  marked: [], begins: [], acted: {}, nearest: [],
+};
+
+/**
+ * With every field: the page may be newer than the server, or an old run's view may come out of the history.
+ * @param {Partial<View>} given @returns {View}
+ */
+export function complete(given) {
+  const view = { ...EMPTY, ...given };
+  view.series = view.series.map((series) => ({ ...{ y: "", lines: [], limit: [], limit_name: "" }, ...series }));
+  view.nearest = view.nearest.map((near) => ({ ...{ name: "", picture: "", closeness: null }, ...near }));
+  return view;
+}

@@ -1,11 +1,17 @@
 // The part of a node that shows its last run: headline, warning, curve, nearest pictures.
 // @ts-check
+import { app } from "../../scripts/app.js";
 import { nameOf } from "./inputs.mjs";
-import { ACTION, plot } from "./plot.mjs";
+import { ACTION, measured, plot } from "./plot.mjs";
 import { CURVES, setting } from "./warnings.mjs";
 
 /** @typedef {import("./types.mjs").View} View */
 /** @typedef {import("./types.mjs").Series} Series */
+/** @typedef {import("../../scripts/app.js").Node} Node */
+/**
+ * The host's widget, and what is ours of it.
+ * @typedef {import("../../scripts/app.js").Widget & {view?: View, chosen: number, redraw: () => void}} ViewWidget
+ */
 
 const NAME = "memorization_guard_view";
 const VIEWED = new Set([
@@ -16,17 +22,27 @@ const VIEWED = new Set([
   "MG_DeferredCFG",
   "MG_AMGGuidance",
   "MG_CopyCheck",
+  "MG_Calibrate",
+  "MG_ReferencesFromFolder",
+  "MG_ReferencesFromImages",
+  "MG_ReferencesFromLatents",
+  "MG_SaveReferences",
+  "MG_LoadReferences",
 ]);
 const PLOT = 130; // px at least
 const LINE = 16;
+const NOTES = 4; // lines of notes under a curve; all of them can be scrolled to
 const PICTURES = 58;
+const MARGIN = 4; // between the node's edge and the view
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
 .mg-view { display: flex; flex-direction: column; gap: 4px; width: 100%; height: 100%; box-sizing: border-box;
   overflow: hidden; padding: 2px 6px; font: 11px/16px sans-serif; color: var(--input-text, #ddd); user-select: text; }
 .mg-view .mg-warning { background: #b4530933; border-left: 3px solid #f59e0b; padding: 2px 6px; border-radius: 3px; }
-.mg-view .mg-notes { color: var(--descrip-text, #999); white-space: pre-wrap; overflow-y: auto; max-height: 64px; }
+.mg-view .mg-notes { color: var(--descrip-text, #999); white-space: pre-wrap; overflow-wrap: anywhere;
+  overflow-y: auto; flex: 1 1 0; }
+.mg-view .mg-plot ~ .mg-notes { flex: none; max-height: ${NOTES * LINE}px; }
 .mg-view .mg-plot { flex: 1 1 ${PLOT}px; min-height: ${PLOT}px; overflow: hidden; }
 .mg-view svg { width: 100%; height: 100%; display: block; }
 .mg-view svg text { fill: var(--descrip-text, #999); font-size: 10px; }
@@ -35,6 +51,7 @@ sheet.replaceSync(`
 .mg-view .mg-grid { stroke: var(--border-color, #555); stroke-width: 0.5; }
 .mg-view .mg-unguided { fill: #7aa2d6; }
 .mg-view .mg-limit { fill: none; stroke: var(--input-text, #ddd); stroke-dasharray: 4 3; opacity: 0.8; }
+.mg-view .mg-line .mg-gap { stroke-dasharray: 1 3; }
 .mg-view .mg-line polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round; }
 .mg-view .mg-line:hover polyline { stroke-width: 3; }
 .mg-view .mg-legend { display: flex; flex-wrap: wrap; gap: 0 10px; min-height: 16px; color: var(--descrip-text, #999); }
@@ -45,8 +62,8 @@ sheet.replaceSync(`
 `);
 document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
 
-/** @param {any} node */
-export const viewWidgetOf = (node) => node.widgets?.find((/** @type {any} */ w) => w.name === NAME);
+/** @param {Node} node */
+export const viewWidgetOf = (node) => /** @type {ViewWidget | undefined} */ (node.widgets?.find((w) => w.name === NAME));
 
 /**
  * @param {string} name @param {string} [text]
@@ -59,24 +76,33 @@ function box(name, text = "") {
   return element;
 }
 
-/** Show a view on its node, if it is one that shows views. @param {any} node @param {View} view */
+/** Show a view on its node, if it is one that shows views. @param {Node} node @param {View} view */
 export function showView(node, view) {
   const widget = viewWidgetOf(node);
   if (!widget) return;
   const before = heightOf(widget.view);
   widget.view = view;
   widget.redraw();
-  const more = heightOf(view) - before;
   const least = node.computeSize()[1];
-  if (more > 0 && node.size[1] < least) node.setSize([node.size[0], least]);
+  if (heightOf(view) > before && node.size[1] < least) node.setSize([node.size[0], least]);
   node.setDirtyCanvas?.(true, false);
 }
 
-/** @param {View | undefined} view */
+/** Draw again what is shown, and give back the room that is not needed any more. @param {Node} node */
+export function redrawView(node) {
+  const widget = viewWidgetOf(node);
+  if (!widget?.view) return;
+  widget.redraw();
+  node.setSize([node.size[0], node.computeSize()[1]]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+/** What a view needs, in pixels. @param {View | undefined} view */
 function heightOf(view) {
   if (!view) return 0;
   const drawn = hasPlot(view) ? PLOT + 2 * LINE + 8 : 0;
-  const said = LINE * (2 + Math.min(view.notes.length * 2, 4)) + (view.warning ? 2 * LINE + 8 : 0);
+  const notes = Math.min(view.notes.length * 2, hasPlot(view) ? NOTES : 2 * NOTES);
+  const said = LINE * (2 + notes) + (view.warning ? 2 * LINE + 8 : 0);
   return drawn + said + (view.nearest.length ? PICTURES : 0) + 8;
 }
 
@@ -84,32 +110,58 @@ function heightOf(view) {
 const hasPlot = (view) => setting(CURVES) && view.steps > 0 && view.series.length > 0 && hasContent(view);
 
 /** @param {View} view */
-const hasContent = (view) =>
-  view.begins.some((begin) => begin > 0) || view.series.some((s) => s.lines.flat().some((v) => v !== null));
+const hasContent = (view) => view.begins.some((begin) => begin > 0) || view.series.some(measured);
 
-/** An empty view; Nodes 2.0 takes no widget that comes later. @param {any} node */
+/** An empty view; Nodes 2.0 takes no widget that comes later. @param {Node} node */
 export function addViewWidget(node) {
-  if (!VIEWED.has(nameOf(node))) return;
+  if (!VIEWED.has(nameOf(node) ?? "")) return;
   const root = box("mg-view");
-  const widget = node.addDOMWidget(NAME, NAME, root, {
+  /** @type {ViewWidget | undefined} */
+  let widget; // the host may ask for its height while it makes it
+  const height = () => (widget?.view ? heightOf(widget.view) + 2 * MARGIN : 0);
+  const redraw = () => widget && draw(root, widget);
+  const made = node.addDOMWidget(NAME, NAME, root, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: () => heightOf(widget?.view),
-    getMaxHeight: () => (widget?.view && hasPlot(widget.view) ? undefined : heightOf(widget?.view)),
+    margin: MARGIN,
+    getMinHeight: height,
+    getMaxHeight: () => (widget?.view && (hasPlot(widget.view) || widget.view.notes.length) ? undefined : height()),
   });
+  widget = Object.assign(made, { chosen: 0, redraw });
   widget.serialize = false; // not in the saved workflow either
-  widget.chosen = 0; // which of the view's series
-  widget.redraw = () => draw(root, widget);
-  const seen = new ResizeObserver(() => widget.redraw());
+  const seen = new ResizeObserver(redraw);
   seen.observe(root);
   const onRemove = widget.onRemove;
   widget.onRemove = function () {
     seen.disconnect();
-    onRemove?.apply(this, arguments);
+    onRemove?.call(this);
   };
+  letTheCanvasMove(root);
 }
 
-/** @param {HTMLElement} root @param {{view?: View, chosen: number, redraw: () => void}} widget */
+/** The middle button and the wheel belong to the canvas, as they do on the host's own text fields. @param {HTMLElement} root */
+function letTheCanvasMove(root) {
+  root.addEventListener("pointerdown", (event) => event.button === 1 && app.canvas?.processMouseDown?.(event));
+  root.addEventListener("pointermove", (event) => event.buttons & 4 && app.canvas?.processMouseMove?.(event));
+  root.addEventListener("pointerup", (event) => event.button === 1 && app.canvas?.processMouseUp?.(event));
+  root.addEventListener(
+    "wheel",
+    (event) => {
+      if (globalThis.LiteGraph?.vueNodesMode || scrolls(event)) return; // Nodes 2.0 does this itself
+      event.preventDefault();
+      app.canvas?.processMouseWheel?.(event);
+    },
+    { passive: false },
+  );
+}
+
+/** The notes, where they are longer than their place. @param {WheelEvent} event */
+function scrolls(event) {
+  const notes = /** @type {Element} */ (event.target).closest(".mg-notes");
+  return !event.ctrlKey && notes !== null && notes.scrollHeight > notes.clientHeight;
+}
+
+/** @param {HTMLElement} root @param {ViewWidget} widget */
 function draw(root, widget) {
   const view = widget.view;
   if (!view) return;
@@ -120,7 +172,9 @@ function draw(root, widget) {
   if (hasPlot(view)) parts.push(nameOfAxis(widget, view, series), box("mg-plot"), legend(view, series));
   if (view.nearest.length) parts.push(pictures(view));
   if (view.notes.length) parts.push(box("mg-notes", view.notes.join("\n")));
+  const focused = root.contains(document.activeElement);
   root.replaceChildren(...parts);
+  if (focused) root.querySelector("button")?.focus({ preventScroll: true });
   const frame = root.querySelector(".mg-plot");
   // Its own pixels, not those of the zoomed screen.
   if (frame) frame.append(plot(view, series, frame.clientWidth || 300, frame.clientHeight || PLOT));
@@ -128,10 +182,10 @@ function draw(root, widget) {
 
 /**
  * The name of what is drawn; a click draws the next series.
- * @param {{chosen: number, redraw: () => void}} widget @param {View} view @param {Series} series
+ * @param {ViewWidget} widget @param {View} view @param {Series} series
  */
 function nameOfAxis(widget, view, series) {
-  if (view.series.length === 1) return box("mg-name", series.y);
+  if (view.series.length === 1 || !measured(series)) return box("mg-name", measured(series) ? series.y : "");
   const name = document.createElement("button");
   name.className = "mg-name";
   name.textContent = `⇄ ${series.y}`;
@@ -149,7 +203,7 @@ function legend(view, series) {
     .filter(([, rows]) => rows.some((row) => row.some((a) => a > 0)))
     .map(([name]) => /** @type {[string, string]} */ ([name, ACTION[name] ?? "currentColor"]));
   if (view.begins.some((begin) => begin > 0)) entries.push(["without CFG", "#7aa2d699"]);
-  if (series.limit.length) entries.push([`- - ${series.limit_name}`, ""]);
+  if (series.limit.length && measured(series)) entries.push([`- - ${series.limit_name}`, ""]);
   const line = box("mg-legend");
   for (const [name, fill] of entries) {
     const entry = document.createElement("span");
@@ -176,7 +230,7 @@ function pictures(view) {
       figure.append(image);
     }
     const caption = document.createElement("figcaption");
-    caption.textContent = near.closeness.toFixed(2);
+    caption.textContent = near.closeness === null ? "" : near.closeness.toFixed(2);
     figure.title = near.name;
     figure.append(caption);
     row.append(figure);

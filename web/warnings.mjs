@@ -3,11 +3,13 @@
 import { app } from "../../scripts/app.js";
 
 /** @typedef {import("./types.mjs").View} View */
+/** @typedef {import("../../scripts/app.js").Node} Node */
 
 const WARNINGS = "MemorizationGuard.Warnings";
 export const CURVES = "MemorizationGuard.Curves";
 const SECONDS = 12;
 
+/** @type {import("../../scripts/app.js").Setting[]} */
 export const SETTINGS = [
   {
     id: WARNINGS,
@@ -27,13 +29,13 @@ export const SETTINGS = [
   },
 ];
 
-/** Runs that were already announced, so that a result from the cache is not announced again. @type {WeakMap<any, string>} */
+/** Runs that were already announced, so that a result from the cache is not announced again. @type {WeakMap<Node, string>} */
 const told = new WeakMap();
 
 /** @param {string} id */
 export const setting = (id) => app.extensionManager?.setting?.get(id) ?? true;
 
-/** @param {any} node @param {View} view */
+/** @param {Node} node @param {View} view */
 export function warn(node, view) {
   if (told.get(node) === view.run) return;
   told.set(node, view.run);

@@ -1,8 +1,7 @@
-"""What a node shows while it works and afterwards: a view in the page, or a line of text."""
+"""What a node shows while it works and afterwards: a view in the page."""
 
 from __future__ import annotations
 
-import html
 import logging
 import time
 from collections.abc import Callable
@@ -60,10 +59,3 @@ class LiveView:
         page = getattr(server, "client_id", None)
         if server is not None and page is not None and self.node is not None:
             server.send_sync(f"{VIEW}.view", {"node": self.node, "view": dict(self.shown)}, page)
-
-
-def tell(text: str, node: str | None) -> None:
-    """Leave a text on a node. The page would take markup in it, from a file's name say, for its own."""
-    server = getattr(PromptServer, "instance", None)
-    if server is not None and node is not None and hasattr(server, "send_progress_text"):
-        server.send_progress_text(html.escape(text, quote=False), node)

@@ -60,6 +60,37 @@ SET_WIDGETS = """([type, name, value]) => mg.nodes().filter((n) => n.type === ty
   widget.callback?.(value, app.canvas, n);
   return 1;
 }).reduce((a, b) => a + b, 0)"""
+SET_NODE = """([id, name, value]) => {
+  const node = app.graph.getNodeById(id), widget = node?.widgets?.find((w) => w.name === name);
+  if (!widget) throw new Error(`node ${id} has no widget ${name}`);
+  widget.value = value;
+  widget.callback?.(value, app.canvas, node);
+}"""
+# Pairs of nodes that cover each other, titles included; a bypassed or collapsed node counts as any other.
+OVERLAPS = """() => {
+  const boxes = app.graph.nodes.map((n) => { n.updateArea?.(); return [n.title, ...n.boundingRect] });
+  const over = ([, x, y, w, h], [, p, q, v, u]) => x < p + v && p < x + w && y < q + u && q < y + h;
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => over(a, b)).map((b) => [a[0], b[0]]));
+}"""
+RESIZED = """([id, width]) => {
+  const node = app.graph.getNodeById(id);
+  node.setSize([width, node.computeSize()[1]]);
+  node.pos = [0, -10000]; // away from the others
+  node.updateArea?.();
+  return [node.boundingRect[0], node.boundingRect[1], node.boundingRect[3]];
+}"""
+# In window coordinates: a node's title, and its view down to the legend.
+VIEW_OF = """(id) => {
+  const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds;
+  const root = node.widgets.find((w) => w.name === "memorization_guard_view").element;
+  const frame = app.canvas.canvas.getBoundingClientRect();
+  const x = frame.x + (node.pos[0] + offset[0]) * scale, width = node.size[0] * scale;
+  const top = frame.y + (node.pos[1] - LiteGraph.NODE_TITLE_HEIGHT + offset[1]) * scale;
+  const view = root.getBoundingClientRect();
+  const last = (root.querySelector(".mg-legend") ?? root).getBoundingClientRect();
+  return [{ x, y: top, width, height: LiteGraph.NODE_TITLE_HEIGHT * scale },
+          { x, y: view.y, width, height: last.bottom - view.y }];
+}"""
 BOUNDS = """() => {
   const boxes = [...app.graph.nodes.map((n) => (n.updateArea?.(), n.boundingRect)),
                  ...app.graph.groups.map((g) => g._bounding)];
@@ -181,6 +212,14 @@ class Page:
         """Set a widget on every node of a type, as a click would; returns how many there were."""
         return self.tab.evaluate(SET_WIDGETS, [node_type, name, value])
 
+    def set_node(self, node: int, name: str, value: object) -> None:
+        """Set a widget of one node, as a click would."""
+        self.tab.evaluate(SET_NODE, [node, name, value])
+
+    def overlaps(self) -> list[list[str]]:
+        """The titles of nodes that cover each other, in pairs."""
+        return self.tab.evaluate(OVERLAPS)
+
     def queue_and_wait(self, timeout: float = 300.0) -> dict:
         """Press Run, wait for the end, return the history entry.
 
@@ -239,6 +278,21 @@ class Page:
         self.tab.screenshot(path=str(path))
         self._focus_mode(False)
         self.tab.set_viewport_size({"width": self.size[0], "height": self.size[1]})
+
+    def view_of(self, node: int, node_width: int, width: int) -> tuple[bytes, bytes]:
+        """PNGs of a node's title and of its view, `width` pixels wide, the node `node_width`. Classic renderer."""
+        x, y, h = self.tab.evaluate(RESIZED, [node, node_width])
+        scale = width / node_width
+        self.tab.set_viewport_size({"width": width + 100, "height": round(h * scale) + 100})
+        self._focus_mode(True)
+        self.tab.wait_for_timeout(300)
+        self.tab.evaluate(SHOW, [scale, 50 / scale - x, 50 / scale - y])
+        self.settle()
+        clips = self.tab.evaluate(VIEW_OF, node)
+        shots = [self.tab.screenshot(clip=clip) for clip in clips]
+        self._focus_mode(False)
+        self.tab.set_viewport_size({"width": self.size[0], "height": self.size[1]})
+        return shots[0], shots[1]
 
     def _focus_mode(self, on: bool) -> None:
         self.tab.evaluate("(on) => { app.extensionManager.focusMode = on }", on)
