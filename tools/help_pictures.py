@@ -134,10 +134,8 @@ NODES: dict[str, Callable[[], Graph]] = {
 
 
 def cut_out(page: Page, node: str) -> Image.Image:
-    """The node alone, legible, with the pull on its curve where there is a choice."""
+    """The node alone, legible."""
     page.tab.evaluate("(on) => { app.extensionManager.focusMode = on }", True)
-    for button in page.tab.locator("button.mg-name").all():
-        button.evaluate("(b) => b.click()")
     x, y, width, height = page.tab.evaluate(PLACE, node)
     size = [round(SCALE * side + 2 * MARGIN) for side in (width, height)]
     page.tab.set_viewport_size({"width": max(size[0], 900), "height": max(size[1], 600)})
