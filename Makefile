@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast serve lint format locales
+.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast serve lint format locales release
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
@@ -12,6 +12,7 @@ help:
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
+	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
 
@@ -50,3 +51,6 @@ format: setup
 
 locales: setup
 	@$(RUN) tools/locales.py
+
+release: setup
+	@$(RUN) tools/release.py $(if $(REPOSITORY),--repository "$(REPOSITORY)") $(if $(RAW),--raw "$(RAW)")
