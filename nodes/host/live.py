@@ -21,15 +21,15 @@ VIEW = "memorization_guard"  # the entry among a node's outputs, and the event's
 class LiveView:
     """One node's view, kept up to date in the page that queued the run.
 
-    `ui` goes into the node's output. The host keeps it with the result and in its history and sends
-    it again for a cached run; it holds whatever was shown last, even what a patch saw after its node
-    was done.
+    `ui` goes into the node's output, which the host keeps in its history of this run; it holds
+    whatever was shown last in that run, even what a patch saw after its node was done.
     """
 
     def __init__(self, node: str | None = None) -> None:
         """`node`: by default the one that runs now."""
         context = get_executing_context() if PromptServer is not None else None
         self.node = node or (context.node_id if context is not None else None)
+        self.run = "" if context is None else context.prompt_id
         self.shown: dict[str, Any] = {}
         self.last = 0.0
 
@@ -53,8 +53,11 @@ class LiveView:
 
     def _send(self, view: dict[str, Any]) -> None:
         context = get_executing_context() if PromptServer is not None else None
+        run = "" if context is None else context.prompt_id
+        if self.run != run:  # a patch that comes out of the cache: the history of its first run stays true
+            self.run, self.shown = run, {}
         self.shown.clear()
-        self.shown.update(view, run="" if context is None else context.prompt_id)
+        self.shown.update(view, run=run)
         server = getattr(PromptServer, "instance", None)
         page = getattr(server, "client_id", None)
         if server is not None and page is not None and self.node is not None:

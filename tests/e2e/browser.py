@@ -34,6 +34,7 @@ SETTINGS = {
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw the text at every zoom
 }
+RENDERER = "Comfy.VueNodes.Enabled"
 ROOM = {True: (64, 130, 24, 24), False: (24, 24, 24, 24)}  # left, top, right, bottom; with the menus?
 
 # Console errors with the stacks of the errors in them and of the call, so that the file at fault shows.
@@ -44,13 +45,21 @@ const shown = (v) => v instanceof Error ? (v.stack || String(v))
 const original = console.error;
 console.error = (...all) => original(...all.map(shown), "\\n@ " + new Error().stack);
 localStorage.setItem("vueNodesBannerDismissed", "true");
+localStorage.setItem("comfy.vueNodesMigration.dismissed", "true");
 """
 # What the rest of this file calls in the page.
 HELPERS = """() => {
   const open = app.handleFile.bind(app);
   const nodes = (graph = app.graph) => (graph.nodes ?? graph._nodes).flatMap((n) =>
     n.isSubgraphNode?.() ? [n, ...nodes(n.subgraph)] : [n]);
-  window.mg = { opened: 0, nodes };
+  // A node's execution id: "5", or "12:5" in subgraph node 12.
+  const path = (n) => {
+    const root = app.graph.rootGraph ?? app.graph;
+    if (n.graph === root) return String(n.id);
+    const holder = nodes(root).find((m) => m.isSubgraphNode?.() && m.subgraph === n.graph);
+    return `${path(holder)}:${n.id}`;
+  };
+  window.mg = { opened: 0, nodes: () => nodes(app.graph.rootGraph ?? app.graph), path };
   app.handleFile = async (...all) => { try { return await open(...all) } finally { mg.opened += 1 } };
 }"""
 SET_WIDGETS = """([type, name, value]) => mg.nodes().filter((n) => n.type === type).map((n) => {
@@ -61,7 +70,7 @@ SET_WIDGETS = """([type, name, value]) => mg.nodes().filter((n) => n.type === ty
   return 1;
 }).reduce((a, b) => a + b, 0)"""
 SET_NODE = """([id, name, value]) => {
-  const node = app.graph.getNodeById(id), widget = node?.widgets?.find((w) => w.name === name);
+  const node = mg.nodes().find((n) => mg.path(n) === String(id)), widget = node?.widgets?.find((w) => w.name === name);
   if (!widget) throw new Error(`node ${id} has no widget ${name}`);
   widget.value = value;
   widget.callback?.(value, app.canvas, node);
@@ -92,8 +101,9 @@ VIEW_OF = """(id) => {
           { x, y: view.y, width, height: last.bottom - view.y }];
 }"""
 BOUNDS = """() => {
-  const boxes = [...app.graph.nodes.map((n) => (n.updateArea?.(), n.boundingRect)),
-                 ...app.graph.groups.map((g) => g._bounding)];
+  const graph = app.canvas.graph ?? app.graph; // a subgraph, when one is open
+  const boxes = [...graph.nodes.map((n) => (n.updateArea?.(), n.boundingRect)),
+                 ...graph.groups.map((g) => g._bounding)];
   if (!boxes.length) return null;
   const [x, y] = [0, 1].map((i) => Math.min(...boxes.map((b) => b[i])));
   const [r, b] = [0, 1].map((i) => Math.max(...boxes.map((b) => b[i] + b[i + 2])));
@@ -128,7 +138,7 @@ class Page:
 
     def __init__(self, server: Client, size: tuple[int, int] = (1600, 900), nodes2: bool = False):
         self.server, self.size = server, size
-        self.settings = {**SETTINGS, "Comfy.VueNodes.Enabled": nodes2}
+        self.settings = {**SETTINGS, RENDERER: nodes2}
         self._errors: list[str] = []
 
     def __enter__(self) -> Page:
@@ -169,6 +179,24 @@ class Page:
         self._run_button().wait_for(timeout=60_000)
         self.tab.evaluate(HELPERS)
         self.tab.add_style_tag(content=".comfy-menu-hamburger { display: none !important }")  # of the focus mode
+
+    @property
+    def nodes2(self) -> bool:
+        return bool(self.settings[RENDERER])
+
+    def use(self, nodes2: bool) -> None:
+        """Switch the renderer, as the user's setting does, without loading the page again.
+
+        Frontend 1.32 scatters the nodes of a workflow that is opened in Nodes 2.0; one that is open keeps its layout.
+        """
+        if self.nodes2 != nodes2:
+            self.settings[RENDERER] = nodes2
+            self.set(RENDERER, nodes2)
+            self.tab.wait_for_timeout(500)
+
+    def set(self, name: str, value: object) -> None:
+        """Change one of the frontend's settings."""
+        self.tab.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
 
     def _run_button(self) -> sync_api.Locator:
         return self.tab.locator("[data-testid=queue-button] button").first
@@ -212,8 +240,8 @@ class Page:
         """Set a widget on every node of a type, as a click would; returns how many there were."""
         return self.tab.evaluate(SET_WIDGETS, [node_type, name, value])
 
-    def set_node(self, node: int, name: str, value: object) -> None:
-        """Set a widget of one node, as a click would."""
+    def set_node(self, node: int | str, name: str, value: object) -> None:
+        """Set a widget of one node, given by its execution id, as a click would."""
         self.tab.evaluate(SET_NODE, [node, name, value])
 
     def overlaps(self) -> list[list[str]]:

@@ -21,13 +21,34 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def page(server: Server) -> Iterator:
+def opened(server: Server) -> Iterator:
     from e2e.browser import BROWSERS, Page, find_browser
 
     if find_browser() is None:
         pytest.skip(f"no browser found: install one of {', '.join(BROWSERS)}")
-    with Page(server) as opened:
-        yield opened
+    with Page(server) as page:
+        yield page
+
+
+@pytest.fixture
+def page(opened):
+    """The page with the classic renderer, and no errors yet."""
+    opened.use(nodes2=False)
+    opened.clear_errors()
+    return opened
+
+
+@pytest.fixture(scope="session", params=["classic", "nodes2"])
+def renderer(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def either(opened, renderer: str):
+    """The page with one renderer, then with the other, and no errors yet."""
+    opened.use(nodes2=renderer == "nodes2")
+    opened.clear_errors()
+    return opened
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,153 @@
+"""Views in a run and afterwards: live, cached, in other tabs, from the history, copied, bypassed, in subgraphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from comfy_server import PACK_NAME
+from e2e import views
+from e2e.browser import Page
+from e2e.lab_graphs import DYNAMIC, Lab
+
+OURS = f"/{PACK_NAME}/"
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("checkpoint")]
+LISTEN = """() => {
+  mg.events = [];
+  if (!mg.listening) app.api.addEventListener("memorization_guard.view", (e) => mg.events.push(e.detail));
+  mg.listening = true;
+}"""
+
+
+def patched() -> Lab:
+    """Two patches on one model, and KSampler."""
+    lab = Lab()
+    lab.guided(lab.references())
+    lab.model = lab.graph.node("MG_DeferredCFG", "deferred", model=lab.model, **DYNAMIC)
+    lab.saved(lab.plain()[0])
+    return lab
+
+
+def test_live_then_cached_then_in_another_tab(either: Page) -> None:
+    lab = Lab()
+    lab.detector()
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    ids = lab.build(either)
+    either.tab.evaluate(LISTEN)
+    first = views.check(either, either.queue_and_wait())
+    assert set(first) == {str(ids["detector"]), str(ids["sampler"])}
+    for node, seen in first.items():
+        told = [e["view"] for e in either.tab.evaluate("() => mg.events") if str(e["node"]) == node]
+        assert len(told) > 1 and [view["done"] for view in told] == [False] * (len(told) - 1) + [True]
+        assert told[-1] == seen.view and len(seen.lines) == 2
+        measured = [sum(v is not None for v in view["series"][0]["lines"][0]) for view in told]
+        assert measured == sorted(measured) and measured[0] < measured[-1]
+    either.queue_and_wait()  # everything comes out of the cache
+    assert {node: views.shown(either, node) for node in first} == first
+    either.tab.evaluate("() => app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    either.settle()
+    assert either.tab.evaluate("() => mg.nodes().length") == 0
+    either.tab.locator(".workflow-tabs .p-togglebutton").nth(-2).click()
+    either.tab.wait_for_function("() => mg.nodes().length > 0")
+    either.settle()
+    assert {node: views.shown(either, node).view for node in first} == {node: s.view for node, s in first.items()}
+    assert either.console_errors(OURS) == []
+
+
+def test_patches_show_what_they_did_and_again_out_of_the_history(either: Page, artefacts: Path, renderer: str) -> None:
+    ids = patched().build(either)
+    entry = either.queue_and_wait()
+    first = views.check(either, entry)
+    guided, deferred = str(ids["guided"]), str(ids["deferred"])
+    assert {guided, deferred} <= set(first)
+    assert first[guided].plotted and first[guided].marks and first[deferred].shades and first[deferred].lines
+    either.set_node(ids["plain"], "seed", 2)  # the patches are cached now
+    second = either.queue_and_wait()
+    other = {node: views.shown(either, node) for node in (guided, deferred)}
+    for node in (guided, deferred):
+        views.check_drawn(other[node])
+        assert other[node].view["run"] == second["prompt"][1] != first[node].view["run"]
+        assert other[node].view["series"] != first[node].view["series"]
+    stored = either.server.call("GET", f"/history/{entry['prompt'][1]}").json()[entry["prompt"][1]]
+    assert views.sent(stored) == views.sent(entry)  # the second run left the first one's history alone
+
+    either.open()
+    either.tab.keyboard.press("q")
+    either.tab.locator(".task-item").nth(1).click(button="right")
+    either.tab.get_by_role("menuitem", name="Load Workflow").click()
+    either.tab.wait_for_function("(id) => mg.nodes().some((n) => n.id === id)", arg=ids["guided"])
+    either.settle()
+    either.tab.keyboard.press("q")
+    assert {node: views.shown(either, node).view for node in first} == views.sent(entry)
+    for node in first:
+        views.check_drawn(views.shown(either, node))
+    either.screenshot(artefacts / f"history, {renderer}.png", menus=True)
+    assert either.console_errors(OURS) == []
+
+
+def test_two_instances_by_copy_and_paste(either: Page) -> None:
+    lab = Lab()
+    lab.graph.node("PreviewAny", "told", source=lab.sampler(**DYNAMIC)["transition_step"])
+    ids = lab.build(either)
+    views.check(either, either.queue_and_wait())
+    twin = either.tab.evaluate(
+        """([sampler, told]) => {
+          app.canvas.copyToClipboard([app.graph.getNodeById(sampler), app.graph.getNodeById(told)]);
+          const before = new Set(app.graph.nodes);
+          app.canvas.pasteFromClipboard({ connectInputs: true });
+          const made = app.graph.nodes.filter((n) => !before.has(n));
+          const twin = made.find((n) => n.comfyClass === "MG_DeferredCFGKSampler");
+          twin.widgets.find((w) => w.name === "seed").value = 7;
+          return twin.id;
+        }""",
+        [ids["sampler"], ids["told"]],
+    )
+    either.settle()
+    pasted = views.shown(either, twin)
+    assert pasted.view is None and not pasted.plotted and pasted.headline == ""
+    entry = either.queue_and_wait()
+    original, copy = views.shown(either, ids["sampler"]), views.shown(either, twin)
+    assert copy.view == views.sent(entry)[str(twin)]
+    for seen in (original, copy):
+        views.check_drawn(seen)
+    assert original.view["series"] != copy.view["series"]
+    assert either.console_errors(OURS) == []
+
+
+def test_a_bypassed_patch_shows_nothing_and_disturbs_nothing(either: Page) -> None:
+    ids = patched().build(either)
+    either.tab.evaluate("(id) => { app.graph.getNodeById(id).mode = 4 }", ids["guided"])
+    found = views.check(either, either.queue_and_wait())
+    assert str(ids["guided"]) not in found and views.shown(either, ids["guided"]).view is None
+    assert found[str(ids["deferred"])].plotted
+    assert either.console_errors(OURS) == []
+
+
+def test_in_a_subgraph(either: Page, artefacts: Path, renderer: str) -> None:
+    lab = Lab()
+    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    ids = lab.build(either)
+    holder = either.tab.evaluate(
+        """(id) => {
+          const { node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
+          return node.id;
+        }""",
+        ids["sampler"],
+    )
+    entry = either.queue_and_wait()
+    either.screenshot(artefacts / f"subgraph from outside, {renderer}.png", menus=True)
+    (path,) = views.sent(entry)
+    assert path.startswith(f"{holder}:")
+    either.tab.evaluate(
+        "(id) => { const n = app.graph.getNodeById(id); app.canvas.openSubgraph(n.subgraph, n) }", holder
+    )
+    either.settle()
+    found = views.check(either, entry)
+    assert found[path].plotted
+    either.screenshot(artefacts / f"subgraph, {renderer}.png", menus=True)
+    either.set_node(path, "seed", 5)
+    again = views.check(either, either.queue_and_wait())  # while it is open
+    assert again[path].view != found[path].view
+    either.tab.evaluate("() => app.canvas.setGraph(app.graph.rootGraph ?? app.graph)")
+    assert either.console_errors(OURS) == []

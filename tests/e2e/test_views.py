@@ -1,0 +1,54 @@
+"""Every template, run in both renderers: what its nodes show is what the server measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from comfy_server import PACK_NAME, ROOT
+from e2e import views
+from example_workflows import WORKFLOWS
+from thumbnails import run_on_lab
+
+OURS = f"/{PACK_NAME}/"  # in the address of every file of ours
+STEPS = 8
+ITERATIONS = 12  # of an optimizer
+pytestmark = pytest.mark.timeout(300)
+# What each one is about: these nodes draw curves.
+DRAWN = {
+    "Per-sample noise": {"MG_NoiseOptimizer"},
+    "Batch-wise noise, deferred start": {"MG_NoiseOptimizer", "MG_DeferredCFGKSampler"},
+    "Dynamic deferral": {"MG_DeferredCFGKSampler"},
+    "Detect first, then sample": {"MG_BasinEscapeDetector", "MG_DeferredCFGKSampler"},
+    "Keep a LoRA from copying": {"MG_AMGGuidance"},
+    "Everything together, with a copy check": {"MG_AMGGuidance", "MG_DeferredCFGKSampler"},
+    "Check a batch for copies": set(),
+}
+
+
+def test_the_templates_are_those_described() -> None:
+    assert {p.stem for p in (ROOT / "workflows").iterdir()} == set(WORKFLOWS) == set(DRAWN)
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_template(either, renderer: str, checkpoint: str, artefacts: Path, name: str) -> None:
+    path, page = ROOT / "workflows" / f"{name}.json", either
+    graph = WORKFLOWS[name]()
+    page.use(nodes2=False)
+    page.load_workflow(path)
+    page.use(nodes2=renderer == "nodes2")
+    assert page.missing_nodes() == []
+    page.set_widgets("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
+    page.server.free()  # the host keeps no view of a node that it did not visit, because what follows it was cached
+    entry = run_on_lab(page, graph, STEPS)
+    found = views.check(page, entry)
+    kinds = {str(n["id"]): n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
+    assert {kinds[node] for node, seen in found.items() if seen.plotted} == DRAWN[name]
+    for node, kind in kinds.items():
+        if kind == "SaveImage":
+            assert len(entry["outputs"][node]["images"]) == 4
+    page.screenshot(artefacts / f"{name}, {renderer}.png")
+    assert page.overlaps() == []
+    assert page.console_errors(OURS) == []
