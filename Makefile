@@ -2,14 +2,17 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench-cost test test-fast serve lint format locales
+.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast serve lint format locales release
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
 	@echo "make test    all tests        make lint    style and types"
 	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
+	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; goes on where it stopped)"
+	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
+	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
 
@@ -22,11 +25,17 @@ demo: setup
 tables: setup
 	@$(RUN) tools/tables.py
 
+bench: setup
+	@OMP_NUM_THREADS=1 $(RUN) tools/bench.py
+
+bench-smoke: setup
+	@OMP_NUM_THREADS=1 $(RUN) tools/bench.py --smoke
+
 bench-cost: setup
 	@$(RUN) tools/bench_cost.py
 
 test: setup
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2 --dist loadfile
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
@@ -42,3 +51,6 @@ format: setup
 
 locales: setup
 	@$(RUN) tools/locales.py
+
+release: setup
+	@$(RUN) tools/release.py $(if $(REPOSITORY),--repository "$(REPOSITORY)") $(if $(RAW),--raw "$(RAW)")

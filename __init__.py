@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+from pathlib import Path
 
 WEB_DIRECTORY = "./web"
 MODULES = (
@@ -41,8 +42,18 @@ def collect_nodes() -> list[type]:
     return nodes
 
 
+def serve_pages() -> None:
+    """Help, views and templates also under a folder's name that the host cannot serve."""
+    try:
+        importlib.import_module(".nodes.host.pages", __name__).serve(Path(__file__).parent)
+    except (ImportError, AttributeError) as error:
+        log.error("Memorization Guard: rename its folder to memorization-guard to see its pages (%s).", error)
+
+
 async def comfy_entrypoint():
     from comfy_api.latest import ComfyExtension
+
+    serve_pages()
 
     class MemorizationGuard(ComfyExtension):
         async def get_node_list(self) -> list[type]:

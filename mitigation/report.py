@@ -69,9 +69,10 @@ class NoiseReport:
         """What else an artist should know."""
         remarks = []
         if float(self.std.max()) > WIDE:
+            way = "Set constraint to sphere, or raise the target" if self.method == "per-sample" else "Adjust it less"
             remarks.append(
                 f"The noise was inflated (std up to {self.std.max():.2f}, a natural one has 1): pictures can turn "
-                "grainy. Set constraint to sphere, or raise the target."
+                f"grainy. {way}."
             )
         if not self.after_is_final:
             remarks.append("d is as measured before the last adjustment. Sample this noise with a deferred start.")

@@ -32,8 +32,8 @@ def rule_inputs(default_rule: str = "sharp drop") -> list:
             "rule",
             options=list(RULES),
             default=default_rule,
-            tooltip="How the escape from the basin is recognised. Sharp drop: the guidance magnitude fell below its "
-            "plateau and the fall is over. Local minimum: the rule of Jain et al., later and less reliable.",
+            tooltip="How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its "
+            "height and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
         ),
         io.Float.Input(
             "drop_ratio",
@@ -41,7 +41,7 @@ def rule_inputs(default_rule: str = "sharp drop") -> list:
             min=0.01,
             max=1.0,
             step=0.01,
-            tooltip="Sharp drop only: how far the magnitude must fall, as a share of its plateau. Lower waits longer: "
+            tooltip="Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
             "fewer copies, but less time for the prompt to take effect.",
         ),
         io.Float.Input(

@@ -64,7 +64,7 @@ def timed_sd15(made, rounds: int) -> Iterator[Row]:
     subject = Subject(f"SD1.5, {SIZE}×{SIZE}", made, model, prompts["positive"], prompts["negative"], shape)
     subject.run(ksampler, latent=subject.latent(1), steps=1)  # warm
     yield from sampling_time(subject, 1, 5, rounds, warm=False)
-    yield from iteration_time(subject, 1, 1, 2, rounds, warm=False)
+    yield from iteration_time(subject, 1, 1, 2, rounds // 2, warm=False)
 
 
 def memory(size: int = SIZE) -> Iterator[Row]:
@@ -114,7 +114,7 @@ def main() -> int:
         if "lab" in parts:
             collect("lab", timed_lab(made, 2 if options.quick else 8))
         if "sd15" in parts:
-            collect("sd15", timed_sd15(made, 2))
+            collect("sd15", timed_sd15(made, 4))
     if "memory" in parts:
         collect("memory", memory())
     print(f"\n{table(rows)}\n\n{NOTES}")

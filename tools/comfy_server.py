@@ -68,11 +68,12 @@ def place(source: Path, target: Path) -> None:
             shutil.copy2(source, target)
 
 
-def fill_base(base: Path, host: Path, lab: bool = True) -> None:
+def fill_base(base: Path, host: Path, lab: bool = True, pack: bool = True) -> None:
     """Lay out a base directory: this pack, the lab pack and checkpoints, inputs and user settings."""
     for name in ("custom_nodes", "models/checkpoints", "input", "output", "user/default"):
         (base / name).mkdir(parents=True, exist_ok=True)
-    place(ROOT, base / "custom_nodes" / PACK_NAME)
+    if pack:
+        place(ROOT, base / "custom_nodes" / PACK_NAME)
     if (example := host / "input" / "example.png").is_file():
         place(example, base / "input" / "example.png")
     if lab:
@@ -102,7 +103,7 @@ class Server(Client):
 
     base: the base directory; None makes a temporary one, deleted on exit.
     port: 0 takes a free one. extra: further arguments of the host's `main.py`.
-    lab: with the lab pack and its checkpoints. timeout: seconds to wait for the start.
+    lab: with the lab pack and its checkpoints. pack: with this pack. timeout: seconds to wait for the start.
     Enter it in a thread that lives as long as the server, such as the main one.
     """
 
@@ -113,6 +114,7 @@ class Server(Client):
         extra: Sequence[str] = (),
         lab: bool = True,
         timeout: float = 300.0,
+        pack: bool = True,
     ):
         self.port = port or free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
@@ -120,13 +122,13 @@ class Server(Client):
         self.temporary = base is None
         self.base = Path(tempfile.mkdtemp(prefix="mg-server-") if base is None else base).resolve()
         self.log = self.base / "server.log"
-        self.extra, self.lab, self.timeout = list(extra), lab, timeout
+        self.extra, self.lab, self.pack, self.timeout = list(extra), lab, pack, timeout
         self.process: subprocess.Popen | None = None
 
     def __enter__(self) -> Server:
         atexit.register(self.stop)
         try:
-            fill_base(self.base, self.host, self.lab)
+            fill_base(self.base, self.host, self.lab, self.pack)
             self._start()
             self._wait()
         except BaseException:

@@ -23,7 +23,7 @@ def dynamic_deferral() -> Graph:
     g = scene.graph
     sampler = scene.deferred(470, "Guided once it is out", mode="dynamic").lab(**LAB_DEFERRED)
     picture = scene.picture(sampler["latent"], 470 + 400 + GAP, 0, 400, "dynamic", "Dynamic deferral")
-    scene.frame("2 · Guidance waits until it is safe", sampler, *picture, color=OURS)
+    scene.frame("2 · Guidance waits for the way out", sampler, *picture, color=OURS)
     plain = scene.comparison(1410)
     g.shows(sampler, ("KSampler", plain), ("Dynamic deferral", picture[1]))
 

@@ -2,12 +2,8 @@
 """Write UI-format workflows from a description in Python, by building them in the real frontend.
 
     g = Graph()
-    model, clip, vae = g.node("CheckpointLoaderSimple", ckpt_name="sd15.safetensors")[0, 1, 2]
-    prompt = g.node("CLIPTextEncode", "Prompt", clip=clip, text="a ring").paint("green")
     latent = g.node("EmptyLatentImage", width=512, height=512)
-    out = g.node("KSampler", model=model, positive=prompt, latent_image=latent["LATENT"], seed=1, ...)
-    g.note("## What this shows").at(0, -300)
-    g.group("Prompts", prompt)
+    out = g.node("KSampler", "Sampler", latent_image=latent["LATENT"], seed=1, ...).paint("green")
 
 An input's value is a constant (its widget) or another node's output (a link). The file is what the
 frontend serialises, so the order of widgets, their sockets and hidden companions such as

@@ -27,6 +27,7 @@ from .probe import noise_gap
 from .sampling import percent_of
 
 KEY = "memorization_guard_deferral"
+LATE = 0.05  # the host's percent
 WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
@@ -87,8 +88,8 @@ def _too_short(run: Run, guider) -> str:
 
 
 def _begins_late(guider, sigmas: Tensor) -> bool:
-    sigma_max = guider.model_patcher.get_model_object("model_sampling").sigma_max
-    return len(sigmas) > 0 and float(sigmas[0]) < 0.95 * float(sigma_max)
+    """Below T by more than a schedule does that leaves out the first timesteps: ddim_uniform begins at t = 981."""
+    return len(sigmas) > 0 and percent_of(guider.model_patcher, float(sigmas[0])) > LATE
 
 
 def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature

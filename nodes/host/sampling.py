@@ -76,6 +76,12 @@ def ksample(
     model, *, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent: dict, denoise: float, noise=None
 ) -> dict:
     """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
+    for name, given, known in (
+        ("sampler_name", sampler_name, sampler_names()),
+        ("scheduler", scheduler, scheduler_names()),
+    ):
+        if given not in known:  # the host takes another one without a word
+            raise GuardError(f"`{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list.")
     samples = comfy.sample.sample(
         model,
         starting_noise(latent, seed, noise),

@@ -159,6 +159,11 @@ class Host:
         self._raise_failure()
         return {node: self._outputs(node, whole[node]["class_type"]) for node in prompt}
 
+    def views(self, node: str) -> list[dict[str, Any]]:
+        """What the last run showed on a node of the pack, in turn; the last one is what stays."""
+        sent = [data for event, data in self.events if event == "memorization_guard.view"]
+        return [data["view"] for data in sent if data["node"] == node]
+
     def _complete(self, prompt: Prompt, given: Mapping[str, Any]) -> Prompt:
         """The prompt with the given objects as nodes, and an end for every node that leads nowhere."""
         Given.objects = dict(given)

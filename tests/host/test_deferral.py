@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from host.executor import Host
+from host.executor import Host, NodeError
 from host.prompts import ORDINARY, deferred, detector, ksampler, lab
 from lab.pack import exact
 
@@ -160,3 +160,16 @@ def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
 def test_denoise_0_returns_the_latent(host: Host) -> None:
     out = host.run({"lab": lab(2), "b": deferred(denoise=0.0)})
     assert torch.equal(samples(out["b"]), torch.zeros(2, *exact.SHAPE))
+
+
+def test_what_counts_as_a_late_start(host: Host) -> None:
+    """ddim_uniform leaves out the first timesteps and is a whole run; image to image is not."""
+    cases = {"normal": {}, "ddim_uniform": {"scheduler": "ddim_uniform"}, "later": {"denoise": 0.6}}
+    out = host.run({"lab": lab(1), **{name: deferred(**changed) for name, changed in cases.items()}})
+    assert [round(out[name][1].threshold, 4) for name in cases] == [0.02, 0.02, 0.01]
+
+
+@pytest.mark.parametrize("name", ["sampler_name", "scheduler"])
+def test_a_name_that_the_host_does_not_know(host: Host, name: str) -> None:
+    with pytest.raises(NodeError, match=f"`{name}` is 'magic'"):
+        host.run({"lab": lab(1), "k": deferred(**{name: "magic"})})

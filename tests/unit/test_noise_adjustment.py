@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from memorization_guard.mitigation.collective import adjust_batchwise
-from memorization_guard.mitigation.individual import adjust_per_sample
+from memorization_guard.mitigation.individual import EPS, adjust_per_sample
 from memorization_guard.mitigation.norm import CONSTRAINTS, chi_gradient
 from memorization_guard.mitigation.search import search_noise
 
@@ -41,7 +41,7 @@ def paper_per_sample(x, predict, target, lr, decay, iterations):
         x = x.detach()
         x = x - lr * decay * x
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        x = x - lr * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + 1e-8)
+        x = x - lr * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + EPS)
     return x, iterations
 
 

@@ -1,0 +1,132 @@
+"""The pack as artists get it: the registry's zip or a git clone, under any folder name, updated and removed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+import release
+from comfy_server import ROOT, Server
+
+ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] {50 %} é")
+CLONED = "MemorizationGuard_git"
+FOLDERS = (*ZIPPED, CLONED)
+NODES = 15
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is made of what git tracks"),
+]
+
+
+def tree(base: Path) -> set[str]:
+    """Every file and folder; the host's own logs are named by port and by start."""
+    found = {path.relative_to(base).as_posix() for path in base.rglob("*")}
+    return {name for name in found if not re.fullmatch(r"(server|user/comfyui\w*(\.prev\d?)?)\.log", name)}
+
+
+def outside(names: set[str]) -> set[str]:
+    """What is not in one of the pack's folders."""
+    ours = tuple(f"custom_nodes/{folder}" for folder in FOLDERS)
+    return {name for name in names if not name.startswith(ours)}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    target = tmp_path_factory.mktemp("registry") / "pack.zip"
+    release.build(target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("an artist's ComfyUI")
+
+
+@pytest.fixture(scope="module")
+def untouched(base: Path) -> set[str]:
+    """What a ComfyUI without any pack has in its base directory after a start."""
+    with Server(base, lab=False, pack=False) as server:
+        assert not [name for name in server.object_info() if name.startswith("MG_")]
+    return tree(base)
+
+
+@pytest.fixture(scope="module")
+def server(base: Path, archive: Path, untouched: set[str]) -> Iterator[Server]:
+    """One start with the pack in all folders at once: each is loaded by itself, the last one's nodes win."""
+    for folder in ZIPPED:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(base / "custom_nodes" / folder)
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(base / "custom_nodes" / CLONED)], check=True)
+    with Server(base, lab=False, pack=False) as running:
+        yield running
+
+
+def test_every_copy_loads_with_all_its_nodes(server: Server) -> None:
+    log = server.log_text()
+    assert server.import_failures() == [], log
+    assert "are missing, because this ComfyUI differs" not in log
+    for folder in FOLDERS:
+        assert f"seconds: {server.base / 'custom_nodes' / folder}" in log
+    ours = {name: info for name, info in server.object_info().items() if name.startswith("MG_")}
+    assert len(ours) == NODES
+    assert len({info["python_module"] for info in ours.values()}) == 1
+    assert next(iter(ours.values()))["python_module"].removeprefix("custom_nodes.") in FOLDERS
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_page_help_pictures_and_templates_are_served_under_the_folders_name(server: Server, folder: str) -> None:
+    name = quote(folder)
+    scripts = server.call("GET", "/extensions").json()
+    assert [s for s in scripts if s.startswith(f"/extensions/{name}/")] == [f"/extensions/{name}/memorization_guard.js"]
+    files = [path.relative_to(ROOT / "web").as_posix() for path in (ROOT / "web").rglob("*.*")]
+    for file in files:
+        assert server.call("GET", f"/extensions/{name}/{file}").ok, file
+    assert len([file for file in files if file.startswith("docs/MG_")]) == NODES
+    templates = server.call("GET", "/api/workflow_templates").json()[folder]
+    assert sorted(templates) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+    for template in templates:
+        address = f"/api/workflow_templates/{name}/{quote(template)}"
+        assert json.loads(server.call("GET", f"{address}.json").content)["nodes"]
+        assert server.call("GET", f"{address}.jpg").content.startswith(b"\xff\xd8")
+    for address in ("extensions", "api/workflow_templates"):  # and nothing beside them
+        for file in ("nothing.md", "..%2fpyproject.toml", "..%2f..%2f..%2fserver.log", "%2fetc%2fpasswd"):
+            assert not server.call("GET", f"/{address}/{name}/{file}").ok
+
+
+def test_every_language_is_served(server: Server) -> None:
+    served = server.call("GET", "/api/i18n").json()
+    languages = {path.name for path in (ROOT / "locales").iterdir()}
+    assert languages <= set(served)
+    assert all(len(served[language]["nodeDefs"]) >= NODES for language in languages)
+
+
+def test_nothing_is_written_at_start_but_pythons_own_cache(server: Server, archive: Path, untouched: set[str]) -> None:
+    now = tree(server.base)
+    assert outside(now) == untouched
+    with zipfile.ZipFile(archive) as file:
+        packed = set(file.namelist())
+    for folder in ZIPPED:
+        root = server.base / "custom_nodes" / folder
+        files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        assert {name for name in files - packed if "__pycache__/" not in name} == set()
+
+
+def test_an_update_and_an_uninstall_leave_nothing(server: Server, archive: Path, untouched: set[str]) -> None:
+    """The last one of this file: it stops the server."""
+    server.stop()
+    custom_nodes = server.base / "custom_nodes"
+    shutil.rmtree(custom_nodes / ZIPPED[0])  # the newer version takes the older one's place
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(custom_nodes / ZIPPED[0])
+    assert outside(tree(server.base)) == untouched
+    for folder in FOLDERS:
+        shutil.rmtree(custom_nodes / folder)
+    assert tree(server.base) == untouched

@@ -1,0 +1,103 @@
+"""The help pages against the nodes: every input is explained, and nothing that does not exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import nodes as host_nodes
+from host.executor import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+HELP = ROOT / "web" / "docs"
+PAGES = sorted(HELP.glob("*.md"))
+PICTURED = {  # nodes that draw something
+    "MG_NoiseOptimizer",
+    "MG_BasinEscapeDetector",
+    "MG_DeferredCFGKSampler",
+    "MG_DeferredCFGGuider",
+    "MG_DeferredCFG",
+    "MG_AMGGuidance",
+    "MG_CopyCheck",
+    "MG_PlotCurve",
+}
+HOSTS = {"sampler_name", "scheduler", "folder", "file"}  # their options are the host's or the artist's
+FILES = {  # and folders, as pages name them
+    "10_mystyle",
+    "convert_sscd",
+    "copy_detection",
+    "extra_model_paths",
+    "memorization_references",
+    "sscd_disc_large",
+    "sscd_disc_mixup",
+    "taesd_decoder",
+    "taesd_encoder",
+    "vae_approx",
+}
+
+
+def schema(node: str):
+    return host_nodes.NODE_CLASS_MAPPINGS[node].GET_SCHEMA()
+
+
+def section(page: Path, name: str) -> str:
+    found = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", page.read_text(encoding="utf-8"), re.M | re.S)
+    return found[1] if found else ""
+
+
+def entries(text: str) -> list[str]:
+    """The names at the heads of a list: "- **`model`, `clip` (optional)**: ..."."""
+    heads = re.findall(r"^- \*\*(.+?)\*\*", text, re.M)
+    return [name for head in heads for name in re.findall(r"`(\w+)`", head)]
+
+
+def test_every_node_has_a_page_and_every_page_a_node(host: Host) -> None:
+    assert [page.stem for page in PAGES] == sorted(n for n in host_nodes.NODE_CLASS_MAPPINGS if n.startswith("MG_"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page_explains_every_input_and_output_once_and_no_other(host: Host, page: Path) -> None:
+    node = schema(page.stem)
+    assert page.read_text(encoding="utf-8").startswith(f"# {node.display_name}\n")
+    assert sorted(entries(section(page, "Inputs"))) == sorted(made.id for made in node.inputs)
+    assert entries(section(page, "Outputs")) == [made.display_name for made in node.outputs]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page_names_every_choice_and_no_input_that_does_not_exist(host: Host, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for made in schema(page.stem).inputs:
+        if made.id not in HOSTS:
+            for option in getattr(made, "options", None) or []:
+                assert re.search(rf"(?<![\w-]){re.escape(str(option))}(?![\w-])", text), option
+    ours = [schema(p.stem) for p in PAGES]
+    known = {x.id for s in ours for x in s.inputs} | {x.display_name for s in ours for x in s.outputs}
+    for other in host_nodes.NODE_CLASS_MAPPINGS.values():
+        known |= {name for inputs in other.INPUT_TYPES().values() for name in inputs}
+    named = {name for code in re.findall(r"`([^`]+)`", text) for name in re.findall(r"\b[a-z0-9]+_\w+\b", code)}
+    assert named - known - FILES == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_a_page_says_what_it_costs_and_promises_nothing(host: Host, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert section(page, "What it costs").strip()
+    assert not re.search(r"(?i)\b(is safe|are safe|guaranteed|never copies|prevents)\b", text)
+    kept = {"MG_LoadReferences", "MG_SaveReferences"}  # of this pack, no paper's
+    assert page.stem in kept or "arxiv.org/abs/" in section(page, "Source")
+    measures = page.stem not in {*kept, "MG_PlotCurve"}
+    assert not measures or re.search(r"guarantees nothing|No guarantee", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_pictures_are_real_and_small(page: Path) -> None:
+    found = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    assert bool(found) == (page.stem in PICTURED)
+    for words, address in found:
+        assert len(words) > 20  # what one who does not see it is told
+        assert (HELP / address).stat().st_size < 80_000
+        with Image.open(HELP / address) as picture:
+            assert picture.format == "JPEG" and picture.width <= 900

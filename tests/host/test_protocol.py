@@ -1,0 +1,214 @@
+"""The papers' protocol: whole runs on the lab checkpoint, and the real scorers on random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import save_file
+
+from host.copy_detectors import random_sscd
+from host.executor import Host
+from lab.copies import COPY_RMSE, training_pairs
+from lab.pack.arch import TOKENIZER
+from papers import cases, scorers, session
+from papers.__main__ import main
+from papers.options import LAB
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
+
+
+def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    held = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    return {(r["group"], r["method"]): r for r in held["rows"]}
+
+
+@pytest.fixture(scope="module")
+def finished(host: Host, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run of four methods, and its arguments."""
+    out = tmp_path_factory.mktemp("papers")
+    (out / "ordinary.txt").write_text("a blue ring", encoding="utf-8")
+    (out / "settings.json").write_text('{"Han per-sample": {"noise": {"max_iterations": 2}}}')
+    asked = [*FEW, "--batch-size", "2", "--out", str(out), "--ordinary", str(out / "ordinary.txt")]
+    asked += ["--settings", str(out / "settings.json"), "--methods", "per-sample", "AMG", "static, CFG"]
+    assert main(asked, host) == 0
+    return out, asked
+
+
+def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> None:
+    out, _ = finished
+    found = results(out)
+    names = {"no mitigation", "Han per-sample, l_target 0.36", "Jain static, CFG from t 500"}
+    names |= {"AMG latent, thresholds 0.5 … 0.6"}
+    assert set(found) == {(g, n) for g in ("memorized", "ordinary") for n in names}
+    plain = found["memorized", "no mitigation"]
+    assert (plain["prompts"], plain["pictures"], plain["unchanged"]) == (2, 4, 1.0)
+    assert plain["evaluations_per_picture"] == 10 and plain["evaluations"] == 1.0
+    held = [np.array(Image.open(f)) for f in sorted((out / "pictures").glob("no-mitigation-*/memorized/*.png"))]
+    own = [training_pairs()[i // 2][1] for i in range(4)]  # two pictures of each of the first two captions
+    near = np.array([np.sqrt(np.mean((a / 255 - b / 255) ** 2)) for a, b in zip(held, own, strict=True)])
+    assert plain["copies"][0] == np.mean(near < COPY_RMSE)
+    assert plain["similarity_most"] == pytest.approx(1 - near.min(), abs=1e-6)
+    static = found["memorized", "Jain static, CFG from t 500"]
+    assert static["evaluations_per_picture"] == 8 and static["evaluations"] == 0.8
+    assert static["similarity"][0] < plain["similarity"][0]
+    assert found["memorized", "Han per-sample, l_target 0.36"]["told"]["iterations"] == 2
+    assert found["memorized", "AMG latent, thresholds 0.5 … 0.6"]["unchanged"] < 1
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "stand-ins for the lab checkpoint" in report
+    assert "not told apart" in report
+    assert "AMG SSCD, all three was not run: no --sscd" in report
+
+
+def test_a_second_run_makes_only_what_is_missing(finished: tuple[Path, list[str]], host: Host, capsys) -> None:
+    out, asked = finished
+    files = sorted((out / "pictures").rglob("*.png"))
+    before = {f: f.stat().st_mtime_ns for f in files}
+    gone = next(f for f in files if "static" in f.parts[-3])
+    pixels, report = np.array(Image.open(gone)), results(out)
+    gone.unlink()
+    assert main([*asked, "--score-only"], host) == 0, "what is complete is scored"
+    assert results(out)["memorized", "Jain static, CFG from t 500"]["prompts"] == 1
+    assert not gone.is_file()
+    assert main(asked, host) == 0
+    assert np.array_equal(np.array(Image.open(gone)), pixels)
+    again = {f for f in files if f.stat().st_mtime_ns != before[f]}
+    assert again == {gone, *(f for f in files if f.parent == gone.parent and f.name[:5] == gone.name[:5])}
+    scored = ("copies", "similarity", "aligned", "diversity", "evaluations_per_picture")
+    assert all(results(out)[k][s] == r[s] for k, r in report.items() for s in scored)
+    capsys.readouterr()
+    assert main([*asked, "--cfg", "3"], host) == 2
+    assert "made with other cfg" in capsys.readouterr().err
+
+
+def test_noise_does_not_depend_on_the_batch(finished: tuple[Path, list[str]], host: Host, tmp_path: Path) -> None:
+    out, _ = finished
+    asked = [*FEW, "--limit", "1", "--out", str(tmp_path), "--ordinary", str(out / "ordinary.txt")]
+    assert main([*asked, "--methods", "no mitigation"], host) == 0
+    for file in sorted((tmp_path / "pictures").rglob("*.png")):
+        one, two = (np.array(Image.open(f)).astype(int) for f in (file, out / file.relative_to(tmp_path)))
+        assert np.abs(one - two).max() <= 2  # another batch size may change the last bit of a latent
+
+
+def test_a_method_that_fails_leaves_the_others_alone(host: Host, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"AMG latent": {"references": {"width": 64}}}')  # the pictures are 96 wide
+    asked = [*FEW, "--limit", "1", "--images", "1", "--steps", "2", "--out", str(tmp_path), "--settings", str(settings)]
+    assert main([*asked, "--methods", "AMG", "static, CFG"], host) == 1
+    found = results(tmp_path)
+    assert ("memorized", "Jain static, CFG from t 500") in found
+    assert not any("AMG" in method for _, method in found)
+    assert "**AMG latent, thresholds 0.5 … 0.6** failed" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SSCD and CLIP in their files' formats, small and random."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "sscd.safetensors"))
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
+    words = transformers.CLIPTokenizer.from_pretrained(str(TOKENIZER))
+    torch.manual_seed(5)
+    config = transformers.CLIPConfig(
+        text_config={**sizes, "vocab_size": len(words), "max_position_embeddings": 16,
+                     "eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id},
+        vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=16,
+    )  # fmt: skip
+    transformers.CLIPModel(config).save_pretrained(folder / "clip")
+    words.save_pretrained(folder / "clip")
+    crop = {"height": 32, "width": 32}
+    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=crop).save_pretrained(folder / "clip")
+    return folder
+
+
+def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "lpips", None)  # as if it were not installed
+    types = tmp_path / "types.csv"
+    rows = [f"{caption};{kind}" for (caption, _), kind in zip(training_pairs()[:2], ("VM", "TM"), strict=True)]
+    types.write_text("\n".join(["Caption;type", *rows]), encoding="utf-8")
+    plan = ["--size", "96", "--steps", "2", "--images", "1", "--constants", "lab"]
+    files = ["--checkpoint", str(LAB / "lab.safetensors"), "--training-images", str(LAB / "training_images")]
+    files += ["--prompts", str(types), "--sscd", str(weights / "sscd.safetensors"), "--clip", str(weights / "clip")]
+    assert main([*plan, *files, "--out", str(tmp_path), "--methods", "SSCD, all"], host) == 0
+    found = results(tmp_path)
+    groups = ("memorized", "memorized, verbatim", "memorized, template")
+    assert set(found) == {(g, m) for g in groups for m in ("no mitigation", "AMG SSCD, all three")}
+    for row in found.values():
+        assert -1 <= row["similarity"][0] <= row["similarity_most"] <= 1.0001
+        assert -1 <= row["aligned"][0] <= 1
+        assert row["diversity"] is None
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    for said in (
+        "SSCD (sscd.safetensors)",
+        "CLIP of the folder clip",
+        "lpips is not installed",
+        "1 verbatim, 1 template",
+    ):
+        assert said in report
+
+
+def test_sscd_knows_a_training_picture_again(host: Host, weights: Path) -> None:
+    """Beside itself a picture has the similarity 1, and beside others that of their embeddings."""
+    run = session.Session(host, LAB / "lab.safetensors", session.Plan(size=96))
+    descriptor = run.copy_detector(weights / "sscd.safetensors")
+    pictures = np.stack([picture for _, picture in training_pairs()[:3]])
+    copies = scorers.SSCDCopies(run, descriptor, [torch.from_numpy(p).float() / 255 for p in pictures])
+    assert copies.similarity(pictures, [0, 1, 2]) == pytest.approx(np.ones(3), abs=1e-5)
+    other = copies.similarity(pictures[:1], [1, 2])
+    assert other[0] < 0.99999
+    assert other == pytest.approx(max(copies.similarity(pictures[:1], [i]) for i in (1, 2)))
+
+
+def test_another_file_of_the_same_name_is_not_taken(host: Host, tmp_path: Path) -> None:
+    run = session.Session(host, LAB / "lab.safetensors", session.Plan(size=96))
+    (tmp_path / "lab.safetensors").write_bytes(b"another")
+    with pytest.raises(cases.PapersError, match="another of that name"):
+        session.Session(host, tmp_path / "lab.safetensors", run.plan)
+
+
+def test_clip_scores_are_transformers_own(weights: Path) -> None:
+    clip = scorers.CLIPAlignment(weights / "clip", torch.device("cpu"))
+    pictures = np.stack([picture for _, picture in training_pairs()[:3]])
+    text = "Harbour at Dawn, a red disc " * 9  # longer than the 16 tokens it takes
+    seen = clip.pixels(list(pictures), return_tensors="pt")
+    words = clip.tokens([text], truncation=True, max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        wanted = clip.model(**words, **seen).logits_per_image[:, 0] / clip.model.logit_scale.exp()
+    assert clip.score(pictures, text) == pytest.approx(wanted.numpy(), abs=1e-5)
+    assert clip.score(pictures, "a blue ring") != pytest.approx(wanted.numpy(), abs=1e-5)
+    with pytest.raises(cases.PapersError, match=r"no config\.json"):
+        scorers.CLIPAlignment(weights, torch.device("cpu"))
+
+
+def test_the_command_starts_a_host_of_its_own(tmp_path: Path) -> None:
+    """As a user runs it, in a process without any of the tests' preparations."""
+    asked = [
+        *FEW,
+        "--limit",
+        "1",
+        "--images",
+        "1",
+        "--steps",
+        "1",
+        "--methods",
+        "no mitigation",
+        "--out",
+        str(tmp_path),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "papers", *asked], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith("report.md")
+    assert results(tmp_path)["memorized", "no mitigation"]["evaluations_per_picture"] == 2

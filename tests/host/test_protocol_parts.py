@@ -1,0 +1,187 @@
+"""The papers' protocol: prompts from files, training images, constants, scores as numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import numpy as np
+import pytest
+import torch
+
+from host import prompts
+from host.executor import Host
+from papers import cases, methods, scorers, scores, session, training
+
+WEN = '{"caption": "\\"Lifted Up (1985)\\"", "index": 567947515, "url": "http://a.b/LiftedUp%20Lead.png?63"}\n'
+HINTERSDORF = ';Caption;URL;type;Index\n0;"""Lifted; Up""";http://a.b/x.jpg;VM;12\n1;Foyer;http://a.b/y.jpg;TM;13\n'
+WEBSTER = 'caption,url,overfit_type\n"A hippo, young",http://a.b/h.jpg,MV\nRetrieved,,RV\nRug,,TV\nOther,,N\n'
+FILES = {  # name -> content, and what is read of it: text, kind, first index
+    "wen.jsonl": (WEN, [('"Lifted Up (1985)"', "", "567947515")]),
+    "hintersdorf.csv": (HINTERSDORF, [('"Lifted; Up"', "verbatim", "12"), ("Foyer", "template", "13")]),
+    "webster.csv": (
+        WEBSTER,
+        [("A hippo, young", "verbatim", ""), ("Retrieved", "verbatim", ""), ("Rug", "template", ""), ("Other", "", "")],
+    ),
+    "webster.json": (
+        '[{"prompt": "A rug", "overfit_type": "TV", "index": 4.0}]',
+        [("A rug", "template", "4")],
+    ),
+    "texts.json": ('["one", " two "]', [("one", "", ""), ("two", "", "")]),
+    "inside.json": ('{"about": "x", "prompts": ["one"]}', [("one", "", "")]),
+    "columns.json": (
+        '{"Caption": {"0": "one", "1": "two"}, "overfit_type": {"0": "MV", "1": "TV"}}',
+        [("one", "verbatim", ""), ("two", "template", "")],
+    ),
+    "by index.json": ('{"17": "one", "18": "two"}', [("one", "", "17"), ("two", "", "18")]),
+    "lines.json": ('{"text": "one"}\n{"text": "two"}', [("one", "", ""), ("two", "", "")]),
+    "tabs.tsv": ("index\ttext\n3\tone, two\n", [("one, two", "", "3")]),
+    "plain.txt": ("\ufeffone, a red disc\n\n# two \n", [("one, a red disc", "", ""), ("# two", "", "")]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_prompts_are_read_from_every_format(name: str, tmp_path: Path) -> None:
+    content, wanted = FILES[name]
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    found = cases.read_cases(tmp_path / name)
+    assert [(c.text, c.kind, (*c.indices, "")[0]) for c in found] == wanted
+    assert [c.row for c in found] == list(range(len(wanted)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("a.txt", "\n \n", "no prompts"),
+        ("a.jsonl", '{"text": "one"}\n{"text": ', "line 2"),
+        ("a.jsonl", '{"text": "one"}\n{"url": "x"}', "prompt 2"),
+        ("a.json", '{"one": 1}', "neither"),
+        ("a.csv", "words,url\none,x\n", "no column"),
+    ],
+)
+def test_a_file_without_prompts_is_told(name: str, content: str, word: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(cases.PapersError, match=word):
+        cases.read_cases(tmp_path / name)
+
+
+def test_a_second_file_tells_verbatim_from_template() -> None:
+    asked = [cases.Case(0, "One", indices=("12",)), cases.Case(1, " two  WORDS"), cases.Case(2, "three")]
+    listed = [cases.Case(0, "another", indices=("12",)), cases.Case(1, "Two words")]
+    assert [c.kind for c in cases.with_kinds(asked, listed)] == ["verbatim", "verbatim", "template"]
+    typed = [cases.Case(0, "one", kind="template"), cases.Case(1, "two words", kind="verbatim")]
+    assert [c.kind for c in cases.with_kinds(asked, typed)] == ["template", "verbatim", ""]
+    groups = cases.groups_of([*cases.with_kinds(asked, typed), cases.Case(0, "x", cases.ORDINARY)])
+    names = ["memorized", "memorized, verbatim", "memorized, template", "memorized, of unknown kind", "ordinary"]
+    assert {name: len(part) for name, part in groups.items()} == dict(zip(names, (3, 1, 1, 1, 1), strict=True))
+    assert list(cases.groups_of(asked)) == ["memorized"]
+
+
+def work(name: str, caption: str = "") -> training.Work:
+    return training.Work(Path(name), name, caption)
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "found", "way"),
+    [
+        ({"indices": ("00012",)}, ["13.png", "0012.jpg"], [1], "index"),
+        ({"indices": ("12",)}, ["12/a.png", "12/b.png", "a.png"], [0, 1], "index"),
+        ({"indices": ("12",)}, ["0012_first_image.jpg", "13_second.jpg"], [0], "index"),
+        ({"files": ("gt/A.PNG",), "indices": ("12",)}, ["12.png", "a.png"], [1], "file name"),
+        ({"addresses": ("LiftedUp Lead",)}, ["x.png", "liftedup lead.webp"], [1], "address"),
+        ({"indices": ("567947515",)}, ["00000000.jpg", "00000001.jpg"], [1], "place"),
+        ({"indices": ("567947515",)}, ["1/a.png", "2/a.png", "2/b.png"], [1, 2], "place"),
+        ({}, ["0001_one.jpg", "0002_two.jpg"], [1], "place"),
+        ({}, ["one.jpg", "two.jpg"], None, ""),
+    ],
+)
+def test_training_images_find_their_prompt(asked: dict, names: list[str], found: list[int] | None, way: str) -> None:
+    matches = training.match([cases.Case(1, "some words", **asked)], [work(n) for n in names])
+    assert matches.works.get(1) == found
+    assert [w for w, count in matches.ways.items() if count] == ([way] if way else [])
+
+
+def test_captions_match_and_a_place_never_fills_up() -> None:
+    asked = [cases.Case(0, "Some  words"), cases.Case(1, "other")]
+    matches = training.match(asked, [work("1.png"), work("2.png", "some words")])
+    assert matches.works == {0: [1]}, "the second prompt has no picture, although there is one of its number"
+    assert "1 of 2" in matches.told(2)
+
+
+def test_brackets_of_a_caption_are_no_emphasis(checkpoint: dict[str, Any]) -> None:
+    caption = r"a (red) disc \(1985)"
+    weights = lambda text: {w for part in checkpoint["clip"].tokenize(text)["l"] for _, w in part}  # noqa: E731
+    assert weights(session.unweighted(caption)) == {1.0}
+    assert weights(caption) != {1.0}
+
+
+def test_the_schedule_is_the_papers(checkpoint: dict[str, Any]) -> None:
+    sampling = checkpoint["m"].get_model_object("model_sampling")
+    plan = session.Plan()
+    sigmas = comfy.samplers.calculate_sigmas(sampling, plan.scheduler, plan.steps)
+    assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(range(981, 0, -20))
+    assert sigmas[-1] == 0
+
+
+@pytest.mark.parametrize(("timestep", "first"), [(900.0, 5), (917.4, 4), (500.0, 25)])
+def test_guidance_begins_where_the_papers_begin(host: Host, timestep: float, first: int) -> None:
+    """Han et al.'s code: the steps 0 to 4 (t 981 … 901) without CFG."""
+    changed = {"sampler_name": "ddim", "scheduler": "ddim_uniform", "start_percent": methods.percent(timestep)}
+    out = host.run({"lab": prompts.lab(1), "k": prompts.deferred("static", **changed)})
+    assert out["k"][2] == first
+
+
+def test_methods_are_chosen_and_changed_by_name() -> None:
+    every = methods.methods_for("sd1.4")
+    assert len({m.name for m in every}) == len(every)
+    assert [m.family for m in methods.chosen(every, ["BATCH"])] == ["no mitigation", "Han batch-wise"]
+    changed = methods.with_settings(
+        every, {"*": {"noise": {"adjustments": 9}}, "Jain static": {"sampler": {"pre_escape_cfg": -1.0}}}
+    )
+    by_family = {m.family: m.inputs for m in changed}
+    assert by_family["Han batch-wise"]["noise"]["adjustments"] == 9
+    assert by_family["Jain static"]["sampler"]["pre_escape_cfg"] == -1.0
+    assert "noise" not in by_family["Jain static"]
+    with pytest.raises(cases.PapersError, match="no method is called nothing"):
+        methods.chosen(every, ["nothing"])
+    for wrong in ({"nothing": {}}, {"*": {"nothing": {}}}):
+        with pytest.raises(cases.PapersError, match=r"nothing|references"):
+            methods.with_settings(every, wrong)
+
+
+def test_intervals_are_over_prompts() -> None:
+    """100 pictures of each of two prompts that differ are two draws, not 200."""
+    estimate, low, high = scores.interval([np.zeros(100), np.ones(100)])
+    assert (estimate, low, high) == (0.5, 0.0, 1.0)
+    estimate, low, high = scores.interval([np.array([0.0, 1.0])] * 50)
+    assert (estimate, low, high) == (0.5, 0.5, 0.5)
+    assert scores.interval([]) is None
+
+
+class Pixels(torch.nn.Module):
+    """Shaped as LPIPS: (B, 3, H, W) twice, in −1 … 1 -> (B, 1, 1, 1)."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
+
+
+def test_diversity_is_the_mean_over_pairs() -> None:
+    grey = np.stack([np.full((4, 4, 3), v, np.uint8) for v in (0, 0, 255, 255, 255, 255, 255)])
+    spread = scorers.LPIPSDiversity(Pixels(), torch.device("cpu")).spread(grey)
+    assert spread == pytest.approx(2 * 10 / 21)  # 2 × 5 of 21 pairs are black and white
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"percent": 0.5}, "no input percent"),
+        ({"rule": "nonsense"}, "rule is 'nonsense'; choose one of"),
+        ({"start_percent": 2}, "goes from 0.0 to 1.0"),
+        ({"start_percent": "late"}, "goes from 0.0 to 1.0"),
+    ],
+)
+def test_an_input_that_the_node_would_not_take_is_told(changed: dict, word: str, host: Host) -> None:
+    with pytest.raises(cases.PapersError, match=word):
+        session.checked("sampler", changed)
+    assert session.checked("sampler", {"start_percent": 1}) == {"start_percent": 1}

@@ -1,0 +1,142 @@
+"""What the Comfy registry is given: the facts in pyproject.toml, the zip, and nothing that has to be installed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from comfy_config.config_parser import extract_node_configuration
+from PIL import Image
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
+
+import release
+from comfy_server import find_host
+from release import ROOT
+
+GITHUB_LIKE = ("https://code.example/artist/memorization-guard/", "https://raw.example/artist/memorization-guard/main")
+RUN_TIME = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt")
+FOLDERS = ("locales", "mitigation", "nodes", "web", "workflows")
+tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is made of what git tracks")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A committed copy of what a release looks at."""
+    for name in ("pyproject.toml", "CHANGELOG.md", ".comfyignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    for command in (["init", "-q"], ["add", "."]):
+        release.git(*command, root=tmp_path)
+    commit(tmp_path)
+    return tmp_path
+
+
+def commit(root: Path) -> None:
+    release.git("-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qam", "as it is", root=root)
+
+
+def edit(file: Path, pattern: str, by: str) -> None:
+    text, count = re.subn(pattern, by, file.read_text(encoding="utf-8"), flags=re.M)
+    assert count == 1
+    file.write_text(text, encoding="utf-8")
+
+
+def test_the_host_reads_what_the_registry_asks_for() -> None:
+    read = extract_node_configuration(str(ROOT))
+    project, comfy = read.project, read.tool_comfy
+    assert re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", project.name)
+    assert "comfy" not in project.name and len(project.name) < 100
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project.version)
+    assert release.changes(project.version)
+    assert project.description and project.requires_python == ">=3.10"
+    assert "Apache License" in (ROOT / project.license.file).read_text(encoding="utf-8")
+    assert project.supported_os == ["OS Independent"]
+    assert project.supported_accelerators == [
+        "GPU :: NVIDIA CUDA",
+        "GPU :: AMD ROCm",
+        "GPU :: Intel Arc",
+        "GPU :: Apple Metal",
+    ]
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", project.supported_comfyui_version)
+    assert comfy.publisher_id and comfy.display_name == "Memorization Guard"
+    assert comfy.web is None and comfy.includes == []
+
+
+def test_a_public_address_completes_it(checkout: Path) -> None:
+    release.fill_in(*GITHUB_LIKE, root=checkout)
+    read = extract_node_configuration(str(checkout))
+    assert read.project.urls.repository == GITHUB_LIKE[0].rstrip("/")
+    assert read.project.urls.documentation and read.project.urls.issues
+    for name, address in (("icon", read.tool_comfy.icon), ("banner", release.fact("Banner", checkout))):
+        assert address.startswith(GITHUB_LIKE[1])
+        with Image.open(ROOT / address.removeprefix(f"{GITHUB_LIKE[1]}/")) as picture:
+            assert picture.size == release.PICTURES[name]
+    assert release.PICTURES["icon"] == (400, 400)  # square, and no larger
+    assert release.PICTURES["banner"][0] * 9 == release.PICTURES["banner"][1] * 21
+
+
+def test_what_is_missing_is_said(checkout: Path) -> None:
+    assert [fault.split(":")[0] for fault in release.faults(checkout)] == [
+        "pyproject.toml lacks Repository, Documentation, Issues, Icon, Banner"
+    ]
+    release.fill_in(*GITHUB_LIKE, root=checkout)
+    assert "1 file(s) are not committed, e.g. pyproject.toml" in release.faults(checkout)
+    commit(checkout)
+    assert release.faults(checkout) == []
+    release.git("tag", f"v{release.fact('version', checkout)}", root=checkout)
+    assert ["was published" in fault for fault in release.faults(checkout)] == [True]
+    edit(checkout / "pyproject.toml", r'^version = ".*"$', 'version = "99.0"')
+    commit(checkout)
+    assert len(release.faults(checkout)) == 2  # three numbers, and an entry in the changelog
+
+
+@tracked
+def test_the_zip_has_what_runs_and_nothing_else() -> None:
+    names = release.packed()
+    assert set(RUN_TIME) <= set(names)
+    for folder in FOLDERS:
+        here = {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.is_file()}
+        assert {name for name in here if "__pycache__" not in name} == {n for n in names if n.startswith(f"{folder}/")}
+    rest = {name for name in names if not name.startswith(tuple(f"{folder}/" for folder in FOLDERS))}
+    assert {name for name in rest - set(RUN_TIME) if not re.fullmatch(r"docs/\w+\.md", name)} == set()
+
+
+@tracked
+def test_the_zip_is_small(tmp_path: Path) -> None:
+    release.build(tmp_path / "pack.zip")
+    assert (tmp_path / "pack.zip").stat().st_size < 2_000_000
+
+
+def test_nothing_has_to_be_installed() -> None:
+    wanted = [
+        line
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    assert wanted == [] and extract_node_configuration(str(ROOT)).project.dependencies == []
+    lines = (find_host() / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    has = {re.split(r"[=<>~!\[ ]", line)[0].lower() for line in lines}
+    has = {"PIL" if name == "pillow" else name for name in has}
+    hosts = {path.stem for path in find_host().iterdir()}
+    for file in [*(ROOT / "mitigation").rglob("*.py"), *(ROOT / "nodes").rglob("*.py"), ROOT / "__init__.py"]:
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        imported |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0}
+        top = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
+        assert top <= has | hosts, file
+
+
+@tracked
+def test_a_name_that_git_would_quote_is_packed(tmp_path: Path) -> None:
+    release.git("init", "-q", root=tmp_path)
+    for name in (".comfyignore", "Bild é.txt", "left out.txt"):
+        (tmp_path / name).write_text("left*\n", encoding="utf-8")
+    release.git("add", ".", root=tmp_path)
+    assert release.packed(tmp_path) == [".comfyignore", "Bild é.txt"]
+    with pytest.raises(subprocess.CalledProcessError):
+        release.packed(tmp_path / "nowhere")

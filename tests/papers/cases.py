@@ -1,0 +1,173 @@
+"""Prompts from a file, in the formats in which memorized prompts are published.
+
+| file | found in it |
+|---|---|
+| .jsonl | one object a line with `caption`, `prompt` or `text`: the 500 of Wen et al. (index, caption, url) |
+| .json | a list of those objects or of strings; columns, as pandas writes them |
+| .csv, .tsv | a header, cells divided by comma, semicolon or tab: Webster (overfit_type), Hintersdorf et al. (type) |
+| any other | plain text, one prompt a line |
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+MEMORIZED, ORDINARY = "memorized", "ordinary"
+VERBATIM, TEMPLATE = "verbatim", "template"
+TEXTS = ("caption", "prompt", "text")
+FILES = ("file_name", "filename", "file", "image", "image_path", "path")
+INDICES = ("index", "id", "key", "prompt_idx")
+ADDRESSES = ("url",)
+TYPES = ("overfit_type", "type", "memorization_type")
+# Webster: matching, retrieved and template verbatims. Hintersdorf et al.: verbatim and template memorization.
+KINDS = dict.fromkeys(("mv", "rv", "vm", "verbatim"), VERBATIM) | dict.fromkeys(("tv", "tm", "template"), TEMPLATE)
+
+
+class PapersError(ValueError):
+    """What is wrong with what was given, and what to do."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One prompt."""
+
+    row: int  # its place in the file, from 0
+    text: str
+    group: str = MEMORIZED
+    kind: str = ""  # VERBATIM, TEMPLATE, or not known
+    files: tuple[str, ...] = ()  # what its training picture may be called, surest first
+    indices: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+def read_cases(file: Path, group: str = MEMORIZED) -> list[Case]:
+    """Every prompt of the file, in its order. Raises PapersError if there are none, or no text in a record."""
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PapersError(f"{file} cannot be read as text: {error}") from None
+    cases = [_case(row, record, group, file) for row, record in enumerate(_records(file, content))]
+    if not cases:
+        raise PapersError(f"{file} holds no prompts.")
+    return cases
+
+
+def _records(file: Path, content: str) -> Iterator[dict[str, Any]]:
+    """Each record with its keys in lower case; a bare text has the key `text`."""
+    suffix = file.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        found: Any = _json_lines(file, content)
+    elif suffix == ".json":
+        found = _json(file, content)
+    elif suffix in (".csv", ".tsv"):
+        found = _table(file, content)
+    else:
+        found = [line.strip() for line in content.splitlines() if line.strip()]
+    for record in found:
+        yield {str(k).casefold(): v for k, v in record.items()} if isinstance(record, dict) else {"text": record}
+
+
+def _json_lines(file: Path, content: str) -> list[Any]:
+    found = []
+    for number, line in enumerate(content.splitlines(), 1):
+        if line.strip():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise PapersError(f"{file}, line {number}, is no JSON: {error}") from None
+    return found
+
+
+def _json(file: Path, content: str) -> list[Any]:
+    try:
+        held = json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # one object a line, whatever its name says
+            return _json_lines(file, content)
+        raise PapersError(f"{file} is no JSON: {error}") from None
+    if isinstance(held, list):
+        return held
+    columns = {str(k).casefold(): v for k, v in held.items()} if isinstance(held, dict) else {}
+    text = next((columns[t] for t in TEXTS if isinstance(columns.get(t), (dict, list))), None)
+    if text is not None:  # columns
+        rows = list(text) if isinstance(text, dict) else range(len(text))
+        return [{name: column[row] for name, column in columns.items()} for row in rows]
+    lists = [v for v in columns.values() if isinstance(v, list)]
+    if len(lists) == 1:
+        return lists[0]
+    if columns and all(isinstance(v, str) for v in columns.values()):  # index -> prompt
+        return [{"index": k, "text": v} for k, v in columns.items()]
+    raise PapersError(f"{file} is neither a list of prompts nor columns with one of {', '.join(TEXTS)}.")
+
+
+def _table(file: Path, content: str) -> list[dict[str, Any]]:
+    for delimiter in ",;\t":
+        table = csv.DictReader(io.StringIO(content), delimiter=delimiter)
+        names = {str(n).strip().casefold() for n in table.fieldnames or ()}
+        if names & set(TEXTS):
+            return [{str(k).strip(): v for k, v in record.items() if k is not None} for record in table]
+    raise PapersError(f"{file} has no column {', '.join(TEXTS)} in its first line.")
+
+
+def _case(row: int, record: dict[str, Any], group: str, file: Path) -> Case:
+    text = next((record[t] for t in TEXTS if isinstance(record.get(t), str) and record[t].strip()), None)
+    if text is None:
+        raise PapersError(f"{file}, prompt {row + 1}, has no text under {', '.join(TEXTS)}, only {', '.join(record)}.")
+    kind = next((KINDS.get(str(record[t]).strip().casefold(), "") for t in TYPES if record.get(t)), "")
+    urls = [str(record[a]) for a in ADDRESSES if record.get(a)]
+    return Case(
+        row,
+        text.strip(),
+        group,
+        kind,
+        files=tuple(str(record[f]) for f in FILES if record.get(f)),
+        indices=tuple(_plain(record[i]) for i in INDICES if record.get(i) not in (None, "")),
+        addresses=tuple(PurePosixPath(unquote(urlsplit(url).path)).stem for url in urls),
+    )
+
+
+def _plain(index: Any) -> str:
+    """An index as it is in a file's name: spreadsheets write 12 as 12.0."""
+    return str(index).strip().removesuffix(".0")
+
+
+def same_text(text: str) -> str:
+    """What captions are compared by: without differences in blanks and case."""
+    return " ".join(text.split()).casefold()
+
+
+def with_kinds(cases: list[Case], others: list[Case]) -> list[Case]:
+    """`cases` with what a second file tells about them.
+
+    Where that file says the kind of its prompts, they get it; where it does not, its prompts are the
+    verbatim ones and all others templates. Prompts are the same by index, or else by text.
+    """
+    told = any(o.kind for o in others)
+    by_index = {i: o for o in others for i in o.indices}
+    by_text = {same_text(o.text): o for o in others}
+
+    def kind(case: Case) -> str:
+        other = next((by_index[i] for i in case.indices if i in by_index), by_text.get(same_text(case.text)))
+        if other is None:
+            return case.kind if told else TEMPLATE
+        return other.kind if told else VERBATIM
+
+    return [replace(case, kind=kind(case)) for case in cases]
+
+
+def groups_of(cases: list[Case]) -> dict[str, list[Case]]:
+    """Name of a row's group -> its prompts: all memorized ones, then the kinds apart where known, then ordinary."""
+    memorized = [c for c in cases if c.group == MEMORIZED]
+    parts = {MEMORIZED: memorized}
+    if any(c.kind for c in memorized):
+        for kind, name in ((VERBATIM, VERBATIM), (TEMPLATE, TEMPLATE), ("", "of unknown kind")):
+            parts[f"{MEMORIZED}, {name}"] = [c for c in memorized if c.kind == kind]
+    parts[ORDINARY] = [c for c in cases if c.group == ORDINARY]
+    return {name: part for name, part in parts.items() if part}

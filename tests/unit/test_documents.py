@@ -1,0 +1,70 @@
+"""Pages must not name what is not there: files, templates, make targets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("web/docs/**/*.md"), *ROOT.glob("tests/**/*.md")]
+)
+LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
+# "Template: **Name**", "templates **A**, **B** and **C**", "the template **Name**"
+TEMPLATES = re.compile(r"(?i)\btemplates?:? ((?:\*\*[^*]+\*\*(?:, | and )?)+)")
+
+
+def ids(pages: list[Path]) -> list[str]:
+    return [page.relative_to(ROOT).as_posix() for page in pages]
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as addresses."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for pair in LINK.findall(page.read_text(encoding="utf-8")):
+        address = pair[0] or pair[1]
+        if re.match(r"https?://", address):
+            continue
+        file, _, anchor = unquote(address).partition("#")
+        target = page.parent / file if file else page
+        assert target.is_file(), address
+        assert not anchor or anchor in anchors(target), address
+
+
+@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
+def test_every_template_exists(page: Path) -> None:
+    there = {path.stem for path in (ROOT / "workflows").glob("*.json")}
+    named = [
+        n
+        for found in TEMPLATES.findall(page.read_text(encoding="utf-8"))
+        for n in re.findall(r"\*\*([^*]+)\*\*", found)
+    ]
+    assert set(named) <= there
+
+
+def test_the_readme_names_templates_and_make_targets_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert TEMPLATES.search(text)
+    targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    named = {n for page in PAGES for n in re.findall(r"`make ([\w-]+)", page.read_text(encoding="utf-8"))}
+    assert named and named <= targets
+
+
+def test_every_page_of_docs_is_reachable_from_the_readme() -> None:
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        page = todo.pop()
+        if page in seen or page.suffix != ".md" or not page.is_file():
+            continue
+        seen.add(page)
+        links = [a or b for a, b in LINK.findall(page.read_text(encoding="utf-8"))]
+        todo += [(page.parent / link.split("#")[0]).resolve() for link in links if not link.startswith("http")]
+    assert set((ROOT / "docs").glob("*.md")) <= seen
