@@ -32,8 +32,9 @@ export async function restoreViews(ids, entry) {
   const runs = answer.ok ? Object.values(await answer.json()).reverse() : [];
   for (const id of empty) {
     const node = nodeAt(app.graph, id);
-    const made = node && runs.find((run) => run.outputs?.[id]?.[entry]?.[0]?.kind && sameRun(node, now.output, run, id));
-    if (node && made && !viewWidgetOf(node)?.view) showView(node, complete(made.outputs?.[id][entry][0]));
+    if (!node || viewWidgetOf(node)?.view) continue;
+    const made = runs.find((run) => run.outputs?.[id]?.[entry]?.[0]?.kind && sameRun(node, now.output, run, id));
+    if (made) showView(node, complete(made.outputs?.[id][entry][0]));
   }
 }
 

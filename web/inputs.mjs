@@ -4,7 +4,10 @@ import { app } from "../../scripts/app.js";
 
 /** @typedef {import("../../scripts/app.js").Node} Node */
 
-/** Input -> values of the deciding input with which it is used. @type {Record<string, [string, Record<string, string[]>][]>} */
+/**
+ * Input -> values of the deciding input with which it is used.
+ * @type {Record<string, [string, Record<string, string[]>][]>}
+ */
 export const USED = {
   MG_NoiseOptimizer: [
     [
@@ -52,7 +55,10 @@ const NOTHING = () => [0, -4];
 /** @param {Node} node @param {string} name */
 const widget = (node, name) => node.widgets?.find((w) => w.name === name);
 
-/** An input that is fed by a link decides and is used: nothing is known of its value. @param {Node} node @param {string} name */
+/**
+ * An input that is fed by a link decides and is used: nothing is known of its value.
+ * @param {Node} node @param {string} name
+ */
 const linked = (node, name) => Boolean(node.inputs?.some((i) => i.name === name && i.link != null));
 
 /** @param {Node} node */

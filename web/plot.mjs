@@ -1,4 +1,4 @@
-// A view as an SVG: sharp at every zoom of the canvas, in the colours of the theme, readable by tests and screen readers.
+// A view as an SVG: sharp at every zoom of the canvas, in the theme's colours, readable by tests and screen readers.
 // @ts-check
 import { domain, ticks, words } from "./scale.mjs";
 
@@ -65,7 +65,8 @@ export function plot(view, series, width, height) {
     const seen = line.findLastIndex((v, i) => v !== null && i <= begin);
     if (begin > 0 && begin < view.steps && seen >= 0) {
       const [at, fill] = [y(/** @type {number} */ (line[seen])), colour(view, sample)];
-      if (seen < begin) group.append(make("polyline", { points: `${x(seen)},${at} ${x(begin)},${at}`, class: "mg-gap" }));
+      const points = `${x(seen)},${at} ${x(begin)},${at}`;
+      if (seen < begin) group.append(make("polyline", { points, class: "mg-gap" }));
       group.append(make("circle", { cx: x(begin), cy: at, r: 3, fill, class: "mg-begin" }));
     }
     svg.append(group);

@@ -62,8 +62,9 @@ sheet.replaceSync(`
 `);
 document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
 
-/** @param {Node} node */
-export const viewWidgetOf = (node) => /** @type {ViewWidget | undefined} */ (node.widgets?.find((w) => w.name === NAME));
+/** @param {Node} node @returns {ViewWidget | undefined} */
+export const viewWidgetOf = (node) =>
+  /** @type {ViewWidget | undefined} */ (node.widgets?.find((w) => w.name === NAME));
 
 /**
  * @param {string} name @param {string} [text]
@@ -139,15 +140,18 @@ export function addViewWidget(node) {
   letTheCanvasMove(root);
 }
 
-/** The middle button and the wheel belong to the canvas, as they do on the host's own text fields. @param {HTMLElement} root */
+/**
+ * The middle button and the wheel belong to the canvas, as on the host's own text fields; Nodes 2.0 sees to that itself.
+ * @param {HTMLElement} root
+ */
 function letTheCanvasMove(root) {
-  root.addEventListener("pointerdown", (event) => event.button === 1 && app.canvas?.processMouseDown?.(event));
-  root.addEventListener("pointermove", (event) => event.buttons & 4 && app.canvas?.processMouseMove?.(event));
-  root.addEventListener("pointerup", (event) => event.button === 1 && app.canvas?.processMouseUp?.(event));
+  root.addEventListener("pointerdown", (event) => {
+    if (event.button === 1 && !globalThis.LiteGraph?.vueNodesMode) app.canvas?.processMouseDown?.(event);
+  });
   root.addEventListener(
     "wheel",
     (event) => {
-      if (globalThis.LiteGraph?.vueNodesMode || scrolls(event)) return; // Nodes 2.0 does this itself
+      if (globalThis.LiteGraph?.vueNodesMode || scrolls(event)) return;
       event.preventDefault();
       app.canvas?.processMouseWheel?.(event);
     },

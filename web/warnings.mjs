@@ -29,7 +29,10 @@ export const SETTINGS = [
   },
 ];
 
-/** Runs that were already announced, so that a result from the cache is not announced again. @type {WeakMap<Node, string>} */
+/**
+ * Runs that were already announced, so that a result from the cache is not announced again.
+ * @type {WeakMap<Node, string>}
+ */
 const told = new WeakMap();
 
 /** @param {string} id */

@@ -182,6 +182,29 @@ def test_views_of_another_version(page: Page) -> None:
     assert page.console_errors(OURS) == []
 
 
+def test_the_canvas_moves_under_a_view(either: Page) -> None:
+    lab = Lab()
+    lab.sampler()
+    node = lab.build(either)["sampler"]
+    view = {"kind": "escape", "headline": "h", "steps": 2, "series": [{"y": "d", "lines": [[1, 2]]}]}
+    either.tab.evaluate(SEND, {"node": str(node), "view": view})
+    either.settle()
+    where = "() => { const { scale, offset } = app.canvas.ds; return [scale, ...offset] }"
+    box = either.tab.locator(".mg-view svg").first.bounding_box()
+    either.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    scale = either.tab.evaluate(where)[0]
+    either.tab.mouse.wheel(0, -120)
+    either.frames()
+    larger, *moved = either.tab.evaluate(where)
+    assert larger > scale
+    either.tab.mouse.down(button="middle")
+    either.tab.mouse.move(box["x"] - 100, box["y"] - 100, steps=5)
+    either.tab.mouse.up(button="middle")
+    either.frames()
+    assert either.tab.evaluate(where)[1:] != moved
+    assert either.console_errors(OURS) == []
+
+
 def test_a_batch_of_sixteen(either: Page, artefacts: Path, renderer: str) -> None:
     lab = Lab(batch=16)
     lab.saved(lab.sampler(**DYNAMIC)["latent"])

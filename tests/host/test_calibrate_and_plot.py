@@ -70,13 +70,10 @@ def test_the_sequel_of_a_sampler_without_measurement_is_drawn_too(host: Host, qu
     assert torch.isfinite(host.run({**prompt, "p": drawn})["p"][0]).all()
 
 
-def texts(host: Host) -> list[str]:
-    sent = [data for event, data in host.events if isinstance(data, (bytes, bytearray))]
-    return [d.decode("utf-8", "replace") for d in sent]
-
-
 def test_the_optimizer_says_what_it_is_doing(host: Host) -> None:
     host.run({"lab": lab(3), "opt": optimizer(max_iterations=3, target_magnitude=0.0)})
-    said = texts(host)
+    views = [data["view"] for event, data in host.events if event == "memorization_guard.view"]
+    said = [view["headline"] for view in views]
     assert any("per-sample 1/4: worst d/√dim 0.0" in t and "0 of 3 done" in t for t in said), said
     assert "reached by 0 of 3" in said[-1]
+    assert [view["done"] for view in views] == [False] * (len(views) - 1) + [True]

@@ -82,8 +82,6 @@ export const app: {
   canvas?: {
     processMouseWheel?: (event: WheelEvent) => void;
     processMouseDown?: (event: PointerEvent) => void;
-    processMouseMove?: (event: PointerEvent) => void;
-    processMouseUp?: (event: PointerEvent) => void;
   };
   configuringGraph?: boolean;
   nodeOutputs?: Record<string, any>;
