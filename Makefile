@@ -35,7 +35,8 @@ bench-cost: setup
 	@$(RUN) tools/bench_cost.py
 
 test: setup
-	@$(RUN) -m pytest -n 2 --dist loadfile
+	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host
+	@$(RUN) -m pytest tests/e2e  # alone: two browsers and two servers on two cores would wait for each other
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
