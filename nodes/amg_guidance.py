@@ -61,16 +61,16 @@ class AMGGuidance(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "threshold_min",
-                    default=0.4,
+                    default=0.5,
                     min=-1.0,
                     max=1.0,
                     step=0.01,
                     tooltip="Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
-                    "memorized, 1 is a copy. Lower acts sooner and touches more pictures.",
+                    "memorized, 1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
                 ),
                 io.Float.Input(
                     "threshold_max",
-                    default=0.5,
+                    default=0.6,
                     min=-1.0,
                     max=1.0,
                     step=0.01,

@@ -269,7 +269,7 @@ def test_the_trace_tells_what_was_seen_and_done(host: Host) -> None:
     (trace,) = ended
     assert trace.closeness.shape == (6, 50) and not trace.closeness.isnan().any()
     assert (trace.nearest == 0).all()
-    assert trace.threshold[0] == pytest.approx(0.4, abs=1e-3) and trace.threshold[-1] == pytest.approx(0.5, abs=0.01)
+    assert trace.threshold[0] == pytest.approx(0.5, abs=1e-3) and trace.threshold[-1] == pytest.approx(0.6, abs=0.01)
     above = trace.closeness > trace.threshold
     assert (trace.despecification[above] > 0).all() and above[:, 0].all()
     assert trace.despecification.max() == pytest.approx(6.0)
