@@ -7,7 +7,7 @@ from make_workflow import Graph, Node
 
 CAPTION = "a caption that your LoRA was trained with"
 FOLDER = (
-    "Copy the training pictures, with their caption files, into ComfyUI's `input` folder, press **R** and choose the "
+    "Copy the training pictures, with their caption files, into ComfyUI's *input* folder, press **R** and choose the "
     "folder in group 2"
 )
 
@@ -36,13 +36,13 @@ def check_a_batch() -> Graph:
     )  # fmt: skip
     scene.note(
         "The pictures are cut to the size of the latent on the left, because latents are compared. For copies that "
-        "are cropped or edited, set `metric` to **descriptor** and connect **Load Copy Detector (SSCD)**.\n\n"
+        "are cropped or edited, set *metric* to **descriptor** and connect **Load Copy Detector (SSCD)**.\n\n"
         "Read what the node says: a caption or a picture that occurs many times is what a model memorizes first.",
         "About the references", 470, 400,
     )  # fmt: skip
     scene.note(
-        "Red beyond the white mark: an alarm. **Which value to turn:** `latent_threshold` (with a descriptor: "
-        "`threshold`). Lower finds more, with more false alarms. Run a few harmless prompts and set it above what "
+        "Red beyond the white mark: an alarm. **Which value to turn:** *latent_threshold* (with a descriptor: "
+        "*threshold*). Lower finds more, with more false alarms. Run a few harmless prompts and set it above what "
         "they give.\n\nCopy Check needs nothing behind it: put it at the end of any workflow of yours.",
         "Reading the result", 1370, 400,
     )  # fmt: skip
@@ -78,7 +78,7 @@ def keep_a_lora() -> Graph:
     scene.note(
         "While it samples, each picture is compared with the training pictures. One that comes too close is steered "
         "away: less guidance towards the prompt, and a push away from the picture itself. One that stays far is not "
-        "touched.\n\nStill copies? *Raise* `dissimilarity` or *lower* `threshold_min`. The prompt is lost? The other "
+        "touched.\n\nStill copies? Raise *dissimilarity* or lower *threshold_min*. The prompt is lost? The other "
         "way round.",
         "Which value to turn", 960, 400,
     )  # fmt: skip
@@ -129,8 +129,8 @@ def everything() -> Graph:
     )  # fmt: skip
     scene.note(
         "More than one mitigation costs more of the prompt. Copies remain? First switch the **Noise Optimizer** below "
-        "on, then raise `dissimilarity`, then `start_percent`. The prompt is lost? Take them back in that order.\n\n"
-        "`method` of the optimizer: **search** needs no gradients and runs on any model, **per-sample** does more.",
+        "on, then raise *dissimilarity*, then *start_percent*. The prompt is lost? Take them back in that order.\n\n"
+        "*method* of the optimizer: **search** needs no gradients and runs on any model, **per-sample** does more.",
         "Which value to turn", 1410, 400,
     )  # fmt: skip
     scene.note(
