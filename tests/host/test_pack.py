@@ -92,7 +92,7 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
         [
             *["model", "references", "despecification", "deduplication", "dissimilarity"],
             *["threshold_min", "threshold_max", "threshold_schedule", "gradient", "vae", "clip"],
-            *["dissimilarity_growth", "every"],
+            *["dissimilarity_growth", "every", "memorized_threshold"],
         ],
         ["model"],
     ),
@@ -133,6 +133,7 @@ DEFAULTS = {
         "gradient": "through prediction",
         "dissimilarity_growth": "ramp",
         "every": 1,
+        "memorized_threshold": 0.0,
     },
 }
 

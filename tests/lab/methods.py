@@ -71,10 +71,12 @@ def with_embedding(target: float, most: int) -> Callable[[Any, str, int], Condit
 BATCH_WISE = {"sharpness_radius": 9.5}  # ρ: 50 at 512 × 512, scaled with √dim
 ALONE = {"despecification": 0.0, "deduplication": 0.0, "dissimilarity": 0.0}
 NONE = Method("no mitigation", "", sampled())
-RECOMMENDED = Method("recommended: AMG", "defaults", guided())
+GATED = {"memorized_threshold": 0.02}
+RECOMMENDED = Method("recommended: AMG", "where the prompt pulls", guided(**GATED))
 METHODS = [
     NONE,
     RECOMMENDED,
+    Method("AMG", "defaults", guided()),
     Method("AMG", "thresholds 0.4 … 0.5", guided(threshold_min=0.4, threshold_max=0.5)),
     Method("AMG", "thresholds 0.6 … 0.7", guided(threshold_min=0.6, threshold_max=0.7)),
     Method("AMG", "despecification only", guided(**{**ALONE, "despecification": 13.0})),
