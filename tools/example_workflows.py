@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from example_noise import batch_wise_noise, per_sample_noise
-from example_references import check_a_batch, everything, keep_a_lora
+from example_references import check_a_batch, everything, keep_a_lora, recommended
 from example_scene import GAP, LAB_DEFERRED, OURS, ROOM, STEPS, Scene
 from make_workflow import Graph
 
@@ -109,6 +109,7 @@ WORKFLOWS = {
     "Batch-wise noise, deferred start": batch_wise_noise,
     "Dynamic deferral": dynamic_deferral,
     "Detect first, then sample": detect_first,
+    "Recommended, where you have the pictures": recommended,
     "Keep a LoRA from copying": keep_a_lora,
     "Everything together, with a copy check": everything,
     "Check a batch for copies": check_a_batch,
