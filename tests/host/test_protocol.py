@@ -35,7 +35,7 @@ def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def finished(host: Host, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run of four methods, and its arguments."""
+    """A run of five methods, and its arguments."""
     out = tmp_path_factory.mktemp("papers")
     (out / "ordinary.txt").write_text("a blue ring", encoding="utf-8")
     (out / "settings.json").write_text('{"Han per-sample": {"noise": {"max_iterations": 2}}}')
@@ -49,7 +49,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     out, _ = finished
     found = results(out)
     names = {"no mitigation", "Han per-sample, l_target 0.36", "Jain static, CFG from t 500"}
-    names |= {"AMG latent, defaults"}
+    names |= {"AMG latent, defaults", "AMG latent, where the prompt pulls"}
     assert set(found) == {(g, n) for g in ("memorized", "ordinary") for n in names}
     plain = found["memorized", "no mitigation"]
     assert (plain["prompts"], plain["pictures"], plain["unchanged"]) == (2, 4, 1.0)
