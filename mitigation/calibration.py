@@ -44,10 +44,10 @@ class Calibration:
         """What was found, and each prompt's own magnitude, the largest first."""
         order = self.magnitudes.mean(dim=1).argsort(descending=True).tolist()
         lines = [
-            f"{len(prompts)} ordinary prompts x {self.magnitudes.shape[1]} noises: d/√dim "
-            f"{self.ordinary_magnitude:.4f} (median), up to {float(self.magnitudes.max()):.4f}",
             f"Suggested: memorized_threshold {self.memorized_threshold:.4f}, target_magnitude "
             f"{self.target_magnitude:.4f} (relative).",
+            f"{len(prompts)} ordinary prompts x {self.magnitudes.shape[1]} noises: d/√dim "
+            f"{self.ordinary_magnitude:.4f} (median), up to {float(self.magnitudes.max()):.4f}",
         ]
         if float(self.magnitudes.max()) > self.memorized_threshold:
             lines.append(

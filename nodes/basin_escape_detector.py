@@ -74,6 +74,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            is_output_node=True,  # its view is an answer by itself
         )
 
     @classmethod

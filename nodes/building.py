@@ -49,8 +49,8 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
     if metric == "latent":
         if vae is None:
             raise GuardError(
-                f"{node}: the latent metric compares latents and needs `vae`: connect the VAE of the model, or choose "
-                "another metric."
+                f"{node}: the latent metric compares latents and needs `vae`: connect the VAE of the model, or make "
+                "the references with another metric."
             )
 
         def encode(picture: Tensor) -> Tensor:

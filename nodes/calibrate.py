@@ -58,6 +58,7 @@ class Calibrate(io.ComfyNode):
                     default=0,
                     min=0,
                     max=sockets.MAX_SEED,
+                    control_after_generate=False,
                     tooltip="Seed of the noises that are tried. Keep it: other noises differ little.",
                 ),
                 io.Sigmas.Input(
@@ -76,6 +77,7 @@ class Calibrate(io.ComfyNode):
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
             ],
+            is_output_node=True,  # its view is an answer by itself
         )
 
     @classmethod

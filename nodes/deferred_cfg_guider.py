@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..mitigation.curve import EscapeCurve
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
+from .host.conditions import negative_hint
 from .host.deferral import defer
 from .host.guider import cfg_guider
 from .host.live import LiveView
@@ -41,7 +43,7 @@ class DeferredCFGGuider(io.ComfyNode):
                 sockets.null_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -50,10 +52,14 @@ class DeferredCFGGuider(io.ComfyNode):
         memorized_threshold, curve=None, null=None,
     ) -> io.NodeOutput:  # fmt: skip
         live = LiveView(cls.hidden.unique_id)
+        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+
+        def on_end(curve: EscapeCurve) -> None:
+            live.finish(escape_view(curve, done=True, notes=hints if curve.measured else []))
+
         plan = deferral_of(
             mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=lambda curve: live.finish(escape_view(curve, done=True)),
-            on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
+            node=NAME, on_end=on_end, on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )  # fmt: skip
         patched = model if plan is None else defer(model, plan)
         return io.NodeOutput(cfg_guider(patched, positive, negative, cfg), ui=live.ui)

@@ -8,6 +8,7 @@ from ..mitigation.curve import EscapeCurve
 from ..mitigation.prediction import dimension
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
+from .host.conditions import negative_hint
 from .host.deferral import defer
 from .host.live import LiveView
 from .host.noise import level_hint
@@ -85,6 +86,7 @@ class DeferredCFGKSampler(io.ComfyNode):
                     display_name="transition_step", tooltip="The step at which the last picture began to be guided."
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -106,7 +108,10 @@ class DeferredCFGKSampler(io.ComfyNode):
         sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
         if not ran:  # nothing was deferred, or there was nothing to denoise
             ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
-        live.finish(escape_view(ran[0], done=True, notes=level_hint(noise, sigmas)))
+        hints = level_hint(noise, sigmas)
+        if ran[0].measured:
+            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+        live.finish(escape_view(ran[0], done=True, notes=hints))
         return io.NodeOutput(out, ran[0], ran[0].latest, ui=live.ui)
 
 

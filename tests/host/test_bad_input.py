@@ -80,12 +80,22 @@ def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) 
     feature = Feature({"neg": lab_prompts.text("a green ring")}, {"negative": ["neg", 0]})
     watch = lab_prompts.detector(**feature.inputs(), steps=1)
     assert "`null` is not connected" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
+    sample = lab_prompts.deferred(**feature.inputs(), steps=1)
+    assert "`null` is not connected" in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
+    sample["inputs"]["mode"] = "static"  # measures nothing, compares nothing
+    assert "`null`" not in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
+    plan = {k: v for k, v in sample["inputs"].items() if k in (*PATCH, "cfg", "model", "positive", "negative")}
+    guider = node("MG_DeferredCFGGuider", **{**plan, "mode": "dynamic"})
+    guided = feature.prompt(g=guider, **lab_prompts.advanced(["g", 0], sample["inputs"], steps=1))
+    assert "`null` is not connected" in said(host, caplog, guided, checkpoint)[1]
     optimize = lab_prompts.optimizer("search", **feature.inputs(), candidates=1)
     out = host.run(feature.prompt(o=optimize), checkpoint)["o"]
     assert "`null` is not connected" in out[2]
     for links in ({**feature.inputs(), "null": ["null", 0]}, lab_prompts.LINKS):
         prompt = feature.prompt(d=lab_prompts.detector(**links, steps=1))
         assert said(host, caplog, prompt, checkpoint)[1] == ""
+        sample = feature.prompt(k=lab_prompts.deferred(**links, steps=1))
+        assert "`null`" not in said(host, caplog, sample, checkpoint)[1]
         optimize = lab_prompts.optimizer("search", **links, candidates=1)
         assert "`null`" not in host.run(feature.prompt(o=optimize), checkpoint)["o"][2]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import nodes
 from host.executor import Host, NodeError
 from host.prompts import ORDINARY, SEED, deferred, detector, lab, optimizer
 from lab import scenes
@@ -41,6 +42,13 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, check
 def test_calibration_without_prompts_is_refused(host: Host, checkpoint: dict[str, Any]) -> None:
     with pytest.raises(NodeError, match="`prompts` is empty"):
         host.run({"c": calibrate(" \n \n")}, checkpoint)
+
+
+def test_what_answers_by_itself_runs_with_nothing_behind_it(host: Host) -> None:
+    for name in ("MG_Calibrate", "MG_BasinEscapeDetector", "MG_CopyCheck"):
+        assert nodes.NODE_CLASS_MAPPINGS[name].OUTPUT_NODE, name
+    seed = nodes.NODE_CLASS_MAPPINGS["MG_Calibrate"].INPUT_TYPES()["required"]["noise_seed"][1]
+    assert seed["control_after_generate"] is False, "at the end of a workflow it measures again only when asked to"
 
 
 def plot(**curves: Any) -> dict[str, Any]:
