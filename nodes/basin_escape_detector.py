@@ -10,6 +10,7 @@ from . import sockets
 from .host.conditions import negative_hint
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.noise import level_hint
 from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
@@ -77,6 +78,7 @@ class BasinEscapeDetector(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, positive, negative, latent_image, noise_seed, steps, scheduler, rule, drop_ratio,
         memorized_threshold, noise=None, sigmas=None, null=None,

@@ -9,6 +9,7 @@ from ..mitigation.prediction import dimension
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.noise import level_hint
 from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
@@ -88,6 +89,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, mode,
         pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, noise=None, curve=None, null=None,

@@ -1,0 +1,122 @@
+"""What a node is handed, checked against its own schema before it begins.
+
+The host checks the range of a number that is typed in, but not of one that comes over a link, and NaN passes;
+it checks no choice of a V3 node; and a socket takes whatever comes out of a node that declares to fit everything,
+as switches and reroutes of other packs do.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .errors import GuardError
+
+ROUNDING = 1e-6  # of a number that another node calculated, as a share of the range
+OWN_CHECK = ("file", "folder")  # their choices are what lies on the disk now; the nodes say what is missing where
+
+
+def checked(execute: Callable) -> Callable:
+    """For a node's `execute`, below @classmethod: raises a GuardError for the first input that does not fit."""
+
+    @functools.wraps(execute)
+    def run(cls, **given):
+        schema = cls.SCHEMA or cls.GET_SCHEMA()
+        for spec in schema.inputs:
+            if spec.id in given and spec.id not in OWN_CHECK and not (spec.optional and given[spec.id] is None):
+                wrong = _wrong(cls, spec, given[spec.id])
+                if wrong:
+                    raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
+        return execute(cls, **given)
+
+    return run
+
+
+def _wrong(cls, spec, value: Any) -> str:
+    """What is wrong with it and what to do, or nothing."""
+    kind = str(spec.get_io_type())
+    if kind in ("INT", "FLOAT"):
+        return _wrong_number(spec, value, whole=kind == "INT")
+    if kind == "COMBO":
+        options = spec.options
+        if value not in options:  # another pack may have added some since
+            options = next(i.options for i in cls.define_schema().inputs if i.id == spec.id)
+        return "" if value in options else f"is {_short(value)}; choose one of {', '.join(map(str, options))}."
+    if kind == "STRING":
+        return "" if isinstance(value, str) else f"is {_short(value)}, not a text. Type one in."
+    fits, what = SOCKETS.get(kind, (lambda _: True, ""))
+    return "" if fits(value) else f"is {_short(value)}. {what}"
+
+
+def _wrong_number(spec, value: Any, whole: bool) -> str:
+    if not isinstance(value, numbers.Integral if whole else numbers.Real):
+        return f"is {_short(value)}, not a {'whole ' if whole else ''}number. Connect one, or type it in."
+    low, high = spec.min, spec.max
+    spare = 0.0 if whole else ROUNDING * (high - low)
+    if math.isfinite(value) and low - spare <= value <= high + spare:
+        return ""
+    return f"is {value}, but has to be from {low} to {high}."
+
+
+def _is_conditioning(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(c, list | tuple) and len(c) > 1 and isinstance(c[0], Tensor) and isinstance(c[1], dict)
+        for c in value
+    )
+
+
+def _is_latent(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("samples"), Tensor):
+        return False
+    samples = value["samples"]
+    return getattr(samples, "is_nested", False) or (samples.ndim >= 3 and samples.is_floating_point())
+
+
+def _is_image(value: Any) -> bool:
+    """A batch of pictures; one without any is the node's own to refuse."""
+    return isinstance(value, Tensor) and value.ndim == 4 and min(value.shape[1:]) > 0 and value.is_floating_point()
+
+
+def _is_schedule(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 1 and bool((value >= 0).all()) and bool(value.isfinite().all())
+
+
+def _has(*names: str) -> Callable[[Any], bool]:
+    return lambda value: all(getattr(value, name, None) is not None for name in names)
+
+
+DESCRIPTOR = (_has("patcher"), "Connect Load Copy Detector (SSCD) or Load CLIP Vision.")
+SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket -> (does it fit?, what to do if not)
+    "MODEL": (_has("clone", "get_model_object"), "Connect a model, as Load Checkpoint gives it."),
+    "CONDITIONING": (_is_conditioning, "Connect a prompt, as CLIP Text Encode gives it."),
+    "LATENT": (_is_latent, "Connect a latent, as Empty Latent Image or VAE Encode gives it."),
+    "IMAGE": (_is_image, "Connect pictures, as Load Image or VAE Decode gives them."),
+    "NOISE": (_has("generate_noise"), "Connect a noise, as Random Noise or the Noise Optimizer gives it."),
+    "SIGMAS": (_is_schedule, "Connect a schedule, as Basic Scheduler gives it."),
+    "VAE": (
+        _has("encode", "decode", "first_stage_model"),
+        "The checkpoint may hold none: connect a VAE, as Load VAE gives it.",
+    ),
+    "CLIP": (
+        _has("tokenize", "encode_from_tokens_scheduled"),
+        "The checkpoint may hold none: connect a text encoder, as Load CLIP gives it.",
+    ),
+    "MG_CURVE": (_has("transition_sigma", "pull"), "Connect a curve, as the Basin-Escape Detector gives it."),
+    "MG_REFERENCES": (_has("metric", "features"), "It is not a reference set: connect one of the References nodes."),
+    "MG_DESCRIPTOR": DESCRIPTOR,
+    "MG_DESCRIPTOR,CLIP_VISION": DESCRIPTOR,
+}
+
+
+def _short(value: Any) -> str:
+    """The value in a few words: of a tensor its shape, of an object its kind."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {' × '.join(map(str, value.shape)) or '(one number)'}, {value.dtype}"
+    if value is None or isinstance(value, bool | int | float | str):
+        return "empty" if value is None else repr(value)[:60]
+    return f"of the type {type(value).__name__}"
