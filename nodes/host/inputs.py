@@ -8,7 +8,6 @@ as switches and reroutes of other packs do.
 from __future__ import annotations
 
 import functools
-import math
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 from .errors import GuardError
 
 ROUNDING = 1e-6  # of a number that another node calculated, as a share of the range
-OWN_CHECK = ("file", "folder")  # their choices are what lies on the disk now; the nodes say what is missing where
+ON_DISK = ("file", "folder")  # their choices are what lies on the disk now; the nodes say what is missing where
 
 
 def checked(execute: Callable) -> Callable:
@@ -28,7 +27,7 @@ def checked(execute: Callable) -> Callable:
     def run(cls, **given):
         schema = cls.SCHEMA or cls.GET_SCHEMA()
         for spec in schema.inputs:
-            if spec.id in given and spec.id not in OWN_CHECK and not (spec.optional and given[spec.id] is None):
+            if spec.id in given and not (spec.optional and given[spec.id] is None):
                 wrong = _wrong(cls, spec, given[spec.id])
                 if wrong:
                     raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
@@ -42,13 +41,18 @@ def _wrong(cls, spec, value: Any) -> str:
     kind = str(spec.get_io_type())
     if kind in ("INT", "FLOAT"):
         return _wrong_number(spec, value, whole=kind == "INT")
-    if kind == "COMBO":
+    if kind == "COMBO" and spec.id not in ON_DISK:
         options = spec.options
-        if value not in options:  # another pack may have added some since
+        if not isinstance(value, str) or value not in options:  # another pack may have added some since
             options = next(i.options for i in cls.define_schema().inputs if i.id == spec.id)
-        return "" if value in options else f"is {_short(value)}; choose one of {', '.join(map(str, options))}."
-    if kind == "STRING":
+        fits = isinstance(value, str) and value in options
+        return "" if fits else f"is {_short(value)}; choose one of {', '.join(map(str, options))}."
+    if kind in ("STRING", "COMBO"):
+        if value is None and spec.id in ON_DISK:  # a widget without choices has no value
+            return ""
         return "" if isinstance(value, str) else f"is {_short(value)}, not a text. Type one in."
+    if kind == "BOOLEAN":
+        return "" if isinstance(value, numbers.Real) else f"is {_short(value)}. Connect true or false, or choose one."
     fits, what = SOCKETS.get(kind, (lambda _: True, ""))
     return "" if fits(value) else f"is {_short(value)}. {what}"
 
@@ -58,9 +62,9 @@ def _wrong_number(spec, value: Any, whole: bool) -> str:
         return f"is {_short(value)}, not a {'whole ' if whole else ''}number. Connect one, or type it in."
     low, high = spec.min, spec.max
     spare = 0.0 if whole else ROUNDING * (high - low)
-    if math.isfinite(value) and low - spare <= value <= high + spare:
+    if low - spare <= value <= high + spare:  # false for NaN
         return ""
-    return f"is {value}, but has to be from {low} to {high}."
+    return f"is {_short(value)}, but has to be from {low} to {high}."
 
 
 def _is_conditioning(value: Any) -> bool:
@@ -118,5 +122,11 @@ def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {' × '.join(map(str, value.shape)) or '(one number)'}, {value.dtype}"
     if value is None or isinstance(value, bool | int | float | str):
-        return "empty" if value is None else repr(value)[:60]
+        return "empty" if value is None else _repr(value)
     return f"of the type {type(value).__name__}"
+
+
+def _repr(value: bool | int | float | str) -> str:
+    if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write out the longest ones
+        return "a number of more than 60 digits"
+    return repr(value)[:60]
