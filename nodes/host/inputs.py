@@ -90,27 +90,49 @@ def _is_schedule(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 1 and bool((value >= 0).all()) and bool(value.isfinite().all())
 
 
+def _is_curve(value: Any) -> bool:
+    parts = [getattr(value, name, None) for name in ("d", "pull", "sigmas", "transition", "memorized")]
+    if not all(isinstance(part, Tensor) for part in parts):
+        return False
+    d, pull, sigmas, transition, memorized = parts
+    if d.ndim != 2 or pull.shape != d.shape or len(d) == 0 or sigmas.shape != (d.shape[1] + 1,):
+        return False
+    if transition.shape != d.shape[:1] or memorized.shape != d.shape[:1] or transition.is_floating_point():
+        return False
+    inside = bool((transition >= 0).all()) and bool((transition <= d.shape[1]).all())
+    numbers_too = isinstance(value.dim, numbers.Integral) and isinstance(value.threshold, numbers.Real)
+    return inside and numbers_too and value.dim > 0 and bool(sigmas.isfinite().all())
+
+
+def _is_vae(value: Any) -> bool:
+    return _calls("encode", "decode")(value) and _calls("state_dict")(getattr(value, "first_stage_model", None))
+
+
+def _calls(*names: str) -> Callable[[Any], bool]:
+    return lambda value: all(callable(getattr(value, name, None)) for name in names)
+
+
 def _has(*names: str) -> Callable[[Any], bool]:
     return lambda value: all(getattr(value, name, None) is not None for name in names)
 
 
 DESCRIPTOR = (_has("patcher"), "Connect Load Copy Detector (SSCD) or Load CLIP Vision.")
 SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket -> (does it fit?, what to do if not)
-    "MODEL": (_has("clone", "get_model_object"), "Connect a model, as Load Checkpoint gives it."),
+    "MODEL": (_calls("clone", "get_model_object"), "Connect a model, as Load Checkpoint gives it."),
     "CONDITIONING": (_is_conditioning, "Connect a prompt, as CLIP Text Encode gives it."),
     "LATENT": (_is_latent, "Connect a latent, as Empty Latent Image or VAE Encode gives it."),
     "IMAGE": (_is_image, "Connect pictures, as Load Image or VAE Decode gives them."),
-    "NOISE": (_has("generate_noise"), "Connect a noise, as Random Noise or the Noise Optimizer gives it."),
+    "NOISE": (_calls("generate_noise"), "Connect a noise, as Random Noise or the Noise Optimizer gives it."),
     "SIGMAS": (_is_schedule, "Connect a schedule, as Basic Scheduler gives it."),
     "VAE": (
-        _has("encode", "decode", "first_stage_model"),
+        _is_vae,
         "The checkpoint may hold none: connect a VAE, as Load VAE gives it.",
     ),
     "CLIP": (
-        _has("tokenize", "encode_from_tokens_scheduled"),
+        _calls("tokenize", "encode_from_tokens_scheduled"),
         "The checkpoint may hold none: connect a text encoder, as Load CLIP gives it.",
     ),
-    "MG_CURVE": (_has("transition_sigma", "pull"), "Connect a curve, as the Basin-Escape Detector gives it."),
+    "MG_CURVE": (_is_curve, "Connect a curve, as the Basin-Escape Detector gives it."),
     "MG_REFERENCES": (_has("metric", "features"), "It is not a reference set: connect one of the References nodes."),
     "MG_DESCRIPTOR": DESCRIPTOR,
     "MG_DESCRIPTOR,CLIP_VISION": DESCRIPTOR,

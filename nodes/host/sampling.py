@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-from .noise import drawn_noise
+from .noise import drawn_noise, made_noise
 
 LATE = 0.05  # the host's percent
 
@@ -40,7 +40,7 @@ def ready_latent(model, latent: dict, node: str) -> dict:
 def starting_noise(latent: dict, seed: int, noise=None) -> Tensor:
     """The connected NOISE, else what KSampler would draw for the seed."""
     if noise is not None:
-        return noise.generate_noise(latent)
+        return made_noise(noise, latent)
     return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
 
 

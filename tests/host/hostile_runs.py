@@ -60,12 +60,15 @@ PATHS = [
 ODD = st.sampled_from([None, True, False, "", "x", "7", "nan", NAN, float("inf"), -1, 2**64, 10**400, -(10**30), 1e308])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Linked:
     """A value that comes over a link: the host checks neither its range nor its type."""
 
     what: str
     value: Any
+
+    def __repr__(self) -> str:
+        return f"Linked({self.what})"
 
 
 @dataclass
@@ -187,9 +190,9 @@ def judge(host: Host, prompt: Prompt, given: dict[str, Any], tally: Tally, chang
             who = _who(error.traceback)
             tally.count["failed in the host's or another pack's code"] += 1
             if who.startswith("our "):
-                wrong = f"{who}: {error}\n{error.traceback[-1500:]}"
+                wrong = f"{who}: {error}"
         tally.said[(who.split(" ")[0], error.kind.rsplit(".", 1)[-1], f"{who}: {error.message[:90]}")] += 1
     if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         wrong = "autograd was left in another state"
     if wrong:
-        tally.wrong.setdefault(who or wrong[:60], f"{wrong}\nwith {changed!r:.600}")
+        tally.wrong.setdefault(who or wrong[:60], f"{wrong:.600}\n    with {changed!s:.300}")
