@@ -103,7 +103,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         model = model if plan is None else defer(model, plan)
         out = ksample(
             model, seed=seed, steps=steps, cfg=cfg, sampler_name=sampler_name, scheduler=scheduler, positive=positive,
-            negative=negative, latent=latent, denoise=denoise, noise=noise,
+            negative=negative, latent=latent, denoise=denoise, noise=noise, node=NAME,
         )  # fmt: skip
         sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
         if not ran:  # nothing was deferred, or there was nothing to denoise

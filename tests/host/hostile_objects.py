@@ -46,7 +46,7 @@ def latents() -> Makers:
         "latent without samples": dict,
         "latent of a list": lambda: {"samples": [[1.0]]},
         "latent of None": lambda: {"samples": None},
-        "latent nested": lambda: {"samples": torch.nested.nested_tensor([torch.zeros(4, 8, 8), torch.zeros(2, 3)])},
+        "latent nested": lambda: {"samples": torch.nested.nested_tensor([torch.zeros(4, 8, 8), torch.zeros(4, 2, 3)])},
     }
     return made
 
