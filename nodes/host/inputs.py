@@ -75,9 +75,12 @@ def _is_conditioning(value: Any) -> bool:
 
 
 def _is_latent(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("samples"), Tensor):
+    """A latent; one without samples is the node's own to refuse."""
+    if not isinstance(value, dict):
         return False
-    samples = value["samples"]
+    samples = value.get("samples")
+    if not isinstance(samples, Tensor):
+        return samples is None
     return getattr(samples, "is_nested", False) or (samples.ndim >= 3 and samples.is_floating_point())
 
 
