@@ -121,5 +121,7 @@ def input_folder(name: str, node: str) -> Path:
             "are not followed."
         )
     if not path.is_dir():
-        raise GuardError(f"{node}: `folder` {_quoted(name)} is not in {root}. Put it there, then press R and choose it.")
+        raise GuardError(
+            f"{node}: `folder` {_quoted(name)} is not in {root}. Put it there, then press R and choose it."
+        )
     return path

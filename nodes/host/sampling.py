@@ -80,7 +80,19 @@ def first_sigma(model, sigmas: Tensor | None, node: str) -> Tensor:
 
 
 def ksample(
-    model, *, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent: dict, denoise: float, noise, node: str
+    model,
+    *,
+    seed,
+    steps,
+    cfg,
+    sampler_name,
+    scheduler,
+    positive,
+    negative,
+    latent: dict,
+    denoise: float,
+    noise,
+    node: str,
 ) -> dict:
     """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
     for name, given, known in (
@@ -88,7 +100,9 @@ def ksample(
         ("scheduler", scheduler, scheduler_names()),
     ):
         if given not in known:  # the host takes another one without a word
-            raise GuardError(f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list.")
+            raise GuardError(
+                f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list."
+            )
     samples = comfy.sample.sample(
         model,
         starting_noise(latent, seed, noise, node),

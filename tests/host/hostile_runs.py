@@ -108,7 +108,9 @@ def values(name: str, spec: tuple, pool: dict[str, Makers]) -> st.SearchStrategy
         plain = st.one_of(st.booleans(), ODD)
     else:
         return _object(kind, pool)
-    linked = st.one_of(plain.map(lambda v: Linked(repr(v)[:60], v)), plain.map(lambda v: Linked(repr(v)[:60], v)), _any())
+    linked = st.one_of(
+        plain.map(lambda v: Linked(repr(v)[:60], v)), plain.map(lambda v: Linked(repr(v)[:60], v)), _any()
+    )
     return st.one_of(plain, linked)
 
 
