@@ -97,8 +97,8 @@ class BasinEscapeDetector(io.ComfyNode):
             rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step,
         )  # fmt: skip
         curve = detect(
-            model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise, NAME),
-            latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
+            model, deferral, positive=positive, negative=negative,
+            noise=starting_noise(latent, noise_seed, noise, NAME), latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
         live.finish(escape_view(curve, done=True, notes=hints, alarm=True))

@@ -27,7 +27,8 @@ def checked(execute: Callable) -> Callable:
     def run(cls, **given):
         schema = cls.SCHEMA or cls.GET_SCHEMA()
         for spec in schema.inputs:
-            if spec.id in given and not (spec.optional and given[spec.id] is None):
+            unconnected = spec.optional and str(spec.get_io_type()) in SOCKETS and given.get(spec.id) is None
+            if spec.id in given and not unconnected:
                 wrong = _wrong(cls, spec, given[spec.id])
                 if wrong:
                     raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
@@ -94,8 +95,9 @@ def _is_schedule(value: Any) -> bool:
 
 
 def _is_curve(value: Any) -> bool:
-    parts = [getattr(value, name, None) for name in ("d", "pull", "sigmas", "transition", "memorized")]
-    if not all(isinstance(part, Tensor) for part in parts):
+    names = ("d", "pull", "sigmas", "transition", "memorized")
+    parts = [part for name in names if isinstance(part := getattr(value, name, None), Tensor)]
+    if len(parts) < len(names):
         return False
     d, pull, sigmas, transition, memorized = parts
     if d.ndim != 2 or pull.shape != d.shape or len(d) == 0 or sigmas.shape != (d.shape[1] + 1,):
@@ -105,6 +107,16 @@ def _is_curve(value: Any) -> bool:
     inside = bool((transition >= 0).all()) and bool((transition <= d.shape[1]).all())
     numbers_too = isinstance(value.dim, numbers.Integral) and isinstance(value.threshold, numbers.Real)
     return inside and numbers_too and value.dim > 0 and bool(sigmas.isfinite().all())
+
+
+def _is_reference_set(value: Any) -> bool:
+    if not isinstance(getattr(value, "features", None), Tensor):
+        return False
+    try:
+        value.__post_init__()  # its parts fit together
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _is_vae(value: Any) -> bool:
@@ -136,7 +148,7 @@ SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket -> (does it 
         "The checkpoint may hold none: connect a text encoder, as Load CLIP gives it.",
     ),
     "MG_CURVE": (_is_curve, "Connect a curve, as the Basin-Escape Detector gives it."),
-    "MG_REFERENCES": (_has("metric", "features"), "It is not a reference set: connect one of the References nodes."),
+    "MG_REFERENCES": (_is_reference_set, "It is not a reference set: connect one of the References nodes."),
     "MG_DESCRIPTOR": DESCRIPTOR,
     "MG_DESCRIPTOR,CLIP_VISION": DESCRIPTOR,
 }

@@ -52,7 +52,8 @@ WHOLE: dict[str, dict[str, Any]] = {  # inputs of every node that work
 TEXTS = ["", " ", "\n\n", "x" * 5000, "\x00", "\ud800", "𝕌", "<img src=x onerror=alert(1)>", "(((a:1e999", "a\nb\nc"]
 PATHS = [
     "..", "../..", "../../etc/passwd", "/etc/passwd", "/", ".", "./", "a/../..", "a/../../b", "~", "$HOME", "%TEMP%",
-    "C:\\Windows\\win.ini", "c:/x", "\\\\server\\share\\x", "//server/share/x", "\\\\?\\C:\\x", "..\\..\\x", "a\\..\\..\\b",
+    "C:\\Windows\\win.ini", "c:/x", "\\\\server\\share\\x", "//server/share/x", "\\\\?\\C:\\x",
+    "..\\..\\x", "a\\..\\..\\b",
     "CON", "nul.safetensors", "a\x00b", "\x00", "x" * 5000, "d/" * 3000 + "x", "a/" * 40 + "x", "outside", "outside/x",
     "loop", "loop/x", "escape.safetensors", "\ud800", "a\nb", "file:///etc/passwd", "http://localhost/x", "-rf", "a:b",
     " lead", "trail. ", "…", "﷽" * 100, "x" * 251, ".hidden", "a/.hidden/b", "whole.safetensors/x", "*", "a|b", "",
