@@ -98,7 +98,8 @@ class BasinEscapeDetector(io.ComfyNode):
         )  # fmt: skip
         curve = detect(
             model, deferral, positive=positive, negative=negative,
-            noise=starting_noise(latent, noise_seed, noise, NAME), latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
+            noise=starting_noise(latent, noise_seed, noise, NAME), latent_image=latent["samples"],
+            noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
         live.finish(escape_view(curve, done=True, notes=hints, alarm=True))

@@ -46,8 +46,8 @@ def _wrong(cls, spec, value: Any) -> str:
         options = spec.options
         if not isinstance(value, str) or value not in options:  # another pack may have added some since
             options = next(i.options for i in cls.define_schema().inputs if i.id == spec.id)
-        fits = isinstance(value, str) and value in options
-        return "" if fits else f"is {_short(value)}; choose one of {', '.join(map(str, options))}."
+        known = isinstance(value, str) and value in options
+        return "" if known else f"is {_short(value)}; choose one of {', '.join(map(str, options))}."
     if kind in ("STRING", "COMBO"):
         if value is None and spec.id in ON_DISK:  # a widget without choices has no value
             return ""
