@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast fuzz soak serve lint format locales release
+.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast fuzz serve lint format locales release
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
@@ -11,7 +11,7 @@ help:
 	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; goes on where it stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
-	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)        make soak   100 runs with accidents on one server"
+	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
 	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
@@ -44,9 +44,6 @@ test-fast: setup
 
 fuzz: setup
 	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py -q -s
-
-soak: setup
-	@OMP_NUM_THREADS=1 $(RUN) tools/soak.py
 
 serve: setup
 	@$(RUN) tools/server.py
