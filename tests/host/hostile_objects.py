@@ -277,7 +277,7 @@ def anything() -> Makers:
     return {
         "None": lambda: None, "a number": lambda: 3, "NaN": lambda: NAN, "a text": lambda: "x", "a list": list,
         "a dict": dict, "an object": object, "a class": lambda: int, "True": lambda: True, "bytes": lambda: b"\x00",
-        "an empty tensor": lambda: torch.zeros(0), "a matrix": lambda: torch.ones(2, 3), 
+        "an empty tensor": lambda: torch.zeros(0), "a matrix": lambda: torch.ones(2, 3),
         "a scalar": lambda: torch.tensor(1),
         "a NumPy array": lambda: _normal(2, 3).numpy(), "a list of None": lambda: [None], "nested": lambda: [[[[]]]],
         "a function": lambda: len, "a huge number": lambda: 10**400,

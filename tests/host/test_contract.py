@@ -38,7 +38,9 @@ def described() -> dict[str, Any]:
                     group: {i: _input(i, *spec) for i, spec in info["input"].get(group, {}).items()}
                     for group in ("required", "optional")
                 },
-                "outputs": [list(o) for o in zip(info["output"], info["output_name"], info["output_is_list"], strict=True)],
+                "outputs": [
+                    list(o) for o in zip(info["output"], info["output_name"], info["output_is_list"], strict=True)
+                ],
             }
     return json.loads(json.dumps(made))
 

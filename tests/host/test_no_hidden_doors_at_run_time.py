@@ -120,7 +120,9 @@ def test_running_nodes_open_no_door(host: Host, checkpoint, watch: Watch) -> Non
 def test_a_door_is_seen(host: Host, watch: Watch, tmp_path: Path) -> None:
     """Put into a module of ours, each is reported."""
     module = host.module("memorization_guard", "nodes.views")
-    source = "import subprocess\ndef go(path):\n    open(path, 'w').close()\n    exec('1')\n    subprocess.run(['true'])\n"
+    source = (
+        "import subprocess\ndef go(path):\n    open(path, 'w').close()\n    exec('1')\n    subprocess.run(['true'])\n"
+    )
     scope: dict[str, Any] = {}
     exec(compile(source, module.__file__, "exec"), scope)  # noqa: S102 - in the test's own words
     watch.seen.clear()
@@ -131,5 +133,3 @@ def test_a_door_is_seen(host: Host, watch: Watch, tmp_path: Path) -> None:
         watch.on = False
     said = " ".join(watch.seen)
     assert "open" in said and "exec" in said and "subprocess.Popen" in said
-
-

@@ -24,8 +24,14 @@ ATTRIBUTES = {
     "load_state_dict_from_url", "download_url_to_file", "hub",
 }  # fmt: skip
 LOADERS = {  # what unpickles, or runs an archive's code: where, and why it may
-    ("nodes/host/descriptor.py", "torch.jit.load"): "the official SSCD is a TorchScript archive; only its weights are used",
-    ("mitigation/convert_sscd.py", "torch.jit.load"): "a command of its own, for whoever would rather not load that archive",
+    (
+        "nodes/host/descriptor.py",
+        "torch.jit.load",
+    ): "the official SSCD is a TorchScript archive; only its weights are used",
+    (
+        "mitigation/convert_sscd.py",
+        "torch.jit.load",
+    ): "a command of its own, for whoever would rather not load that archive",
 }
 
 
@@ -49,7 +55,9 @@ def doors(tree: ast.AST, where: str) -> list[str]:
             said = node.id if node.id in NAMES else ""
         elif isinstance(node, ast.Attribute):
             said = dotted(node) if node.attr in ATTRIBUTES else ""
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("load", "loads"):
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("load", "loads")
+        ):
             called = dotted(node.func)
             only_weights = any(k.arg == "weights_only" and getattr(k.value, "value", 0) is True for k in node.keywords)
             numpy = called in ("np.load", "numpy.load")
@@ -77,7 +85,9 @@ def test_a_door_is_seen(line: str) -> None:
     assert doors(ast.parse(line), "nodes/somewhere.py")
 
 
-@pytest.mark.parametrize("line", ["torch.load('x', weights_only=True)", "model.eval()", "re.compile('x')", "json.loads('1')"])
+@pytest.mark.parametrize(
+    "line", ["torch.load('x', weights_only=True)", "model.eval()", "re.compile('x')", "json.loads('1')"]
+)
 def test_what_is_none(line: str) -> None:
     assert doors(ast.parse(line), "nodes/somewhere.py") == []
 
