@@ -85,10 +85,10 @@ def every_node(host: Host) -> tuple[dict, dict]:
     pictures = ["pictures", 0]
     prompt = {
         "lab": lab(2), "refs": references("a ring"), "g": amg(), "k": ksampler(model=["g", 0], steps=3),
-        "o": optimizer(max_iterations=2), "d": detector(steps=3), "s": deferred(noise=["o", 0], curve=["d", 3], steps=3),
+        "o": optimizer(max_iterations=2), "d": detector(steps=3), "s": deferred(noise=["o", 0], curve=["d", 3], steps=3),  # noqa: E501
         "plot": {"class_type": "MG_PlotCurve", "inputs": {"curve": ["d", 3]}},
         "calibrate": {"class_type": "MG_Calibrate", "inputs": {
-            "model": ["lab", 0], "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "memorized", "noise_seed": 0}},
+            "model": ["lab", 0], "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "memorized", "noise_seed": 0}},  # noqa: E501
         "save": {"class_type": "MG_SaveReferences",
                  "inputs": {"references": ["folder", 0], "name": "watched/set", "overwrite": True}},
         "folder": {"class_type": "MG_ReferencesFromFolder", "inputs": {
