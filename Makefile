@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast serve lint format locales release
+.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast fuzz serve lint format locales release
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
@@ -11,6 +11,7 @@ help:
 	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; goes on where it stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
+	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
 	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
@@ -40,6 +41,9 @@ test: setup
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
+
+fuzz: setup
+	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py -q -s
 
 serve: setup
 	@$(RUN) tools/server.py

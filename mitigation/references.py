@@ -10,6 +10,7 @@ The features are what a search compares; which features, the metric says:
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -63,9 +64,9 @@ class ReferenceSet:
 
     def __post_init__(self) -> None:
         rows = len(self.features)
-        elements = 1
-        for side in self.shape:
-            elements *= side
+        if not self.shape or not all(isinstance(side, int) and side > 0 for side in self.shape):
+            raise ValueError(f"the shape {self.shape} of a reference must be whole numbers above 0")
+        elements = math.prod(self.shape)
         if self.metric not in METRICS:
             raise ValueError(f"unknown metric {self.metric!r}: expected one of {', '.join(METRICS)}")
         if self.features.ndim != 2 or rows == 0 or self.features.dtype != torch.float16:
@@ -74,9 +75,16 @@ class ReferenceSet:
             raise ValueError(f"features of {self.features.shape[1]} elements do not fit the shape {self.shape}")
         if len(self.captions) != rows or len(self.names) != rows:
             raise ValueError(f"{rows} references need as many captions and names")
+        if not all(isinstance(text, str) for text in (*self.captions, *self.names)):
+            raise ValueError("captions and names must be texts")
         picture = self.thumbnails
-        if picture is not None and (picture.ndim != 4 or len(picture) != rows or picture.dtype != torch.uint8):
+        if picture is not None and (
+            picture.ndim != 4 or len(picture) != rows or picture.dtype != torch.uint8
+            or picture.shape[3] != 3 or picture.numel() == 0
+        ):  # fmt: skip
             raise ValueError("thumbnails must be a uint8 tensor (N, h, w, 3)")
+        if self.k < 1 or not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ValueError(f"k ({self.k}) and α ({self.alpha}) of Eq. 8 must be above 0")
         if self.metric == "nL2" and rows <= self.k:
             raise ValueError(
                 f"nL2 compares with the {self.k} nearest references and needs at least {self.k + 1}; there are {rows}"

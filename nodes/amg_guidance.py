@@ -12,6 +12,7 @@ from . import sockets
 from .host.amg import guide
 from .host.amg_plan import make_plan
 from .host.errors import GuardError
+from .host.inputs import checked
 from .host.live import LiveView
 from .views import guidance_view
 
@@ -130,6 +131,7 @@ class AMGGuidance(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, references, despecification, deduplication, dissimilarity, threshold_min, threshold_max,
         threshold_schedule, gradient, vae=None, clip=None, dissimilarity_growth="ramp", every=1,

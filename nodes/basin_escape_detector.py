@@ -10,6 +10,7 @@ from . import sockets
 from .host.conditions import negative_hint
 from .host.deferral import Deferral, detect
 from .host.errors import GuardError
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.noise import level_hint
 from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
@@ -78,6 +79,7 @@ class BasinEscapeDetector(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, positive, negative, latent_image, noise_seed, steps, scheduler, rule, drop_ratio,
         memorized_threshold, noise=None, sigmas=None, null=None,
@@ -96,8 +98,9 @@ class BasinEscapeDetector(io.ComfyNode):
             rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step,
         )  # fmt: skip
         curve = detect(
-            model, deferral, positive=positive, negative=negative, noise=starting_noise(latent, noise_seed, noise),
-            latent_image=latent["samples"], noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
+            model, deferral, positive=positive, negative=negative,
+            noise=starting_noise(latent, noise_seed, noise, NAME), latent_image=latent["samples"],
+            noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
         live.finish(escape_view(curve, done=True, notes=hints, alarm=True))

@@ -55,7 +55,10 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
 
         def encode(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
-            latent = vae.encode(picture)[0].float().cpu()  # one by one: a video VAE takes a batch for one film
+            made = vae.encode(picture)  # one by one: a video VAE takes a batch for one film
+            if not isinstance(made, Tensor) or made.ndim < 4 or made.numel() == 0:
+                raise GuardError(f"{node}: `vae` made no latent of a picture. Connect the VAE of the model.")
+            latent = made[0].float().cpu()
             if not torch.isfinite(latent).all():
                 raise GuardError(f"{node}: `vae` made NaN of a picture. Start ComfyUI with --fp32-vae or --bf16-vae.")
             return latent
@@ -144,7 +147,7 @@ def image_features(references: ReferenceSet, images: Tensor, vae, node: str) -> 
     """
     size = None
     if references.metric == "latent" and vae is not None:
-        ratio = vae.spacial_compression_encode()
+        ratio = _ratio(vae, node)
         size = (references.shape[-1] * ratio, references.shape[-2] * ratio)
     if references.metric == "descriptor" and references.descriptor is None:
         raise GuardError(
@@ -170,8 +173,16 @@ def image_features(references: ReferenceSet, images: Tensor, vae, node: str) -> 
 def pixel_size(size_of: dict, vae, node: str) -> tuple[int, int]:
     """(width, height) of the pictures that a latent on the input `size_of` stands for."""
     samples = check_latent(size_of, node, "size_of")
-    ratio = 8 if vae is None else vae.spacial_compression_encode()
+    ratio = 8 if vae is None else _ratio(vae, node)
     return samples.shape[-1] * ratio, samples.shape[-2] * ratio
+
+
+def _ratio(vae, node: str) -> int:
+    """How many pixels a side of a latent's element stands for."""
+    ratio = vae.spacial_compression_encode()
+    if not isinstance(ratio, int) or ratio < 1:
+        raise GuardError(f"{node}: `vae` does not tell its latents' size. Connect the VAE of the model.")
+    return ratio
 
 
 def _by(shape: Iterable[int]) -> str:

@@ -8,6 +8,7 @@ from ..mitigation.calibration import calibrate
 from . import sockets
 from .host.clip import encode
 from .host.errors import GuardError
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.noise import drawn_noise
 from .host.probe import relative_magnitude
@@ -81,6 +82,7 @@ class Calibrate(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, model, clip, latent_image, prompts, noise_seed, sigmas=None) -> io.NodeOutput:
         lines = [p.strip() for p in prompts.splitlines() if p.strip()]
         if not lines:

@@ -11,6 +11,7 @@ from . import sockets
 from .building import image_features
 from .comparison import side_by_side
 from .host.errors import GuardError
+from .host.inputs import checked
 from .host.live import LiveView
 from .pictures import opaque
 from .views import text_view
@@ -84,6 +85,7 @@ class CopyCheck(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
         if not len(images):
             raise GuardError(f"{NAME}: `images` is empty.")

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.deferral import defer
+from .host.inputs import checked
 from .host.live import LiveView
 from .views import escape_view
 
@@ -34,6 +35,7 @@ class DeferredCFG(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=None, null=None
     ) -> io.NodeOutput:

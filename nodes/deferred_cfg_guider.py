@@ -10,6 +10,7 @@ from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.conditions import negative_hint
 from .host.deferral import defer
 from .host.guider import cfg_guider
+from .host.inputs import checked
 from .host.live import LiveView
 from .views import escape_view
 
@@ -47,6 +48,7 @@ class DeferredCFGGuider(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, positive, negative, cfg, mode, pre_escape_cfg, start_percent, rule, drop_ratio,
         memorized_threshold, curve=None, null=None,

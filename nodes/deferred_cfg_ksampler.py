@@ -10,6 +10,7 @@ from . import sockets
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 from .host.conditions import negative_hint
 from .host.deferral import defer
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.noise import level_hint
 from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
@@ -90,6 +91,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, mode,
         pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, noise=None, curve=None, null=None,
@@ -103,7 +105,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         model = model if plan is None else defer(model, plan)
         out = ksample(
             model, seed=seed, steps=steps, cfg=cfg, sampler_name=sampler_name, scheduler=scheduler, positive=positive,
-            negative=negative, latent=latent, denoise=denoise, noise=noise,
+            negative=negative, latent=latent, denoise=denoise, noise=noise, node=NAME,
         )  # fmt: skip
         sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
         if not ran:  # nothing was deferred, or there was nothing to denoise

@@ -8,6 +8,7 @@ from . import sockets
 from .host.descriptor import SOURCE, of_sscd_file
 from .host.errors import GuardError
 from .host.folders import DETECTORS, model_file, model_files
+from .host.inputs import checked
 
 NAME = "Load Copy Detector (SSCD)"
 OFFICIAL = "sscd_disc_mixup.torchscript.pt"
@@ -54,6 +55,7 @@ class LoadCopyDetector(io.ComfyNode):
         return f"{facts.st_mtime_ns} {facts.st_size}"
 
     @classmethod
+    @checked
     def execute(cls, file) -> io.NodeOutput:
         return io.NodeOutput(of_sscd_file(model_file(DETECTORS, file, NAME, SOURCE), NAME))
 

@@ -9,6 +9,7 @@ from . import sockets
 from .host.checkpointing import CHOICES
 from .host.conditions import negative_hint
 from .host.errors import GuardError
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.noise import FixedNoise, drawn_noise
 from .host.optimize import METHODS, NoisePlan, find_noise
@@ -160,6 +161,7 @@ class NoiseOptimizer(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(
         cls, model, positive, negative, latent_image, noise_seed, method, target_magnitude, target_units, learning_rate,
         weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, null=None,

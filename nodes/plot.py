@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -37,7 +39,7 @@ def plot_curves(curves: list[EscapeCurve], quantity: str = "pull") -> Tensor:
         )
     ]
     steps = max(max(c.steps for c in curves), 2)
-    threshold = curves[0].threshold if quantity == "pull" else 0.0
+    threshold = curves[0].threshold if quantity == "pull" and math.isfinite(curves[0].threshold) else 0.0
     highest = max([1e-6, threshold, *(v for row in rows for v in row.values if v == v)]) * 1.08
     canvas = _Canvas(steps, highest, min(len(rows), MOST_BARS))
     canvas.axes(TITLES[quantity] + "    ring: guidance begins")
@@ -55,7 +57,8 @@ class _Row:
     """One sample: its values, the step at which guidance begins, its colour."""
 
     def __init__(self, values: list[float], left: int, colour: tuple[int, int, int]):
-        self.values, self.left, self.colour = values, left, colour
+        self.values = [v if math.isfinite(v) else math.nan for v in values]  # NaN is not drawn
+        self.left, self.colour = left, colour
 
 
 class _Canvas:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import sockets
+from .host.inputs import checked
 from .plot import QUANTITIES, plot_curves
 
 MORE = ["curve_2", "curve_3", "curve_4"]
@@ -39,6 +40,7 @@ class PlotCurve(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, curve, curve_2=None, curve_3=None, curve_4=None, quantity="pull") -> io.NodeOutput:
         curves = [c for c in (curve, curve_2, curve_3, curve_4) if c is not None]
         return io.NodeOutput(plot_curves(curves, quantity))

@@ -80,7 +80,9 @@ def load_references(path: Path) -> ReferenceSet:
             k=int(facts["k"]),
             version=version,
         )
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (
+        KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError, UnicodeDecodeError,
+    ) as error:  # fmt: skip
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from None
 
 

@@ -8,6 +8,7 @@ from . import sockets
 from .building import Collector, compare_by, pixel_size
 from .host.errors import GuardError
 from .host.folders import input_folder, input_folders
+from .host.inputs import checked
 from .host.live import LiveView
 from .picture_folder import collect, fingerprint, pictures_in
 from .reference_report import report
@@ -82,6 +83,7 @@ class ReferencesFromFolder(io.ComfyNode):
         return fingerprint(pictures_in(input_folder(folder, NAME), subfolders))
 
     @classmethod
+    @checked
     def execute(
         cls, folder, metric, width, height, subfolders=True, vae=None, descriptor=None, size_of=None
     ) -> io.NodeOutput:

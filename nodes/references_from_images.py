@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from . import sockets
 from .building import Collector, Comparison, caption_lines, compare_by, pixel_size
 from .host.errors import GuardError, check_latent
+from .host.inputs import checked
 from .host.live import LiveView
 from .host.sampling import progress
 from .pictures import opaque
@@ -57,6 +58,7 @@ class ReferencesFromImages(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, images, captions, metric, vae=None, descriptor=None, size_of=None) -> io.NodeOutput:
         if not len(images):
             raise GuardError(f"{FROM_IMAGES}: `images` is empty.")
@@ -91,6 +93,7 @@ class ReferencesFromLatents(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, latents, captions, vae=None) -> io.NodeOutput:
         samples = check_latent(latents, FROM_LATENTS, "latents").float()
         if not torch.isfinite(samples).all():

@@ -10,6 +10,7 @@ from . import sockets
 from .host.descriptor import ready_descriptor
 from .host.errors import GuardError
 from .host.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
+from .host.inputs import checked
 from .host.live import LiveView
 from .reference_file import load_references, save_references
 from .reference_report import report
@@ -43,6 +44,7 @@ class SaveReferences(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, references, name, overwrite) -> io.NodeOutput:
         path = new_model_file(REFERENCES, name, SAVE)
         if path.exists() and not overwrite:
@@ -95,6 +97,7 @@ class LoadReferences(io.ComfyNode):
         return f"{facts.st_mtime_ns} {facts.st_size}"
 
     @classmethod
+    @checked
     def execute(cls, file, descriptor=None) -> io.NodeOutput:
         path = model_file(REFERENCES, file, LOAD, "Save References writes them.")
         try:

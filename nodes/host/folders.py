@@ -38,20 +38,34 @@ def model_folder(folder: str) -> Path:
 
 def inside(path: Path, roots: Iterable[Path]) -> bool:
     """Whether the path, with every link followed, lies in one of the folders, with every link followed."""
-    real = path.resolve()
-    return any(real.is_relative_to(root.resolve()) for root in roots)
+    try:
+        real = path.resolve()
+        return any(real.is_relative_to(root.resolve()) for root in roots)
+    except (OSError, ValueError, RuntimeError):  # too long, not writable as a name, or links in a circle
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long a name
+        return False
+
+
+def _quoted(name: str) -> str:
+    return repr(name) if len(name) <= 120 else f"{name[:100]!r}… ({len(name)} characters)"
 
 
 def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
     """The existing file of that name. `source`: where one gets it. Raises GuardError."""
     name = name or ""  # a widget without choices has no value
     roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
-    found = [root / name for root in roots if (root / name).is_file()]
+    found = [root / name for root in roots if _is_file(root / name)]
     if not found:
-        raise GuardError(f"{node}: `file` {name!r} is not in {model_folder(folder)}. {source}".strip())
+        raise GuardError(f"{node}: `file` {_quoted(name)} is not in {model_folder(folder)}. {source}".strip())
     if not inside(found[0], roots):
         raise GuardError(
-            f"{node}: `file` {name!r} leads out of {model_folder(folder)}. Put the file itself there, "
+            f"{node}: `file` {_quoted(name)} leads out of {model_folder(folder)}. Put the file itself there, "
             "or name its folder in extra_model_paths.yaml."
         )
     return found[0]
@@ -70,10 +84,15 @@ def new_model_file(folder: str, name: str, node: str, suffix: str = ".safetensor
         or not inside(path, [root])
     ):
         raise GuardError(
-            f"{node}: `name` {name!r} cannot be used. Give a plain file name, with subfolders at most: it is "
+            f"{node}: `name` {_quoted(name)} cannot be used. Give a plain file name, with subfolders at most: it is "
             f"written into {root}."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.exists()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", "") or "it is no name for a file"
+        raise GuardError(f"{node}: `name` {_quoted(name)} cannot be used: {why}. Choose another.") from None
     return path
 
 
@@ -98,9 +117,11 @@ def input_folder(name: str, node: str) -> Path:
         raise GuardError(f"{node}: `folder` is empty. Put a folder of pictures into {root} and choose it.")
     if "\x00" in name or not inside(path, [root]):
         raise GuardError(
-            f"{node}: `folder` {name!r} leads out of {root}. Put the folder itself there; links that leave it "
+            f"{node}: `folder` {_quoted(name)} leads out of {root}. Put the folder itself there; links that leave it "
             "are not followed."
         )
     if not path.is_dir():
-        raise GuardError(f"{node}: `folder` {name!r} is not in {root}. Put it there, then press R and choose it.")
+        raise GuardError(
+            f"{node}: `folder` {_quoted(name)} is not in {root}. Put it there, then press R and choose it."
+        )
     return path

@@ -15,6 +15,18 @@ def drawn_noise(samples: Tensor, seed: int, batch_index=None) -> Tensor:
     return comfy.sample.prepare_noise(samples, seed, batch_index)
 
 
+def made_noise(noise, latent: dict, node: str) -> Tensor:
+    """What a connected NOISE gives for the latent. Raises GuardError if that is no noise for it."""
+    made, wanted = noise.generate_noise(latent), latent["samples"].shape
+    if isinstance(made, Tensor) and made.shape == wanted and made.is_floating_point():
+        return made
+    what = f"a tensor of shape {_words(tuple(made.shape))}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+    raise GuardError(
+        f"{node}: `noise` gave {what}, but `latent_image` needs one of shape {_words(tuple(wanted))} with fractions. "
+        "Connect Random Noise or the Noise Optimizer, with the same `latent_image`."
+    )
+
+
 class FixedNoise:
     """A host NOISE that hands out one finished noise, for the shape it was made for.
 
@@ -39,7 +51,7 @@ class FixedNoise:
 def level_hint(noise, sigmas: Tensor) -> list[str]:
     """A hint in a list when `noise` was found at another noise level than the schedule `sigmas` begins at."""
     found = getattr(noise, "sigma", None)
-    if found is None or len(sigmas) == 0 or abs(float(sigmas[0]) - found) <= SAME_LEVEL * found:
+    if not isinstance(found, int | float) or len(sigmas) == 0 or abs(float(sigmas[0]) - found) <= SAME_LEVEL * found:
         return []
     return [
         f"Hint: this noise was found at noise level {found:.3g}, but sampling starts at {float(sigmas[0]):.3g}, where "

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-from .noise import drawn_noise
+from .noise import drawn_noise, made_noise
 
 LATE = 0.05  # the host's percent
 
@@ -37,10 +37,10 @@ def ready_latent(model, latent: dict, node: str) -> dict:
     return {**latent, "samples": fitted}
 
 
-def starting_noise(latent: dict, seed: int, noise=None) -> Tensor:
+def starting_noise(latent: dict, seed: int, noise, node: str) -> Tensor:
     """The connected NOISE, else what KSampler would draw for the seed."""
     if noise is not None:
-        return noise.generate_noise(latent)
+        return made_noise(noise, latent, node)
     return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
 
 
@@ -80,7 +80,19 @@ def first_sigma(model, sigmas: Tensor | None, node: str) -> Tensor:
 
 
 def ksample(
-    model, *, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent: dict, denoise: float, noise=None
+    model,
+    *,
+    seed,
+    steps,
+    cfg,
+    sampler_name,
+    scheduler,
+    positive,
+    negative,
+    latent: dict,
+    denoise: float,
+    noise,
+    node: str,
 ) -> dict:
     """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
     for name, given, known in (
@@ -88,10 +100,12 @@ def ksample(
         ("scheduler", scheduler, scheduler_names()),
     ):
         if given not in known:  # the host takes another one without a word
-            raise GuardError(f"`{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list.")
+            raise GuardError(
+                f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list."
+            )
     samples = comfy.sample.sample(
         model,
-        starting_noise(latent, seed, noise),
+        starting_noise(latent, seed, noise, node),
         steps,
         cfg,
         sampler_name,

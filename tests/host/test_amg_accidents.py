@@ -90,6 +90,8 @@ def test_a_metric_that_needs_a_vae(host: Host, metric: str) -> None:
 def test_a_vae_of_another_family(host: Host, vae: Any) -> None:
     class Wide:
         latent_channels = 16
+        encode = decode = len
+        first_stage_model = nn.Identity()
 
     made = a_set(host, "nL2", 60, (3, 64, 64))
     node, said = refused(host, {"s": made, "v": Wide()}, references=["s", 0], vae=["v", 0])

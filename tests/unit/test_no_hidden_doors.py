@@ -1,0 +1,97 @@
+"""What runs on a user's machine neither runs code from data, nor starts programs, nor reaches for the network.
+
+Read from the sources; tests/host/test_no_hidden_doors_at_run_time.py watches the running nodes.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "mitigation").rglob("*.py"))]
+MODULES = {
+    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "ctypes", "cffi", "subprocess", "socket",
+    "ssl", "urllib", "http", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "websocket", "websockets", "pty",
+    "multiprocessing", "code", "codeop", "runpy", "pip", "ensurepip", "huggingface_hub", "webbrowser", "telnetlib",
+}  # fmt: skip
+NAMES = {"eval", "exec", "compile", "__import__", "breakpoint"}
+SERVER = {("nodes/host/pages.py", "aiohttp")}  # adds a route to the host's own server, and asks no other
+ATTRIBUTES = {
+    "system", "popen", "spawnl", "spawnv", "execv", "execve", "fork", "startfile", "unsafe_load", "load_module",
+    "load_state_dict_from_url", "download_url_to_file", "hub",
+}  # fmt: skip
+LOADERS = {  # what unpickles, or runs an archive's code: where, and why it may
+    (
+        "nodes/host/descriptor.py",
+        "torch.jit.load",
+    ): "the official SSCD is a TorchScript archive; only its weights are used",
+    (
+        "mitigation/convert_sscd.py",
+        "torch.jit.load",
+    ): "a command of its own, for whoever would rather not load that archive",
+}
+
+
+def dotted(node: ast.AST) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def doors(tree: ast.AST, where: str) -> list[str]:
+    """What a source must not have, as `line: what`."""
+    found = []
+    for node in ast.walk(tree):
+        said = ""
+        if isinstance(node, ast.Import):
+            said = ", ".join(a.name for a in node.names if a.name.split(".")[0] in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            known = node.module.split(".")[0]
+            said = node.module if known in MODULES and (where, known) not in SERVER else ""
+        elif isinstance(node, ast.Name):
+            said = node.id if node.id in NAMES else ""
+        elif isinstance(node, ast.Attribute):
+            said = dotted(node) if node.attr in ATTRIBUTES else ""
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("load", "loads")
+        ):
+            called = dotted(node.func)
+            only_weights = any(k.arg == "weights_only" and getattr(k.value, "value", 0) is True for k in node.keywords)
+            numpy = called in ("np.load", "numpy.load")
+            torch = called.startswith("torch.") and not only_weights and (where, called) not in LOADERS
+            said = called if torch or numpy else ""
+        if said:
+            found.append(f"{node.lineno}: {said}")
+    return found
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_door(source: Path) -> None:
+    assert doors(ast.parse(source.read_text(encoding="utf-8")), source.relative_to(ROOT).as_posix()) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle", "from subprocess import run", "import urllib.request", "eval('1')", "os.system('x')",
+        "torch.load('x')", "torch.load('x', weights_only=False)", "torch.jit.load('x')", "np.load('x')",
+        "import ctypes.util", "f = exec", "__import__('os')", "torch.hub.load('x')",
+    ],
+)  # fmt: skip
+def test_a_door_is_seen(line: str) -> None:
+    assert doors(ast.parse(line), "nodes/somewhere.py")
+
+
+@pytest.mark.parametrize(
+    "line", ["torch.load('x', weights_only=True)", "model.eval()", "re.compile('x')", "json.loads('1')"]
+)
+def test_what_is_none(line: str) -> None:
+    assert doors(ast.parse(line), "nodes/somewhere.py") == []
+
+
+def test_every_exception_is_used() -> None:
+    for where, called in LOADERS:
+        assert f"{called}(" in (ROOT / where).read_text(encoding="utf-8")
