@@ -20,8 +20,8 @@ DECAY = 5.0  # the authors' exp(−0.005 t) with t = 1000·remaining
 class Threshold:
     """λ_t between `low` (at the start) and `high` (at the end), in units of closeness."""
 
-    low: float = 0.4
-    high: float = 0.5
+    low: float = 0.5
+    high: float = 0.6
     schedule: Schedule = "parabolic"
 
     def __post_init__(self) -> None:

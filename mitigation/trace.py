@@ -26,6 +26,8 @@ class GuidanceTrace:
     despecification: Tensor = field(init=False)  # (B, n) s₁; 0 where it did not act
     deduplication: Tensor = field(init=False)  # (B, n) s₂
     dissimilarity: Tensor = field(init=False)  # (B, n) length of its step, as a share of ‖D‖
+    pull: Tensor | None = None  # (B,) at the first evaluation, where only prompts that pull are steered; NaN unknown
+    memorized_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         n = max(len(self.sigmas) - 1, 0)
@@ -46,6 +48,18 @@ class GuidanceTrace:
         kept: Tensor = getattr(self, guidance)
         kept[:, step] = torch.maximum(kept[:, step], amount.float().cpu())
 
+    def judged(self, pull: Tensor, memorized_threshold: float) -> Tensor:
+        """Which samples may be steered: (B,) bool, those that pull above the threshold, and the unknown ones (NaN)."""
+        self.pull, self.memorized_threshold = pull.float().cpu(), memorized_threshold
+        return ~(pull <= memorized_threshold)
+
+    @property
+    def ordinary(self) -> Tensor:
+        """(B,) bool: left alone, whatever it looked like, since its prompt pulled no harder than the threshold."""
+        if self.pull is None:
+            return torch.zeros(self.batch, dtype=torch.bool)
+        return self.pull <= self.memorized_threshold
+
     @property
     def steps(self) -> int:
         return len(self.threshold)
@@ -60,15 +74,22 @@ class GuidanceTrace:
         """The run in a sentence."""
         touched = self.acted.any(dim=1)
         closest = self.closeness.nan_to_num(-torch.inf).amax(dim=1) if self.steps else torch.empty(0)
+        if self.pull is not None and self.ordinary.all():
+            return (
+                f"No prompt pulls above memorized_threshold ({self.pull.max():.3f} of {self.memorized_threshold:g}): "
+                "nothing was compared or changed."
+            )
         if not len(closest) or closest.max() == -torch.inf:
             return "Not compared with the references."
         if not touched.any():
             return f"No picture came too close to a reference (closest {closest.max():.2f}): nothing was changed."
         sample = int(closest.argmax())
         where = int(self.nearest[sample, int(self.closeness[sample].nan_to_num(-torch.inf).argmax())])
+        alone = int(self.ordinary.sum())
         return (
             f"{int(touched.sum())} of {self.batch} picture(s) steered away. "
             f"Closest: #{sample}, {closest[sample]:.2f} to reference {where}."
+            + (f" {alone} left alone: prompts that do not pull." if alone else "")
         )
 
     @property
@@ -85,6 +106,9 @@ class GuidanceTrace:
         """One sentence a sample."""
         out = []
         for i in range(self.batch):
+            if bool(self.ordinary[i]) and self.pull is not None:
+                out.append(f"#{i}: left alone, its prompt pulls {self.pull[i]:.3f}")
+                continue
             seen = self.closeness[i].nan_to_num(-torch.inf)
             if not self.steps or seen.max() == -torch.inf:
                 out.append(f"#{i}: not measured")

@@ -61,16 +61,16 @@ class AMGGuidance(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "threshold_min",
-                    default=0.4,
+                    default=0.5,
                     min=-1.0,
                     max=1.0,
                     step=0.01,
                     tooltip="Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
-                    "memorized, 1 is a copy. Lower acts sooner and touches more pictures.",
+                    "memorized, 1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
                 ),
                 io.Float.Input(
                     "threshold_max",
-                    default=0.5,
+                    default=0.6,
                     min=-1.0,
                     max=1.0,
                     step=0.01,
@@ -113,6 +113,17 @@ class AMGGuidance(io.ComfyNode):
                     tooltip="Look at the references in every n-th step only. Higher is faster, mostly for sets that "
                     "need a VAE, and less sure.",
                 ),
+                io.Float.Input(
+                    "memorized_threshold",
+                    default=0.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.001,
+                    round=False,
+                    optional=True,
+                    tooltip="Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
+                    "Deferred-CFG KSampler); the others stay bit-identical and are not compared. 0: steer all.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
             hidden=[io.Hidden.unique_id],
@@ -122,6 +133,7 @@ class AMGGuidance(io.ComfyNode):
     def execute(
         cls, model, references, despecification, deduplication, dissimilarity, threshold_min, threshold_max,
         threshold_schedule, gradient, vae=None, clip=None, dissimilarity_growth="ramp", every=1,
+        memorized_threshold=0.0,
     ) -> io.NodeOutput:  # fmt: skip
         if threshold_min > threshold_max and threshold_schedule != "constant":
             raise GuardError(
@@ -137,7 +149,8 @@ class AMGGuidance(io.ComfyNode):
         )  # fmt: skip
         live = LiveView(cls.hidden.unique_id)
         plan = replace(
-            plan, on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
+            plan, memorized_threshold=memorized_threshold,
+            on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
             on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
         )  # fmt: skip
         return io.NodeOutput(guide(model, plan), ui=live.ui)

@@ -3,9 +3,10 @@
     make bench                                     # everything; goes on where it was interrupted
     .host/python tools/bench.py --seeds 4 --only recommended AMG
     .host/python tools/bench.py --smoke            # three rows, for CI: bench/smoke.json
+    .host/python tools/bench.py --first 101        # an independent run, into bench/from-101/
 
 16 memorized and 16 ordinary prompts × seeds × methods, through the real host. Pictures are kept in the
-work folder; results go to bench/results.json, the page to bench/index.html and, with --docs, to docs/.
+work folder; results go to bench/results.json, the page to bench/index.html and, with --docs, to docs/bench.md.
 """
 
 from __future__ import annotations
@@ -38,8 +39,12 @@ SMOKE = [NONE, RECOMMENDED, next(m for m in METHODS if m.name == "dynamic, drop 
 MAIN = (NONE, RECOMMENDED)  # get all seeds, the others a part of them
 
 
-def wanted(method: Method, seeds: int, others: int) -> range:
-    return range(1, (seeds if method in MAIN else min(seeds, others)) + 1)
+def wanted(method: Method, group: str, args: argparse.Namespace) -> range:
+    """Seeds of a row: ordinary prompts, of which most rows leave every bit, get half as many, or fewer."""
+    count = args.seeds if method in MAIN else min(args.seeds, args.others)
+    if group == "ordinary":
+        count = min(args.ordinary, (count + 1) // 2)
+    return range(args.first, args.first + count)
 
 
 def sample(bench: Bench, plan: list[tuple[Method, str, int]]) -> None:
@@ -101,13 +106,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as work:
             return smoke(Bench(Path(work)))
     chosen = [m for m in METHODS if not args.only or m is NONE or m.name.startswith(tuple(args.only))]
-    seeds = {
-        (m, g): [
-            args.first - 1 + s for s in wanted(m, args.seeds, args.others) if g == "memorized" or s <= args.ordinary
-        ]
-        for m in chosen
-        for g in ("memorized", "ordinary")
-    }
+    seeds = {(m, g): wanted(m, g, args) for m in chosen for g in ("memorized", "ordinary")}
     bench = Bench(args.work)
     order = sorted({s for held in seeds.values() for s in held})
     sample(bench, [(m, g, s) for s in order for (m, g), held in seeds.items() if s in held])
@@ -116,17 +115,20 @@ def main() -> int:
     scores = Scores(bench)
     peaks = kept(args.work / "peaks.json", lambda: ratios(NONE.name))
     rows = [{**row(bench, scores, m, g, held), "memory": peaks.get(m.name)} for (m, g), held in seeds.items()]
-    OUT.mkdir(exist_ok=True)
     facts = {"seeds": args.seeds, "others": args.others, "first": args.first, "torch": torch.__version__}
+    noises = range(args.first, args.first + args.seeds)
     detection = kept(
-        args.work / f"detection {args.seeds}.json", lambda: table(bench, args.seeds, max(1, args.seeds // 8))
+        args.work / f"detection {args.first} {args.seeds}.json",
+        lambda: table(bench, noises, noises[: -(-args.seeds // 8)]),
     )
     found = {"facts": facts, "rows": rows, "detection": detection}
-    (OUT / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    out = OUT if args.first == 1 else OUT / f"from-{args.first}"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     from bench_page import write_page
 
-    write_page(bench, OUT, ROOT / "docs" if args.docs else None)
-    print(f"{OUT / 'index.html'}")
+    write_page(bench, out, ROOT / "docs" if args.docs and out == OUT else None)
+    print(f"{out / 'index.html'}")
     return 0
 
 

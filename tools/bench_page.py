@@ -122,11 +122,29 @@ def write_page(bench: Bench, out: Path, docs: Path | None) -> None:
     images = [f'<img src="{n}">' for n in ("bench-alignment.png", "bench-time.png", "bench-grid.jpg")]
     body = "\n".join(["<meta charset='utf-8'><title>Benchmark</title>", *images, *sections])
     (out / "index.html").write_text(body, encoding="utf-8")
+    again = out / "from-101" / "results.json"
+    if again.is_file():
+        tables["again"] = twice(rows, json.loads(again.read_text(encoding="utf-8"))["rows"])
     if docs:
         from tables import put
 
         for name, table in tables.items():
             put(docs / "bench.md", f"bench-{name}", table)
+
+
+def twice(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> str:
+    """Rows that both runs have, with the other run's noises; they agree where the intervals meet."""
+    others = {(r["group"], r["method"]): r for r in second}
+    lines = ["|  | prompts | copies | again | aligned | again | intervals meet |", "|---" * 7 + "|"]
+    for r in first:
+        other = others.get((r["group"], r["method"]))
+        if other is None:
+            continue
+        pairs = [(r[key], other[key]) for key in ("copies", "aligned")]
+        meet = all(a[1] <= b[2] and b[1] <= a[2] for a, b in pairs)
+        cells = [cell("", value) for pair in pairs for value in pair]
+        lines.append(f"| {r['method']} | {r['group']} | {' | '.join(cells)} | {'yes' if meet else 'no'} |")
+    return "\n".join(lines)
 
 
 def detection(rows: list[dict[str, Any]]) -> str:

@@ -34,17 +34,17 @@ def per_sample_noise() -> Graph:
         "Start here", 0, 380,
     )  # fmt: skip
     scene.note(
-        "`target_magnitude` is how quiet the prompt's pull has to become: the dashed line on the node. Still the same "
-        "picture? *Lower* it, in steps of 0.001. NOT REACHED? Raise `max_iterations`.\n\n"
+        "*target_magnitude* is how quiet the prompt's pull has to become: the dashed line on the node. Still the same "
+        "picture? Lower it, in steps of 0.001. NOT REACHED? Raise *max_iterations*.\n\n"
         "A prompt that was already quiet keeps its noise: both pictures are then the same.\n\n"
-        "Out of memory? Set `method` to `search`: no gradients.",
+        "Out of memory? Set *method* to **search**: no gradients.",
         "The one dial", 470, 400,
     )  # fmt: skip
     scene.note(
-        "`mode` is **off** here: the sampler does exactly what KSampler does, but lets you connect a noise. "
+        "*mode* is **off** here: the sampler does exactly what KSampler does, but lets you connect a noise. "
         "Keep the model, prompts and latent the same as on the optimizer; the noise was made for them.\n\n"
         "The optimizer tells when it had to inflate the noise: such a picture gets harsh and follows the prompt less. "
-        "Raise the target, or set `constraint` to `sphere`.",
+        "Raise the target, or set *constraint* to **sphere**.",
         "About the sampler", 960, 400,
     )  # fmt: skip
     scene.note(
@@ -80,14 +80,14 @@ def batch_wise_noise() -> Graph:
     scene.note(
         "The lines are how hard the prompt pulls at each picture, before each adjustment. They need not fall much: the "
         "later start does the other half.\n\n"
-        "Still copies? Raise `adjustment_strength` or `adjustments`. Other sizes than 512 × 512: `sharpness_radius` "
+        "Still copies? Raise *adjustment_strength* or *adjustments*. Other sizes than 512 × 512: *sharpness_radius* "
         "grows with the side of the picture (768: 75).",
         "Which value to turn", 470, 400,
     )  # fmt: skip
     scene.note(
-        "`start_percent` 0.1 is the paper's timestep 900: with 50 steps, the first five are unguided (blue ground) and "
+        "*start_percent* 0.1 is the paper's timestep 900: with 50 steps, the first five are unguided (blue ground) and "
         "cost half.\n\nStill copies? *Raise* it, 0.05 at a time. The prompt is ignored? *Lower* it. To let each "
-        "picture find its own point, set `mode` to **dynamic**.",
+        "picture find its own point, set *mode* to **dynamic**.",
         "When guidance starts", 960, 400,
     )  # fmt: skip
     scene.note(

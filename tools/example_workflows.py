@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from example_noise import batch_wise_noise, per_sample_noise
-from example_references import check_a_batch, everything, keep_a_lora
+from example_references import check_a_batch, everything, keep_a_lora, recommended
 from example_scene import GAP, LAB_DEFERRED, OURS, ROOM, STEPS, Scene
 from make_workflow import Graph
 
@@ -42,10 +42,10 @@ def dynamic_deferral() -> Graph:
         "What the node shows", 470, 400,
     )  # fmt: skip
     scene.note(
-        "Still copies? *Lower* `drop_ratio` or *raise* `start_percent` (the latest start). "
+        "Still copies? Lower *drop_ratio* or raise *start_percent* (the latest start). "
         "The prompt is ignored? The other way round.\n\n"
-        "`pre_escape_cfg` at −1 to −9 pushes away from the memorized picture and gets out sooner.\n\n"
-        "`memorized_threshold` depends on the model: **Calibrate Thresholds** suggests yours.",
+        "*pre_escape_cfg* at −1 to −9 pushes away from the memorized picture and gets out sooner.\n\n"
+        "*memorized_threshold* depends on the model: **Calibrate Thresholds** suggests yours.",
         "Which value to turn", 920, 400,
     )  # fmt: skip
     scene.note(f"{HARM}Method: {JAIN}arXiv 2411.16738.", "What it cannot do", 1410, 400)
@@ -82,19 +82,19 @@ def detect_first() -> Graph:
         "## Detect first, then sample\n\n"
         "The detector samples without guidance and watches how hard the prompt pulls. It ends as soon as every picture "
         "is out, and it tells you (a message at the top right) when the prompt is memorized.\n\n"
-        "The sampler takes the way out from it (`curve`): until there it needs one model evaluation a step instead of "
+        "The sampler takes the way out from it (*curve*): until there it needs one model evaluation a step instead of "
         "two.",
         "Start here", 0, 380,
     )  # fmt: skip
     scene.note(
         "**Reading the curve.** A line that starts high and then falls sharply: that picture starts inside a basin, "
         "and the dot is where it leaves. Lines that start below the dashed one: nothing to do.\n\n"
-        "`memorized` and `transition_percent` are outputs: branch on them, or feed `start_percent` of another "
+        "*memorized* and *transition_percent* are outputs: branch on them, or feed *start_percent* of another "
         "workflow.",
         "Is my prompt memorized?", 470, 400,
     )  # fmt: skip
     scene.note(
-        "`memorized_threshold` on the detector decides what counts as a basin. The lower row measures an ordinary "
+        "*memorized_threshold* on the detector decides what counts as a basin. The lower row measures an ordinary "
         "prompt: set the threshold above its lines and below those of a prompt you know to be memorized. **Calibrate "
         "Thresholds** does that with a dozen prompts.\n\nDetector and sampler must see the same model, latent, seed "
         "and steps.",
@@ -109,6 +109,7 @@ WORKFLOWS = {
     "Batch-wise noise, deferred start": batch_wise_noise,
     "Dynamic deferral": dynamic_deferral,
     "Detect first, then sample": detect_first,
+    "Recommended, where you have the pictures": recommended,
     "Keep a LoRA from copying": keep_a_lora,
     "Everything together, with a copy check": everything,
     "Check a batch for copies": check_a_batch,

@@ -85,7 +85,7 @@ def amg_choices(study: Study) -> list[Row]:
     """The node's defaults with one thing changed, for memorized and for ordinary prompts."""
     tried: dict[str, dict[str, Any]] = {
         "defaults": {},
-        "threshold 0.5 … 0.6": {"threshold_min": 0.5, "threshold_max": 0.6},
+        "threshold 0.4 … 0.5": {"threshold_min": 0.4, "threshold_max": 0.5},
         "constant growth": {"dissimilarity_growth": "constant"},
         "through model": {"gradient": "through model"},
         "every 4th step": {"every": 4},
@@ -93,7 +93,7 @@ def amg_choices(study: Study) -> list[Row]:
     rows = [guided(study, name, **changed) for name, changed in tried.items()]
     rows.append(study.generator("ordinary prompts, the generator itself", "ordinary"))
     rows.append(study.row("ordinary prompts, no mitigation", {"k": deferred("off", "ordinary")}, "ordinary"))
-    for name in ("defaults", "threshold 0.5 … 0.6"):
+    for name in ("defaults", "threshold 0.4 … 0.5"):
         rows.append(guided(study, f"ordinary prompts, {name}", "ordinary", **tried[name]))
     return rows
 

@@ -31,6 +31,7 @@ const VIEWED = new Set([
 ]);
 const PLOT = 130; // px at least
 const LINE = 16;
+const LETTERS = 42; // in a line of a node as wide as the host makes them
 const NOTES = 4; // lines of notes under a curve; all of them can be scrolled to
 const PICTURES = 58;
 const MARGIN = 4; // between the node's edge and the view
@@ -98,12 +99,16 @@ export function redrawView(node) {
   node.setDirtyCanvas?.(true, true);
 }
 
+/** @param {string} text */
+const linesOf = (text) => Math.ceil(text.length / LETTERS);
+
 /** What a view needs, in pixels. @param {View | undefined} view */
 function heightOf(view) {
   if (!view) return 0;
   const drawn = hasPlot(view) ? PLOT + 2 * LINE + 8 : 0;
-  const notes = Math.min(view.notes.length * 2, hasPlot(view) ? NOTES : 2 * NOTES);
-  const said = LINE * (2 + notes) + (view.warning ? 2 * LINE + 8 : 0);
+  const wanted = view.notes.reduce((sum, note) => sum + linesOf(note), 0);
+  const notes = Math.min(wanted, hasPlot(view) ? NOTES : 2 * NOTES);
+  const said = LINE * (Math.max(2, linesOf(view.headline)) + notes) + (view.warning ? 2 * LINE + 8 : 0);
   return drawn + said + (view.nearest.length ? PICTURES : 0) + 8;
 }
 

@@ -27,6 +27,7 @@ class Plan:
     guidance: Guidance
     through_model: bool = False
     every: int = 1  # look at the references in every n-th step only
+    memorized_threshold: float = 0.0  # steer only samples that pull harder at the first evaluation; 0: all
     vae: object = None
     captions: DuplicatedCaptions = field(default_factory=lambda: DuplicatedCaptions((), {}))
     encoded: tuple[list, ...] = ()  # CONDITIONING of each of captions.texts

@@ -18,12 +18,14 @@ from ...mitigation.amg import (
     move_away,
     only,
 )
+from ...mitigation.prediction import pull
 from ...mitigation.trace import GuidanceTrace
 from .amg_plan import Plan
 from .captions import Companion
 from .eye import Eye, Found
 from .gradient_scope import networks_of, with_gradients
 from .probe import parameterisation
+from .sampling import begins_late
 
 VOTERS = 16  # neighbours that elect the duplicated caption
 STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
@@ -108,6 +110,9 @@ class Run:
         )  # fmt: skip
         self.step = -1
         self.found: Found | None = None  # the last look
+        # A run that begins in the middle cannot tell: its first step says nothing of the basin.
+        self.least_pull = 0.0 if begins_late(patcher, sigmas) else plan.memorized_threshold
+        self.pulled: Tensor | None = None  # (B,) bool, after the first evaluation: may be steered
 
     def predict(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed) -> Tensor:
         """The denoised prediction, steered where it is closer to a reference than λ_t."""
@@ -115,13 +120,17 @@ class Run:
         self._advance(sigma)
         self.companion.go_along(call.guider, x)
         denoised = call.predict(self._watched(model_options, watch))
+        if self.pulled is None:
+            self.pulled = self._judge(watch.guided, denoised)
+        if not bool(self.pulled.any()):  # nobody is looked at, which is what costs
+            return self._passed(denoised, None)
         lam = self.guidance.threshold.at(self.remaining(sigma))
         found = self.found
         looking = found is None or self.step % self.plan.every == 0
         if found is None or looking:
             found = self.found = self.eye.look(denoised)
             self.trace.saw(self.step, lam, found.closeness, found.rows[:, 0])
-        above = found.closeness > lam
+        above = (found.closeness > lam) & self.pulled
         steered, linear = denoised, None
         if bool(above.any()):
             linear = self._linear(found, above, lam, watch.guided)
@@ -130,18 +139,29 @@ class Run:
                 steered = linear.apply(denoised, watch.guided, caption)
             if looking and self.guidance.dissimilarity:
                 steered = self._dissimilarity(call, found, steered, above, lam, sigma, linear)
+        return self._passed(steered, linear)
+
+    def _passed(self, steered: Tensor, linear: Linear | None) -> Tensor:
         self.companion.stay()
         self.companion.expected = linear.captions if linear is not None else []
         if self.plan.on_step:
             self.plan.on_step(self.trace)
         return steered
 
+    def _judge(self, guided: Guided | None, denoised: Tensor) -> Tensor:
+        """Who may be steered: samples that pull, and those of which nothing is known since they are not guided yet."""
+        if not self.least_pull or guided is None:
+            return torch.ones(len(denoised), dtype=torch.bool, device=denoised.device)
+        known = pull(guided.cond, guided.uncond)[0].masked_fill(~guided.apart, torch.nan)
+        return self.trace.judged(known, self.least_pull)
+
     def _advance(self, sigma: float) -> None:
         reached = int((self.trace.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
         self.step = max(reached, self.step, 0)
 
     def _watched(self, model_options: dict, watch: Watch) -> dict:
-        if not (self.guidance.despecification or self.plan.encoded):
+        judging = self.least_pull and self.pulled is None
+        if not (self.guidance.despecification or self.plan.encoded or judging):
             return model_options
         hooks = model_options.get("sampler_post_cfg_function", [])
         return {**model_options, "sampler_post_cfg_function": [*hooks, watch]}

@@ -24,10 +24,9 @@ from ...mitigation.prediction import dimension, guidance_magnitude, pull, relati
 from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Guidance, branches
 from .probe import noise_gap
-from .sampling import percent_of
+from .sampling import begins_late, percent_of
 
 KEY = "memorization_guard_deferral"
-LATE = 0.05  # the host's percent
 WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
@@ -65,7 +64,7 @@ def _outer_sample(deferral: Deferral):
         if deferral.null is not None:
             guider.conds["null"] = [c.copy() for c in comfy.sampler_helpers.convert_cond(deferral.null)]
         plan = deferral
-        if plan.rule is not None and _begins_late(guider, sigmas):
+        if plan.rule is not None and begins_late(guider.model_patcher, sigmas):
             plan = replace(plan, rule=plan.rule.begun_late())
         run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
@@ -85,11 +84,6 @@ def _too_short(run: Run, guider) -> str:
         f"begins at `start_percent` {run.deferral.start_percent:.2f} at the latest, but the last of {run.n} step(s) "
         f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
     )
-
-
-def _begins_late(guider, sigmas: Tensor) -> bool:
-    """Below T by more than a schedule does that leaves out the first timesteps: ddim_uniform begins at t = 981."""
-    return len(sigmas) > 0 and percent_of(guider.model_patcher, float(sigmas[0])) > LATE
 
 
 def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature

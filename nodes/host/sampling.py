@@ -12,6 +12,8 @@ from torch import Tensor
 from .errors import GuardError, check_latent
 from .noise import drawn_noise
 
+LATE = 0.05  # the host's percent
+
 
 def sampler_names() -> list[str]:
     """The host's samplers, with those that other packs have added."""
@@ -61,6 +63,11 @@ def percent_of(model, sigma: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
     return round(high, 6)
+
+
+def begins_late(model, sigmas: Tensor) -> bool:
+    """Below T by more than a schedule does that leaves out the first timesteps: ddim_uniform begins at t = 981."""
+    return len(sigmas) > 0 and percent_of(model, float(sigmas[0])) > LATE
 
 
 def first_sigma(model, sigmas: Tensor | None, node: str) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -122,15 +121,23 @@ def test_a_taken_port_is_refused() -> None:
             Server(port=taken.getsockname()[1]).__enter__()
 
 
+def _hears_ctrl_c() -> None:
+    """A shell's background jobs, and all that they start, are deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals as on Linux")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_make_serve_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
     command = [sys.executable, str(ROOT / "tools" / "server.py"), "--port", "0", "--base", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
-        assert process.stdout
-        address = next(line.strip() for line in process.stdout if "http://" in line)
-        process.send_signal(how)
-        assert process.wait(30) == (0 if how == signal.SIGINT else -how)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=_hears_ctrl_c) as process:
+        try:
+            assert process.stdout
+            address = next(line.strip() for line in process.stdout if "http://" in line)
+            process.send_signal(how)
+            assert process.wait(30) == (0 if how == signal.SIGINT else -how)
+        finally:
+            process.kill()
     port = int(address.rsplit(":", 1)[1])
     end = time.monotonic() + 10
     while time.monotonic() < end:

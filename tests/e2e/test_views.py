@@ -22,6 +22,7 @@ DRAWN = {
     "Batch-wise noise, deferred start": {"MG_NoiseOptimizer", "MG_DeferredCFGKSampler"},
     "Dynamic deferral": {"MG_DeferredCFGKSampler"},
     "Detect first, then sample": {"MG_BasinEscapeDetector", "MG_DeferredCFGKSampler"},
+    "Recommended, where you have the pictures": {"MG_AMGGuidance"},
     "Keep a LoRA from copying": {"MG_AMGGuidance"},
     "Everything together, with a copy check": {"MG_AMGGuidance", "MG_DeferredCFGKSampler"},
     "Check a batch for copies": set(),

@@ -69,8 +69,8 @@ def amg(**changed: Any) -> Node:
         "despecification": 13.0,
         "deduplication": 0.0,
         "dissimilarity": 10.0,
-        "threshold_min": 0.4,
-        "threshold_max": 0.5,
+        "threshold_min": 0.5,
+        "threshold_max": 0.6,
         "threshold_schedule": "parabolic",
         "gradient": "through prediction",
     }

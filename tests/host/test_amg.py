@@ -55,6 +55,43 @@ def test_an_ordinary_prompt_is_bit_identical(host: Host, name: str) -> None:
     assert torch.equal(samples(out["a"]), samples(out["b"]))
 
 
+GATE = {"memorized_threshold": 0.02}
+
+
+@pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
+def test_a_prompt_that_pulls_is_steered_through_the_gate_as_without_it(host: Host, kind: str) -> None:
+    nodes = {"g": amg(), "b": ksampler(model=GUIDED), "h": amg(**GATE), "c": ksampler(model=["h", 0])}
+    out = run(host, kind=kind, **nodes)
+    assert copies(out["c"]) == 0
+    assert torch.equal(samples(out["b"]), samples(out["c"]))
+
+
+def test_a_prompt_that_does_not_pull_passes_the_gate_even_beside_a_reference(host: Host) -> None:
+    """The reference is what the ordinary prompt draws: without the gate it would be steered away from."""
+    plain = run(host, batch=1, a=ksampler(positive=ORDINARY))
+    given = {"works": {"samples": samples(plain["a"]).clone()}}
+    plan = {"positive": ORDINARY}
+    nodes = {"g": amg(), "b": ksampler(model=GUIDED, **plan), "h": amg(**GATE), "c": ksampler(model=["h", 0], **plan)}
+    out = run(host, given, batch=1, **nodes)
+    assert not torch.equal(samples(plain["a"]), samples(out["b"]))
+    assert torch.equal(samples(plain["a"]), samples(out["c"]))
+
+
+@pytest.mark.parametrize("changed", [{"cfg": 1.0}, {"denoise": 0.6}], ids=["without guidance", "begun late"])
+def test_where_nothing_can_be_told_the_gate_is_open(host: Host, changed: dict[str, float]) -> None:
+    out = run(
+        host, batch=4, g=amg(), b=ksampler(model=GUIDED, **changed), h=amg(**GATE),
+        c=ksampler(model=["h", 0], **changed),
+    )  # fmt: skip
+    assert torch.equal(samples(out["b"]), samples(out["c"]))
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_the_gate_is_open_for_those_whose_guidance_waits(host: Host, mode: str) -> None:
+    out = run(host, batch=8, h=amg(**GATE), c=deferred(mode, model=["h", 0], start_percent=0.3))
+    assert copies(out["c"]) == 0
+
+
 def test_all_scales_0_is_the_model_itself(host: Host) -> None:
     out = run(host, batch=4, a=ksampler(), g=amg(**OFF), b=ksampler(model=GUIDED))
     assert out["g"][0] is out["lab"][0]
@@ -269,7 +306,7 @@ def test_the_trace_tells_what_was_seen_and_done(host: Host) -> None:
     (trace,) = ended
     assert trace.closeness.shape == (6, 50) and not trace.closeness.isnan().any()
     assert (trace.nearest == 0).all()
-    assert trace.threshold[0] == pytest.approx(0.4, abs=1e-3) and trace.threshold[-1] == pytest.approx(0.5, abs=0.01)
+    assert trace.threshold[0] == pytest.approx(0.5, abs=1e-3) and trace.threshold[-1] == pytest.approx(0.6, abs=0.01)
     above = trace.closeness > trace.threshold
     assert (trace.despecification[above] > 0).all() and above[:, 0].all()
     assert trace.despecification.max() == pytest.approx(6.0)

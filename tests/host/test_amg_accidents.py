@@ -103,7 +103,7 @@ def test_a_descriptor_that_is_not_loaded(host: Host, vae: Any) -> None:
 
 
 def test_a_threshold_that_falls(host: Host) -> None:
-    node, said = refused(host, {}, threshold_min=0.6)
+    node, said = refused(host, {}, threshold_min=0.7)
     assert node == "g" and "`threshold_min`" in said and "`threshold_max`" in said
 
 

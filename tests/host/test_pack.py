@@ -92,7 +92,7 @@ CONTRACT = {  # inputs by name, outputs by name: permanent, workflows are saved 
         [
             *["model", "references", "despecification", "deduplication", "dissimilarity"],
             *["threshold_min", "threshold_max", "threshold_schedule", "gradient", "vae", "clip"],
-            *["dissimilarity_growth", "every"],
+            *["dissimilarity_growth", "every", "memorized_threshold"],
         ],
         ["model"],
     ),
@@ -127,12 +127,13 @@ DEFAULTS = {
         "despecification": 13.0,
         "deduplication": 0.0,
         "dissimilarity": 10.0,
-        "threshold_min": 0.4,
-        "threshold_max": 0.5,
+        "threshold_min": 0.5,
+        "threshold_max": 0.6,
         "threshold_schedule": "parabolic",
         "gradient": "through prediction",
         "dissimilarity_growth": "ramp",
         "every": 1,
+        "memorized_threshold": 0.0,
     },
 }
 

@@ -70,13 +70,14 @@ def with_embedding(target: float, most: int) -> Callable[[Any, str, int], Condit
 
 BATCH_WISE = {"sharpness_radius": 9.5}  # ρ: 50 at 512 × 512, scaled with √dim
 ALONE = {"despecification": 0.0, "deduplication": 0.0, "dissimilarity": 0.0}
-LATER = {"threshold_min": 0.5, "threshold_max": 0.6}
 NONE = Method("no mitigation", "", sampled())
-RECOMMENDED = Method("recommended: AMG", "thresholds 0.5 … 0.6", guided(**LATER))
+GATED = {"memorized_threshold": 0.02}
+RECOMMENDED = Method("recommended: AMG", "where the prompt pulls", guided(**GATED))
 METHODS = [
     NONE,
     RECOMMENDED,
     Method("AMG", "defaults", guided()),
+    Method("AMG", "thresholds 0.4 … 0.5", guided(threshold_min=0.4, threshold_max=0.5)),
     Method("AMG", "thresholds 0.6 … 0.7", guided(threshold_min=0.6, threshold_max=0.7)),
     Method("AMG", "despecification only", guided(**{**ALONE, "despecification": 13.0})),
     Method("AMG", "dissimilarity only", guided(**{**ALONE, "dissimilarity": 10.0})),
@@ -89,8 +90,8 @@ METHODS = [
     Method("per-sample", "to 0.020", with_noise("per-sample", {**PER_SAMPLE, "target_magnitude": 0.02})),
     Method("per-sample", "to 0.015", with_noise("per-sample", PER_SAMPLE)),
     Method("search", "16 candidates", with_noise("search", {"candidates": 16})),
-    Method("dynamic + AMG", "", guided(sampled("dynamic"), **LATER)),
-    Method("batch-wise + dynamic + AMG", "", guided(with_noise("batch-wise", BATCH_WISE, "dynamic"), **LATER)),
+    Method("dynamic + AMG", "", guided(sampled("dynamic"))),
+    Method("batch-wise + dynamic + AMG", "", guided(with_noise("batch-wise", BATCH_WISE, "dynamic"))),
     Method("random tokens", "2", sampled(), with_tokens(2), peer=True),
     Method("random tokens", "4", sampled(), with_tokens(4), peer=True),
     Method("embedding adjustment", "to 0.020", sampled(), with_embedding(0.020, 10), peer=True),

@@ -200,5 +200,10 @@ def test_the_trace_keeps_the_first_look_and_the_largest_action():
     assert trace.headline == "1 of 2 picture(s) steered away. Closest: #0, 0.90 to reference 3."
     calm = GuidanceTrace(torch.tensor([1.0, 0.0]), 1)
     assert calm.lines() == ["#0: not measured"] and calm.headline == "Not compared with the references."
+    gated = GuidanceTrace(torch.tensor([1.0, 0.0]), 3)
+    assert gated.judged(torch.tensor([0.03, 0.01, torch.nan]), 0.02).tolist() == [True, False, True]
+    assert gated.lines()[1] == "#1: left alone, its prompt pulls 0.010"
+    assert gated.judged(torch.tensor([0.02, 0.01, 0.0]), 0.02).tolist() == [False] * 3
+    assert gated.headline.startswith("No prompt pulls above memorized_threshold (0.020 of 0.02)")
     calm.saw(0, 0.4, torch.tensor([0.2]), torch.tensor([0]))
     assert calm.headline.startswith("No picture came too close to a reference (closest 0.20)")
