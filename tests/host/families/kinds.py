@@ -23,6 +23,7 @@ class Precision:
     name: str
     weights: torch.dtype
     compute: torch.dtype | None = None
+    prepare: Callable[[ModelPatcher], ModelPatcher] | None = None  # a state of the loaded model
 
 
 PRECISIONS = {
