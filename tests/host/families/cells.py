@@ -90,7 +90,7 @@ class Bench:
 
 def detector(bench: Bench) -> None:
     out = bench.run(d=prompts.detector(**bench.links, steps=STEPS, **BASIN))["d"]
-    d = out[3].d
+    d = out[3].d[:, : out[3].measured]  # it ends with the last escape
     assert torch.isfinite(d).all() and (d > 0).all(), "d is not a positive number"
     assert out[0] is True and out[1] > 0, "a threshold of 0 is a basin"
     before = bench.found("search", candidates=1)[1].before
@@ -132,17 +132,20 @@ def search(bench: Bench) -> None:
 
 
 def amg(bench: Bench, **strengths: Any) -> None:
-    """The picture itself is the reference; below λ = 2 nothing happens, from λ = −1 on all is steered."""
-    captions = {"captions": "one\none", "latents": ["twice", 0]}
-    refs = {"class_type": "MG_ReferencesFromLatents", "inputs": captions}
-    own = bench.vanilla[:1].repeat(2, *[1] * (bench.vanilla.ndim - 1))
-    bench.given["twice"] = {"samples": own.clone()}
+    """The references are noise or the picture itself: λ = 0.9 leaves it alone, λ = 0 steers all that is like it."""
+    noise = torch.randn(2, *bench.vanilla.shape[1:], generator=torch.Generator().manual_seed(9))
+    bench.given["noise"] = {"samples": noise}
+    bench.given["twice"] = {"samples": bench.vanilla[:1].repeat(2, *[1] * (noise.ndim - 1))}
+    far, near = (
+        {"class_type": "MG_ReferencesFromLatents", "inputs": {"captions": "one\none", "latents": [name, 0]}}
+        for name in ("noise", "twice")
+    )
     zero = {"despecification": 0.0, "deduplication": 0.0, "dissimilarity": 0.0}
     links = {"model": bench.links["model"], "clip": ["clip", 0], "threshold_schedule": "constant", **zero, **strengths}
     k = prompts.ksampler(**{**bench.plan, "model": ["g", 0]})
-    bench.same(refs=refs, g=prompts.amg(**{**links, **zero}), k=k)
-    bench.same(refs=refs, g=prompts.amg(**links, threshold_min=1.0, threshold_max=1.0), k=k)
-    bench.other(refs=refs, g=prompts.amg(**links, threshold_min=0.0, threshold_max=0.0), k=k)
+    bench.same(refs=near, g=prompts.amg(**{**links, **zero}), k=k)
+    bench.same(refs=far, g=prompts.amg(**links, threshold_min=0.9, threshold_max=0.9), k=k)
+    bench.other(refs=near, g=prompts.amg(**links, threshold_min=0.0, threshold_max=0.0), k=k)
 
 
 NODES: dict[str, Callable[[Bench], None]] = {
