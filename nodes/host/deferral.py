@@ -8,6 +8,7 @@ its transition point on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -198,7 +199,12 @@ class Run:
             return only, only, only
         mixed = null is not negative and bool(self.outside.any())
         conds = [positive, null, *([negative] if mixed else [])]
-        cond, unc, *rest = branches(guider.inner_model, conds, x, sigma, model_options)
+        if math.isclose(guider.cfg, 1.0):  # KSampler asks for the prompt alone there, and a larger batch is other bits
+            groups = [[c] for c in conds]
+        else:
+            groups = [conds]
+        asked = [branches(guider.inner_model, group, x, sigma, model_options) for group in groups]
+        cond, unc, *rest = [found for group in asked for found in group]
         if self.tracker is not None and self.fresh:
             self._measure(guider.inner_model, cond, unc, sigma)
         against = rest[0] if rest else unc
