@@ -22,6 +22,7 @@ from ...mitigation.curve import EscapeCurve
 from ...mitigation.deferral import inside_condition, per_sample
 from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
+from .distilled import distilled_hint
 from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Guidance, branches
 from .probe import noise_gap
@@ -71,8 +72,10 @@ def _outer_sample(deferral: Deferral):
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         if deferral.on_end and run.step >= 0:  # otherwise another guider did it all
-            hint = _too_short(run, guider) if run.ends_unguided else ""
-            deferral.on_end(replace(run.curve(), hint=hint))
+            hints = [_too_short(run, guider)] if run.ends_unguided else []
+            if deferral.rule is not None and not deferral.stop_when_out:  # the detector says it itself
+                hints += distilled_hint(guider.model_patcher)
+            deferral.on_end(replace(run.curve(), hint=" ".join(hints)))
         return out
 
     return wrapper

@@ -7,6 +7,7 @@ about them may be small.
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import Any
 
 import comfy.ldm.modules.diffusionmodules.mmdit as mmdit
@@ -22,6 +23,7 @@ from host.executor import Host
 from host.families.kinds import Family, Precision
 from host.families.weights import fill
 
+SMALL = (4, 2, 4)  # fp16 convolutions of 320 channels are slow on a CPU
 PREFIX = "model.diffusion_model."
 UNET = {
     "image_size": 32,
@@ -79,7 +81,9 @@ def loaded(host: Host, name: str, weights: dict[str, Tensor], precision: Precisi
     folder = host.base / "models" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}_{precision.name}.safetensors"
-    save_file({k: v.to(precision.weights).contiguous() for k, v in weights.items()}, file)
+    # The host takes the spread of the V mark, which it cannot do in eight bits.
+    kept = {PREFIX + V_MARK}
+    save_file({k: (v if k in kept else v.to(precision.weights)).contiguous() for k, v in weights.items()}, file)
     try:
         if precision.weights == torch.float32:
             loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file.name}}
@@ -89,7 +93,7 @@ def loaded(host: Host, name: str, weights: dict[str, Tensor], precision: Precisi
             model = comfy.sd.load_checkpoint_guess_config(
                 str(file), output_vae=False, output_clip=False, model_options=options
             )[0]
-        if precision.compute is not None:
+        if precision.compute == torch.bfloat16:  # fp16 is left to the host: 320 channels of it take a CPU seconds
             model.set_model_compute_dtype(precision.compute)  # what the host's node ModelComputeDtype does
         return model
     finally:
@@ -102,8 +106,26 @@ def _file(name: str, weights, **asked: Any) -> Family:
     return Family(title, "checkpoint file", lambda host, p: loaded(host, name.lower(), weights(), p), **asked)
 
 
-SD1 = _file("SD1.x", lambda: unet_weights(UNET))
-INPAINTING = _file("SD1.x_inpainting", lambda: unet_weights({**UNET, "in_channels": 9}))
-SD2_V = _file("SD2.x_V", lambda: unet_weights(SD2, **{PREFIX + V_MARK: torch.linspace(-1, 1, 320)}), width=1024)
+SD1 = _file("SD1.x", lambda: unet_weights(UNET), latent=SMALL)
+HOLE = torch.zeros(1, 1, *SMALL[1:])
+HOLE[..., 2:] = 1
+INPAINTING = _file(
+    "SD1.x_inpainting", lambda: unet_weights({**UNET, "in_channels": 9}), latent=SMALL,
+    more={"concat_latent_image": torch.linspace(-1, 1, 32).view(1, *SMALL), "concat_mask": HOLE},
+)  # fmt: skip
+SD2_V = _file("SD2.x_V", lambda: unet_weights(SD2, **{PREFIX + V_MARK: torch.linspace(-1, 1, 320)}), width=1024, latent=SMALL)
 SD3 = _file("SD3", mmdit_weights, latent=(16, 4, 6), width=64, pooled=2048)
 FAMILIES = [SD1, INPAINTING, SD2_V, SD3]
+
+
+def _sampled(name: str, family: Family, sampling: str, zsnr: bool) -> Family:
+    """With the host's node ModelSamplingDiscrete on the model."""
+    inputs = {"model": ["m", 0], "sampling": sampling, "zsnr": zsnr}
+    return replace(family, name=name, patch={"class_type": "ModelSamplingDiscrete", "inputs": inputs})
+
+
+FAMILIES += [
+    _sampled("SD1.x, LCM sampling", SD1, "lcm", False),
+    _sampled("SD2.x V, zero terminal SNR", SD2_V, "v_prediction", True),
+    _sampled("SD1.x EPS, zero terminal SNR", SD1, "eps", True),
+]
