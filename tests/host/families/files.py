@@ -113,7 +113,9 @@ INPAINTING = _file(
     "SD1.x_inpainting", lambda: unet_weights({**UNET, "in_channels": 9}), latent=SMALL,
     more={"concat_latent_image": torch.linspace(-1, 1, 32).view(1, *SMALL), "concat_mask": HOLE},
 )  # fmt: skip
-SD2_V = _file("SD2.x_V", lambda: unet_weights(SD2, **{PREFIX + V_MARK: torch.linspace(-1, 1, 320)}), width=1024, latent=SMALL)
+SD2_V = _file(
+    "SD2.x_V", lambda: unet_weights(SD2, **{PREFIX + V_MARK: torch.linspace(-1, 1, 320)}), width=1024, latent=SMALL
+)
 SD3 = _file("SD3", mmdit_weights, latent=(16, 4, 6), width=64, pooled=2048)
 FAMILIES = [SD1, INPAINTING, SD2_V, SD3]
 
