@@ -44,7 +44,8 @@ SD15 = {
 def host(cuda: bool = False) -> Iterator[Host]:
     """ComfyUI on one CPU thread, with the pack, the lab's pack and the lab checkpoint, in a folder of its own.
 
-    `cuda`: on the host's GPU instead. With PyTorch's attention, as the host runs on NVIDIA cards; its choice for the CPU is slower and larger.
+    `cuda`: on the host's GPU instead.
+    With PyTorch's attention, as the host runs on NVIDIA cards; its choice for the CPU is slower and larger.
     """
     import torch
     from comfy.cli_args import args

@@ -37,14 +37,18 @@ there; the reasons are below the table.
 
 def rows(made, fast: bool = False):
     """(family, what the weights are and are computed in, cells) of every row that is asked for."""
-    from host.families import FAST, built, cells, files, kinds
+    from host.families import FAST, built, cells, files, kinds, states
 
-    for family in [*files.FAMILIES, *built.FAMILIES]:
-        for precision in kinds.PRECISIONS.values():
-            if fast and (family.name, precision.name) not in FAST:
-                continue
-            with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
-                yield family, precision.name, cells.row(made, family, precision)
+    wanted = [(f, p) for f in [*files.FAMILIES, *built.FAMILIES] for p in kinds.PRECISIONS.values()]
+    wanted += [(files.SD1, p) for p in states.STATES.values()]
+    for family, precision in wanted:
+        if fast and (family.name, precision.name) not in FAST:
+            continue
+        with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
+            yield family, precision.name, cells.row(made, family, precision)
+    if not (fast or torch.cuda.is_available()):
+        for name in states.ON_A_GPU:
+            yield files.SD1, name, dict.fromkeys(cells.NODES, states.NO_GPU)
 
 
 def page(found: list[tuple], where: str, seconds: float) -> str:
@@ -71,9 +75,12 @@ def page(found: list[tuple], where: str, seconds: float) -> str:
     return "\n".join([INTRO, *table, "", *said, "", foot, "", PRECISIONS])
 
 
-PRECISIONS = """Precisions: fp32, fp16 and bf16 are the type of the weights and of the computation, but for fp16 checkpoint
-files, which the host computes in what it prefers on the device (fp32 on a CPU); fp8 is the storage of the weights
-(e4m3fn), cast by the host for each use.
+PRECISIONS = """Precisions: fp32, fp16 and bf16 are the type of the weights and of the computation, but for fp16
+checkpoint files, which the host computes in what it prefers on the device (fp32 on a CPU); fp8 is the storage of the weights
+(e4m3fn), cast by the host for each use. The last rows are what a host does to a loaded model: LoRA, memory saving
+modes with the LoRA applied at each use, another place of computation, compilation (back end `eager`), memory layout.
+Quantized weights (scaled fp8, the host's quantized tensors, int8) are in tests/host/test_bad_input.py and
+test_accidents.py: per-sample and "through model" refuse them, all else works.
 """
 
 

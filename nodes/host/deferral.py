@@ -202,10 +202,8 @@ class Run:
             return only, only, only
         mixed = null is not negative and bool(self.outside.any())
         conds = [positive, null, *([negative] if mixed else [])]
-        if math.isclose(guider.cfg, 1.0):  # KSampler asks for the prompt alone there, and a larger batch is other bits
-            groups = [[c] for c in conds]
-        else:
-            groups = [conds]
+        # At CFG 1 KSampler asks for the prompt alone, and a larger batch is other bits.
+        groups = [[c] for c in conds] if math.isclose(guider.cfg, 1.0) else [conds]
         asked = [branches(guider.inner_model, group, x, sigma, model_options) for group in groups]
         cond, unc, *rest = [found for group in asked for found in group]
         if self.tracker is not None and self.fresh:

@@ -6,6 +6,7 @@ import comfy.lora
 import torch
 from comfy.model_patcher import ModelPatcher
 
+from host.families.cells import Cell
 from host.families.kinds import Precision
 
 RANK = 2
@@ -64,6 +65,13 @@ def compiled(model: ModelPatcher) -> ModelPatcher:
     return made
 
 
+def in_half_precision(model: ModelPatcher) -> ModelPatcher:
+    """Computed in fp16 whatever the host would choose, as its node ModelComputeDtype does it."""
+    made = model.clone()
+    made.set_model_compute_dtype(torch.float16)
+    return made
+
+
 def channels_last(model: ModelPatcher) -> ModelPatcher:
     """Kernels in another memory layout, as --force-channels-last loads them."""
     with torch.inference_mode():
@@ -75,6 +83,7 @@ FP32 = (torch.float32, torch.float32)
 STATES = {
     p.name: p
     for p in (
+        Precision("fp16, computed in fp16", torch.float16, torch.float16, in_half_precision),
         Precision("fp32, LoRA", *FP32, with_lora),
         Precision("fp32, LoRA, --lowvram", *FP32, left_behind(HalfLeftBehind)),
         Precision("fp32, LoRA, --novram", *FP32, left_behind(LeftBehind)),
@@ -83,3 +92,6 @@ STATES = {
         Precision("fp32, channels last", *FP32, channels_last),
     )
 }
+# What only a GPU has; with one, `make gpu-check` runs the whole matrix on it.
+ON_A_GPU = ("fp16 on CUDA", "bf16 on CUDA", "fp8 matrix product (--fast)", "compiled (inductor)")
+NO_GPU = Cell("not here", "this machine has no GPU: `make gpu-check` runs the matrix on yours")

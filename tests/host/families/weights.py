@@ -22,9 +22,7 @@ def fill(named: Iterable[tuple[str, Tensor]], seed: int) -> None:
             continue
         if name.endswith("scale") or ("norm" in name and name.endswith("weight") and weight.ndim < 2):
             weight.fill_(1.0)
-        elif weight.ndim < 2:
-            weight.copy_(0.1 * torch.randn(weight.shape, generator=draw))
-        elif any(part in name for part in SMALL) and not name.endswith(".weight"):
+        elif weight.ndim < 2 or (any(part in name for part in SMALL) and not name.endswith(".weight")):
             weight.copy_(0.1 * torch.randn(weight.shape, generator=draw))
         else:
             fan = weight.shape[1:].numel()
