@@ -4,8 +4,8 @@ from __future__ import annotations
 
 HINT = (
     "Hint: `model` is guidance-distilled (it takes the guidance scale as an input, as Flux dev does). Sampled at cfg 1 "
-    "no second prediction guides it, so the papers' magnitude d is not defined: the figures only say how far prompt and "
-    "negative prompt are apart, and thresholds made for other models do not carry over."
+    "no second prediction guides it, so the papers' magnitude d is not defined: the figures only say how far prompt "
+    "and negative prompt are apart, and thresholds made for other models do not carry over."
 )
 
 

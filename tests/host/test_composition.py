@@ -1,4 +1,4 @@
-"""Our nodes in larger graphs of the host's own: stacked LoRAs, scheduled hooks, attention patches, windows, upscaling.
+"""Our nodes in larger graphs of the host's own: stacked LoRAs, scheduled hooks, attention patches, tiles, upscaling.
 
 On the lab checkpoint, through the real executor. Features that test_host_features.py has are not repeated.
 """
@@ -29,7 +29,7 @@ def _attention(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tiles(given: dict[str, Any]) -> dict[str, Any]:
-    """As tiled diffusion does it: the left and the right half each in a call of its own, where they overlap averaged."""
+    """As tiled diffusion does it: left and right in calls of their own, averaged where they overlap."""
 
     def call(apply_model, args: dict[str, Any]) -> Tensor:
         x, cut = args["input"], SIZE * 3 // 4
@@ -48,23 +48,19 @@ def _tiles(given: dict[str, Any]) -> dict[str, Any]:
 
 OWN: dict[str, Any] = {"model": ["own", 0]}
 SCHEDULED = {
-    "frames": node("CreateHookKeyframe", strength_mult=0.0, start_percent=0.5),
+    "begin": node("CreateHookKeyframe", strength_mult=1.0, start_percent=0.0),
+    "frames": node("CreateHookKeyframe", strength_mult=0.0, start_percent=0.5, prev_hook_kf=["begin", 0]),
     "first": HOOK,
     "hook": node("SetHookKeyframes", hooks=["first", 0], hook_kf=["frames", 0]),
     "pos": node(
         "ConditioningSetProperties", cond_NEW=["mem", 0], strength=1.0, set_cond_area="default", hooks=["hook", 0]
     ),
 }
-WINDOWS = node(
-    "ContextWindowsManual", model=["m", 0], context_length=6, context_overlap=2, context_schedule="standard_static",
-    context_stride=1, closed_loop=False, fuse_method="pyramid", dim=3,
-)  # fmt: skip
 GRAPHS = {
     "two LoRAs": Feature({"one": _lora("m"), "two": _lora("one")}, {"model": ["two", 0]}),
     "a LoRA that ends half way": Feature(SCHEDULED, {"positive": ["pos", 0]}),
     "attention patch": Feature({}, OWN, _attention),
     "tiles": Feature({}, OWN, _tiles),
-    "context windows": Feature({"windows": WINDOWS}, {"model": ["windows", 0]}),
 }
 
 
@@ -121,7 +117,8 @@ def test_optimizer_deferral_and_amg_in_one_graph(host: Host, checkpoint) -> None
     both = {**LINKS, "model": ["g", 0]}
     prompt = Feature().prompt(
         plain=ksampler(), refs=refs, g=guided, o=optimizer("search", candidates=2),
-        k=deferred(**both, noise=["o", 0], memorized_threshold=0.0), alone=deferred(noise=["o", 0], memorized_threshold=0.0),
+        k=deferred(**both, noise=["o", 0], memorized_threshold=0.0),
+        alone=deferred(noise=["o", 0], memorized_threshold=0.0),
     )  # fmt: skip
     first, again = host.run(prompt, checkpoint), host.run(prompt, checkpoint)
     assert torch.isfinite(samples(first["k"])).all()
