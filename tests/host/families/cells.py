@@ -122,7 +122,7 @@ def per_sample(bench: Bench) -> None:
     noise, measured = bench.found("per-sample", max_iterations=0)
     assert torch.equal(noise, bench.drawn), "0 iterations moved the noise"
     report = bench.found("per-sample", max_iterations=2, learning_rate=0.03)[1]
-    assert torch.equal(report.before, measured.before), "measured otherwise without gradients"
+    torch.testing.assert_close(report.before, measured.before, rtol=0.02, atol=0)  # another attention back end
     assert (report.after < report.before).all(), "the gradient leads nowhere"
 
 
