@@ -78,7 +78,7 @@ def page(found: list[tuple], where: str, seconds: float) -> str:
 PRECISIONS = """Precisions: fp32, fp16 and bf16 are the type of the weights and of the computation, but for fp16
 checkpoint files, which the host computes in what it prefers on the device (fp32 on a CPU); fp8 is the storage of the
 weights (e4m3fn), cast by the host for each use. The last rows are what a host does to a loaded model: LoRA, memory
-saving modes with the LoRA applied at each use, another place of computation, compilation (back end `eager`), memory layout.
+saving modes with the LoRA applied at each use, another place of computation, compilation (back end `eager`), layout.
 Quantized weights (scaled fp8, the host's quantized tensors, int8) are in tests/host/test_bad_input.py and
 test_accidents.py: per-sample and "through model" refuse them, all else works.
 """
