@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import torch
-from memorization_guard.mitigation.similarity import latent_features
-from memorization_guard.mitigation.slope import slope
 from torch import Tensor, nn
 
-
-def through(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A prediction whose last layer is of this type and passes back a hundredth of what it gets."""
-    return 10 * (0.01 * x.to(dtype)).float()
+from memorization_guard.mitigation.similarity import latent_features
+from memorization_guard.mitigation.slope import slope
 
 
 def climb(dtype: torch.dtype, size: float) -> Tensor:
+    """Of a prediction that x moves a hundredth of the way, by a layer of this type."""
     draw = torch.Generator().manual_seed(2)
-    x, reference = torch.randn(2, 4, 64, 64, generator=draw), torch.randn(2, 4, 64, 64, generator=draw)
+    x, rest, reference = (torch.randn(2, 4, 64, 64, generator=draw) for _ in range(3))
     x.requires_grad_()
-    similar = (latent_features(through(x, dtype)) * latent_features(reference)).sum()
+    prediction = rest + (0.01 * x.to(dtype)).float()
+    similar = (latent_features(prediction) * latent_features(reference)).sum()
     return slope(similar, x, size)
 
 
