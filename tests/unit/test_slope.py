@@ -10,11 +10,11 @@ from memorization_guard.mitigation.slope import slope
 
 
 def climb(dtype: torch.dtype, size: float) -> Tensor:
-    """Of a prediction that x moves a hundredth of the way, by a layer of this type."""
+    """Of a prediction that x moves a thousandth of the way, by a layer of this type."""
     draw = torch.Generator().manual_seed(2)
     x, rest, reference = (torch.randn(2, 4, 64, 64, generator=draw) for _ in range(3))
     x.requires_grad_()
-    prediction = rest + (0.01 * x.to(dtype)).float()
+    prediction = rest + (0.001 * x.to(dtype)).float()
     similar = (latent_features(prediction) * latent_features(reference)).sum()
     return slope(similar, x, size)
 
