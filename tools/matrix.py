@@ -39,7 +39,9 @@ def rows(made, fast: bool = False):
     """(family, what the weights are and are computed in, cells) of every row that is asked for."""
     from host.families import FAST, built, cells, files, kinds, states
 
-    wanted = [(f, p) for f in [*files.FAMILIES, *built.FAMILIES] for p in kinds.PRECISIONS.values()]
+    families = [*files.FAMILIES, *built.FAMILIES]
+    # A patch on the sampling is the same in every precision: two will do.
+    wanted = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
     wanted += [(files.SD1, p) for p in states.STATES.values()]
     for family, precision in wanted:
         if fast and (family.name, precision.name) not in FAST:

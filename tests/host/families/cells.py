@@ -183,7 +183,7 @@ def row(host: Host, family: Family, precision, only: tuple[str, ...] = tuple(NOD
 def weights(model) -> dict[str, bytes]:
     """A hash of every weight's bytes, wherever it lies."""
     return {
-        k: hashlib.sha256(v.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).digest()
+        k: hashlib.sha256(v.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()).digest()
         for k, v in model.model.state_dict().items()
         if v.ndim
     }

@@ -129,5 +129,4 @@ def _sampled(name: str, family: Family, sampling: str, zsnr: bool) -> Family:
 FAMILIES += [
     _sampled("SD1.x, LCM sampling", SD1, "lcm", False),
     _sampled("SD2.x V, zero terminal SNR", SD2_V, "v_prediction", True),
-    _sampled("SD1.x EPS, zero terminal SNR", SD1, "eps", True),
 ]
