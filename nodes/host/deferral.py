@@ -202,7 +202,7 @@ class Run:
             return only, only, only
         mixed = null is not negative and bool(self.outside.any())
         conds = [positive, null, *([negative] if mixed else [])]
-        # At CFG 1 KSampler asks for the prompt alone, and a larger batch is other bits. A detection run has no KSampler.
+        # At CFG 1 KSampler asks for the prompt alone, and a larger batch is other bits. A detection run has none.
         apart = math.isclose(guider.cfg, 1.0) and not self.deferral.stop_when_out
         groups = [[c] for c in conds] if apart else [conds]
         asked = [branches(guider.inner_model, group, x, sigma, model_options) for group in groups]
