@@ -35,7 +35,7 @@ def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def finished(host: Host, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run of four methods, and its arguments."""
+    """A run of five methods, and its arguments."""
     out = tmp_path_factory.mktemp("papers")
     (out / "ordinary.txt").write_text("a blue ring", encoding="utf-8")
     (out / "settings.json").write_text('{"Han per-sample": {"noise": {"max_iterations": 2}}}')
@@ -49,7 +49,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     out, _ = finished
     found = results(out)
     names = {"no mitigation", "Han per-sample, l_target 0.36", "Jain static, CFG from t 500"}
-    names |= {"AMG latent, thresholds 0.5 … 0.6"}
+    names |= {"AMG latent, defaults", "AMG latent, where the prompt pulls"}
     assert set(found) == {(g, n) for g in ("memorized", "ordinary") for n in names}
     plain = found["memorized", "no mitigation"]
     assert (plain["prompts"], plain["pictures"], plain["unchanged"]) == (2, 4, 1.0)
@@ -63,7 +63,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     assert static["evaluations_per_picture"] == 8 and static["evaluations"] == 0.8
     assert static["similarity"][0] < plain["similarity"][0]
     assert found["memorized", "Han per-sample, l_target 0.36"]["told"]["iterations"] == 2
-    assert found["memorized", "AMG latent, thresholds 0.5 … 0.6"]["unchanged"] < 1
+    assert found["memorized", "AMG latent, defaults"]["unchanged"] < 1
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "stand-ins for the lab checkpoint" in report
     assert "not told apart" in report
@@ -108,7 +108,7 @@ def test_a_method_that_fails_leaves_the_others_alone(host: Host, tmp_path: Path)
     found = results(tmp_path)
     assert ("memorized", "Jain static, CFG from t 500") in found
     assert not any("AMG" in method for _, method in found)
-    assert "**AMG latent, thresholds 0.5 … 0.6** failed" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "**AMG latent, defaults** failed" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def methods_for(model: str) -> list[Method]:
     batch_wise = {"method": "batch-wise", "sharpness_radius": c.radius, "adjustments": c.adjustments}
     released = {"rule": "local minimum", "memorized_threshold": 0.0, "start_percent": 1.0}
     alone = {**c.amg, "deduplication": 0.0, "dissimilarity": 0.0}
-    latent = {"threshold_min": 0.5, "threshold_max": 0.6}
+    pulling = {"memorized_threshold": 0.02}
     by_sscd, by_latent = {"references": {"metric": "descriptor"}}, {"references": {"metric": "latent"}}
     return [
         NONE,
@@ -119,7 +119,8 @@ def methods_for(model: str) -> list[Method]:
         ),
         Method("AMG SSCD", "despecification alone", {**by_sscd, "guidance": alone}, paper="[AMG] G_spe"),
         Method("AMG SSCD", "all three", {**by_sscd, "guidance": c.amg}, paper="[AMG] Main"),
-        Method("AMG latent", "thresholds 0.5 … 0.6", {**by_latent, "guidance": latent}, paper="this pack"),
+        Method("AMG latent", "defaults", {**by_latent, "guidance": {}}, paper="this pack"),
+        Method("AMG latent", "where the prompt pulls", {**by_latent, "guidance": pulling}, paper="this pack"),
         Method("dynamic", "sharp drop", deferred("dynamic"), paper="this pack"),
     ]  # fmt: skip
 
