@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost test test-fast fuzz serve lint format locales release
+.PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-fast fuzz serve lint format locales release
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
@@ -12,6 +12,8 @@ help:
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)"
+	@echo "make matrix   every node on every model family and precision, into docs/matrix.md (five minutes)"
+	@echo "make gpu-check   the same on your GPU, as a report to paste"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
 	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
 	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
@@ -34,6 +36,12 @@ bench-smoke: setup
 
 bench-cost: setup
 	@$(RUN) tools/bench_cost.py
+
+matrix: setup
+	@OMP_NUM_THREADS=1 $(RUN) tools/matrix.py
+
+gpu-check: setup
+	@$(RUN) tools/gpu_check.py
 
 test: setup
 	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host

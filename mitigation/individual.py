@@ -10,6 +10,7 @@ from torch import Tensor
 from .norm import Constraint, chi_gradient, keep_norm, within_shell
 from .prediction import dimension, guidance_magnitude
 from .report import NoiseReport, account
+from .slope import slope
 
 # AdamW divides a gradient by its own size. With PyTorch's 1e-8 the few elements whose gradient is no more than
 # rounding (lab checkpoint: 1e-9, the median is 4e-3) move by whole steps too, in a batch otherwise than alone.
@@ -64,7 +65,7 @@ def adjust_per_sample(
         open_ = now > target
         if i == max_iterations or not open_.any():
             break
-        (gradient,) = torch.autograd.grad(d[open_.to(d.device)].sum(), x)
+        gradient = slope(d[open_.to(d.device)].sum(), x, dimension(noise) ** 0.5)
         optimizer.zero_grad()
         for place in open_.nonzero().flatten().tolist():
             sample = samples[int(rows[place])]

@@ -9,6 +9,7 @@ from ..mitigation.escape import EscapeRule
 from . import sockets
 from .host.conditions import negative_hint
 from .host.deferral import Deferral, detect
+from .host.distilled import distilled_hint
 from .host.errors import GuardError
 from .host.inputs import checked
 from .host.live import LiveView
@@ -103,6 +104,7 @@ class BasinEscapeDetector(io.ComfyNode):
             noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
         )  # fmt: skip
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
+        hints += distilled_hint(model)
         live.finish(escape_view(curve, done=True, notes=hints, alarm=True))
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
         return io.NodeOutput(

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..mitigation.calibration import calibrate
 from . import sockets
 from .host.clip import encode
+from .host.distilled import distilled_hint
 from .host.errors import GuardError
 from .host.inputs import checked
 from .host.live import LiveView
@@ -100,7 +101,7 @@ class Calibrate(io.ComfyNode):
             )  # fmt: skip
             bar.update_absolute(i + 1)
         made, live = calibrate(found), LiveView()
-        text = "\n".join(made.lines(lines))
+        text = "\n".join([*made.lines(lines), *distilled_hint(model)])
         live.finish(text_view(text))
         return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=live.ui)
 

@@ -8,6 +8,7 @@ from ..mitigation.norm import CONSTRAINTS
 from . import sockets
 from .host.checkpointing import CHOICES
 from .host.conditions import negative_hint
+from .host.distilled import distilled_hint
 from .host.errors import GuardError
 from .host.inputs import checked
 from .host.live import LiveView
@@ -183,7 +184,7 @@ class NoiseOptimizer(io.ComfyNode):
             draw=lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index),
         )  # fmt: skip
         found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(at[0]))
-        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + distilled_hint(model)
         live.finish(report_view(report, hints))
         return io.NodeOutput(found, report, "\n\n".join([*report.lines(), *hints]), ui=live.ui)
 

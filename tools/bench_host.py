@@ -41,9 +41,10 @@ SD15 = {
 
 
 @contextmanager
-def host() -> Iterator[Host]:
+def host(cuda: bool = False) -> Iterator[Host]:
     """ComfyUI on one CPU thread, with the pack, the lab's pack and the lab checkpoint, in a folder of its own.
 
+    `cuda`: on the host's GPU instead.
     With PyTorch's attention, as the host runs on NVIDIA cards; its choice for the CPU is slower and larger.
     """
     import torch
@@ -51,7 +52,7 @@ def host() -> Iterator[Host]:
 
     torch.set_num_threads(1)  # several threads wait for each other when anything else runs
     base = Path(tempfile.mkdtemp(prefix="memorization-guard-bench-"))
-    args.cpu, args.use_pytorch_cross_attention, args.base_directory = True, True, str(base)
+    args.cpu, args.use_pytorch_cross_attention, args.base_directory = not cuda, True, str(base)
     importlib.import_module("utils.extra_config")  # as the host's main.py, before its nodes.py
     from host.executor import Host
 

@@ -18,7 +18,8 @@ from ...mitigation.amg import (
     move_away,
     only,
 )
-from ...mitigation.prediction import pull
+from ...mitigation.prediction import dimension, pull
+from ...mitigation.slope import slope
 from ...mitigation.trace import GuidanceTrace
 from .amg_plan import Plan
 from .captions import Companion
@@ -200,12 +201,12 @@ class Run:
         if not bool(still.any()):
             return steered
         if self.plan.through_model:
-            slope = self._slope_through_model(call, found, still, sigma, linear)
+            ascent = self._slope_through_model(call, found, still, sigma, linear)
         else:
-            slope = self.eye.gradient(steered, found.rows, still)
+            ascent = self.eye.gradient(steered, found.rows, still)
         scale = dissimilarity_scale(found.closeness, self.guidance, self.remaining(sigma)) * still
         ratio = min(sigma / max(1 - sigma, 1e-9), STEEPEST) if self.flow else sigma
-        step = dissimilarity_step(steered, slope, scale, ratio, self.guidance.reach)
+        step = dissimilarity_step(steered, ascent, scale, ratio, self.guidance.reach)
         share = step.flatten(1).norm(dim=1) / steered.flatten(1).norm(dim=1).clamp_min(1e-12)
         self.trace.did(self.step, "dissimilarity", share)
         return only(still, steered - step, steered)
@@ -217,7 +218,7 @@ class Run:
         networks += [m for m in self.eye.modules if all(m is not other for other in networks)]
         self.companion.stay()
 
-        def slope(conds: dict, options: dict) -> Tensor:
+        def uphill(conds: dict, options: dict) -> Tensor:
             try:
                 guider.conds = conds
                 here, watch = call.x.clone().requires_grad_(True), Watch()
@@ -227,12 +228,12 @@ class Run:
                     caption = self.companion.prediction(guider, linear.captions, here, level, options)
                     denoised = linear.thawed().apply(denoised, watch.guided, caption)
                 similar = self.eye.similarity(denoised, found.rows)
-                return torch.autograd.grad(similar[still.clone()].sum(), here)[0]
+                return slope(similar[still.clone()].sum(), here, dimension(here))
             finally:
                 guider.conds = kept
 
         found_slope = with_gradients(
-            slope, model=guider.inner_model, networks=networks, conds=kept, options=call.options,
+            uphill, model=guider.inner_model, networks=networks, conds=kept, options=call.options,
             shape=call.x.shape, device=call.x.device,
         )  # fmt: skip
         return found_slope * (1 - sigma) if self.flow else found_slope

@@ -8,6 +8,7 @@ its transition point on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +22,7 @@ from ...mitigation.curve import EscapeCurve
 from ...mitigation.deferral import inside_condition, per_sample
 from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
+from .distilled import distilled_hint
 from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Guidance, branches
 from .probe import noise_gap
@@ -70,8 +72,10 @@ def _outer_sample(deferral: Deferral):
         guider.model_options[KEY] = run  # this run's own copy of the options
         out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         if deferral.on_end and run.step >= 0:  # otherwise another guider did it all
-            hint = _too_short(run, guider) if run.ends_unguided else ""
-            deferral.on_end(replace(run.curve(), hint=hint))
+            hints = [_too_short(run, guider)] if run.ends_unguided else []
+            if deferral.rule is not None and not deferral.stop_when_out:  # the detector says it itself
+                hints += distilled_hint(guider.model_patcher)
+            deferral.on_end(replace(run.curve(), hint=" ".join(hints)))
         return out
 
     return wrapper
@@ -198,7 +202,11 @@ class Run:
             return only, only, only
         mixed = null is not negative and bool(self.outside.any())
         conds = [positive, null, *([negative] if mixed else [])]
-        cond, unc, *rest = branches(guider.inner_model, conds, x, sigma, model_options)
+        # At CFG 1 KSampler asks for the prompt alone, and a larger batch is other bits. A detection run has none.
+        apart = math.isclose(guider.cfg, 1.0) and not self.deferral.stop_when_out
+        groups = [[c] for c in conds] if apart else [conds]
+        asked = [branches(guider.inner_model, group, x, sigma, model_options) for group in groups]
+        cond, unc, *rest = [found for group in asked for found in group]
         if self.tracker is not None and self.fresh:
             self._measure(guider.inner_model, cond, unc, sigma)
         against = rest[0] if rest else unc

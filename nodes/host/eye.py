@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from ...mitigation.amg import closeness
 from ...mitigation.centring import centred, common_part, without
 from ...mitigation.nearest import ExactStore
+from ...mitigation.prediction import dimension
 from ...mitigation.references import ReferenceSet
 from ...mitigation.similarity import descriptor_features, latent_features, picture_features, similarity
+from ...mitigation.slope import slope
 from .decode import decode
 from .gradient import differentiable
 
@@ -93,8 +95,8 @@ class Eye:
             for part in wanted.nonzero().flatten().split(size):
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 here = denoised[part].clone().requires_grad_(True)
-                (slope,) = torch.autograd.grad(self.similarity(here, rows[part]).sum(), here)
-                out = out.index_copy(0, part, slope.to(out.dtype))
+                found = slope(self.similarity(here, rows[part]).sum(), here, dimension(denoised))
+                out = out.index_copy(0, part, found.to(out.dtype))
         return out
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.samplers
+import torch
 from torch import Tensor
 
 
@@ -42,11 +44,16 @@ class Guidance:
         )
 
     def at(self, cfg: float, cond: Tensor, uncond: Tensor, conds: dict | None = None) -> Tensor:
-        """What the host makes of the pair at scale `cfg`; `conds`: prompts that patches see instead of the run's."""
+        """What the host makes of the pair at scale `cfg`; `conds`: prompts that patches see instead of the run's.
+
+        At scale 1 the host asks for no second prediction and guides against zero, which is other bits.
+        """
+        alone = math.isclose(cfg, 1.0) and not self.options.get("disable_cfg1_optimization", False)
+        pair = [cond, torch.zeros_like(uncond) if alone else uncond]
         options = {
             **self.options,
-            "disable_cfg1_optimization": True,
-            "sampler_calc_cond_batch_function": lambda args: [cond, uncond],
+            "disable_cfg1_optimization": not alone,
+            "sampler_calc_cond_batch_function": lambda args: pair,
         }
         kept = self.guider.cfg, self.guider.conds
         try:

@@ -13,6 +13,7 @@ from host.lab_prompts import (
     LATENTS,
     LINKS,
     MEMORIZED,
+    NO_BASIN,
     ORDINARY,
     PATCHES,
     SIZE,
@@ -117,3 +118,16 @@ def test_opposite_guidance_is_vanilla_at_a_negative_scale(host: Host, checkpoint
     )
     out = host.run(prompt, {**given, "guider": guider})
     torch.testing.assert_close(samples(out["ours"]), samples(out["custom"]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["nothing", *PATCHES])
+def test_at_cfg_1_a_run_without_a_basin_is_vanilla_bit_by_bit(host: Host, checkpoint, name: str) -> None:
+    """Vanilla asks for no second prediction there; a batch of both would be other bits."""
+    feature = PATCHES.get(name, Feature())
+    links = {**feature.inputs(), "cfg": 1.0, "steps": 2}
+    prompt = feature.prompt(
+        a=ksampler(**links), b=deferred(**links, **NO_BASIN), c=deferred("static", **links, start_percent=0.0)
+    )
+    out = host.run(prompt, feature.given(checkpoint))
+    assert torch.equal(samples(out["b"]), samples(out["a"]))
+    assert torch.equal(samples(out["c"]), samples(out["a"]))

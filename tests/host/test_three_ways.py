@@ -153,16 +153,6 @@ def test_image_to_image_is_judged_from_where_it_begins(host: Host) -> None:
     assert out["a"][1].sigmas[0] < 14
 
 
-@pytest.mark.parametrize("kind", ["v", "flow"])
-def test_one_default_threshold_serves_v_and_flow_models(host: Host, kind: str) -> None:
-    out = host.run({"lab": lab(32, kind), "a": ksampler(), "b": deferred()})
-    assert exact.is_copy(out["a"][0]).float().mean() >= 0.95
-    assert exact.is_copy(out["b"][0]).float().mean() <= 0.05
-    quiet = {"positive": ORDINARY}
-    out = host.run({"lab": lab(4, kind), "a": ksampler(**quiet), "b": deferred(**quiet)})
-    assert torch.equal(samples(out["a"]), samples(out["b"]))
-
-
 def test_a_curve_of_another_batch_is_refused_by_the_patch_too(host: Host) -> None:
     prompt = {"lab": lab(2), "d": detector(), "patch": patch(curve=["d", 3]), "more": lab(3)}
     with pytest.raises(NodeError, match="batch of 2"):

@@ -1,0 +1,126 @@
+"""Our nodes in larger graphs of the host's own: stacked LoRAs, scheduled hooks, attention patches, tiles, upscaling.
+
+On the lab checkpoint, through the real executor. Features that test_host_features.py has are not repeated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from host.executor import Host
+from host.lab_files import HOOK, LORA
+from host.lab_prompts import LINKS, NO_BASIN, SIZE, STEPS, Feature, deferred, ksampler, node, optimizer, patched, stage
+from host.test_host_features import START, SWITCH, samples
+
+
+def _lora(model: str) -> dict[str, Any]:
+    return node("LoraLoader", model=[model, 0], clip=["clip", 0], lora_name=LORA, strength_model=0.6, strength_clip=1.0)
+
+
+def _attention(given: dict[str, Any]) -> dict[str, Any]:
+    """As IP-Adapter does it: other keys and values in the cross-attention."""
+    model = given["m"].clone()
+    model.set_model_attn2_patch(lambda q, k, v, options: [q, 0.5 * k, 1.5 * v])
+    return {"own": model}
+
+
+def _tiles(given: dict[str, Any]) -> dict[str, Any]:
+    """As tiled diffusion does it: left and right in calls of their own, averaged where they overlap."""
+
+    def call(apply_model, args: dict[str, Any]) -> Tensor:
+        x, cut = args["input"], SIZE * 3 // 4
+        left = apply_model(x[..., :cut].contiguous(), args["timestep"], **args["c"])
+        right = apply_model(x[..., -cut:].contiguous(), args["timestep"], **args["c"])
+        total = torch.zeros_like(x)
+        total[..., :cut] += left
+        total[..., -cut:] += right
+        total[..., SIZE - cut : cut] /= 2
+        return total
+
+    model = given["m"].clone()
+    model.set_model_unet_function_wrapper(call)
+    return {"own": model}
+
+
+OWN: dict[str, Any] = {"model": ["own", 0]}
+SCHEDULED = {
+    "begin": node("CreateHookKeyframe", strength_mult=1.0, start_percent=0.0),
+    "frames": node("CreateHookKeyframe", strength_mult=0.0, start_percent=0.5, prev_hook_kf=["begin", 0]),
+    "first": HOOK,
+    "hook": node("SetHookKeyframes", hooks=["first", 0], hook_kf=["frames", 0]),
+    "pos": node(
+        "ConditioningSetProperties", cond_NEW=["mem", 0], strength=1.0, set_cond_area="default", hooks=["hook", 0]
+    ),
+}
+GRAPHS = {
+    "two LoRAs": Feature({"one": _lora("m"), "two": _lora("one")}, {"model": ["two", 0]}),
+    "a LoRA that ends half way": Feature(SCHEDULED, {"positive": ["pos", 0]}),
+    "attention patch": Feature({}, OWN, _attention),
+    "tiles": Feature({}, OWN, _tiles),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_without_a_basin_it_is_vanilla_and_with_one_two_stages_of_it(host: Host, checkpoint, name: str) -> None:
+    feature = GRAPHS[name]
+    links = feature.inputs()
+    prompt = feature.prompt(
+        vanilla=ksampler(**links),
+        ours=deferred(**links, **NO_BASIN),
+        free=stage(0, SWITCH, **links, cfg=0.0),
+        stages=stage(SWITCH, STEPS, **{**links, "latent_image": ["free", 0]}),
+        static=deferred("static", **links, start_percent=START),
+        plain=ksampler(),
+    )
+    out = host.run(prompt, feature.given(checkpoint))
+    assert torch.equal(samples(out["ours"]), samples(out["vanilla"]))
+    assert not torch.allclose(samples(out["plain"]), samples(out["vanilla"]), atol=1e-2), "the feature does something"
+    torch.testing.assert_close(samples(out["static"]), samples(out["stages"]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_noise_is_optimized_under_it(host: Host, checkpoint, name: str) -> None:
+    feature = GRAPHS[name]
+    plan = {**feature.inputs(), "max_iterations": 3, "learning_rate": 0.03, "target_magnitude": 0.0}
+    report = host.run(feature.prompt(o=optimizer(**plan)), feature.given(checkpoint))["o"][1]
+    assert torch.isfinite(report.after).all() and (report.after < report.before).all()
+
+
+def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, checkpoint) -> None:
+    """The second pass begins below T, at twice the size: nothing of the first is left in the model."""
+    large = node("LatentUpscale", samples=["a", 0], upscale_method="bislerp", width=128, height=128, crop="disabled")
+    second = {"latent_image": ["large", 0], "denoise": 0.5}
+    model = {**LINKS, "model": ["patch", 0]}
+    prompt = Feature().prompt(
+        patch=patched(["m", 0], memorized_threshold=0.0, start_percent=0.9),
+        a=ksampler(**model), large=large, b=ksampler(**{**model, **second}),
+        own=deferred(**{**LINKS, **second}, memorized_threshold=0.0, start_percent=0.9),
+        vanilla=ksampler(**{**LINKS, **second}),
+    )  # fmt: skip
+    out = host.run(prompt, checkpoint)
+    assert samples(out["b"]).shape[-2:] == (16, 16)
+    assert torch.equal(samples(out["b"]), samples(out["own"])), "as a fresh model would"
+    assert not torch.equal(samples(out["b"]), samples(out["vanilla"]))
+
+
+def test_optimizer_deferral_and_amg_in_one_graph(host: Host, checkpoint) -> None:
+    refs = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["plain", 0], "captions": ""}}
+    guided = node(
+        "MG_AMGGuidance", model=["m", 0], references=["refs", 0], despecification=13.0, deduplication=0.0,
+        dissimilarity=10.0, threshold_min=0.0, threshold_max=0.0, threshold_schedule="constant",
+        gradient="through prediction",
+    )  # fmt: skip
+    both = {**LINKS, "model": ["g", 0]}
+    prompt = Feature().prompt(
+        plain=ksampler(), refs=refs, g=guided, o=optimizer("search", candidates=2),
+        k=deferred(**both, noise=["o", 0], memorized_threshold=0.0),
+        alone=deferred(noise=["o", 0], memorized_threshold=0.0),
+    )  # fmt: skip
+    first, again = host.run(prompt, checkpoint), host.run(prompt, checkpoint)
+    assert torch.isfinite(samples(first["k"])).all()
+    assert not torch.equal(samples(first["k"]), samples(first["alone"])), "AMG acts under the deferral"
+    assert torch.equal(samples(first["k"]), samples(again["k"]))
