@@ -21,7 +21,8 @@ TESTS = Path(__file__).resolve().parents[1]
 SNAPSHOT = TESTS / "host" / "object_info.json"
 SAVED = sorted((TESTS / "saved_workflows").glob("*/*.json"))
 KEPT = ("default", "min", "max", "step", "round", "multiline", "control_after_generate")
-THE_HOSTS = {"sampler_name", "scheduler", "file", "folder"}  # their choices are the host's, or lie on the disk
+ON_DISK = {"file", "folder"}  # their choices, and the first of them, are what lies there
+THE_HOSTS = {"sampler_name", "scheduler"}
 
 
 def described() -> dict[str, Any]:
@@ -49,7 +50,11 @@ def _input(name: str, kind: Any, options: dict[str, Any] | None = None) -> dict[
     options = options or {}
     choices = kind if isinstance(kind, list) else options.get("options")
     said = {"type": "COMBO" if isinstance(kind, list) else kind} | {k: options[k] for k in KEPT if k in options}
-    return said if choices is None or name in THE_HOSTS else said | {"options": list(choices)}
+    if name in ON_DISK:
+        said.pop("default", None)
+    if choices is None or name in ON_DISK | THE_HOSTS:
+        return said
+    return said | {"options": list(choices)}
 
 
 def test_the_nodes_are_as_they_were(host: Host) -> None:
