@@ -14,6 +14,7 @@ from .host.errors import GuardError
 from .host.inputs import checked
 from .host.live import LiveView
 from .pictures import opaque
+from .reference_report import counted
 from .views import text_view
 
 NAME = "Copy Check"
@@ -125,7 +126,8 @@ def _summary(references: ReferenceSet, words: list[str], copies: int, limit: flo
     side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
     head = f"{copies} of {len(words)} pictures may be copies ({references.metric}, {side})."
     foot = (
-        f"Compared with {len(references)} references only. No guarantee either way: compare by eye before you publish."
+        f"Compared with {counted(len(references), 'reference')} only. No guarantee either way: compare by eye before "
+        "you publish."
     )
     return "\n".join([head, *(f"- #{line}" for line in words), *([note] if note else []), "", foot])
 

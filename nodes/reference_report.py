@@ -13,13 +13,18 @@ from ..mitigation.references import ReferenceSet
 MOST_LINES = 20  # of each list; the rest is counted
 
 
+def counted(number: int, what: str) -> str:
+    """`1 reference`, `2 references`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def report(
     references: ReferenceSet, left_out: Sequence[tuple[str, str]] = (), signatures: Sequence[Tensor] = ()
 ) -> str:
     """`left_out`: (name, reason). `signatures`: of the pictures, where there are any."""
     shape = " × ".join(map(str, references.shape))
     lines = [
-        f"{len(references)} references, metric {references.metric} ({shape}), "
+        f"{counted(len(references), 'reference')}, metric {references.metric} ({shape}), "
         f"{sum(map(bool, references.captions))} with a caption."
     ]
     if references.descriptor_name:

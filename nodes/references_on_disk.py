@@ -13,7 +13,7 @@ from .host.folders import REFERENCES, model_file, model_files, model_folder, new
 from .host.inputs import checked
 from .host.live import LiveView
 from .reference_file import load_references, save_references
-from .reference_report import report
+from .reference_report import counted, report
 from .views import text_view
 
 SAVE, LOAD = "Save References", "Load References"
@@ -50,7 +50,7 @@ class SaveReferences(io.ComfyNode):
         if path.exists() and not overwrite:
             raise GuardError(f"{SAVE}: `name` {name!r} exists in {path.parent}. Choose another, or turn on overwrite.")
         save_references(references, path)
-        text = f"{len(references)} references in {path.relative_to(model_folder(REFERENCES)).as_posix()}"
+        text = f"{counted(len(references), 'reference')} in {path.relative_to(model_folder(REFERENCES)).as_posix()}"
         live = LiveView()
         live.finish(text_view(text))
         return io.NodeOutput(references, ui={"text": (text,), **live.ui})

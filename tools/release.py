@@ -121,7 +121,9 @@ def main() -> int:
         fill_in(args.repository, args.raw)
         print(f"{FACTS} has its addresses: look at it, commit it, and run `make release` again")
         return 0
-    target = ROOT / "dist" / f"{fact('name')}-{fact('version')}.zip"
+    target = (
+        ROOT / "dist" / f"{fact('name')}.zip"
+    )  # unpacked into a folder of its name: a dot there hides help's pictures
     names = build(target)
     target.with_suffix(".txt").write_text(changes(fact("version")) + "\n", encoding="utf-8")
     print(f"{target.relative_to(ROOT)}: {len(names)} files, {target.stat().st_size / 1e6:.2f} MB")

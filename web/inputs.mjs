@@ -47,7 +47,14 @@ export const USED = {
   ),
   MG_BasinEscapeDetector: [["rule", { drop_ratio: ["sharp drop"] }]],
   MG_AMGGuidance: [["threshold_schedule", { threshold_max: ["parabolic", "exponential", "linear"] }]],
+  MG_ReferencesFromFolder: [["metric", { width: ["latent", "nL2"], height: ["latent", "nL2"] }]],
 };
+
+/**
+ * Connected input -> inputs that it stands in for.
+ * @type {Record<string, Record<string, string[]>>}
+ */
+const REPLACED = { MG_ReferencesFromFolder: { size_of: ["width", "height"] } };
 
 /** A widget's room, less the gap that follows it. @returns {[number, number]} */
 const NOTHING = () => [0, -4];
@@ -112,6 +119,9 @@ export function tidyInputs(node) {
     for (const [name, values] of Object.entries(inputs)) {
       hidden.set(name, hidden.get(name) === true || (!open && !values.includes(String(held.value))));
     }
+  }
+  for (const [link, inputs] of Object.entries(REPLACED[nameOf(node) ?? ""] ?? {})) {
+    if (linked(node, link)) for (const name of inputs) hidden.set(name, true);
   }
   const before = node.computeSize()[1];
   let changed = false;

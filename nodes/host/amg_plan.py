@@ -120,8 +120,8 @@ def check_shape(plan: Plan, noise: Tensor) -> None:
     if plan.references.metric == "latent" and made != have:
         raise GuardError(
             f"{plan.node}: `references` were made for latents of {_words(made)}, this run has {_words(have)} "
-            "(channels × height × width). Connect the sampler's latent to `size_of` of the node that makes the set "
-            "and run again. A set that was saved must be made and saved again."
+            "(channels × height × width; 64 are 512 pixels with SD's VAE). Connect the sampler's latent to `size_of` "
+            "of the node that makes the set and run again. A set that was saved must be made and saved again."
         )
     if plan.references.metric != "latent" and noise.ndim != 4 and not (noise.ndim == 5 and noise.shape[2] == 1):
         raise GuardError(

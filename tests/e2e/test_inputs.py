@@ -31,6 +31,8 @@ HIDDEN: dict[tuple[str, str, str], set[str]] = {
     **{(node, "rule", "local minimum"): {"drop_ratio"} for node in (*DEFERRED, "MG_BasinEscapeDetector")},
     ("MG_AMGGuidance", "threshold_schedule", "constant"): {"threshold_max"},
     ("MG_AMGGuidance", "threshold_schedule", "exponential"): set(),
+    ("MG_ReferencesFromFolder", "metric", "nL2"): set(),
+    ("MG_ReferencesFromFolder", "metric", "descriptor"): {"width", "height"},
 }
 # What the user can see: drawn by the canvas, or in the page's document.
 SEEN = """(id) => {
@@ -147,6 +149,22 @@ def test_a_linked_decider_hides_nothing(page: Page) -> None:
     page.tab.evaluate(link, [False])
     page.settle()
     assert set(page.tab.evaluate(SEEN, 2)) & every == every - TARGET - DESCENT - {"candidates"}
+
+
+def test_a_connected_latent_stands_in_for_the_size(either: Page) -> None:
+    graph = Graph()
+    latent = graph.node("EmptyLatentImage")
+    graph.node("MG_ReferencesFromFolder", size_of=latent[0])
+    nodes2 = either.nodes2
+    either.use(nodes2=False)
+    build(either, graph, "size")
+    either.use(nodes2)
+    either.settle()
+    assert not set(either.tab.evaluate(SEEN, 2)) & {"width", "height"}
+    either.tab.evaluate("() => { const n = app.graph.getNodeById(2); n.disconnectInput(n.findInputSlot('size_of')) }")
+    either.settle()
+    assert {"width", "height"} <= set(either.tab.evaluate(SEEN, 2))
+    assert either.console_errors(OURS) == []
 
 
 def test_the_view_is_no_value(either: Page, checkpoint: str, tmp_path: Path) -> None:

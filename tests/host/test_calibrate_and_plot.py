@@ -13,7 +13,9 @@ import nodes
 from host.executor import Host, NodeError
 from host.prompts import ORDINARY, SEED, deferred, detector, lab, optimizer
 from lab import scenes
+from lab.detection import ordinary_captions
 from lab.export import FILE
+from lab.methods import GATED
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,15 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, check
         assert host.run({"c": calibrate(caption)}, checkpoint)["c"][0] > threshold, caption
     assert f"{len(ordinary)} ordinary prompts x 2 noises" in summary
     assert summary.count("\n- ") == len(ordinary)
+
+
+def test_the_threshold_of_the_benchmark_is_the_suggested_one(host: Host, checkpoint: dict[str, Any]) -> None:
+    """From captions that the benchmark does not sample, as an artist would: one noise, the node's own seed."""
+    others = [c for c in ordinary_captions() if c not in scenes.ordinary_prompts()]
+    assert len(others) == 48
+    node = {"class_type": "MG_Calibrate", "inputs": {**calibrate("\n".join(others))["inputs"], "noise_seed": 0}}
+    one = {**checkpoint, "latent": {"samples": torch.zeros(1, 4, 12, 12)}}
+    assert host.run({"c": node}, one)["c"][2] == pytest.approx(GATED["memorized_threshold"], abs=1e-4)
 
 
 def test_calibration_without_prompts_is_refused(host: Host, checkpoint: dict[str, Any]) -> None:
