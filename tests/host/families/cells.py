@@ -112,6 +112,49 @@ def dynamic(bench: Bench) -> None:
     bench.other(k=bench.deferred("dynamic", **BASIN, start_percent=0.9))
 
 
+def guider(bench: Bench) -> None:
+    """For SamplerCustomAdvanced: it takes noise, sampler and schedule apart."""
+    plan = bench.deferred("dynamic")["inputs"]
+    own = ("model", "positive", "negative", "cfg", "mode", "pre_escape_cfg", "start_percent", *prompts.RULE)
+    apart = {
+        "noise": {"class_type": "RandomNoise", "inputs": {"noise_seed": prompts.SEED}},
+        "sampler": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
+        "sigmas": {
+            "class_type": "BasicScheduler",
+            "inputs": {"model": plan["model"], "scheduler": "normal", "steps": STEPS, "denoise": 1.0},
+        },
+    }
+    links = {**{name: [name, 0] for name in (*apart, "guider")}, "latent_image": plan["latent_image"]}
+    k = {"class_type": "SamplerCustomAdvanced", "inputs": links}
+
+    def made(**changed: Any) -> dict[str, prompts.Node]:
+        inputs = {n: plan[n] for n in own} | changed
+        return {**apart, "guider": {"class_type": "MG_DeferredCFGGuider", "inputs": inputs}, "k": k}
+
+    bench.same(**made(mode="off"))
+    bench.other(**made(**BASIN, start_percent=0.9))
+
+
+def patch(bench: Bench) -> None:
+    """On the model of the host's own KSampler."""
+    own = {"pre_escape_cfg": 0.0, **prompts.RULE, "start_percent": 0.9, "model": bench.links["model"]}
+    k = prompts.ksampler(**{**bench.plan, "model": ["g", 0]})
+
+    def made(mode: str, **changed: Any) -> dict[str, prompts.Node]:
+        return {"g": {"class_type": "MG_DeferredCFG", "inputs": {"mode": mode, **own, **changed}}, "k": k}
+
+    bench.same(**made("off"))
+    bench.same(**made("dynamic", **NO_BASIN))
+    bench.other(**made("dynamic", **BASIN))
+
+
+def calibrate(bench: Bench) -> None:
+    inputs = {"model": bench.links["model"], "clip": ["clip", 0], "latent_image": ["latent", 0]}
+    node = {"class_type": "MG_Calibrate", "inputs": {**inputs, "prompts": "one\ntwo", "noise_seed": prompts.SEED}}
+    ordinary, target, threshold, _ = bench.run(c=node)["c"]
+    assert 0 < target < ordinary < threshold < float("inf"), "thresholds that cannot be"
+
+
 def batchwise(bench: Bench) -> None:
     assert torch.equal(bench.found("batch-wise", adjustment_strength=0.0)[0], bench.drawn), "strength 0 moved the noise"
     assert not torch.equal(bench.found("batch-wise")[0], bench.drawn), "it did nothing"
@@ -154,6 +197,9 @@ NODES: dict[str, Callable[[Bench], None]] = {
     "Sampler, off": off,
     "Sampler, static": static,
     "Sampler, dynamic": dynamic,
+    "Guider": guider,
+    "Model patch": patch,
+    "Calibrate": calibrate,
     "Optimizer, batch-wise": batchwise,
     "Optimizer, per-sample": per_sample,
     "Optimizer, search": search,
@@ -198,7 +244,7 @@ def cell(bench: Bench, name: str) -> Cell:
         return Cell("refused" if error.kind.endswith("GuardError") else "FAIL", _first(error.message))
     except AssertionError as error:
         return Cell("FAIL", _first(error))
-    views = [view for node in ("d", "k", "o", "g") for view in bench.host.views(node)[-1:]]
+    views = [view for node in ("d", "k", "o", "g", "guider", "c") for view in bench.host.views(node)[-1:]]
     remarks = [note for view in views for note in view["notes"] if "distilled" in note]
     return Cell("pass", remarks[0] if remarks else "")
 
