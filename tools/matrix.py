@@ -31,8 +31,8 @@ own architectures with random weights, so this says that a node runs there, not 
 [bench.md](bench.md). A ✓ means: it ran and stayed finite; with a strength of zero (mode `off`, a start at 0, no
 iterations, scales of 0) the latents are bit-identical to KSampler's; with a strength it did something; and the weights
 afterwards are the same bytes. The other nodes (references, Copy Check, the plot) work on pictures and see no model:
-AMG's columns make their sets from latents. "refused" means one clear sentence instead of a result, "–" that it cannot be tried
-there; the reasons are below the table.
+AMG's columns make their sets from latents. "refused" means one clear sentence instead of a result, "–" that it cannot
+be tried there; the reasons are below the table.
 """
 
 
