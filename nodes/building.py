@@ -13,6 +13,7 @@ from ..mitigation.references import NL2_SIZE, Metric, ReferenceSet
 from ..mitigation.similarity import descriptor_features, latent_features, picture_features
 from .host.descriptor import ready_descriptor, weights_fingerprint
 from .host.errors import GuardError, check_latent
+from .host.memory import telling
 from .host.sampling import progress
 from .pictures import contain, cover
 
@@ -55,7 +56,8 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
 
         def encode(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
-            made = vae.encode(picture)  # one by one: a video VAE takes a batch for one film
+            with telling(node, "Use smaller pictures, start ComfyUI with --cpu-vae, or set metric to nL2."):
+                made = vae.encode(picture)  # one by one: a video VAE takes a batch for one film
             if not isinstance(made, Tensor) or made.ndim < 4 or made.numel() == 0:
                 raise GuardError(f"{node}: `vae` made no latent of a picture. Connect the VAE of the model.")
             latent = made[0].float().cpu()
@@ -73,9 +75,12 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
         return Comparison("nL2", shrink)
     network = ready_descriptor(descriptor, node)
     network.load()
-    return Comparison(
-        "descriptor", lambda picture: descriptor_features(picture.movedim(-1, 0)[None], network)[0].cpu(), network
-    )
+
+    def embed(picture: Tensor) -> Tensor:
+        with telling(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
+            return descriptor_features(picture.movedim(-1, 0)[None], network)[0].cpu()
+
+    return Comparison("descriptor", embed, network)
 
 
 @dataclass

@@ -25,7 +25,6 @@ from ...mitigation.prediction import dimension, guidance_magnitude, pull, relati
 from .distilled import distilled_hint
 from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Fitting, Guidance, branches
-from .memory import telling
 from .probe import noise_gap
 from .sampling import begins_late, percent_of
 
@@ -262,19 +261,18 @@ def detect(
     found: list[EscapeCurve] = []
     watch = replace(deferral, stop_when_out=True, inside_scale=0.0, on_end=found.append)
     euler = comfy.samplers.ksampler("euler")
-    with telling(deferral.node, "Set a smaller batch or a smaller picture on `latent_image`."):
-        comfy.samplers.sample(
-            defer(model, watch),
-            noise,
-            positive,
-            negative,
-            1.0,
-            model.load_device,
-            _Stoppable(euler.sampler_function),
-            sigmas,
-            latent_image=latent_image,
-            denoise_mask=noise_mask,
-            disable_pbar=True,
-            seed=seed,
-        )
+    comfy.samplers.sample(
+        defer(model, watch),
+        noise,
+        positive,
+        negative,
+        1.0,
+        model.load_device,
+        _Stoppable(euler.sampler_function),
+        sigmas,
+        latent_image=latent_image,
+        denoise_mask=noise_mask,
+        disable_pbar=True,
+        seed=seed,
+    )
     return found[0]

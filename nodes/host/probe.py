@@ -28,7 +28,7 @@ from .errors import check_finite, check_magnitude
 from .gradient import refuse_quantized
 from .gradient_scope import networks_of, with_gradients
 from .guidance import Fitting, branches
-from .memory import Parts, telling
+from .memory import Parts
 from .rows import can_drop_rows, rows_of
 
 T = TypeVar("T")
@@ -173,8 +173,7 @@ def relative_magnitude(**run) -> Tensor:
         d = check_magnitude(guidance_magnitude(pair.prediction(noise)), pair.node).cpu()
         return relative(d, dimension(noise)) / pair.eps_unit
 
-    with telling(run["node"], "Set a smaller batch or a smaller picture on `latent_image`."):
-        return run_probe(body, **run)
+    return run_probe(body, **run)
 
 
 def _asking_for(model, headroom: float):

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-from .memory import telling
 from .noise import drawn_noise, made_noise
 
 LATE = 0.05  # the host's percent
@@ -104,23 +103,22 @@ def ksample(
             raise GuardError(
                 f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list."
             )
-    with telling(node, "Set a smaller batch or a smaller picture on `latent_image`, or a lighter `model`."):
-        samples = comfy.sample.sample(
-            model,
-            starting_noise(latent, seed, noise, node),
-            steps,
-            cfg,
-            sampler_name,
-            scheduler,
-            positive,
-            negative,
-            latent["samples"],
-            denoise=denoise,
-            noise_mask=latent.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, steps),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+    samples = comfy.sample.sample(
+        model,
+        starting_noise(latent, seed, noise, node),
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        latent["samples"],
+        denoise=denoise,
+        noise_mask=latent.get("noise_mask"),
+        callback=latent_preview.prepare_callback(model, steps),
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
     return {**latent, "samples": samples}
 
 
