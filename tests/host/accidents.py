@@ -1,0 +1,151 @@
+"""Accidents by another pack's hook, at a call of the model or in a network, and what must not be left behind."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+# What CUDA says, in its own words.
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1 GiB is free."
+
+
+def out_of_memory() -> None:
+    raise torch.OutOfMemoryError(FULL)
+
+
+def broken() -> None:
+    raise RuntimeError("another pack's hook")
+
+
+class Backwards(torch.autograd.Function):
+    """The identity, with an accident on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, happen: Callable[[], None]) -> Tensor:
+        ctx.happen = happen
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.happen()
+        return grad, None
+
+
+HAPPEN: dict[str, Callable[[], None]] = {
+    "out of memory": out_of_memory,
+    "interrupt": comfy.model_management.interrupt_current_processing,
+    "exception": broken,
+    "unload": comfy.model_management.unload_all_models,
+}
+
+
+class Trouble:
+    """A model function wrapper: the accident happens from call `at` on, `often` times.
+
+    Counted are the calls with gradients only (`graphs`), or all. `backwards`: it happens on the way back.
+    """
+
+    def __init__(self, kind: str, at: int, often: int = 10**6, graphs: bool = False, backwards: bool = False) -> None:
+        self.kind, self.graphs, self.backwards = kind, graphs, backwards
+        self.span = range(at, at + often)
+        self.calls = 0
+
+    def __deepcopy__(self, memo: dict) -> Trouble:
+        return self  # a clone of the model copies its options deeply
+
+    @property
+    def happened(self) -> bool:
+        return self.calls >= self.span.start
+
+    def __call__(self, apply_model: Any, args: dict[str, Any]) -> Tensor:
+        counted = torch.is_grad_enabled() or not self.graphs
+        self.calls += counted
+        now = counted and self.calls in self.span
+        if now and not self.backwards and self.kind != "nan":
+            HAPPEN[self.kind]()
+        out = apply_model(args["input"], args["timestep"], **args["c"])
+        if now and self.backwards:
+            out = Backwards.apply(out, HAPPEN[self.kind])
+        return torch.full_like(out, torch.nan) if now and self.kind == "nan" else out
+
+
+class Small:
+    """A model function wrapper on a device too small for more than `rows` rows at once, or rows of a graph."""
+
+    def __init__(self, rows: int, graphs: bool = False) -> None:
+        self.rows, self.graphs = rows, graphs
+        self.failed = 0
+        self.most = 0  # rows that went through
+        self.held: list[weakref.ref] = []  # what the failed attempts had made
+
+    def __deepcopy__(self, memo: dict) -> Small:
+        return self
+
+    def __call__(self, apply_model: Any, args: dict[str, Any]) -> Tensor:
+        assert all(made() is None for made in self.held), "what the last attempt had made is let go of before the next"
+        out = apply_model(args["input"], args["timestep"], **args["c"])
+        if len(args["input"]) > self.rows and (torch.is_grad_enabled() or not self.graphs):
+            self.failed += 1
+            self.held.append(weakref.ref(out))
+            out_of_memory()
+        self.most = max(self.most, len(args["input"]))
+        return out
+
+
+def hooked(model: ModelPatcher, hook: Callable) -> ModelPatcher:
+    """A clone of the model with the hook as its model function wrapper."""
+    made = model.clone()
+    made.set_model_unet_function_wrapper(hook)
+    return made
+
+
+@contextmanager
+def network_too_small(network: nn.Module, rows: int) -> Iterator[list[int]]:
+    """Inside, the network runs out of memory with more rows than that; yields the rows of every attempt."""
+    seen: list[int] = []
+
+    def hook(_: nn.Module, args: tuple, kwargs: dict) -> None:
+        seen.append(len(args[0] if args else next(iter(kwargs.values()))))
+        if seen[-1] > rows:
+            out_of_memory()
+
+    handle = network.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def slots(network: nn.Module) -> dict[str, tuple[int, bytes]]:
+    """Every weight: which object it is, and its bytes."""
+    tables = [(n, t) for n, m in network.named_modules() for t in (m._parameters, m._buffers)]
+    held = [(f"{n}.{k}", v) for n, t in tables for k, v in t.items() if v is not None]
+    return {name: (id(v), v.detach().cpu().float().numpy().tobytes()) for name, v in held}
+
+
+def left_behind(model: ModelPatcher) -> list[str]:
+    """What an accident left on a model or in the host: nothing, if all is well."""
+    network, found = model.model, []
+    for name, module in network.named_modules():
+        for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            found += [f"{name}: {kind}"] if getattr(module, kind) else []
+        found += [f"{name}: a forward of its own"] if "forward" in module.__dict__ else []
+        held = [*module._parameters.items(), *module._buffers.items()]
+        found += [f"{name}.{k} wants a gradient" for k, v in held if v is not None and (v.requires_grad or v.grad)]
+    for kind in ("backup", "object_patches_backup", "hook_backup"):
+        found += [kind] if getattr(model, kind, None) else []
+    marks = {
+        "no gradients": not torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "training": getattr(comfy.model_management, "in_training", False),
+        "interrupted": comfy.model_management.processing_interrupted(),
+        "options": set(model.model_options) - {"transformer_options", "model_function_wrapper"},
+    }
+    return found + [name for name, is_left in marks.items() if is_left]
