@@ -123,11 +123,11 @@ def network_too_small(network: nn.Module, rows: int) -> Iterator[list[int]]:
         handle.remove()
 
 
-def slots(network: nn.Module) -> dict[str, tuple[int, bytes]]:
-    """Every weight: which object it is, and its bytes."""
+def slots(network: nn.Module) -> dict[str, tuple[int, bool, bytes]]:
+    """Every weight: which object it is, whether it wants a gradient (some hosts' do), and its bytes."""
     tables = [(n, t) for n, m in network.named_modules() for t in (m._parameters, m._buffers)]
     held = [(f"{n}.{k}", v) for n, t in tables for k, v in t.items() if v is not None]
-    return {name: (id(v), v.detach().cpu().float().numpy().tobytes()) for name, v in held}
+    return {name: (id(v), v.requires_grad, v.detach().cpu().float().numpy().tobytes()) for name, v in held}
 
 
 def left_behind(model: ModelPatcher) -> list[str]:
@@ -138,7 +138,7 @@ def left_behind(model: ModelPatcher) -> list[str]:
             found += [f"{name}: {kind}"] if getattr(module, kind) else []
         found += [f"{name}: a forward of its own"] if "forward" in module.__dict__ else []
         held = [*module._parameters.items(), *module._buffers.items()]
-        found += [f"{name}.{k} wants a gradient" for k, v in held if v is not None and (v.requires_grad or v.grad)]
+        found += [f"{name}.{k}: a gradient" for k, v in held if v is not None and v.is_leaf and v.grad is not None]
     for kind in ("backup", "object_patches_backup", "hook_backup"):
         found += [kind] if getattr(model, kind, None) else []
     marks = {
