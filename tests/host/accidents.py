@@ -28,33 +28,33 @@ class Backwards(torch.autograd.Function):
     """The identity, with an accident on the way back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, happen: Callable[[], None]) -> Tensor:
-        ctx.happen = happen
+    def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
+        ctx.kind = kind
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        ctx.happen()
-        return grad, None
+        HAPPEN[ctx.kind]()
+        return grad * torch.nan if ctx.kind == "nan" else grad, None
 
 
 HAPPEN: dict[str, Callable[[], None]] = {
     "out of memory": out_of_memory,
     "interrupt": comfy.model_management.interrupt_current_processing,
     "exception": broken,
+    "nan": lambda: None,
     "unload": comfy.model_management.unload_all_models,
 }
 
 
 class Trouble:
-    """A model function wrapper: the accident happens from call `at` on, `often` times.
+    """A model function wrapper, or hooks on a network: from call `at` on, the accident happens at every call.
 
     Counted are the calls with gradients only (`graphs`), or all. `backwards`: it happens on the way back.
     """
 
-    def __init__(self, kind: str, at: int, often: int = 10**6, graphs: bool = False, backwards: bool = False) -> None:
-        self.kind, self.graphs, self.backwards = kind, graphs, backwards
-        self.span = range(at, at + often)
+    def __init__(self, kind: str, at: int, graphs: bool = False, backwards: bool = False) -> None:
+        self.kind, self.at, self.graphs, self.backwards = kind, at, graphs, backwards
         self.calls = 0
 
     def __deepcopy__(self, memo: dict) -> Trouble:
@@ -62,18 +62,41 @@ class Trouble:
 
     @property
     def happened(self) -> bool:
-        return self.calls >= self.span.start
+        return self.calls >= self.at
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> Tensor:
-        counted = torch.is_grad_enabled() or not self.graphs
-        self.calls += counted
-        now = counted and self.calls in self.span
-        if now and not self.backwards and self.kind != "nan":
+        self._before()
+        return self._after(apply_model(args["input"], args["timestep"], **args["c"]))
+
+    @contextmanager
+    def inside(self, network: nn.Module) -> Iterator[None]:
+        """Inside, it happens in this network instead."""
+        hooks = [
+            network.register_forward_pre_hook(lambda *_: self._before()),
+            network.register_forward_hook(lambda _, given, out: self._after(out)),
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _counts(self) -> bool:
+        return torch.is_grad_enabled() or not self.graphs
+
+    def _before(self) -> None:
+        self.calls += self._counts()
+        if self._counts() and self.happened and not self.backwards:
             HAPPEN[self.kind]()
-        out = apply_model(args["input"], args["timestep"], **args["c"])
-        if now and self.backwards:
-            out = Backwards.apply(out, HAPPEN[self.kind])
-        return torch.full_like(out, torch.nan) if now and self.kind == "nan" else out
+
+    def _after(self, out: Any) -> Any:
+        if isinstance(out, tuple):  # the host's CLIP gives several
+            return tuple(self._after(part) for part in out)
+        if not (isinstance(out, Tensor) and self._counts() and self.happened):
+            return out
+        if self.backwards:
+            return Backwards.apply(out, self.kind)
+        return out * torch.nan if self.kind == "nan" else out
 
 
 class Small:
