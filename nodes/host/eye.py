@@ -17,6 +17,7 @@ from ...mitigation.references import ReferenceSet
 from ...mitigation.similarity import descriptor_features, latent_features, picture_features, similarity
 from ...mitigation.slope import slope
 from .decode import decode
+from .errors import GuardError
 from .gradient import differentiable
 from .memory import Parts, or_else
 
@@ -79,12 +80,21 @@ class Eye:
         """The nearest references of every sample, without gradients."""
         with torch.no_grad():
             seen = self.looks.run(lambda rows: self.features(denoised[rows]), len(denoised))
-            values, rows = self._nearest(seen[0] if len(seen) == 1 else torch.cat(seen))
+            values, rows = self._nearest(self._finite(seen[0] if len(seen) == 1 else torch.cat(seen), denoised))
             if self.references.metric != "nL2":
                 return Found(values[:, 0], rows, values)
             mean = self.references.alpha * values[:, : self.references.neighbours].mean(dim=1, keepdim=True)
             close = closeness("nL2", -values / mean.clamp_min(1e-8))  # [AMG] Eq. 8
             return Found(close[:, 0], rows, close)
+
+    def _finite(self, seen: Tensor, denoised: Tensor) -> Tensor:
+        """The features. NaN is close to nothing: nobody would be steered. The model's own NaN is its own affair."""
+        if torch.isfinite(seen).all() or not torch.isfinite(denoised).all():
+            return seen
+        raise GuardError(
+            f"{self.node}: `vae` or the descriptor of `references` made NaN of a prediction. Start ComfyUI with "
+            "--fp32-vae and --fp32-text-enc, connect a TAESD as `vae`, or use a reference set with metric latent."
+        )
 
     def _nearest(self, seen: Tensor) -> tuple[Tensor, Tensor]:
         """The store's answer; one that runs out of memory goes to the CPU for the rest of the run."""

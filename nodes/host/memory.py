@@ -60,7 +60,7 @@ class Parts:
         out: list[T] = []
         done = 0
         while done < count:
-            rows = slice(done, min(done + (self.at_once or count), count))
+            rows = slice(done, min(done + max(self.at_once or count, least), count))
             size = rows.stop - done
             found: list[T] = or_else(partial(_listed, body, rows), list) if size > least else _listed(body, rows)
             if found:

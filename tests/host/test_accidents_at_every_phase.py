@@ -25,13 +25,13 @@ from lab.pack import exact
 ACCIDENTS = ["out of memory", "interrupt", "exception", "nan", "unload"]
 MODEL, GUIDED = {"model": ["m", 0]}, {"model": ["g", 0]}
 DESCENT = {"max_iterations": 6, "learning_rate": 0.05}
-STEPS = {"steps": 20}
+STEPS = {"steps": 12}
 CALIBRATE = {
     "class_type": "MG_Calibrate",
     "inputs": {**MODEL, "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "ordinary\nnull", "noise_seed": 7},
 }
 AMG = {"refs": references(), "g": amg(**MODEL)}
-THROUGH = {"refs": references(), "g": amg(**MODEL, gradient="through model")}
+THROUGH = {"refs": references(), "g": amg(**MODEL, gradient="through model", threshold_min=0.1)}
 CAPTIONS = {"refs": references("ordinary"), "g": amg(**MODEL, deduplication=5.0, clip=["clip", 0])}
 PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the accident happens; the node is `n`
     "optimizer, first gradient": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 1, "graphs": True}),
@@ -43,7 +43,7 @@ PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the ac
     "detector, first step": ({"n": detector(**MODEL, **STEPS)}, {"at": 1}),
     "detector, in the curve": ({"n": detector(**MODEL, **STEPS)}, {"at": 4}),
     "deferred, before the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 3}),
-    "deferred, after the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 18}),
+    "deferred, after the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 11}),
     "AMG, sampling": ({**AMG, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
     "AMG, with captions": ({**CAPTIONS, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
     "AMG, gradient through the model": ({**THROUGH, "n": ksampler(**GUIDED, **STEPS)}, {"at": 2, "graphs": True}),
@@ -54,7 +54,7 @@ PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the ac
 }  # fmt: skip
 HOSTS_OWN = ("AMG, sampling", "AMG, with captions")  # the model itself fails in the host's own node
 GIVEN = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}, "clip": exact.TextEncoder()}
-VANILLA = {"lab": lab(2), "v": ksampler(**MODEL, steps=4)}
+VANILLA = {"lab": lab(2), "v": ksampler(**MODEL, steps=2)}
 
 
 @pytest.fixture(scope="module")
@@ -133,13 +133,16 @@ CHECK = {
         "vae": ["vae", 0],
     },
 }  # fmt: skip
-LOOKING = {"g": amg(**MODEL, references=["s", 0], vae=["vae", 0]), "n": ksampler(**GUIDED, steps=4)}
+LOOKING = {
+    "g": amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0),
+    "n": ksampler(**GUIDED, steps=2),
+}
 NETWORKS: dict[str, tuple[str, Prompt, dict[str, Any]]] = {  # the set, prompt, and where in the decoder or encoder
     "references, of latents": ("latent", {"n": LATENTS}, {"at": 2}),
     "references, of embeddings": ("descriptor", {"n": EMBEDDINGS}, {"at": 2}),
     "copy check, of latents": ("latent", {"n": CHECK}, {"at": 2}),
     "copy check, of embeddings": ("descriptor", {"n": CHECK}, {"at": 2}),
-    "AMG, decoding to look": ("descriptor", LOOKING, {"at": 3}),
+    "AMG, decoding to look": ("descriptor", LOOKING, {"at": 2}),
     "AMG, decoding for a gradient": ("descriptor", LOOKING, {"at": 1, "graphs": True}),
     "AMG, embedding for a gradient": ("descriptor", LOOKING, {"at": 2, "graphs": True, "backwards": True}),
 }
@@ -159,6 +162,12 @@ def sets(host: Host, vae: Any, eye: Any) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def untroubled() -> dict[str, Any]:
+    """What comes out of a prompt without an accident."""
+    return {}
+
+
 def given_networks(vae: Any, eye: Any) -> dict[str, Any]:
     noise = torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -168,7 +177,9 @@ def given_networks(vae: Any, eye: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("phase", NETWORKS)
-def test_the_networks_are_as_they_were(host: Host, before, vae, eye, sets, phase: str, accident: str) -> None:
+def test_the_networks_are_as_they_were(
+    host: Host, before, vae, eye, sets, untroubled, phase: str, accident: str
+) -> None:
     model, held, picture = before
     metric, nodes, where = NETWORKS[phase]
     given = {**given_networks(vae, eye), "m": model, "s": sets[metric]}
@@ -187,7 +198,12 @@ def test_the_networks_are_as_they_were(host: Host, before, vae, eye, sets, phase
     else:
         assert accident in ("nan", "unload"), "it was noticed"
         if accident == "unload":
-            same(out, host.run(prompt, given)["n"])
+            key = metric + str(prompt)
+            if key not in untroubled:
+                untroubled[key] = host.run(prompt, given)["n"]
+            same(out, untroubled[key])
+        else:
+            assert "gradient" in phase, "a picture of which nothing is known is not passed over in silence"
     assert trouble.happened
     assert (slots(vae.first_stage_model), slots(eye.model), slots(model.model)) == (*kept, held)
     assert not [*left_behind(model), *left_behind(vae.patcher), *left_behind(eye.patcher)]
