@@ -20,6 +20,9 @@ from lab.pack import exact
 
 BATCH, MODEL = 5, {"model": ["m", 0]}
 GUIDED = {"model": ["g", 0]}
+OWN = {"positive": ["p", 0]}  # a prompt of its own for every picture
+PROMPTS = [exact.conditioning(name)[0][0] for name in ("memorized", "ordinary", "memorized", "null", "memorized")]
+EACH = {"p": [[torch.cat(PROMPTS), {}]]}
 PLANS = {
     "per-sample": {"max_iterations": 4, "learning_rate": 0.05},
     "only measured": {"max_iterations": 0},
@@ -31,9 +34,9 @@ PLANS = {
 def find(host: Host, hook: Small | None, method: str) -> tuple[torch.Tensor, Any]:
     """The optimizer's noise and report, on a model with the hook."""
     model = exact.build()
-    given = {"m": model if hook is None else hooked(model, hook)}
+    given = {**EACH, "m": model if hook is None else hooked(model, hook)}
     kind = "per-sample" if method == "only measured" else method
-    noise, report, _ = host.run({"lab": lab(BATCH), "o": optimizer(kind, **MODEL, **PLANS[method])}, given)["o"]
+    noise, report, _ = host.run({"lab": lab(BATCH), "o": optimizer(kind, **MODEL, **OWN, **PLANS[method])}, given)["o"]
     assert not left_behind(model)
     return noise.noise, report
 
@@ -117,10 +120,10 @@ def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(
 
 @pytest.mark.parametrize("rows", [4, 1])
 def test_a_detector_that_runs_out_of_memory_measures_the_same_curve(host: Host, rows: int) -> None:
-    prompt, model = {"lab": lab(BATCH), "d": detector(**MODEL, steps=20)}, exact.build()
-    whole = host.run(prompt, {"m": model})["d"]
+    prompt, model = {"lab": lab(BATCH), "d": detector(**MODEL, **OWN, steps=20)}, exact.build()
+    whole = host.run(prompt, {**EACH, "m": model})["d"]
     small = Small(rows)
-    parts = host.run(prompt, {"m": hooked(model, small)})["d"]
+    parts = host.run(prompt, {**EACH, "m": hooked(model, small)})["d"]
     torch.testing.assert_close(parts[3].d, whole[3].d, atol=1e-4, rtol=1e-4, equal_nan=True)
     assert parts[:3] == whole[:3] and small.failed <= 4 and not left_behind(model)
 
@@ -161,11 +164,13 @@ WORKS = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}}
 
 
 def test_a_gradient_through_the_model_goes_on_with_less(host: Host) -> None:
-    prompt, model = guided(BATCH, gradient="through model"), exact.build()
-    plain = host.run({"lab": lab(BATCH), "k": ksampler(**MODEL, steps=6)}, {"m": model})["k"][0]["samples"]
-    whole = host.run(prompt, {**WORKS, "m": model})["k"][0]["samples"]
+    prompt, model = guided(BATCH, gradient="through model", threshold_min=0.1), exact.build()
+    prompt["k"]["inputs"] |= OWN
+    plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **OWN, steps=6)}
+    plain = host.run(plain, {**EACH, "m": model})["k"][0]["samples"]
+    whole = host.run(prompt, {**WORKS, **EACH, "m": model})["k"][0]["samples"]
     small = Small(4, graphs=True)
-    parts = host.run(prompt, {**WORKS, "m": hooked(model, small)})["k"][0]["samples"]
+    parts = host.run(prompt, {**WORKS, **EACH, "m": hooked(model, small)})["k"][0]["samples"]
     assert not torch.equal(plain, whole) and 1 <= small.failed <= 2, "it was steered, and it learnt what fits"
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
     assert not left_behind(model)
@@ -271,6 +276,20 @@ def test_where_nothing_is_left_to_split_it_says_what_to_lower(host: Host, node: 
         host.run({"lab": lab(2), "n": node}, {"m": hooked(model, Trouble("out of memory", 3))})
     told(caught.value, *says)
     assert not left_behind(model)
+
+
+def test_what_the_failed_attempts_had_made_is_gone_when_the_host_makes_room(host: Host, monkeypatch) -> None:
+    """The error that an artist sees must not keep the tensors of the frames that it comes from."""
+    small, unload, kept = Small(0), comfy.model_management.unload_all_models, []
+
+    def watched() -> None:
+        kept.append(sum(made() is not None for made in small.held))
+        unload()
+
+    monkeypatch.setattr(comfy.model_management, "unload_all_models", watched)
+    with pytest.raises(NodeError, match="Noise Optimizer: out of memory"):
+        host.run({"lab": lab(2), "o": optimizer(**MODEL)}, {"m": hooked(exact.build(), small)})
+    assert kept == [0] and small.failed == 2
 
 
 @pytest.mark.parametrize("patch", ["MG_DeferredCFG", "MG_AMGGuidance"])
