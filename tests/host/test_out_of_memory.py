@@ -21,7 +21,7 @@ from lab.pack import exact
 BATCH, MODEL = 5, {"model": ["m", 0]}
 GUIDED = {"model": ["g", 0]}
 OWN = {"positive": ["p", 0]}  # a prompt of its own for every picture
-PROMPTS = [exact.conditioning(name)[0][0] for name in ("memorized", "ordinary", "memorized", "null", "memorized")]
+PROMPTS = [exact.conditioning(name)[0][0] for name in ("ordinary", "memorized", "null", "memorized", "memorized")]
 EACH = {"p": [[torch.cat(PROMPTS), {}]]}
 PLANS = {
     "per-sample": {"max_iterations": 4, "learning_rate": 0.05},
