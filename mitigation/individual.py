@@ -63,12 +63,12 @@ def adjust_per_sample(
     history: list[Tensor] = []
 
     def measure(part: slice) -> Measured:
-        """The open samples `rows[part]` as they are now; those that are done have the gradient 0."""
+        """The open samples `rows[part]` as they are now; the gradient of those that are done is 0."""
         asked = rows[part]
         x = torch.cat([samples[k] for k in asked.tolist()])
         d = guidance_magnitude(predict(x, asked))
         now = d.detach().cpu()
-        above = now > target
+        above = (now > target) & now.isfinite()  # an endless d has no slope; `on_step` may refuse it
         if i == max_iterations or not above.any():
             return now, None
         return now, slope(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
@@ -91,7 +91,7 @@ def adjust_per_sample(
         for place in open_.nonzero().flatten().tolist():
             sample = samples[int(rows[place])]
             sample.grad = gradients[place]
-            if constraint == "chi":
+            if constraint == "chi" and sample.grad is not None:
                 sample.grad = sample.grad + chi_gradient(sample.detach())
         optimizer.step()
         rows = rows[open_]

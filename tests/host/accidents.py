@@ -146,11 +146,12 @@ def network_too_small(network: nn.Module, rows: int) -> Iterator[list[int]]:
         handle.remove()
 
 
-def slots(network: nn.Module) -> dict[str, tuple[int, bool, bytes]]:
-    """Every weight: which object it is, whether it wants a gradient (some hosts' do), and its bytes."""
+def slots(network: nn.Module) -> dict[str, tuple[int, bytes, bool]]:
+    """Every weight: which object it is, its bytes, and whether it wants a gradient (a checkpoint's do)."""
     tables = [(n, t) for n, m in network.named_modules() for t in (m._parameters, m._buffers)]
     held = [(f"{n}.{k}", v) for n, t in tables for k, v in t.items() if v is not None]
-    return {name: (id(v), v.requires_grad, v.detach().cpu().float().numpy().tobytes()) for name, v in held}
+    raw = {name: v.detach().cpu().flatten().view(torch.uint8).numpy().tobytes() for name, v in held}
+    return {name: (id(v), raw[name], v.requires_grad) for name, v in held}
 
 
 def left_behind(model: ModelPatcher) -> list[str]:
