@@ -12,7 +12,7 @@ from ..mitigation.duplicates import signature
 from ..mitigation.references import NL2_SIZE, Metric, ReferenceSet
 from ..mitigation.similarity import descriptor_features, latent_features, picture_features
 from .host.descriptor import ready_descriptor, weights_fingerprint
-from .host.errors import GuardError, check_latent
+from .host.errors import GuardError, check_latent, check_made
 from .host.memory import telling
 from .host.sampling import progress
 from .pictures import contain, cover
@@ -61,7 +61,7 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
             if not isinstance(made, Tensor) or made.ndim < 4 or made.numel() == 0:
                 raise GuardError(f"{node}: `vae` made no latent of a picture. Connect the VAE of the model.")
             latent = made[0].float().cpu()
-            return _finite(latent, picture, node, "`vae`", "--fp32-vae or --bf16-vae")
+            return check_made(latent, picture, node, "`vae`", "--fp32-vae or --bf16-vae")
 
         return Comparison("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
     if metric == "nL2":
@@ -69,7 +69,7 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
         def shrink(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
             made = picture_features(picture.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
-            return _finite(made, picture, node, "it", "--fp32-vae")
+            return check_made(made, picture, node, "it", "--fp32-vae")
 
         return Comparison("nL2", shrink)
     network = ready_descriptor(descriptor, node)
@@ -78,18 +78,9 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
     def embed(picture: Tensor) -> Tensor:
         with telling(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
             made = descriptor_features(picture.movedim(-1, 0)[None], network)[0].cpu()
-        return _finite(made, picture, node, "`descriptor`", "--fp32-text-enc, which is for CLIP vision, too")
+        return check_made(made, picture, node, "`descriptor`", "--fp32-text-enc, which is for CLIP vision, too")
 
     return Comparison("descriptor", embed, network)
-
-
-def _finite(made: Tensor, picture: Tensor, node: str, maker: str, switch: str) -> Tensor:
-    """What was made of a picture, or a GuardError: NaN is close to nothing, and a copy would pass as none."""
-    if torch.isfinite(made).all():
-        return made
-    if not torch.isfinite(picture).all():
-        raise GuardError(f"{node}: a picture holds NaN. Check what made it (ComfyUI's --fp32-vae often helps).")
-    raise GuardError(f"{node}: {maker} made NaN of a picture. Start ComfyUI with {switch}.")
 
 
 @dataclass
