@@ -12,6 +12,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from host.executor import NodeError
+
 # What CUDA says, in its own words.
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1 GiB is free."
 
@@ -173,3 +175,33 @@ def left_behind(model: ModelPatcher) -> list[str]:
         "options": set(model.model_options) - {"transformer_options", "model_function_wrapper"},
     }
     return found + [name for name, is_left in marks.items() if is_left]
+
+
+class NeedsCheckpoints:
+    """A device on which a graph fits with all blocks computed again only; the first `free` graphs fit anyway."""
+
+    def __init__(self, model: Any, free: int = 0) -> None:
+        self.network, self.free = model.model, free
+        self.seen: list[tuple[int, bool]] = []  # rows of every graph, and whether there were checkpoints
+
+    def __deepcopy__(self, memo: dict) -> NeedsCheckpoints:
+        return self
+
+    def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            thrifty = any("forward" in m.__dict__ for m in self.network.modules())
+            self.seen.append((len(args["input"]), thrifty))
+            if not thrifty and len(self.seen) > self.free:
+                out_of_memory()
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+
+def told(error: NodeError, *says: str) -> None:
+    """The host took it for out of memory, which unloads all models, and it says whose fault it is and what to lower."""
+    assert error.kind.endswith("OutOfMemoryError"), error
+    assert "This error means you ran out of memory on your GPU" in error.message, "the host's own tip"
+    assert "Tried to allocate 2.00 GiB" in error.message
+    for words in ("out of memory", *says):
+        assert words in error.message
+    loaded = [held.model for held in comfy.model_management.current_loaded_models]
+    assert not any(model is not None for model in loaded), "None: a clone that is gone, which the host forgets later"
