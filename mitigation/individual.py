@@ -17,6 +17,13 @@ from .slope import slope
 # `make bench-cost`: the two differ by 0.015 with 1e-8 and by 3e-5 with 1e-5, with the same iterations and std.
 EPS = 1e-5
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x of the rows asked for, their numbers) -> ε̃
+Measured = tuple[Tensor, Tensor | None]  # d (n,) on the CPU, ∇d (n, ...) where some are above the target
+InParts = Callable[[Callable[[slice], Measured], int], list[Measured]]
+
+
+def at_once(body: Callable[[slice], Measured], count: int) -> list[Measured]:
+    """All rows 0 … count − 1 in one part."""
+    return [body(slice(0, count))]
 
 
 def adjust_per_sample(
@@ -28,6 +35,7 @@ def adjust_per_sample(
     weight_decay: float = 0.01,
     max_iterations: int = 1000,
     constraint: Constraint = "free",
+    in_parts: InParts = at_once,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, NoiseReport]:
     """Minimise each sample's d(x_T, T, y) with AdamW until it is at or below `target`.
@@ -40,6 +48,8 @@ def adjust_per_sample(
     the last noise is measured before it is handed out. The loss is a sum over samples and AdamW is
     elementwise: a sample gets the trajectory it would get alone, and one that is done is
     not evaluated any more. A sample that does not reach the target keeps the best noise it saw.
+    `in_parts(body, count)` calls `body(rows)` for slices that cover `count` rows in turn and returns what
+    came out: where a graph through all of them takes too much memory, each part has its own.
     `on_step(i, d)`, (B,) absolute d of the best so far, is called after every measurement and may
     raise to stop.
     """
@@ -51,10 +61,21 @@ def adjust_per_sample(
     best, best_d = noise.detach().clone(), torch.full((batch,), torch.inf)
     at_best, measured = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
     history: list[Tensor] = []
-    for i in range(max_iterations + 1):
-        x = torch.cat([samples[k] for k in rows.tolist()])
-        d = guidance_magnitude(predict(x, rows))
+
+    def measure(part: slice) -> Measured:
+        """The open samples `rows[part]` as they are now; the gradient of those that are done is 0."""
+        asked = rows[part]
+        x = torch.cat([samples[k] for k in asked.tolist()])
+        d = guidance_magnitude(predict(x, asked))
         now = d.detach().cpu()
+        above = (now > target) & now.isfinite()  # an endless d has no slope; `on_step` may refuse it
+        if i == max_iterations or not above.any():
+            return now, None
+        return now, slope(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
+
+    for i in range(max_iterations + 1):
+        found = in_parts(measure, len(rows))
+        now = torch.cat([d for d, _ in found])
         measured[rows] += 1
         for place, k in enumerate(rows.tolist()):
             if now[place] < best_d[k]:
@@ -65,12 +86,12 @@ def adjust_per_sample(
         open_ = now > target
         if i == max_iterations or not open_.any():
             break
-        gradient = slope(d[open_.to(d.device)].sum(), x, dimension(noise) ** 0.5)
         optimizer.zero_grad()
+        gradients = [g for d, part in found for g in ([None] * len(d) if part is None else part.split(1))]
         for place in open_.nonzero().flatten().tolist():
             sample = samples[int(rows[place])]
-            sample.grad = gradient[place : place + 1]
-            if constraint == "chi":
+            sample.grad = gradients[place]
+            if constraint == "chi" and sample.grad is not None:
                 sample.grad = sample.grad + chi_gradient(sample.detach())
         optimizer.step()
         rows = rows[open_]

@@ -12,7 +12,8 @@ from ..mitigation.duplicates import signature
 from ..mitigation.references import NL2_SIZE, Metric, ReferenceSet
 from ..mitigation.similarity import descriptor_features, latent_features, picture_features
 from .host.descriptor import ready_descriptor, weights_fingerprint
-from .host.errors import GuardError, check_latent
+from .host.errors import GuardError, check_latent, check_made
+from .host.memory import telling
 from .host.sampling import progress
 from .pictures import contain, cover
 
@@ -55,27 +56,31 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
 
         def encode(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
-            made = vae.encode(picture)  # one by one: a video VAE takes a batch for one film
+            with telling(node, "Use smaller pictures, start ComfyUI with --cpu-vae, or set metric to nL2."):
+                made = vae.encode(picture)  # one by one: a video VAE takes a batch for one film
             if not isinstance(made, Tensor) or made.ndim < 4 or made.numel() == 0:
                 raise GuardError(f"{node}: `vae` made no latent of a picture. Connect the VAE of the model.")
             latent = made[0].float().cpu()
-            if not torch.isfinite(latent).all():
-                raise GuardError(f"{node}: `vae` made NaN of a picture. Start ComfyUI with --fp32-vae or --bf16-vae.")
-            return latent
+            return check_made(latent, picture, node, "`vae`", "--fp32-vae or --bf16-vae")
 
         return Comparison("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
     if metric == "nL2":
 
         def shrink(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
-            return picture_features(picture.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
+            made = picture_features(picture.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
+            return check_made(made, picture, node, "it", "--fp32-vae")
 
         return Comparison("nL2", shrink)
     network = ready_descriptor(descriptor, node)
     network.load()
-    return Comparison(
-        "descriptor", lambda picture: descriptor_features(picture.movedim(-1, 0)[None], network)[0].cpu(), network
-    )
+
+    def embed(picture: Tensor) -> Tensor:
+        with telling(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
+            made = descriptor_features(picture.movedim(-1, 0)[None], network)[0].cpu()
+        return check_made(made, picture, node, "`descriptor`", "--fp32-text-enc, which is for CLIP vision, too")
+
+    return Comparison("descriptor", embed, network)
 
 
 @dataclass

@@ -35,6 +35,14 @@ class Plan:
     on_step: Callable[[GuidanceTrace], None] | None = None
     on_end: Callable[[GuidanceTrace], None] | None = None
 
+    @property
+    def lower(self) -> str:
+        """What an artist can do when what it does to a prediction does not fit into memory."""
+        ways = ["`gradient` to through prediction"] if self.through_model and self.guidance.dissimilarity else []
+        if self.references.metric != "latent":
+            ways += ["a TAESD as `vae`", "a reference set with metric latent"]
+        return f"Use {', '.join([*ways, 'a smaller batch or picture'])}. The plain model did fit."
+
 
 def make_plan(
     model, references: ReferenceSet, guidance: Guidance, *, vae, clip, through_model: bool, every: int, node: str

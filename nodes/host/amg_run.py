@@ -25,11 +25,14 @@ from .amg_plan import Plan
 from .captions import Companion
 from .eye import Eye, Found
 from .gradient_scope import networks_of, with_gradients
+from .memory import Parts, telling
 from .probe import parameterisation
+from .rows import can_drop_rows, rows_of
 from .sampling import begins_late
 
 VOTERS = 16  # neighbours that elect the duplicated caption
 STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
+HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "calc_cond_batch")]
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,9 @@ class Linear:
             moved = move_away(moved, caption_prediction, guided.uncond, self.s2)  # [AMG] Eq. 13
         return only((self.s1 > 0) | (self.s2 > 0), moved, denoised)
 
-    def thawed(self) -> Linear:
-        """For autograd: without tensors made under inference mode."""
-        return Linear(self.s1.clone(), self.s2.clone(), self.captions)
+    def thawed(self, rows: slice) -> Linear:
+        """Of these samples, for autograd: without tensors made under inference mode."""
+        return Linear(self.s1[rows].clone(), self.s2[rows].clone(), self.captions[rows])
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,12 @@ class Call:
     def predict(self, options: dict) -> Tensor:
         return self.executor(self.x, self.timestep, options, self.seed)
 
+    @property
+    def least(self) -> int:
+        """How many samples have to be asked together: all, where another patch may keep something of each of them."""
+        others = self.executor.wrappers[self.executor.idx + 1 :] or [k for k in HOOKS if self.options.get(k)]
+        return 1 if not others and can_drop_rows(self.guider.conds) else len(self.x)
+
 
 class Run:
     """One run's state: counted by sigma, since some samplers call the model more than once a step."""
@@ -109,6 +118,7 @@ class Run:
             plan.references, plan.vae, patcher.get_model_object("latent_format"), patcher.load_device, plan.node,
             votes=VOTERS if plan.encoded else 1,
         )  # fmt: skip
+        self.graphs, self.checkpoints = Parts(), "auto"  # of the gradient through the model
         self.step = -1
         self.found: Found | None = None  # the last look
         # A run that begins in the middle cannot tell: its first step says nothing of the basin.
@@ -121,8 +131,12 @@ class Run:
         self._advance(sigma)
         self.companion.go_along(call.guider, x)
         denoised = call.predict(self._watched(model_options, watch))
+        with telling(self.plan.node, self.plan.lower):  # out of memory before this is the host's own
+            return self._steered(call, watch.guided, denoised, sigma)
+
+    def _steered(self, call: Call, guided: Guided | None, denoised: Tensor, sigma: float) -> Tensor:
         if self.pulled is None:
-            self.pulled = self._judge(watch.guided, denoised)
+            self.pulled = self._judge(guided, denoised)
         if not bool(self.pulled.any()):  # nobody is looked at, which is what costs
             return self._passed(denoised, None)
         lam = self.guidance.threshold.at(self.remaining(sigma))
@@ -134,10 +148,10 @@ class Run:
         above = (found.closeness > lam) & self.pulled
         steered, linear = denoised, None
         if bool(above.any()):
-            linear = self._linear(found, above, lam, watch.guided)
-            if linear is not None and watch.guided is not None:
-                caption = self.companion.prediction(call.guider, linear.captions, x, timestep, model_options)
-                steered = linear.apply(denoised, watch.guided, caption)
+            linear = self._linear(found, above, lam, guided)
+            if linear is not None and guided is not None:
+                caption = self.companion.prediction(call.guider, linear.captions, call.x, call.timestep, call.options)
+                steered = linear.apply(denoised, guided, caption)
             if looking and self.guidance.dissimilarity:
                 steered = self._dissimilarity(call, found, steered, above, lam, sigma, linear)
         return self._passed(steered, linear)
@@ -213,28 +227,37 @@ class Run:
 
     def _slope_through_model(self, call: Call, found: Found, still, sigma: float, linear: Linear | None) -> Tensor:
         """∇_x σ_t (B, ...) with the network, guidance and linear guidances in between: two more evaluations' worth."""
-        guider, kept = call.guider, call.guider.conds
+        guider, kept, batch = call.guider, call.guider.conds, len(call.x)
         networks = networks_of(guider)
         networks += [m for m in self.eye.modules if all(m is not other for other in networks)]
         self.companion.stay()
 
         def uphill(conds: dict, options: dict) -> Tensor:
-            try:
-                guider.conds = conds
-                here, watch = call.x.clone().requires_grad_(True), Watch()
-                level = call.timestep.clone()
+            def of(rows: slice) -> Tensor:
+                here, watch = call.x[rows].clone().requires_grad_(True), Watch()
+                if not bool(still[rows].any()):
+                    return torch.zeros_like(here)
+                level = call.timestep[rows].clone()
+                guider.conds = conds if len(here) == batch else rows_of(conds, torch.arange(batch)[rows], batch)
                 denoised = call.executor(here, level, self._watched(options, watch), call.seed)
                 if linear is not None and watch.guided is not None:
-                    caption = self.companion.prediction(guider, linear.captions, here, level, options)
-                    denoised = linear.thawed().apply(denoised, watch.guided, caption)
-                similar = self.eye.similarity(denoised, found.rows)
-                return slope(similar[still.clone()].sum(), here, dimension(here))
+                    part = linear.thawed(rows)
+                    caption = self.companion.prediction(guider, part.captions, here, level, options)
+                    denoised = part.apply(denoised, watch.guided, caption)
+                similar = self.eye.similarity(denoised, found.rows[rows])
+                return slope(similar[still[rows].clone()].sum(), here, dimension(here))
+
+            try:
+                return torch.cat(self.graphs.run(of, batch, call.least))
             finally:
                 guider.conds = kept
 
+        def fully() -> None:
+            self.graphs, self.checkpoints = Parts(), "full"
+
         found_slope = with_gradients(
             uphill, model=guider.inner_model, networks=networks, conds=kept, options=call.options,
-            shape=call.x.shape, device=call.x.device,
+            shape=call.x.shape, device=call.x.device, checkpoints=self.checkpoints, on_full=fully,
         )  # fmt: skip
         return found_slope * (1 - sigma) if self.flow else found_slope
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ...mitigation.amg import only
+from .memory import or_else
 
 OWN = ("cross_attn", "pooled_output", "model_conds", "uuid")  # what the caption brings itself
 PLACE = ("area", "mask", "strength", "start_percent", "end_percent", "set_area_to_bounds", "mask_strength", "default")
@@ -72,11 +73,13 @@ class Companion:
         self.waiting: list[dict] | None = None  # goes into the next batch of this shape
         self.shape: torch.Size | None = None
         self.brought: Tensor | None = None
+        self.crowded = False  # the host's batch runs out of memory with captions in it: they are asked alone
 
     def go_along(self, guider, x: Tensor) -> None:
         """Be part of the coming batched evaluation of x."""
         self.brought, self.shape = None, x.shape
-        self.waiting = self._together(guider, self.expected) if len(self.expected) == len(x) else None
+        fits = len(self.expected) == len(x) and not self.crowded
+        self.waiting = self._together(guider, self.expected) if fits else None
 
     def stay(self) -> None:
         """Be part of no further batch, and forget what was brought."""
@@ -87,8 +90,16 @@ class Companion:
         if self.waiting is None or x.shape != self.shape:
             return executor(model, conds, x, timestep, model_options)
         along, self.waiting = self.waiting, None
-        *out, self.brought = executor(model, [*conds, along], x, timestep, model_options)
-        return out
+
+        def together() -> list[Tensor]:
+            *out, self.brought = executor(model, [*conds, along], x, timestep, model_options)
+            return out
+
+        def apart() -> list[Tensor]:
+            self.crowded = True
+            return executor(model, conds, x, timestep, model_options)
+
+        return or_else(together, apart)
 
     def prediction(self, guider, wanted: list[int | None], x, timestep, model_options: dict) -> Tensor | None:
         """D(x_t, y_N) (B, ...): what was brought along, else evaluated now. Rows without a caption mean nothing."""

@@ -11,10 +11,8 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from .errors import GuardError
 
-
-def decode(vae, latents: Tensor, node: str) -> Tensor:
+def decode(vae, latents: Tensor) -> Tensor:
     """Latents (B, C, H, W) in the VAE's own scale -> pictures (B, 3, H, W) in [0, 1], float32.
 
     As many samples at once as the memory allows that is free on the VAE's device. The result lies on
@@ -25,13 +23,7 @@ def decode(vae, latents: Tensor, node: str) -> Tensor:
     each = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype) * (4 if graph else 1)  # a graph keeps all
     free = comfy.model_management.get_free_memory(vae.device)
     rows = max(1, int(free / max(each, 1)))
-    try:
-        parts = [vae.process_output(vae.first_stage_model.decode(part).float()) for part in samples.split(rows)]
-    except comfy.model_management.OOM_EXCEPTION as error:
-        raise GuardError(
-            f"{node}: not enough memory to decode the prediction with `vae`. Connect a TAESD as `vae`, use a "
-            "reference set with metric latent, or sample fewer pictures at once."
-        ) from error
+    parts = [vae.process_output(vae.first_stage_model.decode(part).float()) for part in samples.split(rows)]
     pictures = torch.cat(parts)
     if pictures.ndim == 5:  # a video VAE with one frame
         pictures = pictures[:, :, 0]

@@ -24,7 +24,7 @@ from ...mitigation.escape import EscapeRule
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
 from .distilled import distilled_hint
 from .errors import GuardError, check_finite, check_magnitude
-from .guidance import Guidance, branches
+from .guidance import Fitting, Guidance, branches
 from .probe import noise_gap
 from .sampling import begins_late, percent_of
 
@@ -133,6 +133,7 @@ class Run:
     first: Tensor | None = None  # the direction of the pull at the first step
     transition: Tensor = field(init=False)  # the step since which a sample is outside; n while it is inside
     released: bool = False  # nothing is measured or deferred any more
+    fitting: Fitting = field(default_factory=Fitting)
 
     def __post_init__(self) -> None:
         self.n = len(self.sigmas) - 1
@@ -205,7 +206,9 @@ class Run:
         # At CFG 1 KSampler asks for the prompt alone, and a larger batch is other bits. A detection run has none.
         apart = math.isclose(guider.cfg, 1.0) and not self.deferral.stop_when_out
         groups = [[c] for c in conds] if apart else [conds]
-        asked = [branches(guider.inner_model, group, x, sigma, model_options) for group in groups]
+        # What plain sampling would ask as well is the host's; a detection, or a third prediction, is our own doing.
+        ask = self.fitting.branches if self.deferral.stop_when_out or len(conds) > 2 else branches
+        asked = [ask(guider.inner_model, group, x, sigma, model_options) for group in groups]
         cond, unc, *rest = [found for group in asked for found in group]
         if self.tracker is not None and self.fresh:
             self._measure(guider.inner_model, cond, unc, sigma)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...mitigation import sscd
 from .errors import GuardError
+from .memory import or_else
 
 SOURCE = (
     "SSCD comes from https://github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt, "
@@ -44,8 +45,14 @@ class HostDescriptor:
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) on the pictures' device; differentiable."""
-        prepared = sscd.prepare(pictures.to(self.patcher.load_device).float(), self.side, self.mean, self.std)
-        return self.embed(prepared).to(pictures.device)
+        device = self.patcher.load_device
+
+        def prepared(where: torch.device) -> Tensor:
+            return sscd.prepare(pictures.to(where).float(), self.side, self.mean, self.std).to(device)
+
+        # A picture can be much larger than what the network sees of it.
+        small = or_else(lambda: prepared(device), lambda: prepared(torch.device("cpu")))
+        return self.embed(small).to(pictures.device)
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:

@@ -30,6 +30,18 @@ def check_magnitude(d: Tensor, node: str) -> Tensor:
     return d
 
 
+def check_made(made: Tensor, picture: Tensor, node: str, maker: str, switch: str) -> Tensor:
+    """What was made of a picture, or a clear error: NaN is close to nothing, and a copy would pass as none.
+
+    `switch`: of ComfyUI's command line, that helps when the `maker` is at fault.
+    """
+    if torch.isfinite(made).all():
+        return made
+    if not torch.isfinite(picture).all():
+        raise GuardError(f"{node}: a picture holds NaN. Check what made it (ComfyUI's --fp32-vae often helps).")
+    raise GuardError(f"{node}: {maker} made NaN of a picture. Start ComfyUI with {switch}.")
+
+
 def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
     """The samples of the input `name`, or a clear error if there is nothing in them."""
     samples = latent.get("samples") if isinstance(latent, dict) else None

@@ -17,7 +17,9 @@ from ...mitigation.references import ReferenceSet
 from ...mitigation.similarity import descriptor_features, latent_features, picture_features, similarity
 from ...mitigation.slope import slope
 from .decode import decode
+from .errors import GuardError
 from .gradient import differentiable
+from .memory import Parts, or_else
 
 ON_DEVICE = 2**28  # bytes of references that go to the device of the run; more stay where they are
 
@@ -42,7 +44,13 @@ class Eye:
             with torch.inference_mode(False), torch.no_grad():
                 self.common = common_part(features)
                 features = centred(features, self.common)
-        self.store = ExactStore(features, references.metric, device if small else None)
+        self.store = or_else(
+            lambda: ExactStore(features, references.metric, device if small else None),
+            lambda: ExactStore(features, references.metric),
+        )
+        self.looks = Parts()
+        # Decoding samples one by one keeps the graph of one picture in memory, not of a batch.
+        self.slopes = Parts(None if references.metric == "latent" else 1)
         self.references = references
         self.vae = vae
         self.latent_format = _normal(latent_format)
@@ -62,7 +70,7 @@ class Eye:
         latents = self.latent_format.process_out(denoised)
         if self.common is not None:  # metric latent
             return without(self.common.to(denoised.device), latent_features(latents))
-        pictures = decode(self.vae, latents, self.node)
+        pictures = decode(self.vae, latents)
         if self.references.metric == "nL2":
             return picture_features(pictures)
         assert self.references.descriptor is not None  # amg_plan sees to it
@@ -71,13 +79,31 @@ class Eye:
     def look(self, denoised: Tensor) -> Found:
         """The nearest references of every sample, without gradients."""
         with torch.no_grad():
-            seen = self.features(denoised)
-            values, rows = self.store.nearest(seen, self.votes)
+            seen = self.looks.run(lambda rows: self.features(denoised[rows]), len(denoised))
+            values, rows = self._nearest(self._finite(seen[0] if len(seen) == 1 else torch.cat(seen), denoised))
             if self.references.metric != "nL2":
                 return Found(values[:, 0], rows, values)
             mean = self.references.alpha * values[:, : self.references.neighbours].mean(dim=1, keepdim=True)
             close = closeness("nL2", -values / mean.clamp_min(1e-8))  # [AMG] Eq. 8
             return Found(close[:, 0], rows, close)
+
+    def _finite(self, seen: Tensor, denoised: Tensor) -> Tensor:
+        """The features. NaN is close to nothing: nobody would be steered. The model's own NaN is its own affair."""
+        if torch.isfinite(seen).all() or not torch.isfinite(denoised).all():
+            return seen
+        raise GuardError(
+            f"{self.node}: `vae` or the descriptor of `references` made NaN of a prediction. Start ComfyUI with "
+            "--fp32-vae and --fp32-text-enc, connect a TAESD as `vae`, or use a reference set with metric latent."
+        )
+
+    def _nearest(self, seen: Tensor) -> tuple[Tensor, Tensor]:
+        """The store's answer; one that runs out of memory goes to the CPU for the rest of the run."""
+
+        def elsewhere() -> tuple[Tensor, Tensor]:
+            self.store = ExactStore(self.store.features.cpu(), self.references.metric)
+            return self.store.nearest(seen, self.votes)
+
+        return or_else(lambda: self.store.nearest(seen, self.votes), elsewhere)
 
     def similarity(self, denoised: Tensor, rows: Tensor) -> Tensor:
         """σ_t (B,) of the set's metric to these neighbours (B, k), differentiable."""
@@ -85,19 +111,19 @@ class Eye:
         return similarity(self.references.metric, self.features(denoised), near, self.references.alpha)
 
     def gradient(self, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        """∇_D σ_t (B, ...): ε̂ counts as constant. Zero for samples that are not `wanted` (B,).
+        """∇_D σ_t (B, ...): ε̂ counts as constant. Zero for samples that are not `wanted` (B,)."""
+        asked = wanted.nonzero().flatten()
 
-        Decoding samples one by one keeps the graph of one picture in memory, not of a batch.
-        """
+        def uphill(part: slice) -> Tensor:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            here = denoised[asked[part]].clone().requires_grad_(True)
+            found = slope(self.similarity(here, rows[asked[part]]).sum(), here, dimension(denoised))
+            return found.to(denoised.dtype)
+
         out = torch.zeros_like(denoised)
         with differentiable(self.modules):
-            size = len(denoised) if self.references.metric == "latent" else 1
-            for part in wanted.nonzero().flatten().split(size):
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                here = denoised[part].clone().requires_grad_(True)
-                found = slope(self.similarity(here, rows[part]).sum(), here, dimension(denoised))
-                out = out.index_copy(0, part, found.to(out.dtype))
-        return out
+            found = self.slopes.run(uphill, len(asked))
+            return out.index_copy(0, asked, torch.cat(found)) if found else out
 
 
 def _normal(latent_format):

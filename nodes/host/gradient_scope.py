@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .checkpointing import checkpointed, chosen_blocks
 from .gradient import differentiable, gradient_options, normal_conds, overwritten, weights_that_change
+from .memory import or_else
 from .rows import controls
 
 T = TypeVar("T")
@@ -27,29 +28,46 @@ def with_gradients(
     shape: torch.Size,
     device: torch.device,
     checkpoints: str = "auto",
+    on_full: Callable[[], None] | None = None,
 ) -> T:
     """Run `body(conds, options)` with autograd working through `networks`, of which the host's `model` is one.
 
     The arguments that `body` gets are those of the run, made fit for autograd. `shape`: of the batch that
-    is evaluated. `checkpoints`: see `checkpointing.chosen_blocks`.
+    is evaluated. `checkpoints`: see `checkpointing.chosen_blocks`. `auto` begins again with all of them when
+    memory runs out, and calls `on_full` before that. Raises what `body` raises when that does not help.
     """
     changing = _weights_of_hooks(model, conds)
     # A LoRA that comes and goes with a prompt is gone when a block is computed again.
     choice = "off" if changing else checkpoints
-    parts = chosen_blocks(networks, choice, model=model, rows=shape[0], shape=tuple(shape), device=device)
 
-    def once(out_of_place: bool) -> T:
-        with differentiable(networks), weights_that_change(changing), checkpointed(parts, out_of_place):
-            return body(normal_conds(conds), gradient_options(options, out_of_place))
+    def chosen(choice: str) -> list[nn.Module]:
+        return chosen_blocks(networks, choice, model=model, rows=shape[0], shape=tuple(shape), device=device)
 
-    if any(True for _ in controls(conds)):  # the host adds a ControlNet into what the UNet still needs
+    def attempt(parts: list[nn.Module]) -> T:
+        def once(out_of_place: bool) -> T:
+            with differentiable(networks), weights_that_change(changing), checkpointed(parts, out_of_place):
+                return body(normal_conds(conds), gradient_options(options, out_of_place))
+
+        if any(True for _ in controls(conds)):  # the host adds a ControlNet into what the UNet still needs
+            return once(out_of_place=True)
+        try:
+            return once(out_of_place=False)
+        except RuntimeError as error:
+            if not overwritten(error):
+                raise
         return once(out_of_place=True)
-    try:
-        return once(out_of_place=False)
-    except RuntimeError as error:
-        if not overwritten(error):
-            raise
-    return once(out_of_place=True)
+
+    first = chosen(choice)
+    full = chosen("full") if choice == "auto" else []
+    if len(first) >= len(full):  # nothing is left to compute again
+        return attempt(first)
+
+    def again() -> T:
+        if on_full:
+            on_full()
+        return attempt(full)
+
+    return or_else(lambda: attempt(first), again)
 
 
 def networks_of(guider) -> list[nn.Module]:

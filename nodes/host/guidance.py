@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import comfy.samplers
 import torch
 from torch import Tensor
+
+from .memory import Parts
+from .rows import can_drop_rows, rows_of
 
 
 def branches(model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
@@ -18,6 +21,35 @@ def branches(model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) 
         args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": model_options}
         return list(other(args))
     return list(comfy.samplers.calc_cond_batch(model, conds, x, sigma, model_options))
+
+
+@dataclass
+class Fitting:
+    """A run's evaluations of its own, as many rows at once as fit: half of the samples, at last half of the conditions.
+
+    What the host samples with is the host's to ask for, and to fail at.
+    """
+
+    samples: Parts = field(default_factory=Parts)
+    conditions: Parts = field(default_factory=Parts)
+
+    def branches(self, model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
+        """As `branches`."""
+        named, batch = {str(i): cond for i, cond in enumerate(conds)}, len(x)
+        least = 1 if can_drop_rows(named) else batch
+
+        def ask(rows: slice) -> list[Tensor]:
+            size = rows.stop - rows.start
+            mine = conds if size == batch else list(rows_of(named, torch.arange(batch)[rows], batch).values())
+            if size > least:
+                return branches(model, mine, x[rows], sigma[rows], model_options)
+            found = self.conditions.run(
+                lambda some: branches(model, mine[some], x[rows], sigma[rows], model_options), len(mine)
+            )
+            return [prediction for part in found for prediction in part]
+
+        found = self.samples.run(ask, batch, least)
+        return found[0] if len(found) == 1 else [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,17 @@ from typing import Any
 from torch import Tensor
 
 from .errors import GuardError
+from .memory import telling
 
 ROUNDING = 1e-6  # of a number that another node calculated, as a share of the range
 ON_DISK = ("file", "folder")  # their choices are what lies on the disk now; the nodes say what is missing where
 
 
 def checked(execute: Callable) -> Callable:
-    """For a node's `execute`, below @classmethod: raises a GuardError for the first input that does not fit."""
+    """For a node's `execute`, below @classmethod: raises a GuardError for the first input that does not fit.
+
+    Out of memory that nothing inside has a better word for becomes one, too.
+    """
 
     @functools.wraps(execute)
     def run(cls, **given):
@@ -32,7 +36,8 @@ def checked(execute: Callable) -> Callable:
                 wrong = _wrong(cls, spec, given[spec.id])
                 if wrong:
                     raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
-        return execute(cls, **given)
+        with telling(schema.display_name, "Set a smaller batch or smaller pictures, and free what else is loaded."):
+            return execute(cls, **given)
 
     return run
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from ...mitigation.prediction import dimension
 from ...mitigation.report import NoiseReport
 from ...mitigation.search import search_noise
 from .checkpointing import GRAPH, HALF, graph_memory
-from .errors import GuardError, check_magnitude
+from .errors import check_magnitude
+from .memory import telling
 from .probe import Pair, run_probe
 from .sampling import progress
 
@@ -73,6 +73,8 @@ def find_noise(
 
         def on_step(i: int, d: Tensor) -> None:
             check_magnitude(d, node)
+            if i == 0:  # of a second attempt, where the first ran out of memory
+                seen.clear()
             bar.update_absolute(i + 1)
             seen.append(d.detach().cpu() / (root * unit))
             done = "" if goal is None else f", {int((seen[-1] <= goal).sum())} of {len(d)} done"
@@ -83,7 +85,17 @@ def find_noise(
         return noise, report.in_units(unit)
 
     start = draw(0)
-    return run_probe(body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run)
+    with telling(node, _lower(plan)):
+        return run_probe(body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run)
+
+
+def _lower(plan: NoisePlan) -> str:
+    """What an artist can do when not even one picture at a time fits."""
+    smaller = "a smaller batch or picture on `latent_image`"
+    if plan.method != "per-sample":
+        return f"Set {smaller}; fewer candidates or adjustments would not help."
+    full = "" if plan.checkpointing in ("auto", "full") else "`checkpointing` to full or auto, "
+    return f"Set {full}{smaller}, or `method` to batch-wise or search."
 
 
 def _headroom(plan: NoisePlan, model, noise: Tensor) -> float:
@@ -121,18 +133,10 @@ def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_
             weight_decay=plan.weight_decay,
             max_iterations=plan.max_iterations,
             constraint=plan.constraint,
+            in_parts=pair.in_parts,
             on_step=on_step,
         )
 
     if plan.max_iterations == 0:  # it only measures, and that needs no gradients
         return descend()
-    try:
-        return pair.with_gradients(descend, plan.checkpointing)
-    except comfy.model_management.OOM_EXCEPTION:
-        if plan.checkpointing != "auto":
-            raise GuardError(
-                f"{pair.node}: out of memory while the noise was optimized. Set `checkpointing` to full or auto, use a "
-                "smaller batch or picture, or set `method` to batch-wise or search."
-            ) from None
-    comfy.model_management.soft_empty_cache()
-    return pair.with_gradients(descend, "full")
+    return pair.with_gradients(descend, plan.checkpointing)

@@ -27,7 +27,8 @@ from ...mitigation.prediction import (
 from .errors import check_finite, check_magnitude
 from .gradient import refuse_quantized
 from .gradient_scope import networks_of, with_gradients
-from .guidance import branches
+from .guidance import Fitting, branches
+from .memory import Parts
 from .rows import can_drop_rows, rows_of
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Pair:
         self.full_noise = full
         self.node = ""
         self.networks = networks_of(guider)
+        self.fitting, self.graphs = Fitting(), Parts()
 
     @property
     def eps_unit(self) -> float:
@@ -87,8 +89,17 @@ class Pair:
         x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.full_noise)
         sigma = self.sigma * x.new_ones([x.shape[0]])
         null = conds.get("null", conds["negative"])
-        cond, uncond = branches(self.model, [conds["positive"], null], x, sigma, self.options)
+        # A part of a graph is not free before the way back: there `in_parts` has a graph for each part.
+        ask = branches if torch.is_grad_enabled() else self.fitting.branches
+        cond, uncond = ask(self.model, [conds["positive"], null], x, sigma, self.options)
         return check_finite(noise_gap(sampling, cond, uncond, sigma), self.node)
+
+    def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:
+        """`body` on so many samples, as many at once as fit with a graph of their own; see `memory.Parts`."""
+        return self.graphs.run(body, count, least=1 if can_drop_rows(self.conds) else count)
+
+    def _all_at_once(self) -> None:
+        self.graphs = Parts()
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
         """Run `body` with autograd working through the model; `checkpoints`: see `gradient_scope`."""
@@ -109,7 +120,7 @@ class Pair:
 
         return with_gradients(
             inside, model=self.model, networks=self.networks, conds=self.conds, options=self.options,
-            shape=self.noise.shape, device=self.noise.device, checkpoints=checkpoints,
+            shape=self.noise.shape, device=self.noise.device, checkpoints=checkpoints, on_full=self._all_at_once,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from host.accidents import slots
 from host.executor import Host, NodeError
 from host.prompts import amg, faulty, ksampler, lab, references
 from lab.export import FILE
@@ -122,12 +123,6 @@ def test_a_quantized_model_through_the_model(host: Host) -> None:
     assert caught.value.node_id == "g"
     out = host.run({**prompt, "g": amg(model=["f", 0]), "k": ksampler(model=GUIDED)}, given)["k"][0]
     assert not exact.is_copy(out).any(), "through the prediction it works"
-
-
-def slots(module: nn.Module) -> dict[str, tuple[int, bytes]]:
-    tables = [(n, t) for n, m in module.named_modules() for t in (m._parameters, m._buffers)]
-    held = [(f"{n}.{k}", v) for n, t in tables for k, v in t.items() if v is not None]
-    return {name: (id(v), v.detach().float().numpy().tobytes()) for name, v in held}
 
 
 @pytest.mark.parametrize("gradient", ["through prediction", "through model"])

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from host import tiny_flux
+from host.accidents import slots
 from host.executor import Host, NodeError
 from host.lab_files import EXTRAS
 from host.lab_prompts import CONDITIONS, LATENTS, Feature, ksampler, optimizer
 from host.slopes import slopes
-from host.test_accidents import slots
 
 NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
 FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}
@@ -54,7 +54,7 @@ def test_checkpoints_change_nothing(host: Host, checkpoint, name: str) -> None:
 
 
 def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoint, monkeypatch) -> None:
-    before = slots(checkpoint["m"])
+    before = slots(checkpoint["m"].model)
     expected, _ = slopes(host, PLAIN, checkpoint)
 
     def refuse(held: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoin
     monkeypatch.setattr(host.module("memorization_guard", "nodes.host.gradient"), "_alias", refuse)
     found, _ = slopes(host, PLAIN, checkpoint)
     assert torch.equal(found.gradient, expected.gradient)
-    assert slots(checkpoint["m"]) == before
+    assert slots(checkpoint["m"].model) == before
     modules = [*checkpoint["m"].model.modules(), comfy.ops.CastWeightBiasOp]
     assert not any(getattr(m, f"{kind}_function", []) for m in modules for kind in ("weight", "bias"))
 
@@ -72,10 +72,10 @@ def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoin
 def test_weights_are_what_they_were(host: Host, checkpoint, name: str) -> None:
     vanilla = PLAIN.prompt(k=ksampler(steps=1))
     host.run(vanilla, checkpoint)
-    before = slots(checkpoint["m"])
+    before = slots(checkpoint["m"].model)
     slopes(host, FEATURES[name], checkpoint)
     host.run(vanilla, checkpoint)  # the host takes a LoRA out with the next model
-    after = slots(checkpoint["m"])
+    after = slots(checkpoint["m"].model)
     assert {k: v[1] for k, v in after.items()} == {k: v[1] for k, v in before.items()}
     assert name == "LoRA" or after == before, "a LoRA's layers are other objects in vanilla, too"
 
@@ -93,12 +93,12 @@ def test_an_exception_leaves_the_host_as_it_was(host: Host, checkpoint, name: st
     model = checkpoint["m"].clone()
     model.set_model_unet_function_wrapper(trouble)
     vanilla = feature.prompt(k=ksampler(**feature.inputs(), steps=2))
-    before, given = slots(model), feature.given(checkpoint)
+    before, given = slots(model.model), feature.given(checkpoint)
     expected = host.run(vanilla, given)["k"][0]["samples"]
     plan = {**feature.inputs(), "target_magnitude": 0.0, "max_iterations": 9, "checkpointing": "on"}
     with pytest.raises(NodeError, match="injected fault"):
         host.run(feature.prompt(o=optimizer(**plan)), {**given, "m": model})
-    assert slots(model) == before
+    assert slots(model.model) == before
     assert not any("forward" in m.__dict__ for m in model.model.modules())
     assert not torch.is_inference_mode_enabled()
     assert torch.equal(host.run(vanilla, given)["k"][0]["samples"], expected)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from host.accidents import slots
 from host.executor import Host
 from host.lab_files import EXTRAS, hints
 from host.lab_prompts import CONDITIONS, MEMORIZED, ORDINARY, SIZE, Feature, halves, node, optimizer, picture
-from host.test_gradients import slots
 
 BATCH = 3
 PLAN = {"learning_rate": 0.03, "max_iterations": 4}
@@ -83,12 +83,12 @@ def test_a_sample_that_is_done_costs_nothing(host: Host, checkpoint) -> None:
 @pytest.mark.parametrize("method", ["per-sample", "batch-wise", "search"])
 @pytest.mark.parametrize("name", ["ControlNet hints", "LoRA on the positive", "masks"])
 def test_every_method_works_under_it_and_leaves_the_model_alone(host: Host, checkpoint, method: str, name: str) -> None:
-    before = slots(checkpoint["m"])
+    before = slots(checkpoint["m"].model)
     plan = {"max_iterations": 2, "candidates": 2, "adjustments": 1, "sharpness_radius": 6.0, "target_magnitude": 0.0}
     noise, report = optimized(host, checkpoint, name, None, method=method, **plan)
     assert torch.isfinite(noise).all() and torch.isfinite(report.after).all()
     assert (report.after <= report.before).all()
-    assert slots(checkpoint["m"]) == before
+    assert slots(checkpoint["m"].model) == before
 
 
 def test_image_to_image_is_optimised_where_it_starts(host: Host, checkpoint) -> None:

@@ -68,6 +68,23 @@ def test_a_batch_gives_each_sample_what_it_gets_alone(noise, predict, constraint
         assert one.evaluations[0] == report.evaluations[i]
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_batch_in_parts_is_the_batch_at_once(noise, predict, size):
+    """Parts that change from one iteration to the next, as they do when memory runs out on the way."""
+    sizes = []
+
+    def in_parts(body, count):
+        sizes.append(count if len(sizes) < 3 else size)
+        return [body(slice(i, min(i + sizes[-1], count))) for i in range(0, count, sizes[-1])]
+
+    how = {"target": 1.0, "learning_rate": 0.02, "max_iterations": 60}
+    whole, report = adjust_per_sample(noise, predict, **how)
+    parts, same = adjust_per_sample(noise, predict, in_parts=in_parts, **how)
+    torch.testing.assert_close(parts, whole, atol=1e-5, rtol=0)
+    assert torch.equal(same.iterations, report.iterations) and torch.equal(same.evaluations, report.evaluations)
+    assert min(sizes[:3]) == len(noise) > size, "it was whole, then split"
+
+
 def test_on_the_sphere_the_norm_stays(noise, predict):
     found, report = adjust_per_sample(
         noise, predict, target=0.0, learning_rate=0.05, max_iterations=40, constraint="sphere"

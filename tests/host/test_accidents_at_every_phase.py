@@ -1,0 +1,219 @@
+"""Every accident at every phase of every node that asks a model: afterwards the host is as it was.
+
+The weights are the same objects with the same bytes, no hook, forward or gradient is left on them, no mode is left
+on, and the next vanilla prompt is the one before it, bit by bit. The phases inside one gradient, and the accidents
+that a node has to explain, are in test_accidents.py, test_amg_accidents.py and test_out_of_memory.py, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from host.accidents import Trouble, hooked, left_behind, slots
+from host.copy_detectors import random_clip_vision
+from host.executor import Host, NodeError, Prompt
+from host.prompts import amg, deferred, detector, ksampler, lab, optimizer, references
+from lab.export import FILE
+from lab.pack import exact
+
+ACCIDENTS = ["out of memory", "interrupt", "exception", "nan", "unload"]
+MODEL, GUIDED = {"model": ["m", 0]}, {"model": ["g", 0]}
+DESCENT = {"max_iterations": 6, "learning_rate": 0.05}
+STEPS = {"steps": 12}
+CALIBRATE = {
+    "class_type": "MG_Calibrate",
+    "inputs": {**MODEL, "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "ordinary\nnull", "noise_seed": 7},
+}
+AMG = {"refs": references(), "g": amg(**MODEL)}
+THROUGH = {"refs": references(), "g": amg(**MODEL, gradient="through model", threshold_min=0.1)}
+CAPTIONS = {"refs": references("ordinary"), "g": amg(**MODEL, deduplication=5.0, clip=["clip", 0])}
+PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the accident happens; the node is `n`
+    "optimizer, first gradient": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 1, "graphs": True}),
+    "optimizer, later gradient": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 4, "graphs": True}),
+    "optimizer, on the way back": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 2, "backwards": True, "graphs": True}),
+    "optimizer, search": ({"n": optimizer("search", **MODEL, candidates=5)}, {"at": 3}),
+    "optimizer, batch-wise": ({"n": optimizer("batch-wise", **MODEL)}, {"at": 2}),
+    "calibration": ({"n": CALIBRATE}, {"at": 2}),
+    "detector, first step": ({"n": detector(**MODEL, **STEPS)}, {"at": 1}),
+    "detector, in the curve": ({"n": detector(**MODEL, **STEPS)}, {"at": 4}),
+    "deferred, before the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 3}),
+    "deferred, after the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 11}),
+    "AMG, sampling": ({**AMG, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
+    "AMG, with captions": ({**CAPTIONS, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
+    "AMG, gradient through the model": ({**THROUGH, "n": ksampler(**GUIDED, **STEPS)}, {"at": 2, "graphs": True}),
+    "AMG, on the way back": (
+        {**THROUGH, "n": ksampler(**GUIDED, **STEPS)}, {"at": 1, "graphs": True, "backwards": True}
+    ),
+    "AMG under deferral": ({**AMG, "n": deferred(**GUIDED, **STEPS)}, {"at": 6}),
+}  # fmt: skip
+HOSTS_OWN = ("AMG, sampling", "AMG, with captions")  # the model itself fails in the host's own node
+GIVEN = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}, "clip": exact.TextEncoder()}
+VANILLA = {"lab": lab(2), "v": ksampler(**MODEL, steps=2)}
+
+
+@pytest.fixture(scope="module")
+def before(host: Host) -> tuple[Any, dict, torch.Tensor]:
+    """One model for all accidents, its weights, and its vanilla picture."""
+    model = exact.build()
+    held = slots(model.model)
+    return model, held, host.run(VANILLA, {"m": model})["v"][0]["samples"]
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_host_is_as_it_was(host: Host, before, phase: str, accident: str) -> None:
+    model, held, picture = before
+    nodes, where = PHASES[phase]
+    prompt = {"lab": lab(2), **nodes}
+    given = {k: v for k, v in GIVEN.items() if k in str(prompt)}
+    trouble = Trouble(accident, **where)
+    try:
+        out = host.run(prompt, {**given, "m": hooked(model, trouble)})["n"]
+    except NodeError as error:
+        assert accident != "unload" and error.node_id == "n", error
+        check(error, accident, phase)
+    else:
+        assert accident in ("nan", "unload"), "it was noticed"
+        if accident == "unload":
+            same(out, host.run(prompt, {**given, "m": model})["n"])
+        else:
+            assert phase.startswith(("AMG", "deferred, after")), "KSampler itself hands NaN out"
+    assert trouble.happened
+    assert slots(model.model) == held
+    assert not left_behind(model)
+    assert torch.equal(host.run(VANILLA, {"m": model})["v"][0]["samples"], picture), "the next picture is vanilla"
+
+
+def check(error: NodeError, accident: str, phase: str) -> None:
+    """The error that an artist sees is the one of the accident."""
+    if accident == "interrupt":
+        assert error.kind == "interrupted"
+    elif accident == "exception":
+        assert "another pack's hook" in error.message
+    elif accident == "nan":
+        assert error.kind.endswith("GuardError") and "NaN" in error.message
+    else:
+        own = "torch.OutOfMemoryError" if phase in HOSTS_OWN else "nodes.host.memory.OutOfMemoryError"
+        assert error.kind.endswith(own) and "you ran out of memory on your GPU" in error.message
+
+
+def same(out: list[Any], wanted: list[Any]) -> None:
+    """The outputs of a node: latents, noises, numbers and texts, bit by bit."""
+    for mine, theirs in zip(out, wanted, strict=True):
+        if isinstance(mine, dict):
+            assert torch.equal(mine["samples"], theirs["samples"])
+        elif hasattr(mine, "generate_noise"):
+            assert torch.equal(mine.noise, theirs.noise)
+        elif isinstance(mine, int | float | str):
+            assert mine == theirs
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    with torch.inference_mode():
+        return comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
+
+
+IMAGES = {"images": ["i", 0], "captions": ""}
+LATENTS = {"class_type": "MG_ReferencesFromImages", "inputs": {**IMAGES, "metric": "latent", "vae": ["vae", 0]}}
+EMBEDDINGS = {
+    "class_type": "MG_ReferencesFromImages",
+    "inputs": {**IMAGES, "metric": "descriptor", "descriptor": ["eye", 0]},
+}
+CHECK = {
+    "class_type": "MG_CopyCheck",
+    "inputs": {
+        "images": ["i", 0], "references": ["s", 0], "threshold": 0.5, "latent_threshold": 0.85, "nl2_threshold": 1.4,
+        "vae": ["vae", 0],
+    },
+}  # fmt: skip
+LOOKING = {
+    "g": amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0),
+    "n": ksampler(**GUIDED, steps=2),
+}
+NETWORKS: dict[str, tuple[str, Prompt, dict[str, Any]]] = {  # the set, prompt, and where in the decoder or encoder
+    "references, of latents": ("latent", {"n": LATENTS}, {"at": 2}),
+    "references, of embeddings": ("descriptor", {"n": EMBEDDINGS}, {"at": 2}),
+    "copy check, of latents": ("latent", {"n": CHECK}, {"at": 2}),
+    "copy check, of embeddings": ("descriptor", {"n": CHECK}, {"at": 2}),
+    "AMG, decoding to look": ("descriptor", LOOKING, {"at": 2}),
+    "AMG, decoding for a gradient": ("descriptor", LOOKING, {"at": 1, "graphs": True}),
+    "AMG, embedding for a gradient": ("descriptor", LOOKING, {"at": 2, "graphs": True, "backwards": True}),
+}
+
+
+@pytest.fixture(scope="module")
+def eye(tmp_path_factory) -> Any:
+    return random_clip_vision(tmp_path_factory.mktemp("eye"))
+
+
+@pytest.fixture(scope="module")
+def sets(host: Host, vae: Any, eye: Any) -> dict[str, Any]:
+    """The pictures of the memorized latent and of another one, as references of either metric."""
+    given = given_networks(vae, eye)
+    return {
+        name: host.run({"r": node}, given)["r"][0] for name, node in (("latent", LATENTS), ("descriptor", EMBEDDINGS))
+    }
+
+
+@pytest.fixture(scope="module")
+def untroubled() -> dict[str, Any]:
+    """What comes out of a prompt without an accident."""
+    return {}
+
+
+def given_networks(vae: Any, eye: Any) -> dict[str, Any]:
+    noise = torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        pictures = vae.decode(torch.cat([exact.x_mem(), noise]))
+    return {"i": pictures, "vae": vae, "eye": eye}
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+@pytest.mark.parametrize("phase", NETWORKS)
+def test_the_networks_are_as_they_were(
+    host: Host, before, vae, eye, sets, untroubled, phase: str, accident: str
+) -> None:
+    model, held, picture = before
+    metric, nodes, where = NETWORKS[phase]
+    given = {**given_networks(vae, eye), "m": model, "s": sets[metric]}
+    prompt = {"lab": lab(2), **nodes} if "g" in nodes else nodes
+    given = {k: v for k, v in given.items() if f"'{k}', 0" in str(prompt)}
+    kept = slots(vae.first_stage_model), slots(eye.model)
+    network = eye.model if "embedding" in phase else vae.first_stage_model.taesd_encoder
+    network = vae.first_stage_model.taesd_decoder if "decoding" in phase else network
+    trouble = Trouble(accident, **where)
+    try:
+        with trouble.inside(network):
+            out = host.run(prompt, given)["n"]
+    except NodeError as error:
+        assert accident != "unload" and error.node_id == "n", error
+        check(error, accident, phase)
+    else:
+        assert accident in ("nan", "unload"), "it was noticed"
+        if accident == "unload":
+            key = metric + str(prompt)
+            if key not in untroubled:
+                untroubled[key] = host.run(prompt, given)["n"]
+            same(out, untroubled[key])
+        else:
+            assert "gradient" in phase, "a picture of which nothing is known is not passed over in silence"
+    assert trouble.happened
+    assert (slots(vae.first_stage_model), slots(eye.model), slots(model.model)) == (*kept, held)
+    assert not [*left_behind(model), *left_behind(vae.patcher), *left_behind(eye.patcher)]
+    assert torch.equal(host.run(VANILLA, {"m": model})["v"][0]["samples"], picture), "the next picture is vanilla"
+
+
+@pytest.mark.parametrize("phase", ["optimizer, first gradient", "detector, in the curve", "AMG, sampling"])
+def test_everything_unloaded_between_two_runs(host: Host, before, phase: str) -> None:
+    prompt = {"lab": lab(2), **PHASES[phase][0]}
+    given = {**{k: v for k, v in GIVEN.items() if k in str(prompt)}, "m": before[0]}
+    first = host.run(prompt, given)["n"]
+    comfy.model_management.unload_all_models()
+    same(host.run(prompt, given)["n"], first)

@@ -1,0 +1,157 @@
+"""Out of memory: done again with less and the same result, or told as the host's own, with what to lower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import pytest
+import torch
+
+from host import lab_prompts
+from host.accidents import NeedsCheckpoints, Small, Trouble, hooked, left_behind, slots, told
+from host.executor import Host, NodeError
+from host.prompts import ORDINARY, amg, deferred, detector, ksampler, lab, optimizer, references
+from lab.pack import exact
+
+BATCH, MODEL = 5, {"model": ["m", 0]}
+GUIDED = {"model": ["g", 0]}
+OWN = {"positive": ["p", 0]}  # a prompt of its own for every picture
+PROMPTS = [exact.conditioning(name)[0][0] for name in ("ordinary", "memorized", "null", "memorized", "memorized")]
+EACH = {"p": [[torch.cat(PROMPTS), {}]]}
+WORKS = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}}
+PLANS = {
+    "per-sample": {"max_iterations": 4, "learning_rate": 0.05},
+    "only measured": {"max_iterations": 0},
+    "batch-wise": {},
+    "search": {"candidates": 4},
+}
+
+
+def find(host: Host, hook: Small | None, method: str) -> tuple[torch.Tensor, Any]:
+    """The optimizer's noise and report, on a model with the hook."""
+    model = exact.build()
+    given = {**EACH, "m": model if hook is None else hooked(model, hook)}
+    kind = "per-sample" if method == "only measured" else method
+    noise, report, _ = host.run({"lab": lab(BATCH), "o": optimizer(kind, **MODEL, **OWN, **PLANS[method])}, given)["o"]
+    assert not left_behind(model)
+    return noise.noise, report
+
+
+@pytest.mark.parametrize("method", PLANS)
+@pytest.mark.parametrize("rows", [4, 2, 1])
+def test_an_optimizer_that_runs_out_of_memory_goes_on_with_less(host: Host, method: str, rows: int) -> None:
+    if method == "per-sample" and rows == 1:
+        pytest.skip("a graph goes through both predictions of a picture")
+    noise, report = find(host, None, method)
+    small = Small(rows)
+    again, same = find(host, small, method)
+    torch.testing.assert_close(again, noise, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(same.after, report.after, atol=1e-4, rtol=1e-5)
+    assert torch.equal(same.iterations, report.iterations)
+    assert small.most == rows, "no smaller than it has to be"
+    assert 1 <= small.failed <= 4, "what fits is remembered"
+
+
+def test_one_row_of_the_batch_is_what_it_is_alone_however_it_was_split(host: Host) -> None:
+    together, _ = find(host, Small(6), "per-sample")
+    finer, _ = find(host, Small(2), "per-sample")
+    torch.testing.assert_close(together, finer, atol=1e-5, rtol=1e-5)
+
+
+def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
+    host: Host, checkpoint: dict[str, Any], monkeypatch
+) -> None:
+    live = host.module("memorization_guard", "nodes.host.live")
+    monkeypatch.setattr(live, "PAUSE", 0.0)
+    monkeypatch.setattr(live, "RARE", 0)
+    model = checkpoint["m"]
+    before, small = slots(model.model), NeedsCheckpoints(model, free=1)
+    plan = {"max_iterations": 2, "learning_rate": 0.03}
+    prompt = {**lab_prompts.base(), "o": lab_prompts.optimizer(**plan)}
+    noise, report, _ = host.run(prompt, checkpoint)["o"]
+    again, same, _ = host.run(prompt, {**checkpoint, "m": hooked(model, small)})["o"]
+    assert small.seen == [(4, False), (4, False), (2, False), (4, True), (4, True), (4, True)]
+    assert [view["steps"] for view in host.views("o")] == [1, 1, 2, 3, 3]
+    torch.testing.assert_close(again.noise, noise.noise, atol=1e-4, rtol=1e-4)
+    assert torch.equal(same.iterations, report.iterations)
+    assert slots(model.model) == before and not left_behind(model)
+
+
+@pytest.mark.parametrize("rows", [4, 1])
+def test_a_detector_that_runs_out_of_memory_measures_the_same_curve(host: Host, rows: int) -> None:
+    prompt, model = {"lab": lab(BATCH), "d": detector(**MODEL, **OWN, steps=20)}, exact.build()
+    whole = host.run(prompt, {**EACH, "m": model})["d"]
+    small = Small(rows)
+    parts = host.run(prompt, {**EACH, "m": hooked(model, small)})["d"]
+    torch.testing.assert_close(parts[3].d, whole[3].d, atol=1e-4, rtol=1e-4, equal_nan=True)
+    assert parts[:3] == whole[:3] and small.failed <= 4 and not left_behind(model)
+
+
+def test_calibration_that_runs_out_of_memory_measures_the_same(host: Host) -> None:
+    own = {"clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "ordinary\nmemorized", "noise_seed": 7}
+    prompt = {"lab": lab(BATCH), "c": {"class_type": "MG_Calibrate", "inputs": {**MODEL, **own}}}
+    given, model = {"clip": exact.TextEncoder()}, exact.build()
+    whole = host.run(prompt, {**given, "m": model})["c"]
+    parts = host.run(prompt, {**given, "m": hooked(model, Small(2))})["c"]
+    assert parts[:3] == pytest.approx(whole[:3], rel=1e-4) and parts[3] == whole[3]
+
+
+def test_a_third_prediction_is_asked_apart_where_two_fit(host: Host) -> None:
+    """With a null of its own a batch of pictures inside and outside needs three; KSampler needs two."""
+    sampler = deferred(**MODEL, null=["lab", 3], negative=ORDINARY, steps=20)
+    prompt, model = {"lab": lab(BATCH), "k": sampler}, exact.build()
+    whole = host.run(prompt, {"m": model})["k"]
+    assert len(set(whole[1].transition.tolist())) > 1, "there are steps with some inside and some outside"
+    small = Small(2 * BATCH)
+    parts = host.run(prompt, {"m": hooked(model, small)})["k"]
+    torch.testing.assert_close(parts[0]["samples"], whole[0]["samples"], atol=1e-3, rtol=1e-3)
+    assert 1 <= small.failed <= 3 and torch.equal(parts[1].transition, whole[1].transition)
+
+
+@pytest.mark.parametrize(
+    ("node", "says"),
+    [
+        (optimizer(**MODEL), ["Noise Optimizer", "`latent_image`", "batch-wise or search"]),
+        (optimizer(**MODEL, checkpointing="off"), ["Noise Optimizer", "`checkpointing` to full or auto"]),
+        (optimizer("search", **MODEL), ["Noise Optimizer", "a smaller batch or picture on `latent_image`"]),
+        (optimizer("batch-wise", **MODEL), ["Noise Optimizer", "a smaller batch or picture on `latent_image`"]),
+        (detector(**MODEL), ["Basin-Escape Detector", "smaller batch"]),
+        (deferred(**MODEL), ["Deferred-CFG KSampler", "smaller batch"]),
+    ],
+)  # fmt: skip
+def test_where_nothing_is_left_to_split_it_says_what_to_lower(host: Host, node: dict, says: list[str]) -> None:
+    model = exact.build()
+    with pytest.raises(NodeError) as caught:
+        host.run({"lab": lab(2), "n": node}, {"m": hooked(model, Trouble("out of memory", 3))})
+    told(caught.value, *says)
+    assert not left_behind(model)
+
+
+def test_what_the_failed_attempts_had_made_is_gone_when_the_host_makes_room(host: Host, monkeypatch) -> None:
+    """The error that an artist sees must not keep the tensors of the frames that it comes from."""
+    small, unload, kept = Small(0), comfy.model_management.unload_all_models, []
+
+    def watched() -> None:
+        kept.append(sum(made() is not None for made in small.held))
+        unload()
+
+    monkeypatch.setattr(comfy.model_management, "unload_all_models", watched)
+    with pytest.raises(NodeError, match="Noise Optimizer: out of memory"):
+        host.run({"lab": lab(2), "o": optimizer(**MODEL)}, {"m": hooked(exact.build(), small)})
+    assert kept == [0] and small.failed == 2
+
+
+@pytest.mark.parametrize("patch", ["MG_DeferredCFG", "MG_AMGGuidance"])
+def test_the_plain_model_under_a_patch_fails_as_it_does_without(host: Host, patch: str) -> None:
+    """No second attempt in the host's own loop: its sampler's error, in the host's own words."""
+    plan = {"mode": "dynamic", "pre_escape_cfg": 0.0, "start_percent": 0.5, "rule": "sharp drop"}
+    plan |= {"drop_ratio": 0.5, "memorized_threshold": 0.02}
+    node = {"class_type": patch, "inputs": {**MODEL, **plan}} if patch == "MG_DeferredCFG" else amg(**MODEL)
+    trouble = Trouble("out of memory", 2)
+    prompt = {"lab": lab(2), "refs": references(), "g": node, "k": ksampler(**GUIDED)}
+    if patch == "MG_DeferredCFG":
+        del prompt["refs"]
+    with pytest.raises(NodeError) as caught:
+        host.run(prompt, {**(WORKS if "refs" in prompt else {}), "m": hooked(exact.build(), trouble)})
+    assert caught.value.node_id == "k" and caught.value.kind == "torch.OutOfMemoryError" and trouble.calls == 2

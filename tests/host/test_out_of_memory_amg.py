@@ -1,0 +1,172 @@
+"""Out of memory under AMG Guidance and around references: with less, elsewhere, or told with what to lower."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from host import lab_prompts
+from host.accidents import NeedsCheckpoints, Small, hooked, left_behind, network_too_small, out_of_memory, told
+from host.copy_detectors import random_clip_vision
+from host.executor import Host, NodeError
+from host.prompts import amg, ksampler, lab, references
+from host.test_out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS
+from lab.export import FILE
+from lab.pack import exact
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    with torch.inference_mode():
+        return comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
+
+
+def guided(batch: int, steps: int = 6, captions: str = "", **changed: Any) -> dict[str, Any]:
+    nodes = {"g": amg(**{**MODEL, **changed}), "k": ksampler(**GUIDED, steps=steps)}
+    return {"lab": lab(batch), "refs": references(captions), **nodes}
+
+
+def test_a_gradient_through_the_model_goes_on_with_less(host: Host) -> None:
+    prompt, model = guided(BATCH, gradient="through model", threshold_min=0.1), exact.build()
+    prompt["k"]["inputs"] |= OWN
+    plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **OWN, steps=6)}
+    plain = host.run(plain, {**EACH, "m": model})["k"][0]["samples"]
+    whole = host.run(prompt, {**WORKS, **EACH, "m": model})["k"][0]["samples"]
+    small = Small(4, graphs=True)
+    parts = host.run(prompt, {**WORKS, **EACH, "m": hooked(model, small)})["k"][0]["samples"]
+    assert not torch.equal(plain, whole) and 1 <= small.failed <= 2, "it was steered, and it learnt what fits"
+    torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
+    assert not left_behind(model)
+
+
+def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(
+    host: Host, checkpoint: dict[str, Any]
+) -> None:
+    model = checkpoint["m"]
+    links = {"model": ["m", 0], "steps": 4}
+    plain = host.run({**lab_prompts.base(), "k": lab_prompts.ksampler(**links)}, checkpoint)["k"][0]
+    guide = amg(**MODEL, gradient="through model", threshold_min=0.1)
+    prompt = {**lab_prompts.base(), "refs": references(), "g": guide, "k": lab_prompts.ksampler(**{**links, **GUIDED})}
+    given = {**checkpoint, "works": {"samples": plain["samples"].clone()}}
+    whole = host.run(prompt, given)["k"][0]["samples"]
+    small = NeedsCheckpoints(model)
+    parts = host.run(prompt, {**given, "m": hooked(model, small)})["k"][0]["samples"]
+    assert small.seen[:3] == [(4, False), (2, False), (4, True)]
+    assert len(small.seen) > 3 and all(thrifty for _, thrifty in small.seen[2:])
+    torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
+    assert not torch.equal(whole, plain["samples"]) and not left_behind(model)
+
+
+def test_where_a_patch_keeps_something_of_each_picture_the_batch_is_not_split(host: Host) -> None:
+    """Halved, a running mean of another pack would get a wrong shape, or wrong values."""
+    shapes, model = set(), exact.build()
+
+    def mean(args: dict[str, Any]) -> torch.Tensor:
+        shapes.add(len(args["denoised"]))
+        return args["denoised"]
+
+    patched = hooked(model, Small(4, graphs=True))
+    patched.set_model_sampler_post_cfg_function(mean)
+    with pytest.raises(NodeError, match="AMG Guidance: out of memory"):
+        host.run(guided(BATCH, gradient="through model"), {**WORKS, "m": patched})
+    assert shapes == {BATCH} and not left_behind(model)
+
+
+def test_captions_that_do_not_fit_beside_the_prompts_are_asked_alone(host: Host) -> None:
+    given = {**WORKS, "clip": exact.TextEncoder()}
+    how = {"deduplication": 5.0, "despecification": 2.0, "dissimilarity": 0.0, "clip": ["clip", 0]}
+    prompt, model = guided(BATCH, 8, "ordinary", **how), exact.build()
+    small, large = Small(2 * BATCH), Small(10**6)
+    whole = host.run(prompt, {**given, "m": hooked(model, large)})["k"][0]["samples"]
+    parts = host.run(prompt, {**given, "m": hooked(model, small)})["k"][0]["samples"]
+    assert large.most == 3 * BATCH and small.failed == 1
+    torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
+
+
+def pixel_set(host: Host, vae: Any) -> Any:
+    """nL2 references: the memorized latent's picture and nine others."""
+    sets = host.module("memorization_guard", "mitigation.references")
+    maths = host.module("memorization_guard", "mitigation.similarity")
+    noise = torch.randn(9, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        near = vae.decode(torch.cat([exact.x_mem(), exact.x_mem() + noise])).movedim(-1, 1)
+    blank = ("",) * 10
+    return sets.ReferenceSet("nL2", maths.picture_features(near).half(), (3, 64, 64), blank, blank, k=8)
+
+
+def test_decoding_goes_on_with_fewer_pictures_and_at_last_says_what_to_lower(host: Host, vae: Any) -> None:
+    model = exact.build()
+    given = {"m": model, "s": pixel_set(host, vae), "vae": vae}
+    node = amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0)
+    prompt = {"lab": lab(3), "g": node, "k": ksampler(**GUIDED, steps=1)}
+    with network_too_small(vae.first_stage_model.taesd_decoder, 3) as rows:
+        whole = host.run(prompt, given)["k"][0]["samples"]
+    assert max(rows) == 3 and min(rows) == 1, "a batch to look at, one by one for a gradient"
+    with network_too_small(vae.first_stage_model.taesd_decoder, 2) as rows:
+        parts = host.run(prompt, given)["k"][0]["samples"]
+    assert rows.count(3) == 1
+    torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
+    with network_too_small(vae.first_stage_model.taesd_decoder, 0), pytest.raises(NodeError) as caught:
+        host.run(prompt, given)
+    told(caught.value, "AMG Guidance", "a TAESD as `vae`", "metric latent")
+    assert not left_behind(model)
+
+
+def test_references_that_do_not_fit_on_the_device_are_compared_on_the_cpu(host: Host, monkeypatch) -> None:
+    store = host.module("memorization_guard", "mitigation.nearest").ExactStore
+    best, failed = store._best, []
+
+    def full(self: Any, queries: torch.Tensor, k: int) -> Any:
+        if not failed:
+            failed.append(self)
+            out_of_memory()
+        assert self is not failed[0], "the store of the device is not asked again"
+        return best(self, queries, k)
+
+    given = {**WORKS, "m": exact.build()}
+    whole = host.run(guided(2), given)["k"][0]["samples"]
+    monkeypatch.setattr(store, "_best", full)
+    assert torch.equal(host.run(guided(2), given)["k"][0]["samples"], whole) and failed
+
+
+def test_references_and_copy_check_say_what_to_lower(host: Host, tmp_path, vae: Any) -> None:
+    clip = random_clip_vision(tmp_path)
+    pictures = {"images": ["i", 0], "captions": ""}
+    made = {
+        metric: {"class_type": "MG_ReferencesFromImages", "inputs": {**pictures, "metric": metric, **link}}
+        for metric, link in (("latent", {"vae": ["vae", 0]}), ("descriptor", {"descriptor": ["clip", 0]}))
+    }
+    given = {"i": torch.rand(2, 64, 64, 3, generator=torch.manual_seed(0)), "vae": vae, "clip": clip}
+    own = {"images": ["i", 0], "references": ["s", 0], "vae": ["vae", 0]}
+    check = {"threshold": 0.5, "latent_threshold": 0.85, "nl2_threshold": 1.4, **own}
+    for metric, network in (("latent", vae.first_stage_model.taesd_encoder), ("descriptor", clip.model)):
+        ready = host.run({"r": made[metric]}, given)["r"][0]
+        with network_too_small(network, 0):
+            with pytest.raises(NodeError) as caught:
+                host.run({"r": made[metric]}, given)
+            told(caught.value, "References from Images", "`descriptor`" if metric == "descriptor" else "--cpu-vae")
+            with pytest.raises(NodeError) as caught:
+                host.run({"c": {"class_type": "MG_CopyCheck", "inputs": check}}, {**given, "s": ready})
+            told(caught.value, "Copy Check")
+
+
+def test_a_picture_too_large_for_the_device_is_shrunk_on_the_cpu(host: Host, tmp_path, monkeypatch) -> None:
+    sscd = host.module("memorization_guard", "mitigation.sscd")
+    prepare, failed = sscd.prepare, []
+
+    def full(pictures: torch.Tensor, *args: Any) -> torch.Tensor:
+        if not failed:
+            failed.append(pictures.shape)
+            out_of_memory()
+        return prepare(pictures, *args)
+
+    inputs = {"images": ["i", 0], "captions": "", "metric": "descriptor", "descriptor": ["clip", 0]}
+    prompt = {"r": {"class_type": "MG_ReferencesFromImages", "inputs": inputs}}
+    given = {"i": torch.rand(2, 64, 64, 3, generator=torch.manual_seed(0)), "clip": random_clip_vision(tmp_path)}
+    whole = host.run(prompt, given)["r"][0].features
+    monkeypatch.setattr(sscd, "prepare", full)
+    assert torch.equal(host.run(prompt, given)["r"][0].features, whole) and failed
