@@ -190,6 +190,9 @@ WORKFLOWS: dict[str, Callable[[], Graph]] = {
 }
 
 
+FRUGAL = ("per-sample noise",)  # out of memory, it begins again with a smaller graph
+
+
 def workflow(name: str, run: int, kind: str = "none", at_call: int = 1) -> Graph:
     """Node `save` keeps the latents, `tell` how often the model was called."""
     return {

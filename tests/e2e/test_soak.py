@@ -1,0 +1,52 @@
+"""`make soak` in small: interruptions and faults on a real server leave KSampler's picture as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from comfy_server import Server
+from soak import EXPECTED, Soak
+
+pytestmark = pytest.mark.timeout(120)
+NAMES = ("per-sample noise", "detector, then its curve", "AMG latent, deduplication, copy check")
+
+
+@pytest.fixture(scope="module")
+def soak(server: Server) -> Soak:
+    made = Soak(server, seed=1, names=NAMES)
+    made.run(len(NAMES), say=False)
+    made.census(len(NAMES))
+    return made
+
+
+@pytest.mark.parametrize(("name", "kind"), zip(NAMES, EXPECTED, strict=True))
+def test_a_fault_leaves_nothing_behind(soak: Soak, name: str, kind: str) -> None:
+    """The workflow again, and KSampler without the pack, are bit-identical to what they were before."""
+    before = soak.count.copy()
+    soak.once(name, kind)
+    told = soak.count - before
+    assert soak.wrong == []
+    assert told["vanilla, identical"] == told["queued again, identical"] == 1
+    assert told[f"failed by {kind}"] + told[f"went on after {kind}"] == 1
+
+
+def test_an_interruption_leaves_nothing_behind(soak: Soak) -> None:
+    before = soak.count.copy()
+    soak.once(NAMES[0], "interrupt")
+    told = soak.count - before
+    assert soak.wrong == []
+    assert told["vanilla, identical"] == told["queued again, identical"] == 1
+
+
+def test_undisturbed_workflows_repeat(soak: Soak) -> None:
+    soak.run(len(NAMES), undisturbed=1.0, say=False)
+    assert soak.wrong == []
+    assert soak.count["repeated, identical"] == soak.count["repeated"] == len(NAMES)
+
+
+def test_nothing_stays_in_memory(soak: Soak) -> None:
+    """Tensors that are alive in the server's process after a collection, before all this and afterwards."""
+    soak.census(soak.count["runs"])
+    first, last = soak.curve[0], soak.curve[-1]
+    assert first["tensors"] > 100
+    assert [last[k] for k in ("tensors", "bytes", "patchers")] == [first[k] for k in ("tensors", "bytes", "patchers")]
