@@ -98,12 +98,15 @@ class Soak:
                 took = time.monotonic() - began
                 print(f"{i + 1:4d}/{runs} {took:5.1f} s {self.rss[-1] / 2**20:6.0f} MiB  {name}: {what}", flush=True)
 
-    def once(self, name: str, kind: str) -> str:
-        """One run and, when it was disturbed, what follows it. Returns in words what happened."""
+    def once(self, name: str, kind: str, call: int = 0) -> str:
+        """One run and, when it was disturbed, what follows it. Returns in words what happened.
+
+        call: which call of the model is struck, from 1; 0 draws one.
+        """
         self.serial += 1
         known = self.known.get(name)
         struck = kind if kind in EXPECTED else "none"
-        call = self.draw.randint(1, known.told["calls"]) if known else 1
+        call = call or (self.draw.randint(1, known.told["calls"]) if known else 1)
         delay = self.draw.uniform(0, known.seconds) if known and kind == "interrupt" else None
         graph = soak_graphs.workflow(name, self.serial, struck, call)
         got = self.ask(graph, delay)
