@@ -235,7 +235,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--control", type=int, default=100, help="runs of KSampler alone, on another server")
+    parser.add_argument("--control", type=int, default=60, help="runs of KSampler alone, on another server")
     parser.add_argument("--write", action="store_true", help="write docs/soak.md")
     options = parser.parse_args()
     with Server() as server:
