@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-fast fuzz serve lint format locales release
+.PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-fast fuzz serve lint format locales release soak
 
 help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
@@ -12,6 +12,7 @@ help:
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)"
+	@echo "make soak    a hundred runs on one server, interrupted and failing, into docs/soak.md (ten minutes)"
 	@echo "make matrix   every node on every model family and precision, into docs/matrix.md (five minutes)"
 	@echo "make gpu-check   the same on your GPU, as a report to paste"
 	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
@@ -36,6 +37,9 @@ bench-smoke: setup
 
 bench-cost: setup
 	@$(RUN) tools/bench_cost.py
+
+soak: setup
+	@OMP_NUM_THREADS=1 $(RUN) tools/soak.py --write
 
 matrix: setup
 	@OMP_NUM_THREADS=1 $(RUN) tools/matrix.py

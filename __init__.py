@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from pathlib import Path
 
 WEB_DIRECTORY = "./web"
+OLDEST = "0.3.52"  # of ComfyUI; pyproject.toml tells the registry the same
 MODULES = (
     "noise_optimizer",
     "basin_escape_detector",
@@ -23,6 +25,13 @@ MODULES = (
     "copy_check",
 )
 log = logging.getLogger("memorization_guard")
+
+
+def warn_of_an_old_host() -> None:
+    """A ComfyUI before comfy_entrypoint only complains that NODE_CLASS_MAPPINGS is missing: tell what to do."""
+    host = importlib.util.find_spec("comfy") is not None
+    if host and (importlib.util.find_spec("comfy_api") is None or importlib.util.find_spec("comfy_api.latest") is None):
+        log.error("Memorization Guard: this ComfyUI is too old. Update ComfyUI to %s or newer.", OLDEST)
 
 
 def collect_nodes() -> list[type]:
@@ -60,3 +69,6 @@ async def comfy_entrypoint():
             return collect_nodes()
 
     return MemorizationGuard()
+
+
+warn_of_an_old_host()

@@ -10,7 +10,7 @@ from ..mitigation.references import ReferenceSet
 from . import sockets
 from .building import image_features
 from .comparison import side_by_side
-from .host.errors import GuardError
+from .host.errors import check_pictures
 from .host.inputs import checked
 from .host.live import LiveView
 from .pictures import opaque
@@ -88,9 +88,7 @@ class CopyCheck(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
-        if not len(images):
-            raise GuardError(f"{NAME}: `images` is empty.")
-        pictures = opaque(images)
+        pictures = opaque(check_pictures(images, NAME))
         features, note = image_features(references, pictures, vae, NAME)
         sigma, rows = check(references, features)
         nearest = rows.tolist()

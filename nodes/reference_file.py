@@ -43,6 +43,7 @@ def save_references(references: ReferenceSet, path: Path) -> None:
     partial = path.with_suffix(".partial")
     try:
         save_file({name: tensor.clone() for name, tensor in tensors.items()}, str(partial), metadata=facts)
+        _sort_metadata(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -84,6 +85,18 @@ def load_references(path: Path) -> ReferenceSet:
         KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError, UnicodeDecodeError,
     ) as error:  # fmt: skip
         raise ValueError(f"it is damaged ({type(error).__name__}: {error})") from None
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata in order, in place: safetensors writes it in another one each time; equal sets, equal files."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        sorted_header = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(sorted_header) <= size:  # the same characters; padded with spaces, as the format does it
+            file.seek(8)
+            file.write(sorted_header.ljust(size))
 
 
 def _text(lines: tuple[str, ...]) -> Tensor:

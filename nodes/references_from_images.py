@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from . import sockets
 from .building import Collector, Comparison, caption_lines, compare_by, pixel_size
-from .host.errors import GuardError, check_latent
+from .host.errors import GuardError, check_latent, check_pictures
 from .host.inputs import checked
 from .host.live import LiveView
 from .host.sampling import progress
@@ -60,13 +60,12 @@ class ReferencesFromImages(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, images, captions, metric, vae=None, descriptor=None, size_of=None) -> io.NodeOutput:
-        if not len(images):
-            raise GuardError(f"{FROM_IMAGES}: `images` is empty.")
+        pictures = opaque(check_pictures(images, FROM_IMAGES))
         lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
         size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
         by = compare_by(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
         made, bar = Collector(by, FROM_IMAGES, len(images)), progress(len(images))
-        for i, picture in enumerate(opaque(images)):
+        for i, picture in enumerate(pictures):
             made.add(picture, f"#{i}", lines[i])
             bar.update_absolute(i + 1)
         references = made.finish()

@@ -8,14 +8,12 @@ caption into the batch that is evaluated anyway.
 
 from __future__ import annotations
 
-import comfy.patcher_extension
-
 from .amg_plan import Plan, check_shape
 from .amg_run import Run
 from .captions import dressed
+from .wrappers import WRAPPERS, predict_noise
 
 KEY = "memorization_guard_amg"
-WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
 def guide(model, plan: Plan):
@@ -23,7 +21,7 @@ def guide(model, plan: Plan):
     patched = model.clone()
     key = f"{KEY}_{sum(str(k).startswith(KEY) for k in patched.wrappers.get(WRAPPERS.OUTER_SAMPLE, {}))}"
     patched.add_wrapper_with_key(WRAPPERS.OUTER_SAMPLE, key, _outer_sample(plan, key))
-    patched.add_wrapper_with_key(WRAPPERS.PREDICT_NOISE, key, _predict_noise(key))
+    patched.add_wrapper_with_key(predict_noise(plan.node), key, _predict_noise(key))
     if plan.encoded:
         patched.add_wrapper_with_key(WRAPPERS.CALC_COND_BATCH, key, _calc_cond_batch(key))
     if plan.references.metric != "latent":  # loaded with the model, so that neither pushes the other out

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-import comfy.patcher_extension
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -27,9 +26,9 @@ from .errors import GuardError, check_finite, check_magnitude
 from .guidance import Fitting, Guidance, branches
 from .probe import noise_gap
 from .sampling import begins_late, percent_of
+from .wrappers import WRAPPERS, predict_noise
 
 KEY = "memorization_guard_deferral"
-WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
 class AllEscaped(Exception):
@@ -54,7 +53,8 @@ class Deferral:
 def defer(model, deferral: Deferral):
     """A clone of `model` that samples with `deferral`; an earlier deferral on it is replaced."""
     patched = model.clone()
-    for kind, wrapper in ((WRAPPERS.OUTER_SAMPLE, _outer_sample(deferral)), (WRAPPERS.PREDICT_NOISE, _predict_noise)):
+    wrappers = {WRAPPERS.OUTER_SAMPLE: _outer_sample(deferral), predict_noise(deferral.node): _predict_noise}
+    for kind, wrapper in wrappers.items():
         patched.remove_wrappers_with_key(kind, KEY)
         patched.add_wrapper_with_key(kind, KEY, wrapper)
     return patched

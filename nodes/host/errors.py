@@ -53,3 +53,15 @@ def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
         shape = " × ".join(map(str, samples.shape))
         raise GuardError(f"{node}: `{name}` is empty (shape {shape}). Set a batch size and a size above 0.")
     return samples
+
+
+def check_pictures(images: Tensor, node: str) -> Tensor:
+    """The IMAGE itself, or a clear error if it is empty or holds NaN, which is neither like a reference nor unlike."""
+    if not len(images):
+        raise GuardError(f"{node}: `images` is empty.")
+    if images.isnan().any():
+        raise GuardError(
+            f"{node}: `images` holds NaN: a broken picture, which shows as black. Check the sampler and the VAE that "
+            "made it; start ComfyUI with --fp32-vae or --force-upcast-attention."
+        )
+    return images

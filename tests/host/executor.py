@@ -13,6 +13,7 @@ import importlib
 import inspect
 import logging
 import uuid
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -113,7 +114,7 @@ class Host:
         for name, path in packs.items():
             self.load_pack(name, path)
         newer = "cache_args" in inspect.signature(execution.PromptExecutor).parameters
-        extra = {"cache_args": {"lru": 0, "ram": 0}} if newer else {}
+        extra = {"cache_args": defaultdict(int)} if newer else {}  # every version asks for more of them
         self.executor = execution.PromptExecutor(self.server, **extra)
 
     def close(self) -> None:
@@ -199,6 +200,8 @@ class Host:
     def _outputs(self, node: str, class_type: str) -> list[Any]:
         """One object per slot; a list where the node declares one, or ran once per item of a list."""
         entry = self.executor.caches.outputs.get(node)
+        if inspect.isawaitable(entry):  # newer hosts
+            entry = self.loop.run_until_complete(entry)
         slots = getattr(entry, "outputs", entry) or []  # 0.3.52 keeps the bare list
         declared = getattr(nodes.NODE_CLASS_MAPPINGS[class_type], "OUTPUT_IS_LIST", None)
         lists = declared or [False] * len(slots)

@@ -172,15 +172,18 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
     [
         ({"vae": None}, "Copy Check: the latent metric compares latents and needs `vae`"),
         ({"images": "none"}, "Copy Check: `images` is empty"),
+        ({"images": "NaN"}, "Copy Check: `images` holds NaN"),
     ],
 )
 def test_what_is_missing_is_named(host: Host, lab: Prompt, inputs: dict, says: str) -> None:
     node = check()
     if "vae" in inputs:
         del node["inputs"]["vae"]
-    given = {"i": torch.rand(0 if "images" in inputs else 1, 96, 96, 3)}
+    images = torch.rand(0 if inputs.get("images") == "none" else 2, 96, 96, 3)
+    if inputs.get("images") == "NaN":
+        images[1, 5, 5, 0] = torch.nan
     with pytest.raises(NodeError) as caught:
-        host.run(lab | {"r": references(), "c": node}, given)
+        host.run(lab | {"r": references(), "c": node}, {"i": images})
     assert says in caught.value.message
 
 

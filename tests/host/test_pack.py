@@ -7,10 +7,13 @@ import importlib
 import logging
 from pathlib import Path
 
+import comfy.patcher_extension
 import pytest
+import torch
 
 import nodes as host_nodes
-from host.executor import Host
+from host.executor import Host, NodeError
+from host.prompts import amg, deferred, detector, lab, optimizer, references
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "memorization_guard"
@@ -186,6 +189,39 @@ def test_a_host_symbol_that_moved_costs_one_node_and_says_so(host: Host, monkeyp
         left = {n.GET_SCHEMA().node_id for n in pack.collect_nodes()}
     assert left == set(CONTRACT) - {"MG_BasinEscapeDetector"}
     assert "KSAMPLER" in caplog.text and "basin_escape_detector" in caplog.text and "Update ComfyUI" in caplog.text
+
+
+class OlderWrappers:
+    """The host's, before PREDICT_NOISE came with ComfyUI 0.3.52."""
+
+    OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+
+
+def test_a_host_without_a_wrapper_point_is_told_in_a_sentence(host: Host, monkeypatch) -> None:
+    monkeypatch.setattr(host.module(PACK, "nodes.host.wrappers"), "WRAPPERS", OlderWrappers)
+    refs = {"works": {"samples": torch.ones(1, 4, 8, 8)}}
+    for node in (deferred(steps=2), amg(), detector(steps=2)):
+        with pytest.raises(NodeError, match=r"too old for it\. Update ComfyUI to") as caught:
+            host.run({"lab": lab(1), "refs": references(), "n": node}, refs)
+        assert caught.value.kind.endswith("GuardError")
+    host.run({"lab": lab(1), "n": optimizer("batch-wise"), "k": deferred("off", noise=["n", 0], steps=2)})
+
+
+def test_a_host_before_this_kind_of_pack_is_told_in_the_log(host: Host, monkeypatch, caplog) -> None:
+    pack = host.module(PACK)
+    pack.warn_of_an_old_host()
+    assert caplog.text == ""
+    real = pack.importlib.util.find_spec
+    monkeypatch.setattr(
+        pack.importlib.util, "find_spec", lambda name: None if name == "comfy_api.latest" else real(name)
+    )
+    pack.warn_of_an_old_host()
+    assert f"Update ComfyUI to {pack.OLDEST} or newer" in caplog.text
+
+
+def test_the_registry_is_told_the_same_oldest_host(host: Host) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'requires-comfyui = ">={host.module(PACK).OLDEST}"' in text
 
 
 def test_mathematics_knows_no_host_and_nodes_touch_it_in_one_room() -> None:

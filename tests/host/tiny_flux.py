@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import comfy.supported_models
 import torch
+from comfy.ldm.flux.model import FluxParams
 from comfy.model_patcher import ModelPatcher
 
 from host.lab_prompts import Feature
@@ -28,6 +29,8 @@ UNET = {
     "qkv_bias": True,
     "guidance_embed": False,
 }
+if "txt_ids_dims" in FluxParams.__annotations__:  # newer hosts
+    UNET["txt_ids_dims"] = []
 FEATURE = Feature(
     {},
     {"model": ["flux", 0], "positive": ["one", 0], "negative": ["other", 0], "latent_image": ["flux latent", 0]},

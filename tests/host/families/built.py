@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_management
 import comfy.supported_models as supported
 import torch
+from comfy.ldm.flux.model import FluxParams
 from comfy.model_patcher import ModelPatcher
 
 from host.executor import Host
@@ -49,6 +50,8 @@ FLUX = {
     "qkv_bias": True,
     "guidance_embed": False,
 }
+if "txt_ids_dims" in FluxParams.__annotations__:  # newer hosts
+    FLUX["txt_ids_dims"] = []
 CASCADE = {
     "stable_cascade_stage": "c",
     "c_cond": 64,

@@ -13,7 +13,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 
-from . import arch, exact, meter
+from . import arch, exact, meter, trouble
 
 arch.register()
 
@@ -102,7 +102,7 @@ def failing(model: ModelPatcher, fault: str, at_call: int) -> ModelPatcher:
     return made
 
 
-NODES: list[type[io.ComfyNode]] = [ExactModel, Faulty, *meter.NODES]
+NODES: list[type[io.ComfyNode]] = [ExactModel, Faulty, *meter.NODES, *trouble.NODES]
 
 
 class LabExtension(ComfyExtension):

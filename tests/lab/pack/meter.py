@@ -80,6 +80,8 @@ class Tell(io.ComfyNode):
     @classmethod
     def execute(cls, meter: Meter, after: Any, curve: Any = None, report: Any = None) -> io.NodeOutput:
         told: dict[str, Any] = {"rows": meter.rows, "seconds": meter.last - meter.first}
+        if hasattr(meter, "calls"):
+            told["calls"] = meter.calls
         if curve is not None:
             told["d"] = curve.relative.nan_to_num(-1).tolist()
             told["transition"] = curve.transition.tolist()

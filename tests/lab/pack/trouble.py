@@ -1,0 +1,106 @@
+"""Trouble for a running server, once per run, and a census of what lives in its process."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import sys
+from typing import Any
+
+import psutil
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from .meter import MeterSocket
+
+KINDS = ("none", "RuntimeError", "out of memory", "NaN")
+WORDS = "injected fault"
+
+
+class Strike:
+    """Fails at one call, counted over everything that samples with this model, and never again."""
+
+    def __init__(self, inner: Any, kind: str, at_call: int) -> None:
+        self.inner, self.kind, self.at_call = inner, kind, at_call
+        self.rows = self.calls = 0
+        self.first = self.last = 0.0  # a meter has them
+
+    def __deepcopy__(self, memo: dict) -> Strike:
+        return self  # a clone of the model copies its options deeply; the count stays one
+
+    def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        self.calls += 1
+        self.rows += len(args["input"])
+        now = self.calls == self.at_call
+        if now and self.kind == "RuntimeError":
+            raise RuntimeError(WORDS)
+        if now and self.kind == "out of memory":
+            raise torch.OutOfMemoryError(WORDS)
+        if self.inner is not None:
+            out = self.inner(apply_model, args)
+        else:
+            out = apply_model(args["input"], args["timestep"], **args["c"])
+        return out * torch.nan if now and self.kind == "NaN" else out  # a full_like would have no gradient
+
+
+class StruckModel(io.ComfyNode):
+    """A clone of the model that fails once. The host's cache keeps it: the same prompt again goes through."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MGLab_StruckModel",
+            display_name="Struck Model (lab)",
+            category="memorization/lab",
+            inputs=[
+                io.Model.Input("model"),
+                io.Combo.Input("kind", options=list(KINDS)),
+                io.Int.Input("at_call", default=1, min=1, max=100000),
+                io.Int.Input("run", default=0, min=0, max=2**31, tooltip="Tells runs apart for the cache."),
+            ],
+            outputs=[io.Model.Output(), MeterSocket.Output(display_name="meter")],
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, kind: str, at_call: int, run: int) -> io.NodeOutput:
+        struck = model.clone()
+        strike = Strike(struck.model_options.get("model_function_wrapper"), kind, at_call)
+        struck.set_model_unet_function_wrapper(strike)
+        return io.NodeOutput(struck, strike)
+
+
+class Census(io.ComfyNode):
+    """Counts what is alive after a collection; with `trim`, also what of the memory was only malloc's reserve."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MGLab_Census",
+            display_name="Census (lab)",
+            category="memorization/lab",
+            is_output_node=True,
+            inputs=[io.Int.Input("run", min=0, max=2**31), io.Boolean.Input("trim", default=False)],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, run: int, trim: bool) -> io.NodeOutput:
+        gc.collect()
+        told: dict[str, Any] = {"rss": psutil.Process().memory_info().rss}
+        # Not isinstance: asking a lazy import of another library for its class would load it.
+        alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | torch.nn.Module | ModelPatcher)]
+        tensors = [o for o in alive if issubclass(type(o), torch.Tensor)]
+        held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        told |= {"tensors": len(tensors), "bytes": sum(held.values())}
+        told["patchers"] = sum(issubclass(type(o), ModelPatcher) for o in alive)
+        told["objects"] = len(gc.get_objects())
+        if trim and sys.platform.startswith("linux"):
+            del alive, tensors
+            ctypes.CDLL(None).malloc_trim(0)
+            told["trimmed"] = psutil.Process().memory_info().rss
+        return io.NodeOutput(ui={"told": [json.dumps(told)]})
+
+
+NODES: list[type[io.ComfyNode]] = [StruckModel, Census]
