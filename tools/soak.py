@@ -39,6 +39,7 @@ FREE_EVERY = 25  # runs: unload everything, as the frontend's button does
 CENSUS_EVERY = 10
 EXPECTED = {"RuntimeError": "injected fault", "out of memory": "injected fault", "NaN": "NaN"}
 PATIENCE = 120.0
+CLOSE = 1e-3  # of the largest latent: the same evaluations in smaller batches differ in their last bits
 
 
 @dataclass
@@ -57,6 +58,12 @@ class Outcome:
         if self.latents is None or other.latents is None or self.latents.shape != other.latents.shape:
             return False
         return self.latents.tobytes() == other.latents.tobytes()
+
+    def close(self, other: Outcome) -> bool:
+        """Both have latents, and these agree but for rounding."""
+        if self.latents is None or other.latents is None or self.latents.shape != other.latents.shape:
+            return False
+        return bool(np.abs(self.latents - other.latents).max() <= CLOSE * np.abs(other.latents).max())
 
 
 @dataclass
@@ -146,7 +153,8 @@ class Soak:
         if got.ended == "failed" and EXPECTED[kind] not in got.said:
             self.wrong.append(f"{name}, {kind} at call {call}: failed with {got.said}")
         if got.ended == "done" and kind == "out of memory" and name in soak_graphs.FRUGAL:
-            self.expect(got, self.known[name], f"{name}, after running out of memory")
+            if not got.close(self.known[name]):
+                self.wrong.append(f"{name}, in smaller batches: another picture")
         elif got.ended == "done" and kind != "NaN":
             self.wrong.append(f"{name}, {kind} at call {call}: swallowed")
 

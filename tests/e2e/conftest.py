@@ -16,8 +16,10 @@ from comfy_server import LAB, Server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with Server() as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # the browser needs the other core: two threads would wait for each other
+        with Server() as running:
+            yield running
 
 
 @pytest.fixture(scope="session")

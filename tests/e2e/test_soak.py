@@ -30,7 +30,7 @@ def soak() -> Iterator[Soak]:
     [
         (NAMES[1], "RuntimeError", 5, "failed by"),
         (NAMES[2], "NaN", 6, "failed by"),
-        (NAMES[0], "out of memory", 2, "went on after"),  # while it optimizes: it begins again with a smaller graph
+        (NAMES[0], "out of memory", 2, "went on after"),  # while it optimizes: one picture at a time
         (NAMES[0], "out of memory", 9, "failed by"),
     ],
 )
