@@ -49,7 +49,7 @@ gpu-check: setup
 
 test: setup
 	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host
-	@$(RUN) -m pytest tests/e2e  # alone: two browsers and two servers on two cores would wait for each other
+	@$(RUN) -m pytest -n 2 --dist loadgroup tests/e2e  # one worker has the browser, one what needs a server only
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q

@@ -14,6 +14,13 @@ sys.path.append(str(ROOT / "tools"))
 from comfy_server import LAB, Server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For two workers: one with the browser, one with all that needs a server only."""
+    for item in items:
+        browser = "opened" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("browser" if browser else "server"))
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     with pytest.MonkeyPatch.context() as patch:
