@@ -37,7 +37,10 @@ def facts(soak: Soak) -> list[tuple[str, str]]:
         rows.append((f"… failed by an injected fault, {kind}", f"{c[f'failed by {kind}']}"))
     rows += [
         ("… went on after a NaN, as KSampler does", f"{c['went on after NaN']}"),
-        ("… went on in smaller batches, to the same latents but for rounding (10⁻³)", f"{c['went on after out of memory']}"),
+        (
+            "… went on in smaller batches, to the same latents but for rounding (10⁻³)",
+            f"{c['went on after out of memory']}",
+        ),
         ("crashes of the server", "0"),  # a crash ends the soak with an exception, and there is no page
         ("KSampler afterwards, without the pack: bit-identical", f"{c['vanilla, identical']} of {c['vanilla']}"),
         ("the disturbed workflow again: bit-identical", f"{c['queued again, identical']} of {c['queued again']}"),

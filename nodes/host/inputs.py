@@ -64,7 +64,7 @@ def _wrong(cls, spec, value: Any) -> str:
 
 
 def _wrong_number(spec, value: Any, whole: bool) -> str:
-    if not isinstance(value, numbers.Integral if whole else numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
         return f"is {_short(value)}, not a {'whole ' if whole else ''}number. Connect one, or type it in."
     low, high = spec.min, spec.max
     spare = 0.0 if whole else ROUNDING * (high - low)
@@ -138,7 +138,10 @@ def _has(*names: str) -> Callable[[Any], bool]:
 
 DESCRIPTOR = (_has("patcher"), "Connect Load Copy Detector (SSCD) or Load CLIP Vision.")
 SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket -> (does it fit?, what to do if not)
-    "MODEL": (_calls("clone", "get_model_object"), "Connect a model, as Load Checkpoint gives it."),
+    "MODEL": (
+        _calls("clone", "get_model_object", "add_wrapper_with_key", "remove_wrappers_with_key"),
+        "Connect a model, as Load Checkpoint gives it.",
+    ),
     "CONDITIONING": (_is_conditioning, "Connect a prompt, as CLIP Text Encode gives it."),
     "LATENT": (_is_latent, "Connect a latent, as Empty Latent Image or VAE Encode gives it."),
     "IMAGE": (_is_image, "Connect pictures, as Load Image or VAE Decode gives them."),

@@ -21,7 +21,14 @@ from comfy_client import Client, PromptError, checked
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-gpu-rasterization", "--disable-accelerated-2d-canvas", "--disable-background-networking", "--no-first-run"),
+    *(
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-gpu-rasterization",
+        "--disable-accelerated-2d-canvas",
+        "--disable-background-networking",
+        "--no-first-run",
+    ),
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # the frontend calls home
 ]
 SETTINGS = {
