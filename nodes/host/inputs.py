@@ -136,7 +136,13 @@ def _has(*names: str) -> Callable[[Any], bool]:
     return lambda value: all(getattr(value, name, None) is not None for name in names)
 
 
-DESCRIPTOR = (_has("patcher"), "Connect Load Copy Detector (SSCD) or Load CLIP Vision.")
+def _is_descriptor(value: Any) -> bool:
+    """A copy detector, or the host's CLIP_VISION."""
+    clip_vision = ("patcher", "model", "image_size", "image_mean", "image_std")
+    return _has("patcher", "embed")(value) or _has(*clip_vision)(value)
+
+
+DESCRIPTOR = (_is_descriptor, "Connect Load Copy Detector (SSCD) or Load CLIP Vision.")
 SOCKETS: dict[str, tuple[Callable[[Any], bool], str]] = {  # socket -> (does it fit?, what to do if not)
     "MODEL": (
         _calls("clone", "get_model_object", "add_wrapper_with_key", "remove_wrappers_with_key"),
