@@ -19,7 +19,7 @@ import torch
 
 from . import scenes
 from .score import Sampler
-from .study import PLAN, amg, deferred
+from .study import amg, deferred
 
 STEPS, BATCH = 12, 4
 NEVER, ALWAYS = (
@@ -63,7 +63,7 @@ class Bench:
         return {"class_type": "MG_ReferencesFromImages", "inputs": inputs}
 
     def seconds(self, model: Any) -> float:
-        prompt = deferred("off", model=["m", 0], **{**PLAN, "steps": STEPS})
+        prompt = deferred("off", model=["m", 0], steps=STEPS)
         start = time.process_time()
         self.host.run({"k": prompt}, self.given | {"m": model})
         return time.process_time() - start
