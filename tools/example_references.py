@@ -110,7 +110,8 @@ def recommended() -> Graph:
     )  # fmt: skip
     scene.note(
         "Of all that was compared in *docs/bench.md*, on a small model that memorizes on purpose, this left 1 copy in "
-        "512, kept most of the prompt, and changed 1 of 128 ordinary pictures. Yours is another model: look at the checks.",
+        "512, kept most of the prompt, and changed 1 of 128 ordinary pictures. Yours is another model: look at "
+        "the checks.",
         "Why this one", 1410, 400,
     )  # fmt: skip
     scene.note(

@@ -12,7 +12,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from host.executor import NodeError
+from host.executor import Host, NodeError
+from lab.pack import exact
 
 # What CUDA says, in its own words.
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB of which 1 GiB is free."
@@ -205,3 +206,14 @@ def told(error: NodeError, *says: str) -> None:
         assert words in error.message
     loaded = [held.model for held in comfy.model_management.current_loaded_models]
     assert not any(model is not None for model in loaded), "None: a clone that is gone, which the host forgets later"
+
+
+def pixel_set(host: Host, vae: Any) -> Any:
+    """nL2 references: the memorized latent's picture and nine others."""
+    sets = host.module("memorization_guard", "mitigation.references")
+    maths = host.module("memorization_guard", "mitigation.similarity")
+    noise = torch.randn(9, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        near = vae.decode(torch.cat([exact.x_mem(), exact.x_mem() + noise])).movedim(-1, 1)
+    blank = ("",) * 10
+    return sets.ReferenceSet("nL2", maths.picture_features(near).half(), (3, 64, 64), blank, blank, k=8)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from host.accidents import slots
+from host.accidents import pixel_set, slots
 from host.executor import Host, NodeError
 from host.prompts import amg, faulty, ksampler, lab, references
 from lab.export import FILE
@@ -132,13 +132,7 @@ def test_weights_are_the_same_objects_with_the_same_bytes_after_it(
 ) -> None:
     """With a set that decodes: the model's weights and the VAE's are thawed and put back."""
     model, calls = exact.build(), 0
-    refs = host.module("memorization_guard", "mitigation.references")
-    maths = host.module("memorization_guard", "mitigation.similarity")
-    noise = torch.randn(9, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        near = vae.decode(torch.cat([exact.x_mem(), exact.x_mem() + noise])).movedim(-1, 1)
-    blank = ("",) * 10
-    made = refs.ReferenceSet("nL2", maths.picture_features(near).half(), (3, 64, 64), blank, blank, k=8)
+    made = pixel_set(host, vae)
 
     def trouble(apply_model, args):
         nonlocal calls

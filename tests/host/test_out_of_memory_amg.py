@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from host import lab_prompts
-from host.accidents import NeedsCheckpoints, Small, hooked, left_behind, network_too_small, out_of_memory, told
+from host.accidents import (
+    NeedsCheckpoints,
+    Small,
+    hooked,
+    left_behind,
+    network_too_small,
+    out_of_memory,
+    pixel_set,
+    told,
+)
 from host.copy_detectors import random_clip_vision
 from host.executor import Host, NodeError
 from host.prompts import amg, ksampler, lab, references
@@ -85,17 +94,6 @@ def test_captions_that_do_not_fit_beside_the_prompts_are_asked_alone(host: Host)
     parts = host.run(prompt, {**given, "m": hooked(model, small)})["k"][0]["samples"]
     assert large.most == 3 * BATCH and small.failed == 1
     torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
-
-
-def pixel_set(host: Host, vae: Any) -> Any:
-    """nL2 references: the memorized latent's picture and nine others."""
-    sets = host.module("memorization_guard", "mitigation.references")
-    maths = host.module("memorization_guard", "mitigation.similarity")
-    noise = torch.randn(9, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        near = vae.decode(torch.cat([exact.x_mem(), exact.x_mem() + noise])).movedim(-1, 1)
-    blank = ("",) * 10
-    return sets.ReferenceSet("nL2", maths.picture_features(near).half(), (3, 64, 64), blank, blank, k=8)
 
 
 def test_decoding_goes_on_with_fewer_pictures_and_at_last_says_what_to_lower(host: Host, vae: Any) -> None:

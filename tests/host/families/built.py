@@ -7,9 +7,9 @@ from typing import Any
 import comfy.model_management
 import comfy.supported_models as supported
 import torch
-from comfy.ldm.flux.model import FluxParams
 from comfy.model_patcher import ModelPatcher
 
+from host import tiny_flux
 from host.executor import Host
 from host.families.kinds import Family, Precision
 from host.families.weights import fill
@@ -33,25 +33,7 @@ UNET = {
     "num_classes": "sequential",
     "adm_in_channels": 2816,
 }
-FLUX = {
-    "image_model": "flux",
-    "patch_size": 2,
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": 16,
-    "context_in_dim": 24,
-    "hidden_size": 64,
-    "mlp_ratio": 2.0,
-    "num_heads": 2,
-    "depth": 1,
-    "depth_single_blocks": 1,
-    "axes_dim": [8, 12, 12],
-    "theta": 10000,
-    "qkv_bias": True,
-    "guidance_embed": False,
-}
-if "txt_ids_dims" in FluxParams.__annotations__:  # newer hosts
-    FLUX["txt_ids_dims"] = []
+FLUX = {**tiny_flux.UNET, "depth": 1, "depth_single_blocks": 1}
 CASCADE = {
     "stable_cascade_stage": "c",
     "c_cond": 64,

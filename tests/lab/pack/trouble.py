@@ -13,35 +13,28 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from .meter import MeterSocket
+from .meter import Meter, MeterSocket
 
 KINDS = ("none", "RuntimeError", "out of memory", "NaN")
 WORDS = "injected fault"
 
 
-class Strike:
+class Strike(Meter):
     """Fails at one call, counted over everything that samples with this model, and never again."""
 
     def __init__(self, inner: Any, kind: str, at_call: int) -> None:
-        self.inner, self.kind, self.at_call = inner, kind, at_call
-        self.rows = self.calls = 0
-        self.first = self.last = 0.0  # a meter has them
-
-    def __deepcopy__(self, memo: dict) -> Strike:
-        return self  # a clone of the model copies its options deeply; the count stays one
+        super().__init__(inner)
+        self.kind, self.at_call = kind, at_call
+        self.calls = 0
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
         self.calls += 1
-        self.rows += len(args["input"])
         now = self.calls == self.at_call
         if now and self.kind == "RuntimeError":
             raise RuntimeError(WORDS)
         if now and self.kind == "out of memory":
             raise torch.OutOfMemoryError(WORDS)
-        if self.inner is not None:
-            out = self.inner(apply_model, args)
-        else:
-            out = apply_model(args["input"], args["timestep"], **args["c"])
+        out = super().__call__(apply_model, args)
         return out * torch.nan if now and self.kind == "NaN" else out  # a full_like would have no gradient
 
 
