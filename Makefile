@@ -21,31 +21,31 @@ help:
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
 
 setup:
-	@$(PYTHON) tools/provision.py --quiet
+	@$(PYTHON) tools/dev/provision.py --quiet
 
 demo: setup
-	@$(RUN) tools/demo.py
+	@$(RUN) tools/demo/demo.py
 
 tables: setup
-	@$(RUN) tools/tables.py
+	@$(RUN) benchmarks/tables.py
 
 bench: setup
-	@OMP_NUM_THREADS=1 $(RUN) tools/bench.py
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bench.py
 
 bench-smoke: setup
-	@OMP_NUM_THREADS=1 $(RUN) tools/bench.py --smoke
+	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bench.py --smoke
 
 bench-cost: setup
-	@$(RUN) tools/bench_cost.py
+	@$(RUN) benchmarks/bench_cost.py
 
 soak: setup
 	@OMP_NUM_THREADS=1 $(RUN) tools/soak.py --write
 
 matrix: setup
-	@OMP_NUM_THREADS=1 $(RUN) tools/matrix.py
+	@OMP_NUM_THREADS=1 $(RUN) tools/dev/matrix.py
 
 gpu-check: setup
-	@$(RUN) tools/gpu_check.py
+	@$(RUN) tools/dev/gpu_check.py
 
 test: setup
 	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host
@@ -58,16 +58,16 @@ fuzz: setup
 	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py -q -s
 
 serve: setup
-	@$(RUN) tools/server.py
+	@$(RUN) tools/dev/serve.py
 
 lint: setup
-	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && $(RUN) tools/check_web.py
+	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && $(RUN) tools/dev/check_web.py
 
 format: setup
 	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .
 
 locales: setup
-	@$(RUN) tools/locales.py
+	@$(RUN) tools/assets/locales.py
 
 release: setup
 	@$(RUN) tools/release.py $(if $(REPOSITORY),--repository "$(REPOSITORY)") $(if $(RAW),--raw "$(RAW)")

@@ -46,15 +46,17 @@ def collect_nodes() -> list[type]:
         except (ImportError, AttributeError) as error:
             log.error(
                 "Memorization Guard: the nodes of nodes/%s.py are missing, because this ComfyUI differs from what "
-                "they need (%s). Update ComfyUI and the pack; the other nodes work.", name, error
-            )  # fmt: skip
+                "they need (%s). Update ComfyUI and the pack; the other nodes work.",
+                name,
+                error,
+            )
     return nodes
 
 
 def serve_pages() -> None:
     """Help, views and templates also under a folder's name that the host cannot serve."""
     try:
-        importlib.import_module(".nodes.host.pages", __name__).serve(Path(__file__).parent)
+        importlib.import_module(".adapter.routes", __name__).serve(Path(__file__).parent)
     except (ImportError, AttributeError) as error:
         log.error("Memorization Guard: rename its folder to memorization-guard to see its pages (%s).", error)
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 from comfy_api.latest import io
 
-from ..mitigation.amg import GROWTHS, Guidance
-from ..mitigation.threshold import SCHEDULES, Threshold
-from . import sockets
-from .host.amg import guide
-from .host.amg_plan import make_plan
-from .host.errors import GuardError
-from .host.inputs import checked
-from .host.live import LiveView
-from .views import guidance_view
+from ..adapter.errors import GuardError
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..drawing.node_views import guidance_view
+from ..methods.amg.patch import guide
+from ..methods.amg.plan import make_plan
+from ..mitigation.amg.guidance import GROWTHS, Guidance
+from ..mitigation.amg.threshold import SCHEDULES, Threshold
+from . import schema
 
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
@@ -30,13 +30,13 @@ class AMGGuidance(io.ComfyNode):
         return io.Schema(
             node_id="MG_AMGGuidance",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Patches a model so that sampling is steered away from reference pictures it gets too close "
             "to: less guidance, away from a duplicated caption, and away from the picture itself. A picture that stays "
             "far from all references is not touched. Chen et al., CVPR 2024.",
             inputs=[
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),
-                sockets.References.Input(
+                schema.References.Input(
                     "references", tooltip="The pictures to stay away from: what the model or LoRA was trained on."
                 ),
                 _scale(
@@ -133,10 +133,22 @@ class AMGGuidance(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, references, despecification, deduplication, dissimilarity, threshold_min, threshold_max,
-        threshold_schedule, gradient, vae=None, clip=None, dissimilarity_growth="ramp", every=1,
+        cls,
+        model,
+        references,
+        despecification,
+        deduplication,
+        dissimilarity,
+        threshold_min,
+        threshold_max,
+        threshold_schedule,
+        gradient,
+        vae=None,
+        clip=None,
+        dissimilarity_growth="ramp",
+        every=1,
         memorized_threshold=0.0,
-    ) -> io.NodeOutput:  # fmt: skip
+    ) -> io.NodeOutput:
         if threshold_min > threshold_max and threshold_schedule != "constant":
             raise GuardError(
                 f"{NAME}: `threshold_min` ({threshold_min}) is above `threshold_max` ({threshold_max}). Set it lower."
@@ -146,15 +158,22 @@ class AMGGuidance(io.ComfyNode):
         if guidance.off:
             return io.NodeOutput(model)
         plan = make_plan(
-            model, references, guidance, vae=vae, clip=clip, through_model=gradient == GRADIENTS[1], every=every,
+            model,
+            references,
+            guidance,
+            vae=vae,
+            clip=clip,
+            through_model=gradient == GRADIENTS[1],
+            every=every,
             node=NAME,
-        )  # fmt: skip
+        )
         live = LiveView(cls.hidden.unique_id)
         plan = replace(
-            plan, memorized_threshold=memorized_threshold,
+            plan,
+            memorized_threshold=memorized_threshold,
             on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
             on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
-        )  # fmt: skip
+        )
         return io.NodeOutput(guide(model, plan), ui=live.ui)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.curve import EscapeCurve
-from ..mitigation.escape import EscapeRule
-from . import sockets
-from .host.conditions import negative_hint
-from .host.deferral import Deferral, detect
-from .host.distilled import distilled_hint
-from .host.errors import GuardError
-from .host.inputs import checked
-from .host.live import LiveView
-from .host.noise import level_hint
-from .host.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
-from .plot import plot_curves
-from .views import escape_view
+from ..adapter.distilled import distilled_hint
+from ..adapter.errors import GuardError
+from ..adapter.hints import negative_hint
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..adapter.noise import level_hint
+from ..adapter.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
+from ..drawing.escape_plot import plot_curves
+from ..drawing.node_views import escape_view
+from ..methods.deferred_cfg import Deferral, detect
+from ..mitigation.escape.curve import EscapeCurve
+from ..mitigation.escape.rules import EscapeRule
+from . import schema
 
 NAME = "Basin-Escape Detector"
 
@@ -27,7 +27,7 @@ class BasinEscapeDetector(io.ComfyNode):
         return io.Schema(
             node_id="MG_BasinEscapeDetector",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Samples without CFG and watches the guidance magnitude: high means that the prompt pulls to a "
             "memorized picture, the sharp drop is where it lets go. Stops as soon as every picture has left.",
             inputs=[
@@ -39,7 +39,7 @@ class BasinEscapeDetector(io.ComfyNode):
                     "noise_seed",
                     default=0,
                     min=0,
-                    max=sockets.MAX_SEED,
+                    max=schema.MAX_SEED,
                     control_after_generate=True,
                     tooltip="The sampler's seed: another noise leaves the basin at another step.",
                 ),
@@ -52,14 +52,14 @@ class BasinEscapeDetector(io.ComfyNode):
                     default="normal",
                     tooltip="The sampler's scheduler, so that the steps mean the same.",
                 ),
-                *sockets.rule_inputs(),
+                *schema.rule_inputs(),
                 io.Noise.Input(
                     "noise", optional=True, tooltip="Examine this noise instead of the seed's, e.g. an optimized one."
                 ),
                 io.Sigmas.Input(
                     "sigmas", optional=True, tooltip="A schedule of your own instead of steps and scheduler."
                 ),
-                sockets.null_input(),
+                schema.null_input(),
             ],
             outputs=[
                 io.Boolean.Output(
@@ -72,7 +72,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Float.Output(
                     display_name="transition_percent", tooltip="The same as the host's percent, for start_percent."
                 ),
-                sockets.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
+                schema.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -82,9 +82,21 @@ class BasinEscapeDetector(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, positive, negative, latent_image, noise_seed, steps, scheduler, rule, drop_ratio,
-        memorized_threshold, noise=None, sigmas=None, null=None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        positive,
+        negative,
+        latent_image,
+        noise_seed,
+        steps,
+        scheduler,
+        rule,
+        drop_ratio,
+        memorized_threshold,
+        noise=None,
+        sigmas=None,
+        null=None,
+    ) -> io.NodeOutput:
         latent = ready_latent(model, latent_image, NAME)
         sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
         if len(sigmas) < 2:
@@ -96,13 +108,19 @@ class BasinEscapeDetector(io.ComfyNode):
             live.show(lambda: escape_view(curve, done=False))
 
         deferral = Deferral(
-            rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step,
-        )  # fmt: skip
+            rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step
+        )
         curve = detect(
-            model, deferral, positive=positive, negative=negative,
-            noise=starting_noise(latent, noise_seed, noise, NAME), latent_image=latent["samples"],
-            noise_mask=latent.get("noise_mask"), sigmas=sigmas, seed=noise_seed,
-        )  # fmt: skip
+            model,
+            deferral,
+            positive=positive,
+            negative=negative,
+            noise=starting_noise(latent, noise_seed, noise, NAME),
+            latent_image=latent["samples"],
+            noise_mask=latent.get("noise_mask"),
+            sigmas=sigmas,
+            seed=noise_seed,
+        )
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
         hints += distilled_hint(model)
         live.finish(escape_view(curve, done=True, notes=hints, alarm=True))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.calibration import calibrate
-from . import sockets
-from .host.clip import encode
-from .host.distilled import distilled_hint
-from .host.errors import GuardError
-from .host.inputs import checked
-from .host.live import LiveView
-from .host.noise import drawn_noise
-from .host.probe import relative_magnitude
-from .host.sampling import first_sigma, progress, ready_latent
-from .views import text_view
+from ..adapter.distilled import distilled_hint
+from ..adapter.errors import GuardError
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..adapter.noise import drawn_noise
+from ..adapter.sampling import first_sigma, progress, ready_latent
+from ..adapter.text_encode import encode
+from ..adapter.two_predictions import relative_magnitude
+from ..drawing.node_views import text_view
+from ..mitigation.escape.calibration import calibrate
+from . import schema
 
 NAME = "Calibrate Thresholds"
 PROMPTS = """a photo of a cat sleeping on a sofa
@@ -37,7 +37,7 @@ class Calibrate(io.ComfyNode):
         return io.Schema(
             node_id="MG_Calibrate",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Measures what ordinary prompts show on your model, at your size and with your LoRAs, and "
             "suggests the thresholds of the other nodes from it. One model evaluation a prompt.",
             inputs=[
@@ -59,7 +59,7 @@ class Calibrate(io.ComfyNode):
                     "noise_seed",
                     default=0,
                     min=0,
-                    max=sockets.MAX_SEED,
+                    max=schema.MAX_SEED,
                     control_after_generate=False,
                     tooltip="Seed of the noises that are tried. Keep it: other noises differ little.",
                 ),
@@ -94,11 +94,17 @@ class Calibrate(io.ComfyNode):
         for i, prompt in enumerate(lines):
             found.append(
                 relative_magnitude(
-                    model=model, positive=encode(clip, prompt), negative=nothing, null=None, latent_image=samples,
+                    model=model,
+                    positive=encode(clip, prompt),
+                    negative=nothing,
+                    null=None,
+                    latent_image=samples,
                     noise=drawn_noise(samples, noise_seed, latent.get("batch_index")),
-                    sigmas=first_sigma(model, sigmas, NAME), node=NAME, seed=noise_seed,
+                    sigmas=first_sigma(model, sigmas, NAME),
+                    node=NAME,
+                    seed=noise_seed,
                 )
-            )  # fmt: skip
+            )
             bar.update_absolute(i + 1)
         made, live = calibrate(found), LiveView()
         text = "\n".join([*made.lines(lines), *distilled_hint(model)])

@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..mitigation.check import check
-from ..mitigation.references import ReferenceSet
-from . import sockets
-from .building import image_features
-from .comparison import side_by_side
-from .host.errors import check_pictures
-from .host.inputs import checked
-from .host.live import LiveView
-from .pictures import opaque
-from .reference_report import counted
-from .views import text_view
+from ..adapter.errors import check_pictures
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..drawing.copy_comparison import side_by_side
+from ..drawing.node_views import text_view
+from ..mitigation.references.check import check
+from ..mitigation.references.reference_set import ReferenceSet
+from ..references.builder import image_features
+from ..references.image_file import opaque
+from ..references.report import counted
+from . import schema
 
 NAME = "Copy Check"
 LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
@@ -27,14 +27,12 @@ class CopyCheck(io.ComfyNode):
         return io.Schema(
             node_id="MG_CopyCheck",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Compares finished pictures with a set of references and shows the nearest one beside each. It "
             "knows these references only: a picture it passes can still be a copy of something else.",
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to check, of any size."),
-                sockets.References.Input(
-                    "references", tooltip="What they are compared with, by the metric of the set."
-                ),
+                schema.References.Input("references", tooltip="What they are compared with, by the metric of the set."),
                 io.Float.Input(
                     "threshold",
                     default=0.5,
@@ -108,9 +106,13 @@ class CopyCheck(io.ComfyNode):
         live.finish(text_view(summary, f"{count} of {len(words)} picture(s) may be copies." if count else ""))
         blank = torch.zeros(len(pictures), 64, 64, 3)
         return io.NodeOutput(
-            sigma.tolist(), blank if shown is None else shown, bool(copies.any()), summary, drawn,
+            sigma.tolist(),
+            blank if shown is None else shown,
+            bool(copies.any()),
+            summary,
+            drawn,
             ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **live.ui},
-        )  # fmt: skip
+        )
 
 
 def _as_bar(references: ReferenceSet, sigma: torch.Tensor, limit: float) -> tuple[list[float], float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.escape import EscapeRule
-from . import sockets
-from .host.deferral import Deferral
-from .host.errors import GuardError
+from ..adapter.errors import GuardError
+from ..methods.deferred_cfg import Deferral
+from ..mitigation.escape.rules import EscapeRule
+from . import schema
 
 MODES = ["dynamic", "static", "off"]
 
@@ -40,12 +40,12 @@ def mode_inputs() -> list:
             tooltip="Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
             "here at the latest. Later means fewer copies and less of the prompt.",
         ),
-        *sockets.rule_inputs(),
+        *schema.rule_inputs(),
     ]
 
 
 def curve_input():
-    return sockets.Curve.Input(
+    return schema.Curve.Input(
         "curve",
         optional=True,
         tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "

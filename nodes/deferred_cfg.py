@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import sockets
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..drawing.node_views import escape_view
+from ..methods.deferred_cfg import defer
+from . import schema
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
-from .host.deferral import defer
-from .host.inputs import checked
-from .host.live import LiveView
-from .views import escape_view
 
 NAME = "Deferred CFG"
 
@@ -20,7 +20,7 @@ class DeferredCFG(io.ComfyNode):
         return io.Schema(
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Makes any sampler that uses this model leave guidance out while the picture is inside a "
             "memorization basin: KSampler (Advanced), detailers, tiled samplers. For ready graphs that cannot take "
             "the Deferred-CFG KSampler.",
@@ -28,7 +28,7 @@ class DeferredCFG(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that a sampler will use. Other patches on it stay."),
                 *mode_inputs(),
                 curve_input(),
-                sockets.null_input(),
+                schema.null_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the deferral; bypass to undo.")],
             hidden=[io.Hidden.unique_id],
@@ -41,10 +41,18 @@ class DeferredCFG(io.ComfyNode):
     ) -> io.NodeOutput:
         live = LiveView(cls.hidden.unique_id)
         plan = deferral_of(
-            mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=lambda curve: live.finish(escape_view(curve, done=True)),
+            mode,
+            pre_escape_cfg,
+            start_percent,
+            rule,
+            drop_ratio,
+            memorized_threshold,
+            curve=curve,
+            null=null,
+            node=NAME,
+            on_end=lambda curve: live.finish(escape_view(curve, done=True)),
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
-        )  # fmt: skip
+        )
         return io.NodeOutput(model if plan is None else defer(model, plan), ui=live.ui)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.curve import EscapeCurve
-from . import sockets
+from ..adapter.guider import cfg_guider
+from ..adapter.hints import negative_hint
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..drawing.node_views import escape_view
+from ..methods.deferred_cfg import defer
+from ..mitigation.escape.curve import EscapeCurve
+from . import schema
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
-from .host.conditions import negative_hint
-from .host.deferral import defer
-from .host.guider import cfg_guider
-from .host.inputs import checked
-from .host.live import LiveView
-from .views import escape_view
 
 NAME = "Deferred-CFG Guider"
 
@@ -23,7 +23,7 @@ class DeferredCFGGuider(io.ComfyNode):
         return io.Schema(
             node_id="MG_DeferredCFGGuider",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="A CFGGuider that leaves guidance out while the picture is inside a memorization basin and "
             "applies it afterwards. For SamplerCustomAdvanced.",
             inputs=[
@@ -41,7 +41,7 @@ class DeferredCFGGuider(io.ComfyNode):
                 ),
                 *mode_inputs(),
                 curve_input(),
-                sockets.null_input(),
+                schema.null_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -50,9 +50,20 @@ class DeferredCFGGuider(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, positive, negative, cfg, mode, pre_escape_cfg, start_percent, rule, drop_ratio,
-        memorized_threshold, curve=None, null=None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        positive,
+        negative,
+        cfg,
+        mode,
+        pre_escape_cfg,
+        start_percent,
+        rule,
+        drop_ratio,
+        memorized_threshold,
+        curve=None,
+        null=None,
+    ) -> io.NodeOutput:
         live = LiveView(cls.hidden.unique_id)
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
 
@@ -60,9 +71,18 @@ class DeferredCFGGuider(io.ComfyNode):
             live.finish(escape_view(curve, done=True, notes=hints if curve.measured else []))
 
         plan = deferral_of(
-            mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=on_end, on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
-        )  # fmt: skip
+            mode,
+            pre_escape_cfg,
+            start_percent,
+            rule,
+            drop_ratio,
+            memorized_threshold,
+            curve=curve,
+            null=null,
+            node=NAME,
+            on_end=on_end,
+            on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
+        )
         patched = model if plan is None else defer(model, plan)
         return io.NodeOutput(cfg_guider(patched, positive, negative, cfg), ui=live.ui)
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.curve import EscapeCurve
+from ..adapter.hints import negative_hint
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..adapter.noise import level_hint
+from ..adapter.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
+from ..drawing.node_views import escape_view
+from ..methods.deferred_cfg import defer
+from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.prediction import dimension
-from . import sockets
+from . import schema
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
-from .host.conditions import negative_hint
-from .host.deferral import defer
-from .host.inputs import checked
-from .host.live import LiveView
-from .host.noise import level_hint
-from .host.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
-from .views import escape_view
 
 NAME = "Deferred-CFG KSampler"
 
@@ -25,7 +25,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         return io.Schema(
             node_id="MG_DeferredCFGKSampler",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="A KSampler that leaves guidance out while the picture is inside a memorization basin and "
             "applies it afterwards. A prompt without a basin comes out as KSampler makes it.",
             inputs=[
@@ -34,7 +34,7 @@ class DeferredCFGKSampler(io.ComfyNode):
                     "seed",
                     default=0,
                     min=0,
-                    max=sockets.MAX_SEED,
+                    max=schema.MAX_SEED,
                     control_after_generate=True,
                     tooltip="The random seed, with KSampler's meaning: same seed, same noise.",
                 ),
@@ -78,11 +78,11 @@ class DeferredCFGKSampler(io.ComfyNode):
                     tooltip="Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
                 ),
                 curve_input(),
-                sockets.null_input(),
+                schema.null_input(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
-                sockets.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance began."),
+                schema.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance began."),
                 io.Int.Output(
                     display_name="transition_step", tooltip="The step at which the last picture began to be guided."
                 ),
@@ -93,20 +93,57 @@ class DeferredCFGKSampler(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image, denoise, mode,
-        pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, noise=None, curve=None, null=None,
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        seed,
+        steps,
+        cfg,
+        sampler_name,
+        scheduler,
+        positive,
+        negative,
+        latent_image,
+        denoise,
+        mode,
+        pre_escape_cfg,
+        start_percent,
+        rule,
+        drop_ratio,
+        memorized_threshold,
+        noise=None,
+        curve=None,
+        null=None,
+    ) -> io.NodeOutput:
         latent = ready_latent(model, latent_image, NAME)
         live, ran = LiveView(), list[EscapeCurve]()
         plan = deferral_of(
-            mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=curve, null=null,
-            node=NAME, on_end=ran.append, on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
-        )  # fmt: skip
+            mode,
+            pre_escape_cfg,
+            start_percent,
+            rule,
+            drop_ratio,
+            memorized_threshold,
+            curve=curve,
+            null=null,
+            node=NAME,
+            on_end=ran.append,
+            on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
+        )
         model = model if plan is None else defer(model, plan)
         out = ksample(
-            model, seed=seed, steps=steps, cfg=cfg, sampler_name=sampler_name, scheduler=scheduler, positive=positive,
-            negative=negative, latent=latent, denoise=denoise, noise=noise, node=NAME,
-        )  # fmt: skip
+            model,
+            seed=seed,
+            steps=steps,
+            cfg=cfg,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            positive=positive,
+            negative=negative,
+            latent=latent,
+            denoise=denoise,
+            noise=noise,
+            node=NAME,
+        )
         sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
         if not ran:  # nothing was deferred, or there was nothing to denoise
             ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))

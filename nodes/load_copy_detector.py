@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import sockets
-from .host.descriptor import SOURCE, of_sscd_file
-from .host.errors import GuardError
-from .host.folders import DETECTORS, model_file, model_files
-from .host.inputs import checked
+from ..adapter.copy_detector import SOURCE, of_sscd_file
+from ..adapter.errors import GuardError
+from ..adapter.folders import DETECTORS, model_file, model_files
+from ..adapter.input_checks import checked
+from . import schema
 
 NAME = "Load Copy Detector (SSCD)"
 OFFICIAL = "sscd_disc_mixup.torchscript.pt"
@@ -21,7 +21,7 @@ class LoadCopyDetector(io.ComfyNode):
         return io.Schema(
             node_id="MG_LoadCopyDetector",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Loads SSCD, a network trained to recognise copies even when they are cropped, recoloured or "
             "edited. Its weights are not part of this pack: put them into models/copy_detection.",
             inputs=[
@@ -34,7 +34,7 @@ class LoadCopyDetector(io.ComfyNode):
                 )
             ],
             outputs=[
-                sockets.Descriptor.Output(
+                schema.Descriptor.Output(
                     display_name="descriptor", tooltip="For the nodes that make or load references."
                 )
             ],

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mitigation.norm import CONSTRAINTS
-from . import sockets
-from .host.checkpointing import CHOICES
-from .host.conditions import negative_hint
-from .host.distilled import distilled_hint
-from .host.errors import GuardError
-from .host.inputs import checked
-from .host.live import LiveView
-from .host.noise import FixedNoise, drawn_noise
-from .host.optimize import METHODS, NoisePlan, find_noise
-from .host.sampling import first_sigma, ready_latent
-from .views import noise_view, report_view
+from ..adapter.autograd.checkpointing import CHOICES
+from ..adapter.distilled import distilled_hint
+from ..adapter.errors import GuardError
+from ..adapter.hints import negative_hint
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..adapter.noise import FixedNoise, drawn_noise
+from ..adapter.sampling import first_sigma, ready_latent
+from ..drawing.node_views import noise_view, report_view
+from ..methods.noise_adjustment import METHODS, NoisePlan, find_noise
+from ..mitigation.noise.norm_constraint import CONSTRAINTS
+from . import schema
 
 NAME = "Noise Optimizer"
 
@@ -26,7 +26,7 @@ class NoiseOptimizer(io.ComfyNode):
         return io.Schema(
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Finds initial noise from which sampling leaves a memorization basin early, so that the "
             "prompt can guide the picture without pulling it towards a training image. Han et al., NeurIPS 2025.",
             inputs=[
@@ -40,7 +40,7 @@ class NoiseOptimizer(io.ComfyNode):
                     "noise_seed",
                     default=0,
                     min=0,
-                    max=sockets.MAX_SEED,
+                    max=schema.MAX_SEED,
                     control_after_generate=True,
                     tooltip="Seed of the noise that is adjusted: KSampler's noise for the same seed.",
                 ),
@@ -128,7 +128,7 @@ class NoiseOptimizer(io.ComfyNode):
                     max=4096,
                     tooltip="Search: noises tried for each picture. More finds a smaller magnitude.",
                 ),
-                sockets.null_input(),
+                schema.null_input(),
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
@@ -155,7 +155,7 @@ class NoiseOptimizer(io.ComfyNode):
             ],
             outputs=[
                 io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),
-                sockets.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),
+                schema.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),
                 io.String.Output(display_name="summary", tooltip="The report in words; shows what was not reached."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -164,25 +164,59 @@ class NoiseOptimizer(io.ComfyNode):
     @classmethod
     @checked
     def execute(
-        cls, model, positive, negative, latent_image, noise_seed, method, target_magnitude, target_units, learning_rate,
-        weight_decay, max_iterations, adjustment_strength, sharpness_radius, adjustments, candidates, null=None,
-        sigmas=None, constraint="shell", checkpointing="auto",
-    ) -> io.NodeOutput:  # fmt: skip
+        cls,
+        model,
+        positive,
+        negative,
+        latent_image,
+        noise_seed,
+        method,
+        target_magnitude,
+        target_units,
+        learning_rate,
+        weight_decay,
+        max_iterations,
+        adjustment_strength,
+        sharpness_radius,
+        adjustments,
+        candidates,
+        null=None,
+        sigmas=None,
+        constraint="shell",
+        checkpointing="auto",
+    ) -> io.NodeOutput:
         if method not in METHODS:
             raise GuardError(f"{NAME}: `method` is {method!r}; choose one of {', '.join(METHODS)}.")
         latent = ready_latent(model, latent_image, NAME)
         samples, batch_index = latent["samples"], latent.get("batch_index")
         plan = NoisePlan(
-            method, target_magnitude, target_units == "relative", learning_rate, weight_decay, max_iterations,
-            constraint, adjustment_strength, sharpness_radius, adjustments, candidates, checkpointing,
-        )  # fmt: skip
+            method,
+            target_magnitude,
+            target_units == "relative",
+            learning_rate,
+            weight_decay,
+            max_iterations,
+            constraint,
+            adjustment_strength,
+            sharpness_radius,
+            adjustments,
+            candidates,
+            checkpointing,
+        )
         at, live = first_sigma(model, sigmas, NAME), LiveView()
         noise, report = find_noise(
-            plan, model=model, positive=positive, negative=negative, null=null, latent_image=samples,
-            sigmas=at, node=NAME, seed=noise_seed,
+            plan,
+            model=model,
+            positive=positive,
+            negative=negative,
+            null=null,
+            latent_image=samples,
+            sigmas=at,
+            node=NAME,
+            seed=noise_seed,
             on_round=lambda *seen: live.show(lambda: noise_view(*seen, done=False)),
             draw=lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index),
-        )  # fmt: skip
+        )
         found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(at[0]))
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + distilled_hint(model)
         live.finish(report_view(report, hints))

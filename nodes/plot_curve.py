@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import sockets
-from .host.inputs import checked
-from .plot import QUANTITIES, plot_curves
+from ..adapter.input_checks import checked
+from ..drawing.escape_plot import QUANTITIES, plot_curves
+from . import schema
 
 MORE = ["curve_2", "curve_3", "curve_4"]
 
@@ -17,15 +17,12 @@ class PlotCurve(io.ComfyNode):
         return io.Schema(
             node_id="MG_PlotCurve",
             display_name="Plot Escape Curve",
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Draws one to four escape curves: how hard guidance pulls at each step, where each picture "
             "leaves the basin, and which steps ran with and without CFG.",
             inputs=[
-                sockets.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
-                *(
-                    sockets.Curve.Input(k, optional=True, tooltip="Another curve, in a colour of its own.")
-                    for k in MORE
-                ),
+                schema.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
+                *(schema.Curve.Input(k, optional=True, tooltip="Another curve, in a colour of its own.") for k in MORE),
                 io.Combo.Input(
                     "quantity",
                     options=QUANTITIES,

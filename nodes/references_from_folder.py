@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import sockets
-from .building import Collector, compare_by, pixel_size
-from .host.errors import GuardError
-from .host.folders import input_folder, input_folders
-from .host.inputs import checked
-from .host.live import LiveView
-from .picture_folder import collect, fingerprint, pictures_in
-from .reference_report import report
-from .views import text_view
+from ..adapter.errors import GuardError
+from ..adapter.folders import input_folder, input_folders
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..drawing.node_views import text_view
+from ..references.builder import Collector, compare_by, pixel_size
+from ..references.image_folder import collect, fingerprint, pictures_in
+from ..references.report import report
+from . import schema
 
 NAME = "References from Folder"
 
@@ -23,7 +23,7 @@ class ReferencesFromFolder(io.ComfyNode):
         return io.Schema(
             node_id="MG_ReferencesFromFolder",
             display_name=NAME,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Reads the pictures of a folder, with their captions, as references: what a LoRA or checkpoint "
             "was trained on, or works to stay away from. Tells what it left out, and which captions and pictures "
             "occur more than once.",
@@ -34,7 +34,7 @@ class ReferencesFromFolder(io.ComfyNode):
                     tooltip="A folder under ComfyUI's input directory, with png, jpg or webp pictures and a .txt "
                     "(or .caption) file beside each, as trainers use them. Press R after adding one.",
                 ),
-                *sockets.metric_inputs()[:1],
+                *schema.metric_inputs()[:1],
                 io.Int.Input(
                     "width",
                     default=512,
@@ -52,7 +52,7 @@ class ReferencesFromFolder(io.ComfyNode):
                     default=True,
                     tooltip="Read the folders inside as well, such as 10_mystyle in a training folder.",
                 ),
-                *sockets.metric_inputs()[1:],
+                *schema.metric_inputs()[1:],
                 io.Latent.Input(
                     "size_of",
                     optional=True,
@@ -60,7 +60,7 @@ class ReferencesFromFolder(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
+                schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
                 io.Int.Output(display_name="count", tooltip="How many pictures became references."),
                 io.String.Output(
                     display_name="report", tooltip="What was left out and why, and duplicates. Connect to Preview Any."

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from . import sockets
-from .building import Collector, Comparison, caption_lines, compare_by, pixel_size
-from .host.errors import GuardError, check_latent, check_pictures
-from .host.inputs import checked
-from .host.live import LiveView
-from .host.sampling import progress
-from .pictures import opaque
-from .reference_report import report
-from .views import text_view
+from ..adapter.errors import GuardError, check_latent, check_pictures
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..adapter.sampling import progress
+from ..drawing.node_views import text_view
+from ..references.builder import Collector, Comparison, caption_lines, compare_by, pixel_size
+from ..references.image_file import opaque
+from ..references.report import report
+from . import schema
 
 FROM_IMAGES, FROM_LATENTS = "References from Images", "References from Latents"
 
@@ -30,7 +30,7 @@ def captions_input():
 
 def outputs() -> list:
     return [
-        sockets.References.Output(display_name="references", tooltip="The set, for AMG Guidance and Copy Check."),
+        schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance and Copy Check."),
         io.String.Output(display_name="report", tooltip="What the set holds, and duplicates in it."),
     ]
 
@@ -41,12 +41,12 @@ class ReferencesFromImages(io.ComfyNode):
         return io.Schema(
             node_id="MG_ReferencesFromImages",
             display_name=FROM_IMAGES,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Makes references of the pictures of a batch, e.g. of one work to stay away from.",
             inputs=[
                 io.Image.Input("images", tooltip="The pictures, all of one size."),
                 captions_input(),
-                *sockets.metric_inputs(),
+                *schema.metric_inputs(),
                 io.Latent.Input(
                     "size_of",
                     optional=True,
@@ -80,7 +80,7 @@ class ReferencesFromLatents(io.ComfyNode):
         return io.Schema(
             node_id="MG_ReferencesFromLatents",
             display_name=FROM_LATENTS,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Makes references of latents, compared as latents: e.g. of earlier results that came out as "
             "copies. Needs neither a VAE nor a descriptor.",
             inputs=[

@@ -6,15 +6,15 @@ import dataclasses
 
 from comfy_api.latest import io
 
-from . import sockets
-from .host.descriptor import ready_descriptor
-from .host.errors import GuardError
-from .host.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
-from .host.inputs import checked
-from .host.live import LiveView
-from .reference_file import load_references, save_references
-from .reference_report import counted, report
-from .views import text_view
+from ..adapter.copy_detector import ready_descriptor
+from ..adapter.errors import GuardError
+from ..adapter.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
+from ..adapter.input_checks import checked
+from ..adapter.live_view import LiveView
+from ..drawing.node_views import text_view
+from ..references.reference_file import load_references, save_references
+from ..references.report import counted, report
+from . import schema
 
 SAVE, LOAD = "Save References", "Load References"
 
@@ -25,11 +25,11 @@ class SaveReferences(io.ComfyNode):
         return io.Schema(
             node_id="MG_SaveReferences",
             display_name=SAVE,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Writes a set of references into models/memorization_references, so that it need not be made "
             "again. The file holds small pictures and the captions of the references: do not pass it on lightly.",
             inputs=[
-                sockets.References.Input("references", tooltip="The set to save."),
+                schema.References.Input("references", tooltip="The set to save."),
                 io.String.Input(
                     "name",
                     default="references",
@@ -39,7 +39,7 @@ class SaveReferences(io.ComfyNode):
                     "overwrite", default=False, tooltip="Replace a file of that name. Otherwise it is an error."
                 ),
             ],
-            outputs=[sockets.References.Output(display_name="references", tooltip="The same set, to go on with.")],
+            outputs=[schema.References.Output(display_name="references", tooltip="The same set, to go on with.")],
             is_output_node=True,
         )
 
@@ -62,7 +62,7 @@ class LoadReferences(io.ComfyNode):
         return io.Schema(
             node_id="MG_LoadReferences",
             display_name=LOAD,
-            category=sockets.CATEGORY,
+            category=schema.CATEGORY,
             description="Reads a set that Save References wrote.",
             inputs=[
                 io.Combo.Input(
@@ -70,12 +70,12 @@ class LoadReferences(io.ComfyNode):
                     options=model_files(REFERENCES),
                     tooltip="A file in models/memorization_references. Press R after adding one.",
                 ),
-                sockets.descriptor_input(
+                schema.descriptor_input(
                     "Only for a set made with the descriptor metric: the same network that made it."
                 ),
             ],
             outputs=[
-                sockets.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
+                schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
                 io.Int.Output(display_name="count", tooltip="How many references it holds."),
                 io.String.Output(display_name="report", tooltip="What the set holds, and duplicated captions."),
             ],

@@ -16,7 +16,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from support.paths import ROOT
+
 IGNORE, FACTS, CHANGES = ".comfyignore", "pyproject.toml", "CHANGELOG.md"
 ADDRESSES = ("Repository", "Documentation", "Issues", "Icon", "Banner")
 PICTURES = {"icon": (400, 400), "banner": (1260, 540)}  # the registry's largest icon; its banners are 21:9
@@ -92,10 +93,9 @@ def fill_in(repository: str, raw: str, root: Path = ROOT) -> None:
 
 def draw_icons(root: Path = ROOT) -> None:
     """The registry takes SVG, too, but not every host of raw files serves it as a picture."""
-    sys.path.append(str(root / "tests"))
     from playwright.sync_api import sync_playwright
 
-    from e2e.browser import FLAGS, find_browser
+    from support.browser import FLAGS, find_browser
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)

@@ -19,19 +19,16 @@ import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 from safetensors.numpy import load_file
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "tools"))
-
-import soak_graphs
-from comfy_client import PromptError, checked
-from comfy_server import Server
+from support.client import PromptError, checked
+from support.paths import ROOT
+from support.server import Server
+from tools import soak_graphs
 
 KINDS = ("interrupt", "RuntimeError", "out of memory", "NaN")
 UNDISTURBED = 0.3  # of the runs after the first round
@@ -222,12 +219,12 @@ class Soak:
 def place_detector(server: Server) -> None:
     """A copy detector with random weights among the server's models."""
     if "memorization_guard" not in sys.modules:
-        import conftest  # it prepares the host, in a folder of its own, and registers the pack
+        from support import bootstrap  # it prepares the host, in a folder of its own, and registers the pack
 
-        shutil.rmtree(conftest.BASE, ignore_errors=True)
+        shutil.rmtree(bootstrap.BASE, ignore_errors=True)
     from safetensors.torch import save_file
 
-    from host.copy_detectors import random_sscd
+    from support.copy_detectors import random_sscd
 
     folder = server.base / "models" / "copy_detection"
     folder.mkdir(parents=True, exist_ok=True)

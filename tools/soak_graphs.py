@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from host import prompts
+from support import graphs as prompts
 
 Graph = dict[str, dict[str, Any]]
 SIDE, BATCH, STEPS, COPIES = 64, 2, 6, 52  # an nL2 set compares with the 50 nearest
@@ -13,8 +13,11 @@ TEXT = "Harbour at Dawn, a red disc"
 PICTURE = "training/00 Harbour at Dawn.png"
 DETECTOR, SAVED = "soak.safetensors", "soak.safetensors"
 LINKS: dict[str, Any] = {
-    "model": ["struck", 0], "positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0],
-}  # fmt: skip
+    "model": ["struck", 0],
+    "positive": ["positive", 0],
+    "negative": ["negative", 0],
+    "latent_image": ["latent", 0],
+}
 LOOK = {"memorized_threshold": 0.024}
 VAE, CLIP = ["checkpoint", 2], ["checkpoint", 1]
 
@@ -110,16 +113,23 @@ def search_and_guider() -> Graph:
         "euler": node("KSamplerSelect", sampler_name="euler"),
         "sigmas": node("BasicScheduler", **schedule),
         "sample": node(
-            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["euler", 0],
-            sigmas=["sigmas", 0], latent_image=["latent", 0],
+            "SamplerCustomAdvanced",
+            noise=["noise", 0],
+            guider=["guider", 0],
+            sampler=["euler", 0],
+            sigmas=["sigmas", 0],
+            latent_image=["latent", 0],
         ),
-    }  # fmt: skip
+    }
 
 
 def dynamic() -> Graph:
     sample = deferred(pre_escape_cfg=-1.0, sampler_name="dpmpp_sde")
-    return {"sample": sample, "plot": node("MG_PlotCurve", curve=["sample", 1], quantity="pull"),
-            "plotted": node("PreviewImage", images=["plot", 0])}  # fmt: skip
+    return {
+        "sample": sample,
+        "plot": node("MG_PlotCurve", curve=["sample", 1], quantity="pull"),
+        "plotted": node("PreviewImage", images=["plot", 0]),
+    }
 
 
 def detect_first() -> Graph:
@@ -153,8 +163,13 @@ def amg_pixels() -> Graph:
 def amg_descriptor() -> Graph:
     network = node("MG_LoadCopyDetector", file=DETECTOR)
     made = pictures("descriptor", descriptor=["network", 0])
-    return {"network": network, **made, "guided": amg("refs", vae=VAE, every=3),
-            "sample": ksampler(model=["guided", 0]), **check("refs")}  # fmt: skip
+    return {
+        "network": network,
+        **made,
+        "guided": amg("refs", vae=VAE, every=3),
+        "sample": ksampler(model=["guided", 0]),
+        **check("refs"),
+    }
 
 
 def from_latents() -> Graph:

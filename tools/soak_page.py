@@ -6,16 +6,21 @@ import json
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from comfy_server import ROOT
+from support.server import ROOT
 
 if TYPE_CHECKING:
-    from soak import Soak
+    from tools.soak import Soak
 
 MIB = 2**20
 WARM, WINDOW = 20, 12  # runs before the first window; a window is one round of the workflows
 BAR = 0.03
-COLUMNS = {"rss": "memory (RSS), MiB", "tensors": "live tensors", "bytes": "their MiB", "patchers": "ModelPatchers",
-           "objects": "Python objects"}  # fmt: skip
+COLUMNS = {
+    "rss": "memory (RSS), MiB",
+    "tensors": "live tensors",
+    "bytes": "their MiB",
+    "patchers": "ModelPatchers",
+    "objects": "Python objects",
+}
 
 
 def growth(soak: Soak) -> tuple[float, float, float]:

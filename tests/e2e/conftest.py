@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
 ARTEFACTS = Path(__file__).parent / "artefacts"
-sys.path.append(str(ROOT / "tools"))
-from comfy_server import LAB, Server
+from support.paths import LAB, ROOT
+from support.server import Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,7 +29,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def opened(server: Server) -> Iterator:
-    from e2e.browser import BROWSERS, Page, find_browser
+    from support.browser import BROWSERS, Page, find_browser
 
     if find_browser() is None:
         pytest.skip(f"no browser found: install one of {', '.join(BROWSERS)}")
@@ -72,8 +70,8 @@ def pack() -> Path:
 def checkpoint() -> str:
     """The name of the lab checkpoint, as the host lists it."""
     files = sorted(LAB.glob("*.safetensors"), key=lambda file: file.stat().st_size)
-    if not files or not (LAB / "pack" / "__init__.py").is_file():
-        pytest.skip("no lab checkpoint: tests/lab holds no .safetensors, or its pack no __init__.py")
+    if not files:
+        pytest.skip("no lab checkpoint: lab/ holds no .safetensors")
     return files[-1].name
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from comfy_server import PACK_NAME
-from e2e.browser import Page, api_prompt
-from e2e.lab_graphs import DYNAMIC, Lab, save
-from e2e.views import WIDGET
-from make_workflow import Graph, build
+from support.browser import Page, api_prompt
+from support.page_graphs import DYNAMIC, Lab, save
+from support.server import PACK_NAME
+from support.views import WIDGET
+from tools.assets.make_workflow import Graph, build
 
 OURS = f"/{PACK_NAME}/"
 pytestmark = pytest.mark.timeout(300)

@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-import release
-from comfy_server import ROOT, Server
+from support.server import ROOT, Server
+from tools import release
 
 ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] {50 %} é")
 CLONED = "MemorizationGuard_git"

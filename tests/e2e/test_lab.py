@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 
-from comfy_client import PromptError
-from comfy_server import ROOT, Server
-from demo import Subject, ask
-from demo_prompts import Setting, graph
 from lab import scenes
 from lab.copies import COPY_RMSE, rmse, training_pairs
+from support.client import PromptError
+from support.server import ROOT, Server
+from tools.demo.demo import Subject, ask
+from tools.demo.methods import Setting, graph
 
 COUNT = 2
 PROMPTS = (0, 7, 12)
@@ -74,7 +74,7 @@ def test_a_missing_checkpoint_is_refused_before_anything_runs(server: Server) ->
 def test_the_demo_says_which_checkpoint_is_missing() -> None:
     env = {**os.environ, "CHECKPOINT": "/nowhere/model.safetensors", "PROMPT": "a ring"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "demo.py")], env=env, capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "tools" / "demo" / "demo.py")], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "/nowhere/model.safetensors is not a file" in done.stderr

@@ -12,14 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from comfy_client import PromptError
-from comfy_server import ROOT, Server, ServerError
+from support.client import PromptError
+from support.server import ROOT, Server, ServerError
 
 PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 48, "height": 32, "batch_size": 2, "color": 255}}
-PROMPT = {
-    "1": PICTURE,
-    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "e2e"}},
-}
+PROMPT = {"1": PICTURE, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "e2e"}}}
 pytestmark = pytest.mark.timeout(600)
 
 
@@ -82,12 +79,7 @@ def test_interrupt_stops_a_prompt(server: Server, checkpoint: str) -> None:
     ("prompt", "node_id", "node_type", "text"),
     [
         ({"7": {"class_type": "NoSuchNode", "inputs": {}}}, "7", "NoSuchNode", "does not exist"),
-        (
-            {**PROMPT, "3": {"class_type": "PreviewImage", "inputs": {}}},
-            "3",
-            "PreviewImage",
-            "missing: images",
-        ),
+        ({**PROMPT, "3": {"class_type": "PreviewImage", "inputs": {}}}, "3", "PreviewImage", "missing: images"),
         ({"1": PICTURE}, "", "", "no outputs"),
     ],
     ids=["unknown node", "one of two outputs is wrong", "no output"],
@@ -129,7 +121,7 @@ def _hears_ctrl_c() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals as on Linux")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "killed"])
 def test_make_serve_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
-    command = [sys.executable, str(ROOT / "tools" / "server.py"), "--port", "0", "--base", str(tmp_path)]
+    command = [sys.executable, str(ROOT / "tools" / "dev" / "serve.py"), "--port", "0", "--base", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=_hears_ctrl_c) as process:
         try:
             assert process.stdout

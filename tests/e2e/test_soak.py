@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from comfy_server import Server
-from soak import Soak
+from support.server import Server
+from tools.soak import Soak
 
 pytestmark = pytest.mark.timeout(300)
 NAMES = ("per-sample noise", "detector, then its curve", "AMG latent, deduplication, copy check")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from comfy_server import PACK_NAME
-from e2e import views
-from e2e.browser import Page
-from e2e.lab_graphs import DYNAMIC, Lab, save
+from support import views
+from support.browser import Page
+from support.page_graphs import DYNAMIC, Lab, save
+from support.server import PACK_NAME
 
 OURS = f"/{PACK_NAME}/"
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("checkpoint")]

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from comfy_server import PACK_NAME, Server
-from e2e import views
-from e2e.browser import Page
-from e2e.lab_graphs import DYNAMIC, Lab
+from support import views
+from support.browser import Page
+from support.page_graphs import DYNAMIC, Lab
+from support.server import PACK_NAME, Server
 
 OURS = f"/{PACK_NAME}/"
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("checkpoint")]
@@ -157,7 +157,7 @@ def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Pat
 
 
 def _nodes(lab: Lab) -> list:
-    from make_workflow import Node
+    from tools.assets.make_workflow import Node
 
     return [Node(record) for record in lab.graph.nodes]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from comfy_server import PACK_NAME, ROOT
-from e2e import views
-from example_workflows import WORKFLOWS
-from thumbnails import run_on_lab
+from support import views
+from support.server import PACK_NAME, ROOT
+from tools.assets.example_workflows import WORKFLOWS
+from tools.assets.thumbnails import run_on_lab
 
 OURS = f"/{PACK_NAME}/"  # in the address of every file of ours
 STEPS = 8

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from comfy_client import PromptError
-from comfy_server import PACK_NAME
-from make_workflow import Graph, WorkflowError, write
+from support.client import PromptError
+from support.server import PACK_NAME
+from tools.assets.make_workflow import Graph, WorkflowError, write
 
 OURS = f"/{PACK_NAME}/"  # in the address of every file of ours
 pytestmark = pytest.mark.timeout(900)
@@ -78,11 +78,7 @@ def test_missing_nodes_are_told(page, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "text"),
-    [
-        ({"upscale_method": "magic"}, "none of"),
-        ({"colour": 1}, "no widget colour"),
-        ({"image": 0}, "no output"),
-    ],
+    [({"upscale_method": "magic"}, "none of"), ({"colour": 1}, "no widget colour"), ({"image": 0}, "no output")],
 )
 def test_a_wrong_description_is_refused(page, tmp_path: Path, inputs: dict, text: str) -> None:
     graph = Graph()

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from host import lab_files, lab_prompts
-from host.executor import Host
-from lab.pack import exact
+from support import lab_files
+from support import lab_graphs as lab_prompts
+from support.executor import Host
+from support.lab_pack import exact
 
 
 class Calls:

@@ -8,10 +8,10 @@ import comfy.model_management
 import pytest
 import torch
 
-from host.accidents import slots
-from host.executor import Host, NodeError
-from host.prompts import deferred, detector, faulty, ksampler, lab, optimizer
-from lab.pack import exact
+from support.accidents import slots
+from support.executor import Host, NodeError
+from support.graphs import deferred, detector, faulty, ksampler, lab, optimizer
+from support.lab_pack import exact
 
 BROKEN = ["f", 0]
 

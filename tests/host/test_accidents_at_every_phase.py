@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from host.accidents import Trouble, hooked, left_behind, slots
-from host.copy_detectors import random_clip_vision
-from host.executor import Host, NodeError, Prompt
-from host.prompts import amg, deferred, detector, ksampler, lab, optimizer, references
 from lab.export import FILE
-from lab.pack import exact
+from support.accidents import Trouble, hooked, left_behind, slots
+from support.copy_detectors import random_clip_vision
+from support.executor import Host, NodeError, Prompt
+from support.graphs import amg, deferred, detector, ksampler, lab, optimizer, references
+from support.lab_pack import exact
 
 ACCIDENTS = ["out of memory", "interrupt", "exception", "nan", "unload"]
 MODEL, GUIDED = {"model": ["m", 0]}, {"model": ["g", 0]}
@@ -48,10 +48,11 @@ PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the ac
     "AMG, with captions": ({**CAPTIONS, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
     "AMG, gradient through the model": ({**THROUGH, "n": ksampler(**GUIDED, **STEPS)}, {"at": 2, "graphs": True}),
     "AMG, on the way back": (
-        {**THROUGH, "n": ksampler(**GUIDED, **STEPS)}, {"at": 1, "graphs": True, "backwards": True}
+        {**THROUGH, "n": ksampler(**GUIDED, **STEPS)},
+        {"at": 1, "graphs": True, "backwards": True},
     ),
     "AMG under deferral": ({**AMG, "n": deferred(**GUIDED, **STEPS)}, {"at": 6}),
-}  # fmt: skip
+}
 HOSTS_OWN = ("AMG, sampling", "AMG, with captions")  # the model itself fails in the host's own node
 GIVEN = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}, "clip": exact.TextEncoder()}
 VANILLA = {"lab": lab(2), "v": ksampler(**MODEL, steps=2)}
@@ -99,7 +100,7 @@ def check(error: NodeError, accident: str, phase: str) -> None:
     elif accident == "nan":
         assert error.kind.endswith("GuardError") and "NaN" in error.message
     else:
-        own = "torch.OutOfMemoryError" if phase in HOSTS_OWN else "nodes.host.memory.OutOfMemoryError"
+        own = "torch.OutOfMemoryError" if phase in HOSTS_OWN else "adapter.memory.OutOfMemoryError"
         assert error.kind.endswith(own) and "you ran out of memory on your GPU" in error.message
 
 
@@ -129,14 +130,15 @@ EMBEDDINGS = {
 CHECK = {
     "class_type": "MG_CopyCheck",
     "inputs": {
-        "images": ["i", 0], "references": ["s", 0], "threshold": 0.5, "latent_threshold": 0.85, "nl2_threshold": 1.4,
+        "images": ["i", 0],
+        "references": ["s", 0],
+        "threshold": 0.5,
+        "latent_threshold": 0.85,
+        "nl2_threshold": 1.4,
         "vae": ["vae", 0],
     },
-}  # fmt: skip
-LOOKING = {
-    "g": amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0),
-    "n": ksampler(**GUIDED, steps=2),
 }
+LOOKING = {"g": amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0), "n": ksampler(**GUIDED, steps=2)}
 NETWORKS: dict[str, tuple[str, Prompt, dict[str, Any]]] = {  # the set, prompt, and where in the decoder or encoder
     "references, of latents": ("latent", {"n": LATENTS}, {"at": 2}),
     "references, of embeddings": ("descriptor", {"n": EMBEDDINGS}, {"at": 2}),

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from host.executor import Host
-from host.prompts import MODEL, ORDINARY, amg, deferred, ksampler, lab, optimizer, references
-from lab.pack import exact
+from support.executor import Host
+from support.graphs import MODEL, ORDINARY, amg, deferred, ksampler, lab, optimizer, references
+from support.lab_pack import exact
 
 GUIDED = ["g", 0]
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc"]
@@ -80,9 +80,13 @@ def test_a_prompt_that_does_not_pull_passes_the_gate_even_beside_a_reference(hos
 @pytest.mark.parametrize("changed", [{"cfg": 1.0}, {"denoise": 0.6}], ids=["without guidance", "begun late"])
 def test_where_nothing_can_be_told_the_gate_is_open(host: Host, changed: dict[str, float]) -> None:
     out = run(
-        host, batch=4, g=amg(), b=ksampler(model=GUIDED, **changed), h=amg(**GATE),
+        host,
+        batch=4,
+        g=amg(),
+        b=ksampler(model=GUIDED, **changed),
+        h=amg(**GATE),
         c=ksampler(model=["h", 0], **changed),
-    )  # fmt: skip
+    )
     assert torch.equal(samples(out["b"]), samples(out["c"]))
 
 
@@ -190,8 +194,8 @@ def test_deferred_cfg_off_is_the_guided_ksampler(host: Host) -> None:
 
 @pytest.mark.parametrize("outermost", ["amg", "deferral"])
 def test_patched_in_either_order_with_deferral(host: Host, outermost: str) -> None:
-    room, escape = host.module("memorization_guard", "nodes.host.deferral"), host.module("memorization_guard")
-    rule = host.module(escape.__name__.rpartition(".")[2], "mitigation.escape").EscapeRule()
+    room, escape = host.module("memorization_guard", "methods.deferred_cfg"), host.module("memorization_guard")
+    rule = host.module(escape.__name__.rpartition(".")[2], "mitigation.escape.rules").EscapeRule()
     made = exact.build()
     plan = room.Deferral(rule=rule, start_percent=0.5)
     if outermost == "amg":
@@ -289,10 +293,10 @@ def test_all_three_together(host: Host) -> None:
 
 def test_the_trace_tells_what_was_seen_and_done(host: Host) -> None:
     room, maths = (
-        host.module("memorization_guard", "nodes.host.amg"),
-        host.module("memorization_guard", "mitigation.amg"),
+        host.module("memorization_guard", "methods.amg.patch"),
+        host.module("memorization_guard", "mitigation.amg.guidance"),
     )
-    plans, similar = host.module("memorization_guard", "nodes.host.amg_plan"), run(host)["refs"][0]
+    plans, similar = host.module("memorization_guard", "methods.amg.plan"), run(host)["refs"][0]
     ended, steps = [], []
     guidance = maths.Guidance(despecification=13.0, dissimilarity=10.0)
     plan = plans.Plan(

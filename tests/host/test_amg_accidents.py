@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from host.accidents import pixel_set, slots
-from host.executor import Host, NodeError
-from host.prompts import amg, faulty, ksampler, lab, references
 from lab.export import FILE
-from lab.pack import exact
+from support.accidents import pixel_set, slots
+from support.executor import Host, NodeError
+from support.graphs import amg, faulty, ksampler, lab, references
+from support.lab_pack import exact
 
 GUIDED = ["g", 0]
 
@@ -55,7 +55,7 @@ def refused(host: Host, given: dict[str, Any], captions: str = "", **changed: An
 
 
 def a_set(host: Host, metric: str, count: int, dim: tuple[int, ...], **extra: Any) -> Any:
-    kind = host.module("memorization_guard", "mitigation.references").ReferenceSet
+    kind = host.module("memorization_guard", "mitigation.references.reference_set").ReferenceSet
     size = int(torch.tensor(dim).prod())
     blank = ("",) * count
     return kind(metric, torch.ones(count, size).half(), dim, blank, blank, **extra)

@@ -17,10 +17,10 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from host.executor import Host
-from host.prompts import ORDINARY, ksampler, lab
 from lab.export import FILE
-from lab.pack import exact
+from support.executor import Host
+from support.graphs import ORDINARY, ksampler, lab
+from support.lab_pack import exact
 
 BATCH, STEPS, SIDE = 2, (0, 4, 7), 32  # of ten steps
 METRICS = ["latent", "nL2", "descriptor"]
@@ -58,13 +58,13 @@ def descriptor(room: Callable) -> Any:
         network = Looks()
     device = comfy.model_management.get_torch_device()
     patcher = ModelPatcher(network, load_device=device, offload_device=device)
-    kind = room("nodes.host.descriptor").HostDescriptor
+    kind = room("adapter.copy_detector").HostDescriptor
     return kind("looks", "0", patcher, network, SIDE, (0.5,) * 3, (0.3,) * 3)
 
 
 def a_set(room: Callable, metric: str, vae: Any) -> Any:
     """The memorized latent and neighbours of it, as a set of this metric."""
-    similarity, sets = room("mitigation.similarity"), room("mitigation.references")
+    similarity, sets = room("mitigation.references.similarity"), room("mitigation.references.reference_set")
     count = 10 if metric == "nL2" else 4
     noise = torch.randn(count, *exact.SHAPE, generator=torch.Generator().manual_seed(5))
     latents = exact.x_mem() + 0.4 * noise * torch.linspace(0, 2, count).view(-1, 1, 1, 1)
@@ -87,8 +87,8 @@ def a_set(room: Callable, metric: str, vae: Any) -> Any:
 
 def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str = "eps") -> tuple[Any, list[tuple]]:
     """(a guided model that checks itself while it samples, the (gradient's, measured) slopes it finds)."""
-    maths, plans, patch = room("mitigation.amg"), room("nodes.host.amg_plan"), room("nodes.host.amg")
-    runs, threshold = room("nodes.host.amg_run"), room("mitigation.threshold").Threshold(-1.0, -1.0)
+    maths, plans, patch = room("mitigation.amg.guidance"), room("methods.amg.plan"), room("methods.amg.patch")
+    runs, threshold = room("methods.amg.run"), room("mitigation.amg.threshold").Threshold(-1.0, -1.0)
     guidance = maths.Guidance(despecification=2.0, dissimilarity=1e-3, threshold=threshold)
     plan = plans.Plan(a_set(room, metric, vae), guidance, through_model, vae=None if metric == "latent" else vae)
     found: list[tuple] = []
@@ -137,7 +137,7 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
 
 @pytest.fixture
 def swapped(room: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
-    yield lambda made: monkeypatch.setattr(room("nodes.host.amg"), "Run", made)
+    yield lambda made: monkeypatch.setattr(room("methods.amg.patch"), "Run", made)
 
 
 @pytest.mark.parametrize("through_model", [False, True], ids=["prediction", "model"])

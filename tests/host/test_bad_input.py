@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-
-from host import lab_prompts
-from host.executor import Host, NodeError
-from host.lab_files import quantized, scaled_fp8
-from host.lab_prompts import Feature, node
-from host.prompts import MEMORIZED, MODEL, NULL, ORDINARY, deferred, detector, ksampler, lab, optimizer
 from host.test_host_features import samples
-from lab.pack import exact
+
+from support import lab_graphs as lab_prompts
+from support.executor import Host, NodeError
+from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, deferred, detector, ksampler, lab, optimizer
+from support.lab_files import quantized, scaled_fp8
+from support.lab_graphs import Feature, node
+from support.lab_pack import exact
 
 
 def said(host: Host, caplog, prompt: dict[str, Any], given: dict[str, Any] | None = None) -> tuple[dict, str]:
@@ -43,9 +43,14 @@ def test_no_hint_where_guidance_is_left_to_a_second_stage(host: Host, caplog) ->
     patch = node("MG_DeferredCFG", **{k: plan[k] for k in PATCH}, model=MODEL)
     common = {k: v for k, v in ksampler(model=["p", 0], steps=10)["inputs"].items() if k not in ("seed", "denoise")}
     first = node(
-        "KSamplerAdvanced", add_noise="enable", noise_seed=1, start_at_step=0, end_at_step=4,
-        return_with_leftover_noise="enable", **common,
-    )  # fmt: skip
+        "KSamplerAdvanced",
+        add_noise="enable",
+        noise_seed=1,
+        start_at_step=0,
+        end_at_step=4,
+        return_with_leftover_noise="enable",
+        **common,
+    )
     assert said(host, caplog, {"lab": lab(1), "p": patch, "k": first})[1] == ""
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import nodes
-from host.executor import Host, NodeError
-from host.prompts import ORDINARY, SEED, deferred, detector, lab, optimizer
+from benchmarks.detection import ordinary_captions
+from benchmarks.lab_methods import GATED
 from lab import scenes
-from lab.detection import ordinary_captions
 from lab.export import FILE
-from lab.methods import GATED
+from support.executor import Host, NodeError
+from support.graphs import ORDINARY, SEED, deferred, detector, lab, optimizer
 
 
 @pytest.fixture(scope="module")

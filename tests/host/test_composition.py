@@ -9,12 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+from host.test_host_features import START, SWITCH, samples
 from torch import Tensor
 
-from host.executor import Host
-from host.lab_files import HOOK, LORA
-from host.lab_prompts import LINKS, NO_BASIN, SIZE, STEPS, Feature, deferred, ksampler, node, optimizer, patched, stage
-from host.test_host_features import START, SWITCH, samples
+from support.executor import Host
+from support.lab_files import HOOK, LORA
+from support.lab_graphs import (
+    LINKS,
+    NO_BASIN,
+    SIZE,
+    STEPS,
+    Feature,
+    deferred,
+    ksampler,
+    node,
+    optimizer,
+    patched,
+    stage,
+)
 
 
 def _lora(model: str) -> dict[str, Any]:
@@ -97,10 +109,12 @@ def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, c
     model = {**LINKS, "model": ["patch", 0]}
     prompt = Feature().prompt(
         patch=patched(["m", 0], memorized_threshold=0.0, start_percent=0.9),
-        a=ksampler(**model), large=large, b=ksampler(**{**model, **second}),
+        a=ksampler(**model),
+        large=large,
+        b=ksampler(**{**model, **second}),
         own=deferred(**{**LINKS, **second}, memorized_threshold=0.0, start_percent=0.9),
         vanilla=ksampler(**{**LINKS, **second}),
-    )  # fmt: skip
+    )
     out = host.run(prompt, checkpoint)
     assert samples(out["b"]).shape[-2:] == (16, 16)
     assert torch.equal(samples(out["b"]), samples(out["own"])), "as a fresh model would"
@@ -110,16 +124,26 @@ def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, c
 def test_optimizer_deferral_and_amg_in_one_graph(host: Host, checkpoint) -> None:
     refs = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["plain", 0], "captions": ""}}
     guided = node(
-        "MG_AMGGuidance", model=["m", 0], references=["refs", 0], despecification=13.0, deduplication=0.0,
-        dissimilarity=10.0, threshold_min=0.0, threshold_max=0.0, threshold_schedule="constant",
+        "MG_AMGGuidance",
+        model=["m", 0],
+        references=["refs", 0],
+        despecification=13.0,
+        deduplication=0.0,
+        dissimilarity=10.0,
+        threshold_min=0.0,
+        threshold_max=0.0,
+        threshold_schedule="constant",
         gradient="through prediction",
-    )  # fmt: skip
+    )
     both = {**LINKS, "model": ["g", 0]}
     prompt = Feature().prompt(
-        plain=ksampler(), refs=refs, g=guided, o=optimizer("search", candidates=2),
+        plain=ksampler(),
+        refs=refs,
+        g=guided,
+        o=optimizer("search", candidates=2),
         k=deferred(**both, noise=["o", 0], memorized_threshold=0.0),
         alone=deferred(noise=["o", 0], memorized_threshold=0.0),
-    )  # fmt: skip
+    )
     first, again = host.run(prompt, checkpoint), host.run(prompt, checkpoint)
     assert torch.isfinite(samples(first["k"])).all()
     assert not torch.equal(samples(first["k"]), samples(first["alone"])), "AMG acts under the deferral"

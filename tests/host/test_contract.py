@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import nodes as host_nodes
-from host.executor import Host
+from support.executor import Host
 
 TESTS = Path(__file__).resolve().parents[1]
 SNAPSHOT = TESTS / "host" / "object_info.json"

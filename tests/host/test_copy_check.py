@@ -13,9 +13,9 @@ from comfy_execution.validation import validate_node_input
 from safetensors.torch import save_file
 
 import nodes
-from host.copy_detectors import random_clip_vision, random_sscd
-from host.executor import Host, NodeError, Prompt
 from lab.copies import COPY_RMSE, PICTURES, rmse, training_pairs
+from support.copy_detectors import random_clip_vision, random_sscd
+from support.executor import Host, NodeError, Prompt
 
 VAE = ["ckpt", 2]
 MEMORIZED, ORDINARY = (3, 11), ("a ring", "a red disc")
@@ -193,7 +193,7 @@ def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: Prompt)
     with pytest.raises(NodeError, match="16 × 12 × 12, but here 4 × 12 × 12") as caught:
         host.run(lab | {"r": made, "c": check()}, {"l": other, "i": torch.rand(1, 96, 96, 3)})
     assert "`references`" in caught.value.message
-    sets = host.module("memorization_guard", "mitigation.references")
+    sets = host.module("memorization_guard", "mitigation.references.reference_set")
     alone = sets.ReferenceSet("descriptor", torch.ones(1, 8).half(), (8,), ("",), ("a",), None, "SSCD (mine)")
     with pytest.raises(NodeError, match=r"SSCD \(mine\), which is not loaded. Connect it to `descriptor`"):
         host.run(lab | {"c": check(references=["s", 0])}, {"s": alone, "i": torch.rand(1, 96, 96, 3)})

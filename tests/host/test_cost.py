@@ -5,16 +5,12 @@ The same code as `make bench-cost`, which also times and measures memory.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
-from bench_runs import eight_together, evaluations, exact_model, in_float64, lab_checkpoint
-from bench_table import Row, table
-from host.executor import Host
-from host.lab_prompts import SIZE
+from benchmarks.bench_runs import eight_together, evaluations, exact_model, in_float64, lab_checkpoint
+from benchmarks.bench_table import Row, table
+from support.executor import Host
+from support.lab_graphs import SIZE
 
 
 def test_evaluations_on_the_exact_model(host: Host) -> None:

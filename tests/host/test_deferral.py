@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from host.executor import Host, NodeError
-from host.prompts import ORDINARY, deferred, detector, ksampler, lab
-from lab.pack import exact
+from support.executor import Host, NodeError
+from support.graphs import ORDINARY, deferred, detector, ksampler, lab
+from support.lab_pack import exact
 
 SAMPLERS = ["euler", "euler_ancestral", "dpmpp_2m", "heun", "dpmpp_sde"]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from host.copy_detectors import random_clip_vision, random_sscd
-from memorization_guard.nodes.host.descriptor import HostDescriptor, of_clip_vision, of_sscd_file
-from memorization_guard.nodes.host.gradient import differentiable
+from memorization_guard.adapter.autograd.inference_weights import differentiable
+from memorization_guard.adapter.copy_detector import HostDescriptor, of_clip_vision, of_sscd_file
+from support.copy_detectors import random_clip_vision, random_sscd
 
 
 def made(kind: str, folder: Path) -> HostDescriptor:

@@ -10,8 +10,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from host.executor import Host, NodeError, Prompt
-from lab.pack import exact
+from support.executor import Host, NodeError, Prompt
+from support.lab_pack import exact
 
 SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
 BATCH = 128

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from host.executor import Host
-from host.families import FAST, built, cells, files, kinds
+from support.executor import Host
+from support.families import FAST, built, cells, files, kinds
 
 FAMILIES = {f.name: f for f in [*files.FAMILIES, *built.FAMILIES]}
 

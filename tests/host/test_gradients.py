@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from host import tiny_flux
-from host.accidents import slots
-from host.executor import Host, NodeError
-from host.lab_files import EXTRAS
-from host.lab_prompts import CONDITIONS, LATENTS, Feature, ksampler, optimizer
-from host.slopes import slopes
+from support import tiny_flux
+from support.accidents import slots
+from support.executor import Host, NodeError
+from support.gradients import slopes
+from support.lab_files import EXTRAS
+from support.lab_graphs import CONDITIONS, LATENTS, Feature, ksampler, optimizer
 
 NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
 FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}
@@ -60,7 +60,7 @@ def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoin
     def refuse(held: Tensor) -> Tensor:
         raise RuntimeError("no alias")
 
-    monkeypatch.setattr(host.module("memorization_guard", "nodes.host.gradient"), "_alias", refuse)
+    monkeypatch.setattr(host.module("memorization_guard", "adapter.autograd.inference_weights"), "_alias", refuse)
     found, _ = slopes(host, PLAIN, checkpoint)
     assert torch.equal(found.gradient, expected.gradient)
     assert slots(checkpoint["m"].model) == before

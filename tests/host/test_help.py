@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import nodes as host_nodes
-from host.executor import Host
+from support.executor import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 HELP = ROOT / "web" / "docs"

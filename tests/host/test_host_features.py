@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from host.executor import Host
-from host.lab_files import EXTRAS
-from host.lab_prompts import (
+from support.executor import Host
+from support.graphs import RULE
+from support.lab_files import EXTRAS
+from support.lab_graphs import (
     CONDITIONS,
     LATENTS,
     NO_BASIN,
@@ -26,7 +27,6 @@ from host.lab_prompts import (
     patched,
     stage,
 )
-from host.prompts import RULE
 
 ALL = {"nothing": Feature(), **CONDITIONS, **LATENTS, **PATCHES, **EXTRAS}
 SWITCH = 2  # the step from which STEPS are guided when guidance starts at START

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import nodes as host_nodes
-from host.copy_detectors import random_clip_vision, random_sscd
-from host.executor import Host
-from host.hostile_files import reference_files
-from host.hostile_objects import pool
-from host.hostile_runs import WHOLE, Tally, inputs, judge, prompt_of
-from host.picture_files import scene
-from host.prompts import detector, lab
-from lab.pack import exact
+from support.copy_detectors import random_clip_vision, random_sscd
+from support.executor import Host
+from support.graphs import detector, lab
+from support.hostile_files import reference_files
+from support.hostile_objects import pool
+from support.hostile_runs import WHOLE, Tally, inputs, judge, prompt_of
+from support.image_files import scene
+from support.lab_pack import exact
 
 FUZZ = int(os.environ.get("FUZZ", "0"))
 NODES = sorted(WHOLE)
@@ -39,9 +39,15 @@ def plan(share: float) -> settings:
     phases = (Phase.explicit, Phase.generate, *([Phase.shrink] if FUZZ else []))
     count = max(1, round(share * (FUZZ or SUITE)))
     return settings(
-        max_examples=count, derandomize=not FUZZ, deadline=None, database=None, suppress_health_check=unhealthy,
-        phases=phases, print_blob=True, report_multiple_bugs=False,
-    )  # fmt: skip
+        max_examples=count,
+        derandomize=not FUZZ,
+        deadline=None,
+        database=None,
+        suppress_health_check=unhealthy,
+        phases=phases,
+        print_blob=True,
+        report_multiple_bugs=False,
+    )
 
 
 SUITE = 300
@@ -73,18 +79,22 @@ def whole(host: Host, checkpoint: dict[str, Any], tmp_path_factory) -> dict[str,
         for name, target in {"outside": outside, "loop": root / "loop", "escape.safetensors": outside / "x"}.items():
             if not (root / name).is_symlink():
                 (root / name).symlink_to(target)
-    references = host.module("memorization_guard", "mitigation.references").ReferenceSet
+    references = host.module("memorization_guard", "mitigation.references.reference_set").ReferenceSet
     made = references("latent", exact.x_mem().flatten(1).half(), exact.SHAPE, ("a ring",), ("1",))
-    host.module("memorization_guard", "nodes.reference_file").save_references(made, models / "whole.safetensors")
+    host.module("memorization_guard", "references.reference_file").save_references(made, models / "whole.safetensors")
     detectors = host.base / "models" / "copy_detection"
     detectors.mkdir(parents=True, exist_ok=True)
     save_file(random_sscd().state_dict(), detectors / "random.safetensors")
     clip_vision = random_clip_vision(tmp_path_factory.mktemp("clip"))
     vae = checkpoint["vae"]
     return {
-        "pool": pool(host, vae, clip_vision, curve), "clip": exact.TextEncoder(), "vae": vae, "curve": curve,
-        "works": {"samples": torch.cat([exact.x_mem(), exact.x_mem() + 0.5])}, "pictures": torch.rand(2, 64, 64, 3),
-    }  # fmt: skip
+        "pool": pool(host, vae, clip_vision, curve),
+        "clip": exact.TextEncoder(),
+        "vae": vae,
+        "curve": curve,
+        "works": {"samples": torch.cat([exact.x_mem(), exact.x_mem() + 0.5])},
+        "pictures": torch.rand(2, 64, 64, 3),
+    }
 
 
 @pytest.fixture(autouse=True)

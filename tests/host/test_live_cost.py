@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from host import prompts
-from host.executor import Host
+from support import graphs as prompts
+from support.executor import Host
 
 PACK = "memorization_guard"
 MOST = 0.01  # of the run's processor time
@@ -21,7 +21,7 @@ def test_a_view_costs_at_most_a_hundredth(
     host: Host, checkpoint, monkeypatch, batch: int, steps: int, kind: str
 ) -> None:
     """On the lab checkpoint, whose steps are far shorter than those of any real model."""
-    live = host.module(PACK, "nodes.host.live").LiveView
+    live = host.module(PACK, "adapter.live_view").LiveView
     spent: list[float] = []
 
     def timed(method):

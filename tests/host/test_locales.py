@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 from app.custom_node_manager import CustomNodeManager
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
 import nodes as host_nodes
-from host.executor import Host
-from locales import ENGLISH, FILES, TRANSLATED, english, normal, read
+from support.executor import Host
+from tools.assets.locales import ENGLISH, FILES, TRANSLATED, english, normal, read
 
 PACK = "memorization_guard"
 

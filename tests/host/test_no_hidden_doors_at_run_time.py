@@ -10,15 +10,29 @@ from typing import Any
 import pytest
 import torch
 
-from host.executor import Host
-from host.prompts import amg, deferred, detector, ksampler, lab, optimizer, references
-from lab.pack import exact
+from support.executor import Host
+from support.graphs import amg, deferred, detector, ksampler, lab, optimizer, references
+from support.lab_pack import exact
 
 DOORS = {
-    "socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.fork",
-    "os.posix_spawn", "os.spawn", "pty.spawn", "exec", "compile", "pickle.find_class", "marshal.loads", "ctypes.dlopen",
-    "urllib.Request", "webbrowser.open",
-}  # fmt: skip
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "os.spawn",
+    "pty.spawn",
+    "exec",
+    "compile",
+    "pickle.find_class",
+    "marshal.loads",
+    "ctypes.dlopen",
+    "urllib.Request",
+    "webbrowser.open",
+}
 WRITES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"}
 
 
@@ -84,21 +98,55 @@ def every_node(host: Host) -> tuple[dict, dict]:
     Image.new("RGB", (32, 32), "red").save(folder / "one.png")
     pictures = ["pictures", 0]
     prompt = {
-        "lab": lab(2), "refs": references("a ring"), "g": amg(), "k": ksampler(model=["g", 0], steps=3),
-        "o": optimizer(max_iterations=2), "d": detector(steps=3), "s": deferred(noise=["o", 0], curve=["d", 3], steps=3),  # noqa: E501
+        "lab": lab(2),
+        "refs": references("a ring"),
+        "g": amg(),
+        "k": ksampler(model=["g", 0], steps=3),
+        "o": optimizer(max_iterations=2),
+        "d": detector(steps=3),
+        "s": deferred(noise=["o", 0], curve=["d", 3], steps=3),
         "plot": {"class_type": "MG_PlotCurve", "inputs": {"curve": ["d", 3]}},
-        "calibrate": {"class_type": "MG_Calibrate", "inputs": {
-            "model": ["lab", 0], "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "memorized", "noise_seed": 0}},  # noqa: E501
-        "save": {"class_type": "MG_SaveReferences",
-                 "inputs": {"references": ["folder", 0], "name": "watched/set", "overwrite": True}},
-        "folder": {"class_type": "MG_ReferencesFromFolder", "inputs": {
-            "folder": "watched", "metric": "latent", "width": 64, "height": 64, "subfolders": True, "vae": ["vae", 0]}},
-        "images": {"class_type": "MG_ReferencesFromImages", "inputs": {
-            "images": pictures, "captions": "", "metric": "latent", "vae": ["vae", 0]}},
-        "check": {"class_type": "MG_CopyCheck", "inputs": {
-            "images": pictures, "references": ["images", 0], "threshold": 0.5, "latent_threshold": 0.5,
-            "nl2_threshold": 1.4, "vae": ["vae", 0]}},
-    }  # fmt: skip
+        "calibrate": {
+            "class_type": "MG_Calibrate",
+            "inputs": {
+                "model": ["lab", 0],
+                "clip": ["clip", 0],
+                "latent_image": ["lab", 4],
+                "prompts": "memorized",
+                "noise_seed": 0,
+            },
+        },
+        "save": {
+            "class_type": "MG_SaveReferences",
+            "inputs": {"references": ["folder", 0], "name": "watched/set", "overwrite": True},
+        },
+        "folder": {
+            "class_type": "MG_ReferencesFromFolder",
+            "inputs": {
+                "folder": "watched",
+                "metric": "latent",
+                "width": 64,
+                "height": 64,
+                "subfolders": True,
+                "vae": ["vae", 0],
+            },
+        },
+        "images": {
+            "class_type": "MG_ReferencesFromImages",
+            "inputs": {"images": pictures, "captions": "", "metric": "latent", "vae": ["vae", 0]},
+        },
+        "check": {
+            "class_type": "MG_CopyCheck",
+            "inputs": {
+                "images": pictures,
+                "references": ["images", 0],
+                "threshold": 0.5,
+                "latent_threshold": 0.5,
+                "nl2_threshold": 1.4,
+                "vae": ["vae", 0],
+            },
+        },
+    }
     given = {"works": {"samples": exact.x_mem()}, "clip": exact.TextEncoder(), "pictures": torch.rand(2, 64, 64, 3)}
     return prompt, given
 
@@ -119,7 +167,7 @@ def test_running_nodes_open_no_door(host: Host, checkpoint, watch: Watch) -> Non
 
 def test_a_door_is_seen(host: Host, watch: Watch, tmp_path: Path) -> None:
     """Put into a module of ours, each is reported."""
-    module = host.module("memorization_guard", "nodes.views")
+    module = host.module("memorization_guard", "drawing.node_views")
     source = (
         "import subprocess\ndef go(path):\n    open(path, 'w').close()\n    exec('1')\n    subprocess.run(['true'])\n"
     )

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from host.executor import Host
-from host.prompts import LATENT, MODEL, NULL, ORDINARY, SEED, deferred, lab, optimizer
-from lab.pack import exact
+from support.executor import Host
+from support.graphs import LATENT, MODEL, NULL, ORDINARY, SEED, deferred, lab, optimizer
+from support.lab_pack import exact
 
 T = 999
-EPS = 1e-5  # of AdamW: the one departure from the authors, see mitigation/individual.py
+EPS = 1e-5  # of AdamW: the one departure from the authors, see mitigation/noise/per_sample.py
 
 
 def independent_prediction():

@@ -7,9 +7,11 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
+from host.test_host_features import START, SWITCH, samples
+from host.test_rows import encoded
 
-from host.executor import Host
-from host.lab_prompts import (
+from support.executor import Host
+from support.lab_graphs import (
     LATENTS,
     LINKS,
     MEMORIZED,
@@ -28,8 +30,6 @@ from host.lab_prompts import (
     stage,
     text,
 )
-from host.test_host_features import START, SWITCH, samples
-from host.test_rows import encoded
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
 
@@ -41,9 +41,15 @@ def test_other_guiders_are_left_alone(host: Host, checkpoint, kind: str) -> None
             return node("BasicGuider", model=model, conditioning=["mem", 0])
         style = "nested" if kind.startswith("nested") else "regular"
         return node(
-            "DualCFGGuider", model=model, cond1=["mem", 0], cond2=["ord", 0], negative=["null", 0],
-            cfg_conds=5.0, cfg_cond2_negative=3.0, style=style,
-        )  # fmt: skip
+            "DualCFGGuider",
+            model=model,
+            cond1=["mem", 0],
+            cond2=["ord", 0],
+            negative=["null", 0],
+            cfg_conds=5.0,
+            cfg_cond2_negative=3.0,
+            style=style,
+        )
 
     patch = patched(["m", 0], "static", start_percent=1.0)
     outs = [

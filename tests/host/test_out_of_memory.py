@@ -8,11 +8,11 @@ import comfy.model_management
 import pytest
 import torch
 
-from host import lab_prompts
-from host.accidents import NeedsCheckpoints, Small, Trouble, hooked, left_behind, slots, told
-from host.executor import Host, NodeError
-from host.prompts import ORDINARY, amg, deferred, detector, ksampler, lab, optimizer, references
-from lab.pack import exact
+from support import lab_graphs as lab_prompts
+from support.accidents import NeedsCheckpoints, Small, Trouble, hooked, left_behind, slots, told
+from support.executor import Host, NodeError
+from support.graphs import ORDINARY, amg, deferred, detector, ksampler, lab, optimizer, references
+from support.lab_pack import exact
 
 BATCH, MODEL = 5, {"model": ["m", 0]}
 GUIDED = {"model": ["g", 0]}
@@ -62,7 +62,7 @@ def test_one_row_of_the_batch_is_what_it_is_alone_however_it_was_split(host: Hos
 def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
     host: Host, checkpoint: dict[str, Any], monkeypatch
 ) -> None:
-    live = host.module("memorization_guard", "nodes.host.live")
+    live = host.module("memorization_guard", "adapter.live_view")
     monkeypatch.setattr(live, "PAUSE", 0.0)
     monkeypatch.setattr(live, "RARE", 0)
     model = checkpoint["m"]
@@ -119,7 +119,7 @@ def test_a_third_prediction_is_asked_apart_where_two_fit(host: Host) -> None:
         (detector(**MODEL), ["Basin-Escape Detector", "smaller batch"]),
         (deferred(**MODEL), ["Deferred-CFG KSampler", "smaller batch"]),
     ],
-)  # fmt: skip
+)
 def test_where_nothing_is_left_to_split_it_says_what_to_lower(host: Host, node: dict, says: list[str]) -> None:
     model = exact.build()
     with pytest.raises(NodeError) as caught:

@@ -7,10 +7,12 @@ from typing import Any
 import comfy.sd
 import pytest
 import torch
+from host.test_out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS
 from safetensors.torch import load_file
 
-from host import lab_prompts
-from host.accidents import (
+from lab.export import FILE
+from support import lab_graphs as lab_prompts
+from support.accidents import (
     NeedsCheckpoints,
     Small,
     hooked,
@@ -20,12 +22,10 @@ from host.accidents import (
     pixel_set,
     told,
 )
-from host.copy_detectors import random_clip_vision
-from host.executor import Host, NodeError
-from host.prompts import amg, ksampler, lab, references
-from host.test_out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS
-from lab.export import FILE
-from lab.pack import exact
+from support.copy_detectors import random_clip_vision
+from support.executor import Host, NodeError
+from support.graphs import amg, ksampler, lab, references
+from support.lab_pack import exact
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_decoding_goes_on_with_fewer_pictures_and_at_last_says_what_to_lower(hos
 
 
 def test_references_that_do_not_fit_on_the_device_are_compared_on_the_cpu(host: Host, monkeypatch) -> None:
-    store = host.module("memorization_guard", "mitigation.nearest").ExactStore
+    store = host.module("memorization_guard", "mitigation.references.index").ExactStore
     best, failed = store._best, []
 
     def full(self: Any, queries: torch.Tensor, k: int) -> Any:
@@ -153,7 +153,7 @@ def test_references_and_copy_check_say_what_to_lower(host: Host, tmp_path, vae: 
 
 
 def test_a_picture_too_large_for_the_device_is_shrunk_on_the_cpu(host: Host, tmp_path, monkeypatch) -> None:
-    sscd = host.module("memorization_guard", "mitigation.sscd")
+    sscd = host.module("memorization_guard", "mitigation.references.sscd")
     prepare, failed = sscd.prepare, []
 
     def full(pictures: torch.Tensor, *args: Any) -> torch.Tensor:

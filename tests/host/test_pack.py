@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import nodes as host_nodes
-from host.executor import Host, NodeError
-from host.prompts import amg, deferred, detector, lab, optimizer, references
+from support.executor import Host, NodeError
+from support.graphs import amg, deferred, detector, lab, optimizer, references
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "memorization_guard"
@@ -198,7 +198,7 @@ class OlderWrappers:
 
 
 def test_a_host_without_a_wrapper_point_is_told_in_a_sentence(host: Host, monkeypatch) -> None:
-    monkeypatch.setattr(host.module(PACK, "nodes.host.wrappers"), "WRAPPERS", OlderWrappers)
+    monkeypatch.setattr(host.module(PACK, "adapter.version"), "WRAPPERS", OlderWrappers)
     refs = {"works": {"samples": torch.ones(1, 4, 8, 8)}}
     for node in (deferred(steps=2), amg(), detector(steps=2)):
         with pytest.raises(NodeError, match=r"too old for it\. Update ComfyUI to") as caught:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from host.executor import Host
-from host.prompts import ORDINARY, amg, deferred, ksampler, lab, optimizer, references
-from lab.pack import exact
+from support.executor import Host
+from support.graphs import ORDINARY, amg, deferred, ksampler, lab, optimizer, references
+from support.lab_pack import exact
 
 BATCH, GUIDED = 128, 24
 WORKS = {"works": {"samples": exact.x_mem()}}

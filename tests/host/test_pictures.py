@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from host.picture_files import BROKEN, STRANGE, huge_png, make_broken, make_strange
 from memorization_guard.nodes import pictures
+from support.image_files import BROKEN, STRANGE, huge_png, make_broken, make_strange
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from comfy.model_patcher import LowVramPatch
 
-from host import lab_prompts
-from host.executor import Host
-from host.families import cells, files, states
-from host.lab_prompts import Feature
-from host.slopes import slopes
+from support import lab_graphs as lab_prompts
+from support.executor import Host
+from support.families import cells, files, states
+from support.gradients import slopes
+from support.lab_graphs import Feature
 
 LEFT = {"fp32, LoRA, --lowvram", "fp32, LoRA, --novram"}
 

@@ -16,13 +16,13 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from host.copy_detectors import random_sscd
-from host.executor import Host
+from benchmarks.papers import cases, scorers, session
+from benchmarks.papers.__main__ import main
+from benchmarks.papers.options import LAB
 from lab.copies import COPY_RMSE, training_pairs
-from lab.pack.arch import TOKENIZER
-from papers import cases, scorers, session
-from papers.__main__ import main
-from papers.options import LAB
+from support.copy_detectors import random_sscd
+from support.executor import Host
+from support.lab_pack.arch import TOKENIZER
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
@@ -120,10 +120,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = transformers.CLIPTokenizer.from_pretrained(str(TOKENIZER))
     torch.manual_seed(5)
     config = transformers.CLIPConfig(
-        text_config={**sizes, "vocab_size": len(words), "max_position_embeddings": 16,
-                     "eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id},
-        vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=16,
-    )  # fmt: skip
+        text_config={
+            **sizes,
+            "vocab_size": len(words),
+            "max_position_embeddings": 16,
+            "eos_token_id": words.eos_token_id,
+            "bos_token_id": words.bos_token_id,
+        },
+        vision_config={**sizes, "image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
     transformers.CLIPModel(config).save_pretrained(folder / "clip")
     words.save_pretrained(folder / "clip")
     crop = {"height": 32, "width": 32}
@@ -207,7 +213,12 @@ def test_the_command_starts_a_host_of_its_own(tmp_path: Path) -> None:
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "papers", *asked], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "benchmarks.papers", *asked],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith("report.md")

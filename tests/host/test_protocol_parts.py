@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from host import prompts
-from host.executor import Host
-from papers import cases, methods, scorers, scores, session, training
+from benchmarks.papers import cases, methods, scorers, scores, session, training
+from support import graphs as prompts
+from support.executor import Host
 
 WEN = '{"caption": "\\"Lifted Up (1985)\\"", "index": 567947515, "url": "http://a.b/LiftedUp%20Lead.png?63"}\n'
 HINTERSDORF = ';Caption;URL;type;Index\n0;"""Lifted; Up""";http://a.b/x.jpg;VM;12\n1;Foyer;http://a.b/y.jpg;TM;13\n'
@@ -24,10 +24,7 @@ FILES = {  # name -> content, and what is read of it: text, kind, first index
         WEBSTER,
         [("A hippo, young", "verbatim", ""), ("Retrieved", "verbatim", ""), ("Rug", "template", ""), ("Other", "", "")],
     ),
-    "webster.json": (
-        '[{"prompt": "A rug", "overfit_type": "TV", "index": 4.0}]',
-        [("A rug", "template", "4")],
-    ),
+    "webster.json": ('[{"prompt": "A rug", "overfit_type": "TV", "index": 4.0}]', [("A rug", "template", "4")]),
     "texts.json": ('["one", " two "]', [("one", "", ""), ("two", "", "")]),
     "inside.json": ('{"about": "x", "prompts": ["one"]}', [("one", "", "")]),
     "columns.json": (
@@ -38,7 +35,7 @@ FILES = {  # name -> content, and what is read of it: text, kind, first index
     "lines.json": ('{"text": "one"}\n{"text": "two"}', [("one", "", ""), ("two", "", "")]),
     "tabs.tsv": ("index\ttext\n3\tone, two\n", [("one, two", "", "3")]),
     "plain.txt": ("\ufeffone, a red disc\n\n# two \n", [("one, a red disc", "", ""), ("# two", "", "")]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from host.executor import Host, NodeError, Prompt
-from host.picture_files import BROKEN, GOOD, STRANGE, make_folder, scene
 from lab.copies import PICTURES
+from support.executor import Host, NodeError, Prompt
+from support.image_files import BROKEN, GOOD, STRANGE, make_folder, scene
 
 CHECKPOINT = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "lab.safetensors"}}
 VAE = ["ckpt", 2]

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from host.copy_detectors import Scripted, random_clip_vision, random_sscd
-from host.executor import Host, NodeError, Prompt
-from memorization_guard.mitigation.sscd import prepare
+from memorization_guard.mitigation.references.sscd import prepare
+from support.copy_detectors import Scripted, random_clip_vision, random_sscd
+from support.executor import Host, NodeError, Prompt
 
 HOSTILE = ["'; DROP TABLE captions; --", "{'a': __import__('os')}", "\x00\u202e\ud800", "line\nbreak", "𝕌nicode"]
 
@@ -75,8 +75,8 @@ def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, tmp_path: Path) ->
 
 
 def test_hostile_captions_are_data(host: Host, sets: Path) -> None:
-    module = host.module("memorization_guard", "nodes.reference_file")
-    references = host.module("memorization_guard", "mitigation.references")
+    module = host.module("memorization_guard", "references.reference_file")
+    references = host.module("memorization_guard", "mitigation.references.reference_set")
     made = references.ReferenceSet(
         "latent", torch.ones(5, 8).half(), (2, 2, 2), tuple(HOSTILE), tuple(HOSTILE[::-1]), None
     )

@@ -13,11 +13,9 @@ import pytest
 from comfy_config.config_parser import extract_node_configuration
 from PIL import Image
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
-import release
-from comfy_server import find_host
-from release import ROOT
+from support.server import find_host
+from tools import release
+from tools.release import ROOT
 
 GITHUB_LIKE = ("https://code.example/artist/memorization-guard/", "https://raw.example/artist/memorization-guard/main")
 RUN_TIME = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt")

@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import nodes as host_nodes
-from host.copy_detectors import random_sscd
-from host.executor import Host, Prompt
-from host.lab_prompts import LAB, advanced, node
-from host.prompts import LATENT, MODEL, RULE, amg, deferred, detector, ksampler, lab, optimizer, references
 from lab.copies import PICTURES
-from lab.pack import exact
+from support.copy_detectors import random_sscd
+from support.executor import Host, Prompt
+from support.graphs import LATENT, MODEL, RULE, amg, deferred, detector, ksampler, lab, optimizer, references
+from support.lab_graphs import LAB, advanced, node
+from support.lab_pack import exact
 
 BATCH, STEPS, SOME = 4, 12, [3, 1, 1]
 ROUNDING = 1e-5  # of a matrix product with the references, whose sums depend on the number of rows; 7e-7 was seen
@@ -134,19 +134,33 @@ EVERY_NODE: dict[str, Prompt] = {
     "MG_DeferredCFGGuider": SAMPLED["deferral as a guider"],
     "MG_DeferredCFG": SAMPLED["deferral as a model patch"],
     "MG_AMGGuidance": SAMPLED["AMG"],
-    "MG_Calibrate": {"n": node("MG_Calibrate", model=MODEL, clip=["clip", 0], latent_image=LATENT,
-                               prompts="ordinary\na ring", noise_seed=1)},
+    "MG_Calibrate": {
+        "n": node(
+            "MG_Calibrate", model=MODEL, clip=["clip", 0], latent_image=LATENT, prompts="ordinary\na ring", noise_seed=1
+        )
+    },
     "MG_PlotCurve": {"n": detector(**SHORT), "out": node("MG_PlotCurve", curve=["n", 3], quantity="pull")},
-    "MG_ReferencesFromFolder": {"n": node("MG_ReferencesFromFolder", folder="training", metric="latent", width=64,
-                                          height=64, subfolders=True, vae=["vae", 0])},
+    "MG_ReferencesFromFolder": {
+        "n": node(
+            "MG_ReferencesFromFolder",
+            folder="training",
+            metric="latent",
+            width=64,
+            height=64,
+            subfolders=True,
+            vae=["vae", 0],
+        )
+    },
     "MG_ReferencesFromImages": {"n": PIXELS},
     "MG_ReferencesFromLatents": {"refs": references("a ring")},
-    "MG_SaveReferences": {"refs": references(), "n": node("MG_SaveReferences", references=["refs", 0],
-                                                          name="reproducible", overwrite=True)},
+    "MG_SaveReferences": {
+        "refs": references(),
+        "n": node("MG_SaveReferences", references=["refs", 0], name="reproducible", overwrite=True),
+    },
     "MG_LoadReferences": {"n": node("MG_LoadReferences", file=FILE)},
     "MG_LoadCopyDetector": {"n": node("MG_LoadCopyDetector", file=FILE)},
     "MG_CopyCheck": {"n": PIXELS, "out": CHECK},
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from host.accidents import slots
-from host.executor import Host
-from host.lab_files import EXTRAS, hints
-from host.lab_prompts import CONDITIONS, MEMORIZED, ORDINARY, SIZE, Feature, halves, node, optimizer, picture
+from support.accidents import slots
+from support.executor import Host
+from support.lab_files import EXTRAS, hints
+from support.lab_graphs import CONDITIONS, MEMORIZED, ORDINARY, SIZE, Feature, halves, node, optimizer, picture
 
 BATCH = 3
 PLAN = {"learning_rate": 0.03, "max_iterations": 4}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from host.executor import Host, NodeError
-from host.prompts import MODEL, NULL, ORDINARY, RULE, SEED, deferred, detector, ksampler, lab
-from lab.pack import exact
+from support.executor import Host, NodeError
+from support.graphs import MODEL, NULL, ORDINARY, RULE, SEED, deferred, detector, ksampler, lab
+from support.lab_pack import exact
 
 PLAN = {"pre_escape_cfg": 0.0, "start_percent": 0.5, **RULE}
 PATCHED = ["patch", 0]

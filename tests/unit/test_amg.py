@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from memorization_guard.mitigation.amg import (
+from memorization_guard.mitigation.amg.caption_vote import DuplicatedCaptions
+from memorization_guard.mitigation.amg.guidance import (
     Guidance,
     closeness,
     deduplication_scale,
@@ -16,10 +17,9 @@ from memorization_guard.mitigation.amg import (
     move_away,
     only,
 )
-from memorization_guard.mitigation.centring import centred, common_part, without
-from memorization_guard.mitigation.election import DuplicatedCaptions
-from memorization_guard.mitigation.threshold import SCHEDULES, Threshold
-from memorization_guard.mitigation.trace import GuidanceTrace
+from memorization_guard.mitigation.amg.threshold import SCHEDULES, Threshold
+from memorization_guard.mitigation.amg.trace import GuidanceTrace
+from memorization_guard.mitigation.references.centring import centred, common_part, without
 
 FAR = 1e9  # a reach that never binds
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from memorization_guard.mitigation.check import check
-from memorization_guard.mitigation.references import ReferenceSet
-from memorization_guard.mitigation.similarity import latent_features, negative_nl2
+from memorization_guard.mitigation.references.check import check
+from memorization_guard.mitigation.references.reference_set import ReferenceSet
+from memorization_guard.mitigation.references.similarity import latent_features, negative_nl2
 
 
 def noise(*shape: int, seed: int) -> Tensor:

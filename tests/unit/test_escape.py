@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from memorization_guard.mitigation.curve import EscapeCurve
-from memorization_guard.mitigation.deferral import inside_condition, per_sample
-from memorization_guard.mitigation.escape import EscapeRule
+from memorization_guard.mitigation.escape.curve import EscapeCurve
+from memorization_guard.mitigation.escape.deferred_cfg import inside_condition, per_sample
+from memorization_guard.mitigation.escape.rules import EscapeRule
 
 PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.06, 0.03, 0.02, 0.02, 0.02]
 ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]

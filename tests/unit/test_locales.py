@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tools"))
-
-from locales import ENGLISH, FILES, LOCALES, TRANSLATED, Texts, carried, differences, flat, nested, normal, read
+from tools.assets.locales import (
+    ENGLISH,
+    FILES,
+    LOCALES,
+    TRANSLATED,
+    Texts,
+    carried,
+    differences,
+    flat,
+    nested,
+    normal,
+    read,
+)
 
 # Names that a translation must leave as they are: `quoted`, with_underscores, and file names.
 LITERAL = re.compile(r"`[^`]+`|\b\w*[a-z0-9]_\w[\w.]*\w\b|\bSamplerCustomAdvanced\b")

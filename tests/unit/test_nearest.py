@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from memorization_guard.mitigation import nearest as module
-from memorization_guard.mitigation.nearest import ExactStore, nearest
-from memorization_guard.mitigation.references import ReferenceSet
-from memorization_guard.mitigation.similarity import unit
+from memorization_guard.mitigation.references.index import ExactStore, nearest
+from memorization_guard.mitigation.references.reference_set import ReferenceSet
+from memorization_guard.mitigation.references.similarity import unit
 
 
 def rows(count: int, dim: int, seed: int = 0) -> Tensor:

@@ -13,23 +13,62 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "mitigation").rglob("*.py"))]
 MODULES = {
-    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "ctypes", "cffi", "subprocess", "socket",
-    "ssl", "urllib", "http", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "websocket", "websockets", "pty",
-    "multiprocessing", "code", "codeop", "runpy", "pip", "ensurepip", "huggingface_hub", "webbrowser", "telnetlib",
-}  # fmt: skip
+    "pickle",
+    "cPickle",
+    "dill",
+    "cloudpickle",
+    "joblib",
+    "shelve",
+    "marshal",
+    "ctypes",
+    "cffi",
+    "subprocess",
+    "socket",
+    "ssl",
+    "urllib",
+    "http",
+    "ftplib",
+    "smtplib",
+    "requests",
+    "httpx",
+    "aiohttp",
+    "websocket",
+    "websockets",
+    "pty",
+    "multiprocessing",
+    "code",
+    "codeop",
+    "runpy",
+    "pip",
+    "ensurepip",
+    "huggingface_hub",
+    "webbrowser",
+    "telnetlib",
+}
 NAMES = {"eval", "exec", "compile", "__import__", "breakpoint"}
-SERVER = {("nodes/host/pages.py", "aiohttp")}  # adds a route to the host's own server, and asks no other
+SERVER = {("adapter/routes.py", "aiohttp")}  # adds a route to the host's own server, and asks no other
 ATTRIBUTES = {
-    "system", "popen", "spawnl", "spawnv", "execv", "execve", "fork", "startfile", "unsafe_load", "load_module",
-    "load_state_dict_from_url", "download_url_to_file", "hub",
-}  # fmt: skip
+    "system",
+    "popen",
+    "spawnl",
+    "spawnv",
+    "execv",
+    "execve",
+    "fork",
+    "startfile",
+    "unsafe_load",
+    "load_module",
+    "load_state_dict_from_url",
+    "download_url_to_file",
+    "hub",
+}
 LOADERS = {  # what unpickles, or runs an archive's code: where, and why it may
     (
-        "nodes/host/descriptor.py",
+        "adapter/copy_detector.py",
         "torch.jit.load",
     ): "the official SSCD is a TorchScript archive; only its weights are used",
     (
-        "mitigation/convert_sscd.py",
+        "mitigation/references/convert_sscd.py",
         "torch.jit.load",
     ): "a command of its own, for whoever would rather not load that archive",
 }
@@ -76,11 +115,21 @@ def test_no_door(source: Path) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "import pickle", "from subprocess import run", "import urllib.request", "eval('1')", "os.system('x')",
-        "torch.load('x')", "torch.load('x', weights_only=False)", "torch.jit.load('x')", "np.load('x')",
-        "import ctypes.util", "f = exec", "__import__('os')", "torch.hub.load('x')",
+        "import pickle",
+        "from subprocess import run",
+        "import urllib.request",
+        "eval('1')",
+        "os.system('x')",
+        "torch.load('x')",
+        "torch.load('x', weights_only=False)",
+        "torch.jit.load('x')",
+        "np.load('x')",
+        "import ctypes.util",
+        "f = exec",
+        "__import__('os')",
+        "torch.hub.load('x')",
     ],
-)  # fmt: skip
+)
 def test_a_door_is_seen(line: str) -> None:
     assert doors(ast.parse(line), "nodes/somewhere.py")
 

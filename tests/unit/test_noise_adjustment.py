@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from memorization_guard.mitigation.collective import adjust_batchwise
-from memorization_guard.mitigation.individual import EPS, adjust_per_sample
-from memorization_guard.mitigation.norm import CONSTRAINTS, chi_gradient
-from memorization_guard.mitigation.search import search_noise
+from memorization_guard.mitigation.noise.batch_wise import adjust_batchwise
+from memorization_guard.mitigation.noise.norm_constraint import CONSTRAINTS, chi_gradient
+from memorization_guard.mitigation.noise.per_sample import EPS, adjust_per_sample
+from memorization_guard.mitigation.noise.seed_search import search_noise
 
 SHAPE = (3, 5, 5)
 

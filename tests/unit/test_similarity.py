@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memorization_guard.mitigation.references import ReferenceSet
-from memorization_guard.mitigation.similarity import (
+from memorization_guard.mitigation.references.reference_set import ReferenceSet
+from memorization_guard.mitigation.references.similarity import (
     descriptor_features,
     latent_features,
     negative_nl2,

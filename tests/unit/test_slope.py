@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memorization_guard.mitigation.similarity import latent_features
-from memorization_guard.mitigation.slope import slope
+from memorization_guard.mitigation.references.similarity import latent_features
+from memorization_guard.mitigation.scaled_gradient import slope
 
 
 def climb(dtype: torch.dtype, size: float) -> Tensor:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memorization_guard.mitigation import sscd
-from memorization_guard.mitigation.convert_sscd import convert, main
+from memorization_guard.mitigation.references.convert_sscd import convert, main
 
 
 class GeM(nn.Module):
@@ -34,9 +34,13 @@ class Official(nn.Module):
 def classy_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """torchvision's names as Classy Vision's ResNet has them (read off version 0.7.0)."""
     parts = {
-        "conv1": "convolutional_block.0", "bn1": "convolutional_block.1", "conv2": "convolutional_block.3",
-        "bn2": "convolutional_block.4", "conv3": "convolutional_block.6", "bn3": "bn",
-    }  # fmt: skip
+        "conv1": "convolutional_block.0",
+        "bn1": "convolutional_block.1",
+        "conv2": "convolutional_block.3",
+        "bn2": "convolutional_block.4",
+        "conv3": "convolutional_block.6",
+        "bn3": "bn",
+    }
     out = {}
     for name, weight in weights.items():
         words = name.removeprefix("backbone.").split(".")

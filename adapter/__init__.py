@@ -1,0 +1,1 @@
+"""The only package that touches ComfyUI's internals. When ComfyUI changes, repair it here."""

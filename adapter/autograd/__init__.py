@@ -1,0 +1,1 @@
+"""Gradients through a model that ComfyUI loaded for inference."""

@@ -1,0 +1,194 @@
+"""Ask a model for its two predictions, inside the host's own sampling scope.
+
+A `Probe` is a host Sampler whose body is ours: the real CFGGuider loads the model, processes areas,
+masks, ControlNets, hooks and LoRA, and hands over; afterwards the host cleans up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ..mitigation.prediction import (
+    Parameterisation,
+    conditional_noise_prediction,
+    dimension,
+    eps_unit,
+    guidance_magnitude,
+    relative,
+)
+from .autograd.inference_weights import refuse_quantized
+from .autograd.scope import networks_of, with_gradients
+from .batch_rows import can_drop_rows, rows_of
+from .errors import check_finite, check_magnitude
+from .memory import Parts
+from .model_call import Fitting, branches
+
+T = TypeVar("T")
+
+
+def parameterisation(model_sampling) -> tuple[Parameterisation, float]:
+    """How the model predicts, and its sigma_data, from the host's model_sampling object."""
+    import comfy.model_sampling as host
+
+    sigma_data = float(getattr(model_sampling, "sigma_data", 1.0))
+    if isinstance(model_sampling, host.CONST):
+        return "flow", sigma_data
+    if isinstance(model_sampling, host.V_PREDICTION):
+        return "v", sigma_data
+    return "eps", sigma_data
+
+
+def noise_gap(model_sampling, denoised_cond: Tensor, denoised_uncond: Tensor, sigma: Tensor) -> Tensor:
+    """ε̃ (B, ...) in the model's output space, from the host's denoised predictions."""
+    kind, sigma_data = parameterisation(model_sampling)
+    return conditional_noise_prediction(denoised_cond, denoised_uncond, sigma, kind, sigma_data)
+
+
+class Pair:
+    """A model inside a running sampling scope: conditional against null."""
+
+    def __init__(self, guider, sigmas: Tensor, model_options: dict, noise: Tensor, latent_image: Tensor, full: bool):
+        self.model = guider.inner_model
+        self.conds = guider.conds
+        self.sigma = sigmas[0]
+        self.options = model_options
+        self.noise = noise
+        self.latent_image = latent_image
+        self.full_noise = full
+        self.node = ""
+        self.networks = networks_of(guider)
+        self.fitting, self.graphs = Fitting(), Parts()
+
+    @property
+    def eps_unit(self) -> float:
+        """This model's d per unit of an EPS model's d, at this noise level."""
+        kind, sigma_data = parameterisation(self.model.model_sampling)
+        return eps_unit(float(self.sigma), kind, sigma_data)
+
+    def prediction(self, noise: Tensor, rows: Tensor | None = None) -> Tensor:
+        """ε̃(x_T, T, y) (n, ...) for the initial noise x_T of the samples `rows` (all of them by default).
+
+        One batched model call; samples that are not asked for cost nothing.
+        """
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        conds, latent, batch = self.conds, self.latent_image, len(self.noise)
+        if rows is not None and len(rows) < batch:
+            if not can_drop_rows(conds):
+                whole = self.noise.to(noise).index_copy(0, rows.to(noise.device), noise)
+                return self.prediction(whole)[rows.to(noise.device)]
+            conds, latent = rows_of(conds, rows, batch), latent[rows.to(latent.device)]
+        sampling = self.model.model_sampling
+        x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.full_noise)
+        sigma = self.sigma * x.new_ones([x.shape[0]])
+        null = conds.get("null", conds["negative"])
+        # A part of a graph is not free before the way back: there `in_parts` has a graph for each part.
+        ask = branches if torch.is_grad_enabled() else self.fitting.branches
+        cond, uncond = ask(self.model, [conds["positive"], null], x, sigma, self.options)
+        return check_finite(noise_gap(sampling, cond, uncond, sigma), self.node)
+
+    def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:
+        """`body` on so many samples, as many at once as fit with a graph of their own; see `memory.Parts`."""
+        return self.graphs.run(body, count, least=1 if can_drop_rows(self.conds) else count)
+
+    def _all_at_once(self) -> None:
+        self.graphs = Parts()
+
+    def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
+        """Run `body` with autograd working through the model; `checkpoints`: see `gradient_scope`."""
+        refuse_quantized(self.networks, self.node)
+        kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
+
+        def inside(conds: dict, options: dict) -> T:
+            self.conds, self.options = conds, options
+            self.sigma, self.latent_image, self.noise = (
+                self.sigma.clone(),
+                self.latent_image.clone(),
+                self.noise.clone(),
+            )
+            try:
+                return body()
+            finally:
+                self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
+
+        return with_gradients(
+            inside,
+            model=self.model,
+            networks=self.networks,
+            conds=self.conds,
+            options=self.options,
+            shape=self.noise.shape,
+            device=self.noise.device,
+            checkpoints=checkpoints,
+            on_full=self._all_at_once,
+        )
+
+
+class _Probe(comfy.samplers.Sampler):
+    def __init__(self, body: Callable[[Pair, Tensor], T], node: str):
+        self.body = body
+        self.node = node
+        self.result: T | None = None
+
+    def sample(
+        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+    ):
+        full = self.max_denoise(model_wrap, sigmas)
+        pair = Pair(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full)
+        pair.node = self.node
+        self.result = self.body(pair, noise)
+        return torch.zeros_like(noise)
+
+
+def run_probe(
+    body: Callable[[Pair, Tensor], T],
+    *,
+    model,
+    positive,
+    negative,
+    null,
+    noise: Tensor,
+    latent_image: Tensor,
+    sigmas: Tensor,
+    node: str,
+    seed: int,
+    headroom: float = 1.0,
+) -> T:
+    """Run `body(pair, noise on the device)` in the host's sampling scope and return what it returns.
+
+    `headroom`: how many times the memory of a sampling step the host should make free beforehand.
+    """
+    guider = comfy.samplers.CFGGuider(_asking_for(model, headroom) if headroom > 1 else model)
+    conds = {"positive": positive, "negative": negative}
+    guider.inner_set_conds(conds if null is None else {**conds, "null": null})
+    probe = _Probe(body, node)
+    guider.sample(noise, latent_image, probe, sigmas, disable_pbar=True, seed=seed)
+    return probe.result  # type: ignore[return-value]
+
+
+def relative_magnitude(**run) -> Tensor:
+    """d/√dim (B,) of the noises, in an EPS model's units; `run`: what `run_probe` needs besides its body."""
+
+    def body(pair: Pair, noise: Tensor) -> Tensor:
+        d = check_magnitude(guidance_magnitude(pair.prediction(noise)), pair.node).cpu()
+        return relative(d, dimension(noise)) / pair.eps_unit
+
+    return run_probe(body, **run)
+
+
+def _asking_for(model, headroom: float):
+    """A clone of the model for which the host frees more memory before it loads: as for a larger batch."""
+    clone = model.clone()
+
+    def prepare(executor, patcher, shape, *args, **kwargs):
+        return executor(patcher, [math.ceil(shape[0] * headroom), *shape[1:]], *args, **kwargs)
+
+    clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "memorization_guard_probe", prepare)
+    return clone

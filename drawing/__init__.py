@@ -1,0 +1,1 @@
+"""What the nodes show: plots, comparisons and the data for the page."""

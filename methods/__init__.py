@@ -1,0 +1,1 @@
+"""What the nodes run: the papers' methods on ComfyUI models, through the adapter."""

@@ -1,0 +1,1 @@
+"""Anti-Memorization Guidance as a model patch. [AMG]"""

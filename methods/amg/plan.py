@@ -1,0 +1,141 @@
+"""What an Anti-Memorization Guidance does, and what can be wrong with it, said before anything is sampled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ...adapter.autograd.inference_weights import refuse_quantized
+from ...adapter.errors import GuardError
+from ...mitigation.amg.caption_vote import DuplicatedCaptions
+from ...mitigation.amg.guidance import Guidance
+from ...mitigation.amg.trace import GuidanceTrace
+from ...mitigation.references.reference_set import ReferenceSet
+from .caption_predictions import encode
+
+log = logging.getLogger("memorization_guard")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run does; immutable, so a patched model can be sampled any number of times."""
+
+    references: ReferenceSet
+    guidance: Guidance
+    through_model: bool = False
+    every: int = 1  # look at the references in every n-th step only
+    memorized_threshold: float = 0.0  # steer only samples that pull harder at the first evaluation; 0: all
+    vae: object = None
+    captions: DuplicatedCaptions = field(default_factory=lambda: DuplicatedCaptions((), {}))
+    encoded: tuple[list, ...] = ()  # CONDITIONING of each of captions.texts
+    node: str = "AMG Guidance"
+    on_step: Callable[[GuidanceTrace], None] | None = None
+    on_end: Callable[[GuidanceTrace], None] | None = None
+
+    @property
+    def lower(self) -> str:
+        """What an artist can do when what it does to a prediction does not fit into memory."""
+        ways = ["`gradient` to through prediction"] if self.through_model and self.guidance.dissimilarity else []
+        if self.references.metric != "latent":
+            ways += ["a TAESD as `vae`", "a reference set with metric latent"]
+        return f"Use {', '.join([*ways, 'a smaller batch or picture'])}. The plain model did fit."
+
+
+def make_plan(
+    model, references: ReferenceSet, guidance: Guidance, *, vae, clip, through_model: bool, every: int, node: str
+) -> Plan:
+    """A plan whose parts fit together; raises GuardError for the ones that do not.
+
+    Encodes the duplicated captions: the only texts that deduplication can need.
+    """
+    _check_set(model, references, vae, node)
+    if through_model and guidance.dissimilarity:
+        try:
+            refuse_quantized([model.model], node)
+        except GuardError as error:
+            raise GuardError(
+                f"{node}: the weights of `model` are quantized and cannot be differentiated. Set gradient to through "
+                "prediction, or load the model in fp16, bf16 or fp32."
+            ) from error
+    captions = DuplicatedCaptions((), {})
+    encoded: tuple[list, ...] = ()
+    if guidance.deduplication:
+        if not references.has_captions:
+            raise GuardError(
+                f"{node}: deduplication needs captions, and `references` has none. Put .txt files beside the pictures "
+                "(or fill in captions), or set deduplication to 0."
+            )
+        if clip is None:
+            raise GuardError(
+                f"{node}: deduplication needs a CLIP to read the captions: connect `clip`, or set deduplication to 0."
+            )
+        captions = DuplicatedCaptions.among(references.captions)
+        encoded = tuple(encode(clip, captions.texts))
+        if not encoded:
+            log.info("%s: no caption occurs twice in the references: deduplication has nothing to do.", node)
+    return Plan(
+        references=references,
+        guidance=guidance,
+        through_model=through_model,
+        every=every,
+        vae=None if references.metric == "latent" else vae,
+        captions=captions,
+        encoded=encoded,
+        node=node,
+    )
+
+
+def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
+    if not hasattr(references, "metric") or not hasattr(references, "features"):
+        raise GuardError(f"{node}: `references` is not a reference set. Connect one of the References nodes.")
+    channels = model.get_model_object("latent_format").latent_channels
+    metric, count = references.metric, len(references)
+    if metric == "latent":
+        if references.shape[0] != channels:
+            raise GuardError(
+                f"{node}: `references` were made for latents of {references.shape[0]} channels, `model` works with "
+                f"{channels}. Make the set with this model's VAE."
+            )
+        return
+    if vae is None:
+        raise GuardError(
+            f"{node}: a reference set with metric {metric} compares pictures: connect `vae` (a TAESD is enough and "
+            "much faster), or make the set with metric latent."
+        )
+    made_for = getattr(vae, "latent_channels", channels)
+    if made_for != channels:
+        raise GuardError(
+            f"{node}: `vae` decodes {made_for} channels, `model` works with {channels}. Connect the model's own VAE."
+        )
+    if metric == "nL2" and count < references.k + 1:
+        raise GuardError(
+            f"{node}: metric nL2 compares with the {references.k} nearest references and needs at least "
+            f"{references.k + 1}, `references` has {count}. Add pictures, or make the set with metric latent."
+        )
+    if metric == "descriptor" and references.descriptor is None:
+        raise GuardError(
+            f"{node}: `references` were made with the descriptor {references.descriptor_name or '(unknown)'}, which is "
+            "not loaded. Connect it to the node that loads the set."
+        )
+
+
+def check_shape(plan: Plan, noise: Tensor) -> None:
+    """Raise a GuardError if a run's latents cannot be compared with the set."""
+    made, have = plan.references.shape, tuple(noise.shape[1:])
+    if plan.references.metric == "latent" and made != have:
+        raise GuardError(
+            f"{plan.node}: `references` were made for latents of {_words(made)}, this run has {_words(have)} "
+            "(channels × height × width; 64 are 512 pixels with SD's VAE). Connect the sampler's latent to `size_of` "
+            "of the node that makes the set and run again. A set that was saved must be made and saved again."
+        )
+    if plan.references.metric != "latent" and noise.ndim != 4 and not (noise.ndim == 5 and noise.shape[2] == 1):
+        raise GuardError(
+            f"{plan.node}: a set with metric {plan.references.metric} works on pictures, this run has {_words(have)}."
+        )
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

@@ -1,0 +1,1 @@
+"""Basin escape and deferred CFG. [JAIN], [HAN]"""

@@ -1,0 +1,1 @@
+"""Initial-noise adjustment. [HAN]"""

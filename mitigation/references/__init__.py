@@ -1,0 +1,1 @@
+"""Reference sets: features, similarity and search."""

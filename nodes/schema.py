@@ -1,0 +1,80 @@
+"""Our own socket types and the inputs that several nodes share."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..mitigation.escape.rules import RULES
+from ..mitigation.references.reference_set import METRICS
+
+CATEGORY = "memorization"
+MAX_SEED = 0xFFFFFFFFFFFFFFFF
+
+Report = io.Custom("MG_REPORT")
+Curve = io.Custom("MG_CURVE")
+References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
+Descriptor = io.Custom("MG_DESCRIPTOR")  # a host.descriptor.HostDescriptor
+
+
+def null_input():
+    return io.Conditioning.Input(
+        "null",
+        optional=True,
+        tooltip="The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt "
+        "with no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
+    )
+
+
+def rule_inputs(default_rule: str = "sharp drop") -> list:
+    """rule, drop_ratio and memorized_threshold, the same on every node that looks for the escape."""
+    return [
+        io.Combo.Input(
+            "rule",
+            options=list(RULES),
+            default=default_rule,
+            tooltip="How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its "
+            "height and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
+        ),
+        io.Float.Input(
+            "drop_ratio",
+            default=0.5,
+            min=0.01,
+            max=1.0,
+            step=0.01,
+            tooltip="Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
+            "fewer copies, but less time for the prompt to take effect.",
+        ),
+        io.Float.Input(
+            "memorized_threshold",
+            default=0.02,
+            min=0.0,
+            max=10.0,
+            step=0.001,
+            round=False,
+            tooltip="Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a basin. "
+            "Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
+        ),
+    ]
+
+
+def metric_inputs() -> list:
+    """metric, vae and descriptor, the same on every node that makes references of pictures."""
+    return [
+        io.Combo.Input(
+            "metric",
+            options=list(METRICS),
+            default="latent",
+            tooltip="How pictures are compared. latent: their latents, fast, for pictures of the same composition "
+            "(needs vae). descriptor: a network made to find copies, also moved, cropped or recoloured (needs "
+            "descriptor). nL2: pixels against the 50 nearest (needs 51 pictures or more).",
+        ),
+        io.Vae.Input(
+            "vae", optional=True, tooltip="The VAE of the model that will sample. The latent metric needs it."
+        ),
+        descriptor_input("The descriptor metric needs it: Load Copy Detector (SSCD), or Load CLIP Vision."),
+    ]
+
+
+def descriptor_input(tooltip: str):
+    """`descriptor`: takes a copy detector, or the host's CLIP_VISION as it is."""
+    return io.MultiType.Input("descriptor", [Descriptor, io.ClipVision], optional=True, tooltip=tooltip)

@@ -1,0 +1,1 @@
+"""From image files, IMAGE batches and latents to a reference set, and back from disk."""

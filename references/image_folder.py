@@ -1,0 +1,71 @@
+"""A folder of training pictures with caption files, as trainers lay it out, read into references."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ..adapter.errors import GuardError
+from ..adapter.folders import input_root, inside
+from ..adapter.sampling import progress
+from .builder import Collector
+from .image_file import OTHER_SUFFIXES, SIDECARS, SUFFIXES, PictureError, read_caption, read_picture
+
+
+def pictures_in(folder: Path, subfolders: bool) -> list[Path]:
+    """Picture files of any kind, in the order of their names; hidden ones are left out."""
+    wanted = SUFFIXES + OTHER_SUFFIXES
+    return sorted(
+        path
+        for path in (folder.rglob("*") if subfolders else folder.glob("*"))
+        if path.suffix.lower() in wanted
+        and not path.is_dir()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def fingerprint(files: Sequence[Path]) -> str:
+    """Another one as soon as a picture or a caption file is added, removed or written again."""
+    digest = hashlib.sha256()
+    for path in files:
+        for file in (path, *(path.with_suffix(suffix) for suffix in SIDECARS)):
+            if file.is_file():
+                facts = file.stat()
+                line = f"{file} {facts.st_mtime_ns} {facts.st_size}\n"
+                digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def collect(folder: Path, files: Sequence[Path], made: Collector, side: int) -> list[tuple[str, str]]:
+    """Add every readable picture; return (name, reason) of the others. Raises GuardError if none is readable."""
+    left_out: list[tuple[str, str]] = []
+    bar = progress(len(files))
+    for i, path in enumerate(files):
+        name = path.relative_to(folder).as_posix()
+        try:
+            made.add(_picture(path, side), name, _caption(path))
+        except PictureError as error:
+            left_out.append((name, str(error)))
+        bar.update_absolute(i + 1)
+    if not made.rows:
+        example = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        raise GuardError(
+            f"{made.node}: none of the {len(files)} files in `folder` can be read{example}. Save them as png or jpg."
+        )
+    return left_out
+
+
+def _picture(path: Path, side: int) -> Tensor:
+    if not inside(path, [input_root()]):
+        raise PictureError("a link that leads out of ComfyUI's input directory")
+    if path.suffix.lower() in OTHER_SUFFIXES:
+        raise PictureError(f"{path.suffix.lower()} is not read: save it as png, jpg or webp")
+    return read_picture(path, side)
+
+
+def _caption(path: Path) -> str:
+    sidecars = [path.with_suffix(suffix) for suffix in SIDECARS]
+    return read_caption(path) if all(inside(file, [input_root()]) for file in sidecars) else ""

@@ -1,0 +1,46 @@
+"""ComfyUI on the CPU in this process, in a folder of its own, and the repository by its name as a package.
+
+Import this module before any other module of ComfyUI: command line and folders are read once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+if importlib.util.find_spec("comfy") is None:
+    raise ImportError("No ComfyUI on the path: use `make test` or `.host/python -m pytest tests`.")
+
+import torch
+from comfy.cli_args import args
+
+from support.paths import PACK, ROOT
+
+BASE = Path(tempfile.mkdtemp(prefix="memorization-guard-tests-"))
+
+# Two threads wait for each other on a busy machine: the exact model is then 20 to 100 times slower.
+torch.set_num_threads(int(os.environ.get("MG_TEST_THREADS", "1")))
+args.cpu = True
+args.base_directory = str(BASE)  # read once, when the host's folder_paths is imported
+# As the host's main.py: nodes.py puts comfy/ first on the path, where `utils` is another module.
+importlib.import_module("utils.extra_config")
+
+
+def register_pack() -> None:
+    """Import the repository as the package `memorization_guard`, whatever its folder is called."""
+    init = ROOT / "__init__.py"
+    if PACK in sys.modules or not init.is_file():
+        return
+    spec = importlib.util.spec_from_file_location(PACK, init, submodule_search_locations=[str(ROOT)])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[PACK] = module
+    spec.loader.exec_module(module)
+
+
+register_pack()

@@ -1,0 +1,60 @@
+"""Networks that compare pictures, without weights that anybody would have to fetch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import comfy.clip_vision
+import torch
+from torch import nn
+
+from memorization_guard.mitigation.references.sscd import SSCD
+
+CLIP_CONFIG = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "hidden_act": "quick_gelu",
+    "num_channels": 3,
+    "patch_size": 8,
+    "image_size": 32,
+    "projection_dim": 16,
+    "model_type": "clip_vision_model",
+}
+
+
+def random_sscd(dims: int = 64) -> SSCD:
+    """A ResNet-50 of an eighth of the width, with random weights that let pictures through."""
+    torch.manual_seed(3)
+    made = SSCD(dims=dims, base=8)
+    for part in made.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 2)
+    return made.eval()
+
+
+class Scripted(nn.Module):
+    """As the official archive: the network under `backbone`, its output of length 1."""
+
+    def __init__(self, network: SSCD) -> None:
+        super().__init__()
+        self.backbone = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.backbone(x))
+
+
+def random_clip_vision(folder: Path, seed: int = 0, **config) -> comfy.clip_vision.ClipVisionModel:
+    """The host's own CLIP vision class, tiny, loaded under inference mode as the host does it."""
+    file = folder / "clip.json"
+    file.write_text(json.dumps({**CLIP_CONFIG, **config}))
+    with torch.inference_mode():
+        made = comfy.clip_vision.ClipVisionModel(str(file))
+        generator = torch.Generator().manual_seed(seed)
+        for name, weight in made.model.named_parameters():
+            spread = torch.randn(weight.shape, generator=generator) * 0.2
+            weight.copy_(1 + spread if "norm" in name and name.endswith("weight") else spread)
+    return made

@@ -1,0 +1,110 @@
+"""Models of the host's own classes at sizes that its file detection does not know, built in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.supported_models as supported
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from support import tiny_flux
+from support.executor import Host
+from support.families.kinds import Family, Precision
+from support.families.weights import fill
+
+UNET = {
+    "image_size": 32,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 64,
+    "num_res_blocks": [1, 1],
+    "channel_mult": [1, 2],
+    "transformer_depth": [0, 1],
+    "transformer_depth_output": [1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "context_dim": 2048,
+    "use_linear_in_transformer": True,
+    "num_heads": -1,
+    "num_head_channels": 32,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+}
+FLUX = {**tiny_flux.UNET, "depth": 1, "depth_single_blocks": 1}
+CASCADE = {
+    "stable_cascade_stage": "c",
+    "c_cond": 64,
+    "c_hidden": [64, 64],
+    "nhead": [2, 2],
+    "blocks": [[1, 1], [1, 1]],
+    "c_clip_text": 64,
+    "c_clip_text_pooled": 32,
+}
+WAN = {
+    "image_model": "wan2.1",
+    "model_type": "t2v",
+    "dim": 64,
+    "ffn_dim": 128,
+    "num_heads": 2,
+    "num_layers": 2,
+    "text_dim": 32,
+    "in_dim": 16,
+    "out_dim": 16,
+    "freq_dim": 64,
+}
+
+
+def model(config_class, unet: dict[str, Any], precision: Precision, marks: tuple[str, ...] = ()) -> ModelPatcher:
+    """A model of the host's class for this family. `marks`: keys by which its files tell their variant."""
+    management = comfy.model_management
+    device = management.get_torch_device()
+    with torch.inference_mode():
+        config = config_class(dict(unet))
+        compute = precision.compute
+        cast = management.unet_manual_cast(precision.weights, device, config.supported_inference_dtypes)
+        config.set_inference_dtype(precision.weights, cast if compute is None else None)
+        marked = {mark: torch.ones(3) for mark in marks}
+        made = config.get_model(marked, "")
+        weights = {k: v.float() for k, v in made.diffusion_model.state_dict().items()}
+        fill(weights.items(), 5)
+        made.diffusion_model.load_state_dict(weights)
+    return ModelPatcher(made, device, management.unet_offload_device())
+
+
+def _built(name: str, config_class, unet: dict[str, Any], marks: tuple[str, ...] = (), **asked: Any) -> Family:
+    def make(host: Host, precision: Precision) -> ModelPatcher:
+        return model(config_class, unet, precision, marks)
+
+    return Family(name, "built in process", make, **asked)
+
+
+def _fresh(config_class):
+    """The host writes a variant's settings into the class: take a class that is used once."""
+
+    def made(unet: dict[str, Any]):
+        own = type(config_class.__name__, (config_class,), {"sampling_settings": dict(config_class.sampling_settings)})
+        return own(unet)
+
+    return made
+
+
+SDXL_ASKED: dict[str, Any] = {"width": 2048, "pooled": 1280}
+FLUX_ASKED: dict[str, Any] = {"latent": (16, 4, 6), "width": 24, "pooled": 16}
+SDXL = _built("SDXL", _fresh(supported.SDXL), UNET, **SDXL_ASKED)
+SDXL_V = _built("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "ztsnr"), **SDXL_ASKED)
+EDM = _built("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
+SCHNELL = _built("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
+DISTILLED = _built(
+    "Flux, guidance-distilled",
+    supported.Flux,
+    {**FLUX, "guidance_embed": True},
+    cfg=1.0,
+    **FLUX_ASKED,
+    more={"guidance": 3.5},
+)
+STAGE_C = _built("Stable Cascade C", supported.Stable_Cascade_C, CASCADE, latent=(16, 4, 6), width=64, pooled=32)
+VIDEO = _built("Wan video (5-D)", supported.WAN21_T2V, WAN, latent=(16, 3, 4, 6), width=32)
+FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]

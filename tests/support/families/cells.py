@@ -1,0 +1,253 @@
+"""The columns of the matrix: what every node must do on every model. A check raises where it does not hold.
+
+Each compares with the host's own KSampler on the same inputs: at a strength of zero bit by bit. Steps are
+few, the weights are random: whether a picture is any good is asked elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from support import graphs as prompts
+from support.executor import Host, NodeError
+from support.families.kinds import Family
+
+STEPS = 3
+NO_BASIN, BASIN = {"memorized_threshold": 10.0}, {"memorized_threshold": 0.0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `outcome`: pass, refused, not here or FAIL; `said`: the reason, or what a pass was remarked with."""
+
+    outcome: str
+    said: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.said}" if self.said else self.outcome
+
+
+@dataclass
+class Bench:
+    """One model under test, with what vanilla makes of it. A node `m` in every prompt is the model."""
+
+    host: Host
+    family: Family
+    given: dict[str, Any]
+    vanilla: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vanilla = self.samples(k=prompts.ksampler(**self.plan))
+
+    @property
+    def links(self) -> dict[str, Any]:
+        model = ["p", 0] if self.family.patch else ["m", 0]
+        return {"model": model, "positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0]}
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        return {**self.links, "steps": STEPS, "cfg": self.family.cfg}
+
+    def run(self, **nodes: prompts.Node) -> dict[str, list[Any]]:
+        patch = {"p": self.family.patch} if self.family.patch else {}
+        return self.host.run({**patch, **nodes}, self.given)
+
+    def samples(self, **nodes: prompts.Node) -> Tensor:
+        """What the last of the nodes sampled."""
+        out = self.run(**nodes)[list(nodes)[-1]][0]["samples"]
+        assert torch.isfinite(out).all(), "NaN or infinite"
+        return out
+
+    def same(self, **nodes: prompts.Node) -> None:
+        assert torch.equal(self.samples(**nodes), self.vanilla), "not bit-identical to KSampler"
+
+    def other(self, **nodes: prompts.Node) -> None:
+        found = self.samples(**nodes)
+        assert not torch.equal(found, self.vanilla), "it did nothing"
+
+    def deferred(self, mode: str, **changed: Any) -> prompts.Node:
+        return prompts.deferred(mode, **{**self.plan, **changed})
+
+    def optimizer(self, method: str, **changed: Any) -> prompts.Node:
+        return prompts.optimizer(method, **{**self.links, "target_magnitude": 0.0, **changed})
+
+    def found(self, method: str, **changed: Any) -> tuple[Tensor, Any]:
+        """The optimizer's noise and report."""
+        noise, report, _ = self.run(o=self.optimizer(method, **changed))["o"]
+        assert torch.isfinite(noise.noise).all() and torch.isfinite(report.after).all(), "NaN or infinite"
+        assert (report.before > 0).all(), "the two prompts are predicted alike"
+        return noise.noise, report
+
+    @property
+    def drawn(self) -> Tensor:
+        return self.found("search", candidates=1)[0]
+
+
+def detector(bench: Bench) -> None:
+    out = bench.run(d=prompts.detector(**bench.links, steps=STEPS, **BASIN))["d"]
+    d = out[3].d[:, : out[3].measured]  # it ends with the last escape
+    assert torch.isfinite(d).all() and (d > 0).all(), "d is not a positive number"
+    assert out[0] is True and out[1] > 0, "a threshold of 0 is a basin"
+    before = bench.found("search", candidates=1)[1].before
+    torch.testing.assert_close(before, d[:, 0], rtol=0.02, atol=0)  # their noise levels differ where a schedule's do
+
+
+def off(bench: Bench) -> None:
+    bench.same(k=bench.deferred("off"))
+
+
+def static(bench: Bench) -> None:
+    bench.same(k=bench.deferred("static", start_percent=0.0))
+    bench.other(k=bench.deferred("static", start_percent=0.9))
+
+
+def dynamic(bench: Bench) -> None:
+    bench.same(k=bench.deferred("dynamic", **NO_BASIN))
+    bench.other(k=bench.deferred("dynamic", **BASIN, start_percent=0.9))
+
+
+def guider(bench: Bench) -> None:
+    """For SamplerCustomAdvanced: it takes noise, sampler and schedule apart."""
+    plan = bench.deferred("dynamic")["inputs"]
+    own = ("model", "positive", "negative", "cfg", "mode", "pre_escape_cfg", "start_percent", *prompts.RULE)
+    apart = {
+        "noise": {"class_type": "RandomNoise", "inputs": {"noise_seed": prompts.SEED}},
+        "sampler": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
+        "sigmas": {
+            "class_type": "BasicScheduler",
+            "inputs": {"model": plan["model"], "scheduler": "normal", "steps": STEPS, "denoise": 1.0},
+        },
+    }
+    links = {**{name: [name, 0] for name in (*apart, "guider")}, "latent_image": plan["latent_image"]}
+    k = {"class_type": "SamplerCustomAdvanced", "inputs": links}
+
+    def made(**changed: Any) -> dict[str, prompts.Node]:
+        inputs = {n: plan[n] for n in own} | changed
+        return {**apart, "guider": {"class_type": "MG_DeferredCFGGuider", "inputs": inputs}, "k": k}
+
+    bench.same(**made(mode="off"))
+    bench.other(**made(**BASIN, start_percent=0.9))
+
+
+def patch(bench: Bench) -> None:
+    """On the model of the host's own KSampler."""
+    own = {"pre_escape_cfg": 0.0, **prompts.RULE, "start_percent": 0.9, "model": bench.links["model"]}
+    k = prompts.ksampler(**{**bench.plan, "model": ["g", 0]})
+
+    def made(mode: str, **changed: Any) -> dict[str, prompts.Node]:
+        return {"g": {"class_type": "MG_DeferredCFG", "inputs": {"mode": mode, **own, **changed}}, "k": k}
+
+    bench.same(**made("off"))
+    bench.same(**made("dynamic", **NO_BASIN))
+    bench.other(**made("dynamic", **BASIN))
+
+
+def calibrate(bench: Bench) -> None:
+    inputs = {"model": bench.links["model"], "clip": ["clip", 0], "latent_image": ["latent", 0]}
+    node = {"class_type": "MG_Calibrate", "inputs": {**inputs, "prompts": "one\ntwo", "noise_seed": prompts.SEED}}
+    ordinary, target, threshold, _ = bench.run(c=node)["c"]
+    assert 0 < target < ordinary < threshold < float("inf"), "thresholds that cannot be"
+
+
+def batchwise(bench: Bench) -> None:
+    assert torch.equal(bench.found("batch-wise", adjustment_strength=0.0)[0], bench.drawn), "strength 0 moved the noise"
+    assert not torch.equal(bench.found("batch-wise")[0], bench.drawn), "it did nothing"
+    bench.other(o=bench.optimizer("batch-wise"), k=bench.deferred("static", noise=["o", 0]))
+
+
+def per_sample(bench: Bench) -> None:
+    noise, measured = bench.found("per-sample", max_iterations=0)
+    assert torch.equal(noise, bench.drawn), "0 iterations moved the noise"
+    report = bench.found("per-sample", max_iterations=2, learning_rate=0.03)[1]
+    torch.testing.assert_close(report.before, measured.before, rtol=0.02, atol=0)  # another attention back end
+    assert (report.after < report.before).all(), "the gradient leads nowhere"
+
+
+def search(bench: Bench) -> None:
+    bench.same(o=bench.optimizer("search", candidates=1), k=bench.deferred("off", noise=["o", 0]))
+    report = bench.found("search", candidates=3)[1]
+    assert (report.after <= report.before).all(), "the best of three is worse than the first"
+
+
+def amg(bench: Bench, **strengths: Any) -> None:
+    """The references are noise or the picture itself: λ = 0.9 leaves it alone, λ = 0 steers all that is like it."""
+    noise = torch.randn(2, *bench.vanilla.shape[1:], generator=torch.Generator().manual_seed(9))
+    bench.given["noise"] = {"samples": noise}
+    bench.given["twice"] = {"samples": bench.vanilla[:1].repeat(2, *[1] * (noise.ndim - 1))}
+    far, near = (
+        {"class_type": "MG_ReferencesFromLatents", "inputs": {"captions": "one\none", "latents": [name, 0]}}
+        for name in ("noise", "twice")
+    )
+    zero = {"despecification": 0.0, "deduplication": 0.0, "dissimilarity": 0.0}
+    links = {"model": bench.links["model"], "clip": ["clip", 0], "threshold_schedule": "constant", **zero, **strengths}
+    k = prompts.ksampler(**{**bench.plan, "model": ["g", 0]})
+    bench.same(refs=near, g=prompts.amg(**{**links, **zero}), k=k)
+    bench.same(refs=far, g=prompts.amg(**links, threshold_min=0.9, threshold_max=0.9), k=k)
+    bench.other(refs=near, g=prompts.amg(**links, threshold_min=0.0, threshold_max=0.0), k=k)
+
+
+NODES: dict[str, Callable[[Bench], None]] = {
+    "Detector": detector,
+    "Sampler, off": off,
+    "Sampler, static": static,
+    "Sampler, dynamic": dynamic,
+    "Guider": guider,
+    "Model patch": patch,
+    "Calibrate": calibrate,
+    "Optimizer, batch-wise": batchwise,
+    "Optimizer, per-sample": per_sample,
+    "Optimizer, search": search,
+    "AMG, despecification and dissimilarity": lambda b: amg(b, despecification=13.0, dissimilarity=10.0),
+    "AMG, deduplication": lambda b: amg(b, deduplication=13.0),
+    "AMG, through model": lambda b: amg(b, dissimilarity=10.0, gradient="through model"),
+}
+GUIDED = ("AMG, deduplication",)  # without guidance there is nothing that it could lower
+
+
+def row(host: Host, family: Family, precision, only: tuple[str, ...] = tuple(NODES)) -> dict[str, Cell]:
+    """Every node on one family at one precision."""
+    try:
+        given = family.given(family.make(host, precision))
+        if precision.prepare is not None:
+            given["m"] = precision.prepare(given["m"])
+        bench = Bench(host, family, given)
+    except (NodeError, RuntimeError, AssertionError, NotImplementedError) as error:  # the host cannot, either
+        return {name: Cell("not here", f"KSampler itself: {_first(error)}") for name in only}
+    before = weights(given["m"])
+    cells = {name: cell(bench, name) for name in only}
+    if weights(given["m"]) != before:
+        return {name: Cell("FAIL", "the weights are not what they were") for name in only}
+    return cells
+
+
+def weights(model) -> dict[str, bytes]:
+    """A hash of every weight's bytes, wherever it lies."""
+    return {
+        k: hashlib.sha256(v.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()).digest()
+        for k, v in model.model.state_dict().items()
+        if v.ndim
+    }
+
+
+def cell(bench: Bench, name: str) -> Cell:
+    if name in GUIDED and bench.family.cfg == 1:
+        return Cell("not here", "needs a cfg above 1; this model is sampled at 1")
+    try:
+        NODES[name](bench)
+    except NodeError as error:
+        return Cell("refused" if error.kind.endswith("GuardError") else "FAIL", _first(error.message))
+    except AssertionError as error:
+        return Cell("FAIL", _first(error))
+    views = [view for node in ("d", "k", "o", "g", "guider", "c") for view in bench.host.views(node)[-1:]]
+    remarks = [note for view in views for note in view["notes"] if "distilled" in note]
+    return Cell("pass", remarks[0] if remarks else "")
+
+
+def _first(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

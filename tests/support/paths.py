@@ -1,0 +1,12 @@
+"""Where things are in the checkout. No host module is imported here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+LAB = ROOT / "lab"  # the lab checkpoint, its judge and its training images
+LAB_CHECKPOINT = LAB / "lab.safetensors"
+LAB_PACK = ROOT / "tests" / "support" / "lab_pack"  # the nodes that only tests and demos need
+PACK_NAME, LAB_NAME = "memorization-guard", "memorization_guard_lab"  # folder names in custom_nodes
+PACK = "memorization_guard"  # the name under which tests import the repository

@@ -1,0 +1,162 @@
+"""What the nodes of a page show: read out of the page, and held against the data that it should be drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from support.browser import Page
+
+VIEW = "memorization_guard"  # among a node's outputs
+WIDGET = "memorization_guard_view"
+# Everything that is drawn, as it stands in the page's document.
+READ = """(id) => {
+  const node = mg.nodes().find((n) => mg.path(n) === String(id));
+  const widget = node?.widgets?.find((w) => w.name === "memorization_guard_view");
+  if (!widget) throw new Error(`node ${id} has no view`);
+  const root = widget.element, box = root.getBoundingClientRect();
+  const text = (part) => root.querySelector(part)?.textContent ?? "";
+  const all = (from, part) => [...from.querySelectorAll(part)];
+  const numbers = (element, ...names) => names.map((name) => Number(element.getAttribute(name)));
+  const points = (line) => line.getAttribute("points").split(" ").map((p) => p.split(",").map(Number));
+  return {
+    view: widget.view ? JSON.parse(JSON.stringify(widget.view)) : null,
+    there: root.isConnected, width: box.width / app.canvas.ds.scale, height: box.height / app.canvas.ds.scale,
+    inside: all(root, "*").every((e) => e.closest(".mg-notes, .mg-nearest, svg")
+      || e.getBoundingClientRect().bottom <= box.bottom + 1),
+    headline: text(".mg-headline"), warning: text(".mg-warning"), notes: text(".mg-notes"), axis: text(".mg-name"),
+    legend: text(".mg-legend"), plotted: Boolean(root.querySelector("svg")),
+    lines: all(root, ".mg-line").map((g) => ({
+      sample: Number(g.dataset.sample), stroke: g.getAttribute("stroke"),
+      points: [...all(g, "polyline:not(.mg-gap)").flatMap(points),
+               ...all(g, ".mg-alone").map((c) => numbers(c, "cx", "cy"))].sort((a, b) => a[0] - b[0]),
+      begin: all(g, ".mg-begin").map((c) => numbers(c, "cx", "cy"))[0] ?? null,
+    })),
+    limit: all(root, ".mg-limit").flatMap(points),
+    shades: all(root, ".mg-unguided").map((r) => numbers(r, "data-sample", "x", "width")),
+    ticks: all(root, "svg line.mg-grid").map((l, i) =>
+      [numbers(l, "y1")[0], Number(all(root, "svg text")[i].textContent)]),
+    marks: all(root, ".mg-acted").length,
+    pictures: all(root, ".mg-nearest figure").map((f) =>
+      [f.title, f.innerText.trim(), Boolean(f.querySelector("img"))]),
+  };
+}"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a node's view holds and shows."""
+
+    view: dict[str, Any] | None
+    there: bool
+    width: float  # in the graph's pixels
+    height: float
+    inside: bool  # nothing is cut off at the bottom
+    headline: str
+    warning: str
+    notes: str
+    axis: str
+    legend: str
+    plotted: bool
+    marks: int
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    limit: list[list[float]] = field(default_factory=list)
+    shades: list[list[float]] = field(default_factory=list)
+    ticks: list[list[float]] = field(default_factory=list)
+    pictures: list[list[Any]] = field(default_factory=list)
+
+
+def shown(page: Page, node: str | int) -> Shown:
+    """`node`: its execution id."""
+    return Shown(**page.tab.evaluate(READ, node))
+
+
+def sent(entry: dict) -> dict[str, dict]:
+    """The views in a history entry, by execution id; a node that never sampled has none."""
+    outputs = {node: output[VIEW][0] for node, output in entry["outputs"].items() if VIEW in output}
+    return {node: view for node, view in outputs.items() if view}
+
+
+def check(page: Page, entry: dict) -> dict[str, Shown]:
+    """Every view of a run is on its node, whole, and drawn from its numbers. Returns them."""
+    found = {node: shown(page, node) for node in sent(entry)}
+    for node, view in sent(entry).items():
+        assert found[node].view == view, node
+        check_drawn(found[node])
+    return found
+
+
+def check_drawn(seen: Shown, chosen: int = 0) -> None:
+    """The document holds the view's words and numbers, and nothing else."""
+    view = seen.view
+    assert view is not None and seen.there and seen.inside
+    assert seen.headline == view["headline"]
+    assert seen.warning == (f"⚠ {view['warning']}" if view["warning"] else "")
+    assert seen.notes == "\n".join(view["notes"])
+    assert [(title, kept) for title, _, kept in seen.pictures] == [
+        (n["name"], bool(n["picture"])) for n in view["nearest"]
+    ]
+    if not seen.plotted:
+        assert not any(v is not None for s in view["series"] for line in s["lines"] for v in line)
+        return
+    series = view["series"][chosen]
+    assert seen.height >= 130
+    assert [line["sample"] for line in seen.lines] == list(range(len(series["lines"])))
+    assert len({line["stroke"] for line in seen.lines}) == len(seen.lines)
+    _check_places(seen, series)
+    acted = view["acted"].values()
+    assert seen.marks == sum(any(row[i] > 0 for row in rows) for rows in acted for i in range(len(rows[0])))
+
+
+def _check_places(seen: Shown, series: dict) -> None:
+    """One straight line maps steps to x, another one values to y: of all lines, the limit and the ticks."""
+    view = seen.view
+    assert view is not None
+    steps, values, xs, ys = [], [], [], []
+
+    def expect(known: list[tuple[int, float]], points: list[list[float]]) -> None:
+        assert len(points) == len(known)
+        for (step, value), (x, y) in zip(known, points, strict=True):
+            steps.append(step), values.append(value), xs.append(x), ys.append(y)
+
+    for line, data in zip(seen.lines, series["lines"], strict=True):
+        expect([(i, v) for i, v in enumerate(data) if v is not None], line["points"])
+    if values and series["limit"]:
+        limit = series["limit"] * (max(view["steps"], 2) if len(series["limit"]) == 1 else 1)
+        expect([(i, v) for i, v in enumerate(limit) if v is not None], seen.limit)
+    if not values:  # only the shading: its right edges are steps
+        assert seen.ticks == [] and seen.axis == ""
+        return
+    (a, b), off = _line(values, ys)
+    assert b < 0 and off < 0.15, "a larger value is higher up, to the rounding of the drawing"
+    assert all(abs(a + b * value - y) < 0.5 for y, value in seen.ticks) and seen.ticks
+    (left, wide), off = _line(steps, xs) if len(set(steps)) > 1 else ((xs[0], 0.0), 0.0)
+    assert off < 0.15 and wide >= 0
+    begins = view["begins"]
+    if wide:
+        last = max(view["steps"] - 1, 1)
+        shades = {int(i): (x, x + w) for i, x, w in seen.shades}
+        assert set(shades) == {i for i, begin in enumerate(begins) if begin > 0}
+        for i, (start, end) in shades.items():
+            assert abs(start - left) < 0.15 and abs(end - left - wide * min(begins[i], last)) < 0.2
+    for line in seen.lines:
+        begin = begins[line["sample"]] if begins else 0
+        data = series["lines"][line["sample"]]
+        known = [v for v in data[: begin + 1] if v is not None]
+        if 0 < begin < view["steps"] and known:
+            x, y = line["begin"]
+            assert abs(x - left - wide * begin) < 0.2 and abs(y - a - b * known[-1]) < 0.2
+        else:
+            assert line["begin"] is None
+
+
+def _line(given: list[float], got: list[float]) -> tuple[tuple[float, float], float]:
+    """((offset, slope), the largest deviation) of the straight line through the points."""
+    x, y = np.asarray(given, float), np.asarray(got, float)
+    if np.ptp(x) == 0:
+        return (float(y[0]), -1e-9), float(np.ptp(y))
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    offset = y.mean() - slope * x.mean()
+    return (float(offset), float(slope)), float(np.abs(offset + slope * x - y).max())

