@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..mitigation.references import sscd
 from .errors import GuardError
-from .memory import or_else
+from .memory import retry_with_less
 
 SOURCE = (
     "SSCD comes from https://github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt, "
@@ -25,7 +25,7 @@ SOURCE = (
 
 
 @dataclass(frozen=True, eq=False)
-class HostDescriptor:
+class LoadedDescriptor:
     """A `mitigation.references.Descriptor` on the host's device.
 
     `load` puts the weights there; a call does not, so that it can stand inside a gradient, where
@@ -51,7 +51,7 @@ class HostDescriptor:
             return sscd.prepare(pictures.to(where).float(), self.side, self.mean, self.std).to(device)
 
         # A picture can be much larger than what the network sees of it.
-        small = or_else(lambda: prepared(device), lambda: prepared(torch.device("cpu")))
+        small = retry_with_less(lambda: prepared(device), lambda: prepared(torch.device("cpu")))
         return self.embed(small).to(pictures.device)
 
 
@@ -64,17 +64,17 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def ready_descriptor(given, node: str) -> HostDescriptor:
+def ready_descriptor(given, node: str) -> LoadedDescriptor:
     """A MG_DESCRIPTOR as it is, or a CLIP_VISION as a descriptor. Raises GuardError without one."""
     if given is None:
         raise GuardError(
             f"{node}: the descriptor metric needs a network that compares pictures: connect `descriptor` (Load Copy "
             "Detector (SSCD) or Load CLIP Vision), or set metric to latent."
         )
-    return given if isinstance(given, HostDescriptor) else of_clip_vision(given)
+    return given if isinstance(given, LoadedDescriptor) else of_clip_vision(given)
 
 
-def of_clip_vision(clip_vision) -> HostDescriptor:
+def of_clip_vision(clip_vision) -> LoadedDescriptor:
     """The host's CLIP_VISION: its image embedding of the whole picture, squeezed to a square."""
     network = clip_vision.model
 
@@ -84,7 +84,7 @@ def of_clip_vision(clip_vision) -> HostDescriptor:
         return pooled.mean(dim=1) if pooled.ndim == 3 else pooled  # SigLIP hands out every token
 
     weights = network.state_dict()
-    return HostDescriptor(
+    return LoadedDescriptor(
         f"CLIP vision ({sum(w.numel() for w in weights.values()) / 1e6:.0f} M weights)",
         weights_fingerprint(weights),
         clip_vision.patcher,
@@ -110,7 +110,7 @@ def _norms_keep_copies(network: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def of_sscd_file(path: Path, node: str) -> HostDescriptor:
+def of_sscd_file(path: Path, node: str) -> LoadedDescriptor:
     """SSCD's weights, from safetensors or out of the official TorchScript archive, whose code is not run."""
     try:
         network = sscd.sscd_from(_weights(path))
@@ -120,7 +120,7 @@ def of_sscd_file(path: Path, node: str) -> HostDescriptor:
             f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({_short(error)}). {SOURCE}"
         ) from None
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    return HostDescriptor(
+    return LoadedDescriptor(
         f"SSCD ({path.name})",
         weights_fingerprint(network.state_dict()),
         ModelPatcher(network, load_device=device, offload_device=offload),

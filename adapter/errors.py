@@ -55,7 +55,7 @@ def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
     return samples
 
 
-def check_pictures(images: Tensor, node: str) -> Tensor:
+def check_images(images: Tensor, node: str) -> Tensor:
     """The IMAGE itself, or a clear error if it is empty or holds NaN, which is neither like a reference nor unlike."""
     if not len(images):
         raise GuardError(f"{node}: `images` is empty.")

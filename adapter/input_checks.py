@@ -1,4 +1,4 @@
-"""What a node is handed, checked against its own schema before it begins.
+"""What a node is handed, check_inputs against its own schema before it begins.
 
 The host checks the range of a number that is typed in, but not of one that comes over a link, and NaN passes;
 it checks no choice of a V3 node; and a socket takes whatever comes out of a node that declares to fit everything,
@@ -15,13 +15,13 @@ from typing import Any
 from torch import Tensor
 
 from .errors import GuardError
-from .memory import telling
+from .memory import explain_out_of_memory
 
 ROUNDING = 1e-6  # of a number that another node calculated, as a share of the range
 ON_DISK = ("file", "folder")  # their choices are what lies on the disk now; the nodes say what is missing where
 
 
-def checked(execute: Callable) -> Callable:
+def check_inputs(execute: Callable) -> Callable:
     """For a node's `execute`, below @classmethod: raises a GuardError for the first input that does not fit.
 
     Out of memory that nothing inside has a better word for becomes one, too.
@@ -36,7 +36,9 @@ def checked(execute: Callable) -> Callable:
                 wrong = _wrong(cls, spec, given[spec.id])
                 if wrong:
                     raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
-        with telling(schema.display_name, "Set a smaller batch or smaller pictures, and free what else is loaded."):
+        with explain_out_of_memory(
+            schema.display_name, "Set a smaller batch or smaller pictures, and free what else is loaded."
+        ):
             return execute(cls, **given)
 
     return run

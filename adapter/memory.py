@@ -26,7 +26,7 @@ class OutOfMemoryError(GuardError, comfy.model_management.OOM_EXCEPTION):
     """A GuardError that is the host's own out of memory, too: it unloads all models and says so."""
 
 
-def ran_out(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether the host takes this error for out of memory; if so, what it holds is let go of."""
     known = getattr(comfy.model_management, "is_oom", None)  # newer hosts know other back ends' errors
     if not (known(error) if known else isinstance(error, comfy.model_management.OOM_EXCEPTION)):
@@ -35,19 +35,19 @@ def ran_out(error: Exception) -> bool:
     return True
 
 
-def or_else(first: Callable[[], T], smaller: Callable[[], T]) -> T:
+def retry_with_less(first: Callable[[], T], smaller: Callable[[], T]) -> T:
     """`first()`; when it runs out of memory, `smaller()`."""
     try:
         return first()
     except Exception as error:
-        if not ran_out(error):
+        if not is_out_of_memory(error):
             raise
     comfy.model_management.soft_empty_cache()
     return smaller()
 
 
 @dataclass
-class Parts:
+class BatchParts:
     """How much of a batch fits at once; what a run has learnt stays for the rest of it."""
 
     at_once: int | None = None  # None: everything
@@ -62,7 +62,9 @@ class Parts:
         while done < count:
             rows = slice(done, min(done + max(self.at_once or count, least), count))
             size = rows.stop - done
-            found: list[T] = or_else(partial(_listed, body, rows), list) if size > least else _listed(body, rows)
+            found: list[T] = (
+                retry_with_less(partial(_listed, body, rows), list) if size > least else _listed(body, rows)
+            )
             if found:
                 out, done = out + found, rows.stop
             else:
@@ -76,12 +78,12 @@ def _listed(body: Callable[[slice], T], rows: slice) -> list[T]:
 
 
 @contextmanager
-def telling(node: str, lower: str) -> Iterator[None]:
+def explain_out_of_memory(node: str, lower: str) -> Iterator[None]:
     """Out of memory inside the block is told as `lower` says: what can be made smaller, in whole sentences."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, OutOfMemoryError) or not ran_out(error):
+        if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"{node}: out of memory. {lower} ({_short(error)})") from error
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .batch_rows import can_drop_rows, rows_of
-from .memory import Parts
+from .memory import BatchParts
 
 
 def branches(model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
@@ -24,14 +24,14 @@ def branches(model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) 
 
 
 @dataclass
-class Fitting:
+class PartwiseCall:
     """A run's evaluations of its own, as many rows at once as fit: half of the samples, at last half of the conditions.
 
     What the host samples with is the host's to ask for, and to fail at.
     """
 
-    samples: Parts = field(default_factory=Parts)
-    conditions: Parts = field(default_factory=Parts)
+    samples: BatchParts = field(default_factory=BatchParts)
+    conditions: BatchParts = field(default_factory=BatchParts)
 
     def branches(self, model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
         """As `branches`."""
@@ -53,7 +53,7 @@ class Fitting:
 
 
 @dataclass(frozen=True)
-class Guidance:
+class CFGEvaluation:
     """One evaluation of a running guider, from which guidance can be asked at several scales."""
 
     executor: Any  # the rest of the host's PREDICT_NOISE chain

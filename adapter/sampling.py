@@ -24,7 +24,7 @@ def scheduler_names() -> list[str]:
     return list(comfy.samplers.KSampler.SCHEDULERS)
 
 
-def ready_latent(model, latent: dict, node: str) -> dict:
+def prepare_latent(model, latent: dict, node: str) -> dict:
     """The latent with the model's channel count when it is empty, as every host sampler does it."""
     samples = check_latent(latent, node)
     fitted = comfy.sample.fix_empty_latent_channels(model, samples)
@@ -37,7 +37,7 @@ def ready_latent(model, latent: dict, node: str) -> dict:
     return {**latent, "samples": fitted}
 
 
-def starting_noise(latent: dict, seed: int, noise, node: str) -> Tensor:
+def initial_noise(latent: dict, seed: int, noise, node: str) -> Tensor:
     """The connected NOISE, else what KSampler would draw for the seed."""
     if noise is not None:
         return made_noise(noise, latent, node)
@@ -65,7 +65,7 @@ def percent_of(model, sigma: float) -> float:
     return round(high, 6)
 
 
-def begins_late(model, sigmas: Tensor) -> bool:
+def starts_late(model, sigmas: Tensor) -> bool:
     """Below T by more than a schedule does that leaves out the first timesteps: ddim_uniform begins at t = 981."""
     return len(sigmas) > 0 and percent_of(model, float(sigmas[0])) > LATE
 
@@ -79,7 +79,7 @@ def first_sigma(model, sigmas: Tensor | None, node: str) -> Tensor:
     return sigmas.new_tensor([float(sigmas[0]), 0.0])
 
 
-def ksample(
+def run_ksampler(
     model,
     *,
     seed,
@@ -105,7 +105,7 @@ def ksample(
             )
     samples = comfy.sample.sample(
         model,
-        starting_noise(latent, seed, noise, node),
+        initial_noise(latent, seed, noise, node),
         steps,
         cfg,
         sampler_name,

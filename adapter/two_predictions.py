@@ -28,8 +28,8 @@ from .autograd.inference_weights import refuse_quantized
 from .autograd.scope import networks_of, with_gradients
 from .batch_rows import can_drop_rows, rows_of
 from .errors import check_finite, check_magnitude
-from .memory import Parts
-from .model_call import Fitting, branches
+from .memory import BatchParts
+from .model_call import PartwiseCall, branches
 
 T = TypeVar("T")
 
@@ -46,13 +46,13 @@ def parameterisation(model_sampling) -> tuple[Parameterisation, float]:
     return "eps", sigma_data
 
 
-def noise_gap(model_sampling, denoised_cond: Tensor, denoised_uncond: Tensor, sigma: Tensor) -> Tensor:
+def conditional_noise(model_sampling, denoised_cond: Tensor, denoised_uncond: Tensor, sigma: Tensor) -> Tensor:
     """ε̃ (B, ...) in the model's output space, from the host's denoised predictions."""
     kind, sigma_data = parameterisation(model_sampling)
     return conditional_noise_prediction(denoised_cond, denoised_uncond, sigma, kind, sigma_data)
 
 
-class Pair:
+class TwoPredictions:
     """A model inside a running sampling scope: conditional against null."""
 
     def __init__(self, guider, sigmas: Tensor, model_options: dict, noise: Tensor, latent_image: Tensor, full: bool):
@@ -65,7 +65,7 @@ class Pair:
         self.full_noise = full
         self.node = ""
         self.networks = networks_of(guider)
-        self.fitting, self.graphs = Fitting(), Parts()
+        self.fitting, self.graphs = PartwiseCall(), BatchParts()
 
     @property
     def eps_unit(self) -> float:
@@ -92,14 +92,14 @@ class Pair:
         # A part of a graph is not free before the way back: there `in_parts` has a graph for each part.
         ask = branches if torch.is_grad_enabled() else self.fitting.branches
         cond, uncond = ask(self.model, [conds["positive"], null], x, sigma, self.options)
-        return check_finite(noise_gap(sampling, cond, uncond, sigma), self.node)
+        return check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node)
 
     def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:
-        """`body` on so many samples, as many at once as fit with a graph of their own; see `memory.Parts`."""
+        """`body` on so many samples, as many at once as fit with a graph of their own; see `memory.BatchParts`."""
         return self.graphs.run(body, count, least=1 if can_drop_rows(self.conds) else count)
 
     def _all_at_once(self) -> None:
-        self.graphs = Parts()
+        self.graphs = BatchParts()
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
         """Run `body` with autograd working through the model; `checkpoints`: see `gradient_scope`."""
@@ -132,7 +132,7 @@ class Pair:
 
 
 class _Probe(comfy.samplers.Sampler):
-    def __init__(self, body: Callable[[Pair, Tensor], T], node: str):
+    def __init__(self, body: Callable[[TwoPredictions, Tensor], T], node: str):
         self.body = body
         self.node = node
         self.result: T | None = None
@@ -141,14 +141,14 @@ class _Probe(comfy.samplers.Sampler):
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
     ):
         full = self.max_denoise(model_wrap, sigmas)
-        pair = Pair(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full)
+        pair = TwoPredictions(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full)
         pair.node = self.node
         self.result = self.body(pair, noise)
         return torch.zeros_like(noise)
 
 
-def run_probe(
-    body: Callable[[Pair, Tensor], T],
+def run_in_sampling_scope(
+    body: Callable[[TwoPredictions, Tensor], T],
     *,
     model,
     positive,
@@ -174,13 +174,13 @@ def run_probe(
 
 
 def relative_magnitude(**run) -> Tensor:
-    """d/√dim (B,) of the noises, in an EPS model's units; `run`: what `run_probe` needs besides its body."""
+    """d/√dim (B,) of the noises, in an EPS model's units; `run`: arguments of `run_in_sampling_scope`."""
 
-    def body(pair: Pair, noise: Tensor) -> Tensor:
+    def body(pair: TwoPredictions, noise: Tensor) -> Tensor:
         d = check_magnitude(guidance_magnitude(pair.prediction(noise)), pair.node).cpu()
         return relative(d, dimension(noise)) / pair.eps_unit
 
-    return run_probe(body, **run)
+    return run_in_sampling_scope(body, **run)
 
 
 def _asking_for(model, headroom: float):

@@ -45,7 +45,7 @@ class Bench:
         from comfy.model_patcher import ModelPatcher  # not before bootstrap, which tells the host to use the CPU
 
         sscd = self.host.module("memorization_guard", "mitigation.references.sscd")
-        kind = self.host.module("memorization_guard", "adapter.copy_detector").HostDescriptor
+        kind = self.host.module("memorization_guard", "adapter.copy_detector").LoadedDescriptor
         with torch.inference_mode():
             network = sscd.SSCD().eval()
         device = torch.device("cpu")

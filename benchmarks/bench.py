@@ -1,9 +1,9 @@
 """`make bench`: what each method does on the lab checkpoint, and what it costs.
 
     make bench                                     # everything; goes on where it was interrupted
-    .host/python tools/bench.py --seeds 4 --only recommended AMG
-    .host/python tools/bench.py --smoke            # three rows, for CI: bench/smoke.json
-    .host/python tools/bench.py --first 101        # an independent run, into bench/from-101/
+    .host/python benchmarks/bench.py --seeds 4 --only recommended AMG
+    .host/python benchmarks/bench.py --smoke            # three rows, for CI: bench/smoke.json
+    .host/python benchmarks/bench.py --first 101        # an independent run, into bench/from-101/
 
 16 memorized and 16 ordinary prompts × seeds × methods, through the real host. Pictures are kept in the
 work folder; results go to bench/results.json, the page to bench/index.html and, with --docs, to docs/bench.md.

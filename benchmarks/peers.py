@@ -72,7 +72,7 @@ def adjusted_embedding(
         return pair.with_gradients(descend)
 
     with torch.inference_mode():
-        found = probe.run_probe(
+        found = probe.run_in_sampling_scope(
             body,
             model=model,
             positive=given[group],

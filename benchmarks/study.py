@@ -1,6 +1,6 @@
 """Nodes of the pack on the lab checkpoint, 16 captions a batch, scored: copies, alignment, quality, cost.
 
-What the tables of docs/ stand on (tools/tables.py). Its pictures are kept in a folder, so that an
+What the tables of docs/ stand on (benchmarks/tables.py). Its pictures are kept in a folder, so that an
 interrupted table goes on where it stopped.
 """
 

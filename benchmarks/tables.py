@@ -1,7 +1,7 @@
 """The tables of docs/: what each choice does on the lab checkpoint.
 
     make tables                        # all of them, into docs/
-    .host/python tools/tables.py rules --seeds 2 --work /some/folder
+    .host/python benchmarks/tables.py rules --seeds 2 --work /some/folder
 
 Rows are kept in the work folder; delete it to measure anew.
 """

@@ -1,6 +1,6 @@
 """The figures of docs/why.md: the basin as it is on the exact model, and what each method does to it.
 
-.host/python tools/why.py
+.host/python benchmarks/why.py
 """
 
 from __future__ import annotations
@@ -75,8 +75,10 @@ def on_the_lab_checkpoint(made: Any) -> None:
     inputs = {"images": ["w", 0], "captions": "", "metric": "latent", "vae": ["v", 0]}
     nodes = {"r": {"class_type": "MG_ReferencesFromImages", "inputs": inputs}}
     references = made.run(nodes, {"w": works, "v": vae})["r"][0]
-    looking = maths.Guidance(1.0, 0.0, 0.0, threshold(1.0, 1.0, "constant"), "ramp")  # never close enough to act
-    acting = maths.Guidance(13.0, 0.0, 10.0, threshold(0.5, 0.6, "parabolic"), "ramp")
+    looking = maths.GuidanceStrengths(
+        1.0, 0.0, 0.0, threshold(1.0, 1.0, "constant"), "ramp"
+    )  # never close enough to act
+    acting = maths.GuidanceStrengths(13.0, 0.0, 10.0, threshold(0.5, 0.6, "parabolic"), "ramp")
     noise = {**subject.optimizer, "target_magnitude": 0.015}
     cases = {
         "KSampler, CFG 7": (looking, {"k": ksampler()}),
@@ -87,7 +89,7 @@ def on_the_lab_checkpoint(made: Any) -> None:
     figure, grid = plt.subplots(1, 4, figsize=(12, 3.2), sharey=True, layout="constrained")
     for axes, (title, (guidance, prompt)) in zip(grid, cases.items(), strict=True):
         ended: list[Any] = []
-        model = patch.guide(subject.model, plans.Plan(references, guidance, on_end=ended.append))
+        model = patch.add_amg(subject.model, plans.AMGPlan(references, guidance, on_end=ended.append))
         given = {"m": model, "p": subject.positive, "e": subject.negative, "l": subject.latent(8)}
         links = {"model": ["m", 0], "positive": ["p", 0], "negative": ["e", 0], "latent_image": ["l", 0]}
         prompt = {k: {**n, "inputs": {**n["inputs"], **links}} for k, n in prompt.items()}

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..adapter.distilled import distilled_hint
 from ..adapter.errors import GuardError, check_finite, check_magnitude
-from ..adapter.model_call import Fitting, Guidance, branches
-from ..adapter.sampling import begins_late, percent_of
-from ..adapter.two_predictions import noise_gap
+from ..adapter.model_call import CFGEvaluation, PartwiseCall, branches
+from ..adapter.sampling import percent_of, starts_late
+from ..adapter.two_predictions import conditional_noise
 from ..adapter.version import WRAPPERS, predict_noise
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.escape.deferred_cfg import inside_condition, per_sample
@@ -36,7 +36,7 @@ class AllEscaped(Exception):
 
 
 @dataclass(frozen=True)
-class Deferral:
+class DeferralPlan:
     """What a run does; immutable, so a patched model can be sampled any number of times."""
 
     rule: EscapeRule | None = None  # measure and decide by this rule; None: switch by schedule alone
@@ -50,7 +50,7 @@ class Deferral:
     on_step: Callable[[EscapeCurve], None] | None = None
 
 
-def defer(model, deferral: Deferral):
+def add_deferred_cfg(model, deferral: DeferralPlan):
     """A clone of `model` that samples with `deferral`; an earlier deferral on it is replaced."""
     patched = model.clone()
     wrappers = {WRAPPERS.OUTER_SAMPLE: _outer_sample(deferral), predict_noise(deferral.node): _predict_noise}
@@ -60,13 +60,13 @@ def defer(model, deferral: Deferral):
     return patched
 
 
-def _outer_sample(deferral: Deferral):
+def _outer_sample(deferral: DeferralPlan):
     def wrapper(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
         if deferral.null is not None:
             guider.conds["null"] = [c.copy() for c in comfy.sampler_helpers.convert_cond(deferral.null)]
         plan = deferral
-        if plan.rule is not None and begins_late(guider.model_patcher, sigmas):
+        if plan.rule is not None and starts_late(guider.model_patcher, sigmas):
             plan = replace(plan, rule=plan.rule.begun_late())
         run = Run(plan, sigmas.detach().float().cpu(), len(noise), dimension(noise))
         guider.model_options[KEY] = run  # this run's own copy of the options
@@ -101,7 +101,7 @@ def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa:
     if run.released:
         return executor(x, timestep, model_options, seed)
     cond, unc, against = run.predictions(guider, x, timestep, model_options)
-    ask = Guidance(executor, guider, x, timestep, model_options, seed)
+    ask = CFGEvaluation(executor, guider, x, timestep, model_options, seed)
     g0, outside, w = run.inside_scale, run.outside, guider.cfg
     if outside.all():
         return ask.at(w, cond, against)
@@ -122,7 +122,7 @@ def _predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa:
 class Run:
     """One run's state: counted by sigma, since some samplers call the model more than once a step."""
 
-    deferral: Deferral
+    deferral: DeferralPlan
     sigmas: Tensor
     batch: int
     dim: int
@@ -133,7 +133,7 @@ class Run:
     first: Tensor | None = None  # the direction of the pull at the first step
     transition: Tensor = field(init=False)  # the step since which a sample is outside; n while it is inside
     released: bool = False  # nothing is measured or deferred any more
-    fitting: Fitting = field(default_factory=Fitting)
+    fitting: PartwiseCall = field(default_factory=PartwiseCall)
 
     def __post_init__(self) -> None:
         self.n = len(self.sigmas) - 1
@@ -219,7 +219,7 @@ class Run:
 
     def _measure(self, model, cond: Tensor, unc: Tensor, sigma: Tensor) -> None:
         """Record d at this step and let the rule decide on the curve so far."""
-        gap = check_finite(noise_gap(model.model_sampling, cond, unc, sigma), self.deferral.node)
+        gap = check_finite(conditional_noise(model.model_sampling, cond, unc, sigma), self.deferral.node)
         self.d[:, self.step] = check_magnitude(guidance_magnitude(gap), self.deferral.node).cpu()
         strength, self.first = pull(cond, unc, self.first)
         self.pull[:, self.step] = strength.cpu()
@@ -255,14 +255,14 @@ class _Stoppable(comfy.samplers.KSAMPLER):
 
 
 def detect(
-    model, deferral: Deferral, *, positive, negative, noise, latent_image, noise_mask, sigmas, seed
+    model, deferral: DeferralPlan, *, positive, negative, noise, latent_image, noise_mask, sigmas, seed
 ) -> EscapeCurve:
     """Run the CFG-free trajectory (Euler) until every sample has left, and return its curve."""
     found: list[EscapeCurve] = []
     watch = replace(deferral, stop_when_out=True, inside_scale=0.0, on_end=found.append)
     euler = comfy.samplers.ksampler("euler")
     comfy.samplers.sample(
-        defer(model, watch),
+        add_deferred_cfg(model, watch),
         noise,
         positive,
         negative,

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..adapter.autograd.checkpointing import GRAPH, HALF, graph_memory
 from ..adapter.errors import check_magnitude
-from ..adapter.memory import telling
+from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
-from ..adapter.two_predictions import Pair, run_probe
+from ..adapter.two_predictions import TwoPredictions, run_in_sampling_scope
 from ..mitigation.noise.batch_wise import adjust_batchwise
 from ..mitigation.noise.norm_constraint import Constraint
 from ..mitigation.noise.per_sample import adjust_per_sample
@@ -59,11 +59,11 @@ def find_noise(
 ) -> tuple[Tensor, NoiseReport]:
     """x_T (B, ...) on the model's device and the report of how it was found.
 
-    `draw(i)`: the i-th noise to begin with; `run`: what `run_probe` needs besides.
+    `draw(i)`: the i-th noise to begin with; `run`: what `run_in_sampling_scope` needs besides.
     """
     bar = progress(max(plan.rounds, 1))
 
-    def body(pair: Pair, noise: Tensor) -> tuple[Tensor, NoiseReport]:
+    def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
         unit = pair.eps_unit
         root = dimension(noise) ** 0.5
         target = plan.target_magnitude * (root * unit if plan.relative else 1.0)
@@ -85,8 +85,10 @@ def find_noise(
         return noise, report.in_units(unit)
 
     start = draw(0)
-    with telling(node, _lower(plan)):
-        return run_probe(body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run)
+    with explain_out_of_memory(node, _lower(plan)):
+        return run_in_sampling_scope(
+            body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run
+        )
 
 
 def _lower(plan: NoisePlan) -> str:
@@ -109,7 +111,9 @@ def _headroom(plan: NoisePlan, model, noise: Tensor) -> float:
     return max(GRADIENT_HEADROOM, graph_memory(model, len(noise), tuple(noise.shape), share) / step)
 
 
-def _adjust(plan: NoisePlan, pair: Pair, noise: Tensor, draw, target: float, on_step) -> tuple[Tensor, NoiseReport]:
+def _adjust(
+    plan: NoisePlan, pair: TwoPredictions, noise: Tensor, draw, target: float, on_step
+) -> tuple[Tensor, NoiseReport]:
     if plan.method == "batch-wise":
         return adjust_batchwise(
             noise,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def slope(loss: Tensor, x: Tensor, size: float) -> Tensor:
+def scaled_gradient(loss: Tensor, x: Tensor, size: float) -> Tensor:
     """∇_x loss, shape of x, computed for 2ⁿ·loss with 2ⁿ near `size` and divided by it again.
 
     Half precision knows nothing below 6e-8 and little below 6e-5, and on its way back through a network a

@@ -7,12 +7,12 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import guidance_view
-from ..methods.amg.patch import guide
+from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import make_plan
-from ..mitigation.amg.guidance import GROWTHS, Guidance
+from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths
 from ..mitigation.amg.threshold import SCHEDULES, Threshold
 from . import schema
 
@@ -131,7 +131,7 @@ class AMGGuidance(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls,
         model,
@@ -154,7 +154,7 @@ class AMGGuidance(io.ComfyNode):
                 f"{NAME}: `threshold_min` ({threshold_min}) is above `threshold_max` ({threshold_max}). Set it lower."
             )
         threshold = Threshold(threshold_min, threshold_max, threshold_schedule)
-        guidance = Guidance(despecification, deduplication, dissimilarity, threshold, dissimilarity_growth)
+        guidance = GuidanceStrengths(despecification, deduplication, dissimilarity, threshold, dissimilarity_growth)
         if guidance.off:
             return io.NodeOutput(model)
         plan = make_plan(
@@ -174,7 +174,7 @@ class AMGGuidance(io.ComfyNode):
             on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
             on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
         )
-        return io.NodeOutput(guide(model, plan), ui=live.ui)
+        return io.NodeOutput(add_amg(model, plan), ui=live.ui)
 
 
 NODES = [AMGGuidance]

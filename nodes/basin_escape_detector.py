@@ -7,13 +7,13 @@ from comfy_api.latest import io
 from ..adapter.distilled import distilled_hint
 from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import level_hint
-from ..adapter.sampling import percent_of, progress, ready_latent, schedule, scheduler_names, starting_noise
+from ..adapter.sampling import initial_noise, percent_of, prepare_latent, progress, schedule, scheduler_names
 from ..drawing.escape_plot import plot_curves
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import Deferral, detect
+from ..methods.deferred_cfg import DeferralPlan, detect
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.escape.rules import EscapeRule
 from . import schema
@@ -80,7 +80,7 @@ class BasinEscapeDetector(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls,
         model,
@@ -97,7 +97,7 @@ class BasinEscapeDetector(io.ComfyNode):
         sigmas=None,
         null=None,
     ) -> io.NodeOutput:
-        latent = ready_latent(model, latent_image, NAME)
+        latent = prepare_latent(model, latent_image, NAME)
         sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
         if len(sigmas) < 2:
             raise GuardError(f"{NAME}: `sigmas` has {len(sigmas)} value(s): a schedule needs at least two.")
@@ -107,7 +107,7 @@ class BasinEscapeDetector(io.ComfyNode):
             bar.update_absolute(curve.measured, curve.steps)
             live.show(lambda: escape_view(curve, done=False))
 
-        deferral = Deferral(
+        deferral = DeferralPlan(
             rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step
         )
         curve = detect(
@@ -115,7 +115,7 @@ class BasinEscapeDetector(io.ComfyNode):
             deferral,
             positive=positive,
             negative=negative,
-            noise=starting_noise(latent, noise_seed, noise, NAME),
+            noise=initial_noise(latent, noise_seed, noise, NAME),
             latent_image=latent["samples"],
             noise_mask=latent.get("noise_mask"),
             sigmas=sigmas,

@@ -6,10 +6,10 @@ from comfy_api.latest import io
 
 from ..adapter.distilled import distilled_hint
 from ..adapter.errors import GuardError
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import drawn_noise
-from ..adapter.sampling import first_sigma, progress, ready_latent
+from ..adapter.sampling import first_sigma, prepare_latent, progress
 from ..adapter.text_encode import encode
 from ..adapter.two_predictions import relative_magnitude
 from ..drawing.node_views import text_view
@@ -83,12 +83,12 @@ class Calibrate(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, model, clip, latent_image, prompts, noise_seed, sigmas=None) -> io.NodeOutput:
         lines = [p.strip() for p in prompts.splitlines() if p.strip()]
         if not lines:
             raise GuardError(f"{NAME}: `prompts` is empty. Write ordinary prompts, one a line.")
-        latent = ready_latent(model, latent_image, NAME)
+        latent = prepare_latent(model, latent_image, NAME)
         samples = latent["samples"]
         nothing, bar, found = encode(clip, ""), progress(len(lines)), []
         for i, prompt in enumerate(lines):

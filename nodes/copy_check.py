@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io, ui
 
-from ..adapter.errors import check_pictures
-from ..adapter.input_checks import checked
+from ..adapter.errors import check_images
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.copy_comparison import side_by_side
 from ..drawing.node_views import text_view
 from ..mitigation.references.check import check
 from ..mitigation.references.reference_set import ReferenceSet
-from ..references.builder import image_features
+from ..references.builder import comparable_features
 from ..references.image_file import opaque
 from ..references.report import counted
 from . import schema
@@ -84,10 +84,10 @@ class CopyCheck(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
-        pictures = opaque(check_pictures(images, NAME))
-        features, note = image_features(references, pictures, vae, NAME)
+        pictures = opaque(check_images(images, NAME))
+        features, note = comparable_features(references, pictures, vae, NAME)
         sigma, rows = check(references, features)
         nearest = rows.tolist()
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
-from ..methods.deferred_cfg import Deferral
+from ..methods.deferred_cfg import DeferralPlan
 from ..mitigation.escape.rules import EscapeRule
 from . import schema
 
@@ -66,14 +66,14 @@ def deferral_of(
     node: str,
     on_end=None,
     on_step=None,
-) -> Deferral | None:
+) -> DeferralPlan | None:
     """What the inputs ask for; None when nothing is deferred."""
     if mode not in MODES:
         raise GuardError(f"{node}: `mode` is {mode!r}; choose one of {', '.join(MODES)}.")
     if mode == "off":
         return None
     measured = mode == "dynamic" and curve is None
-    return Deferral(
+    return DeferralPlan(
         rule=EscapeRule(rule, drop_ratio, memorized_threshold) if measured else None,
         start_percent=start_percent,
         inside_scale=pre_escape_cfg,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import defer
+from ..methods.deferred_cfg import add_deferred_cfg
 from . import schema
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
 
@@ -35,7 +35,7 @@ class DeferredCFG(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls, model, mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=None, null=None
     ) -> io.NodeOutput:
@@ -53,7 +53,7 @@ class DeferredCFG(io.ComfyNode):
             on_end=lambda curve: live.finish(escape_view(curve, done=True)),
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
-        return io.NodeOutput(model if plan is None else defer(model, plan), ui=live.ui)
+        return io.NodeOutput(model if plan is None else add_deferred_cfg(model, plan), ui=live.ui)
 
 
 NODES = [DeferredCFG]

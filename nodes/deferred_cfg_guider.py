@@ -6,10 +6,10 @@ from comfy_api.latest import io
 
 from ..adapter.guider import cfg_guider
 from ..adapter.hints import negative_hint
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import defer
+from ..methods.deferred_cfg import add_deferred_cfg
 from ..mitigation.escape.curve import EscapeCurve
 from . import schema
 from .deferral_inputs import curve_input, deferral_of, mode_inputs
@@ -48,7 +48,7 @@ class DeferredCFGGuider(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls,
         model,
@@ -83,7 +83,7 @@ class DeferredCFGGuider(io.ComfyNode):
             on_end=on_end,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
-        patched = model if plan is None else defer(model, plan)
+        patched = model if plan is None else add_deferred_cfg(model, plan)
         return io.NodeOutput(cfg_guider(patched, positive, negative, cfg), ui=live.ui)
 
 

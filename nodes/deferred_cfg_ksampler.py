@@ -5,12 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..adapter.hints import negative_hint
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import level_hint
-from ..adapter.sampling import ksample, ksampler_sigmas, ready_latent, sampler_names, scheduler_names
+from ..adapter.sampling import ksampler_sigmas, prepare_latent, run_ksampler, sampler_names, scheduler_names
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import defer
+from ..methods.deferred_cfg import add_deferred_cfg
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.prediction import dimension
 from . import schema
@@ -91,7 +91,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls,
         model,
@@ -114,7 +114,7 @@ class DeferredCFGKSampler(io.ComfyNode):
         curve=None,
         null=None,
     ) -> io.NodeOutput:
-        latent = ready_latent(model, latent_image, NAME)
+        latent = prepare_latent(model, latent_image, NAME)
         live, ran = LiveView(), list[EscapeCurve]()
         plan = deferral_of(
             mode,
@@ -129,8 +129,8 @@ class DeferredCFGKSampler(io.ComfyNode):
             on_end=ran.append,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
-        model = model if plan is None else defer(model, plan)
-        out = ksample(
+        model = model if plan is None else add_deferred_cfg(model, plan)
+        out = run_ksampler(
             model,
             seed=seed,
             steps=steps,

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..adapter.copy_detector import SOURCE, of_sscd_file
 from ..adapter.errors import GuardError
 from ..adapter.folders import DETECTORS, model_file, model_files
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from . import schema
 
 NAME = "Load Copy Detector (SSCD)"
@@ -55,7 +55,7 @@ class LoadCopyDetector(io.ComfyNode):
         return f"{facts.st_mtime_ns} {facts.st_size}"
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, file) -> io.NodeOutput:
         return io.NodeOutput(of_sscd_file(model_file(DETECTORS, file, NAME, SOURCE), NAME))
 

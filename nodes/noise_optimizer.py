@@ -8,10 +8,10 @@ from ..adapter.autograd.checkpointing import CHOICES
 from ..adapter.distilled import distilled_hint
 from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import FixedNoise, drawn_noise
-from ..adapter.sampling import first_sigma, ready_latent
+from ..adapter.sampling import first_sigma, prepare_latent
 from ..drawing.node_views import noise_view, report_view
 from ..methods.noise_adjustment import METHODS, NoisePlan, find_noise
 from ..mitigation.noise.norm_constraint import CONSTRAINTS
@@ -162,7 +162,7 @@ class NoiseOptimizer(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls,
         model,
@@ -187,7 +187,7 @@ class NoiseOptimizer(io.ComfyNode):
     ) -> io.NodeOutput:
         if method not in METHODS:
             raise GuardError(f"{NAME}: `method` is {method!r}; choose one of {', '.join(METHODS)}.")
-        latent = ready_latent(model, latent_image, NAME)
+        latent = prepare_latent(model, latent_image, NAME)
         samples, batch_index = latent["samples"], latent.get("batch_index")
         plan = NoisePlan(
             method,

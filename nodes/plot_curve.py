@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..drawing.escape_plot import QUANTITIES, plot_curves
 from . import schema
 
@@ -37,7 +37,7 @@ class PlotCurve(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, curve, curve_2=None, curve_3=None, curve_4=None, quantity="pull") -> io.NodeOutput:
         curves = [c for c in (curve, curve_2, curve_3, curve_4) if c is not None]
         return io.NodeOutput(plot_curves(curves, quantity))

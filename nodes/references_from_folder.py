@@ -6,11 +6,11 @@ from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
 from ..adapter.folders import input_folder, input_folders
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
-from ..references.builder import Collector, compare_by, pixel_size
-from ..references.image_folder import collect, fingerprint, pictures_in
+from ..references.builder import ReferenceSetBuilder, feature_extractor, pixel_size
+from ..references.image_folder import collect, fingerprint, images_in
 from ..references.report import report
 from . import schema
 
@@ -71,7 +71,7 @@ class ReferencesFromFolder(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder):
         try:
-            if folder is not None and not pictures_in(input_folder(folder, NAME), subfolders=True):
+            if folder is not None and not images_in(input_folder(folder, NAME), subfolders=True):
                 return f"{NAME}: `folder` {folder!r} holds no pictures. Put png, jpg or webp files into it."
         except GuardError as error:
             return str(error)
@@ -80,17 +80,19 @@ class ReferencesFromFolder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder, subfolders=True, **_):
         """Other pictures or captions in the folder: read it again."""
-        return fingerprint(pictures_in(input_folder(folder, NAME), subfolders))
+        return fingerprint(images_in(input_folder(folder, NAME), subfolders))
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(
         cls, folder, metric, width, height, subfolders=True, vae=None, descriptor=None, size_of=None
     ) -> io.NodeOutput:
         root = input_folder(folder, NAME)
-        files = pictures_in(root, subfolders)
+        files = images_in(root, subfolders)
         size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
-        made = Collector(compare_by(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files))
+        made = ReferenceSetBuilder(
+            feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files)
+        )
         left_out = collect(root, files, made, max(size))
         references = made.finish()
         text, live = report(references, left_out, made.signatures), LiveView()

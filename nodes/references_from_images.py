@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..adapter.errors import GuardError, check_latent, check_pictures
-from ..adapter.input_checks import checked
+from ..adapter.errors import GuardError, check_images, check_latent
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.sampling import progress
 from ..drawing.node_views import text_view
-from ..references.builder import Collector, Comparison, caption_lines, compare_by, pixel_size
+from ..references.builder import FeatureExtractor, ReferenceSetBuilder, caption_lines, feature_extractor, pixel_size
 from ..references.image_file import opaque
 from ..references.report import report
 from . import schema
@@ -58,13 +58,13 @@ class ReferencesFromImages(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, images, captions, metric, vae=None, descriptor=None, size_of=None) -> io.NodeOutput:
-        pictures = opaque(check_pictures(images, FROM_IMAGES))
+        pictures = opaque(check_images(images, FROM_IMAGES))
         lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
         size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
-        by = compare_by(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
-        made, bar = Collector(by, FROM_IMAGES, len(images)), progress(len(images))
+        by = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
+        made, bar = ReferenceSetBuilder(by, FROM_IMAGES, len(images)), progress(len(images))
         for i, picture in enumerate(pictures):
             made.add(picture, f"#{i}", lines[i])
             bar.update_absolute(i + 1)
@@ -92,13 +92,13 @@ class ReferencesFromLatents(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, latents, captions, vae=None) -> io.NodeOutput:
         samples = check_latent(latents, FROM_LATENTS, "latents").float()
         if not torch.isfinite(samples).all():
             raise GuardError(f"{FROM_LATENTS}: `latents` holds NaN or infinite values. Check what made them.")
         lines = caption_lines(captions, len(samples), FROM_LATENTS, "latents")
-        made = Collector(Comparison("latent", lambda picture: picture), FROM_LATENTS, len(samples))
+        made = ReferenceSetBuilder(FeatureExtractor("latent", lambda picture: picture), FROM_LATENTS, len(samples))
         for i, latent in enumerate(samples):
             picture = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
             made.add_made(latent, f"#{i}", lines[i], picture)

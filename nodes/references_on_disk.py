@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..adapter.copy_detector import ready_descriptor
 from ..adapter.errors import GuardError
 from ..adapter.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
-from ..adapter.input_checks import checked
+from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
 from ..references.reference_file import load_references, save_references
@@ -44,7 +44,7 @@ class SaveReferences(io.ComfyNode):
         )
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, references, name, overwrite) -> io.NodeOutput:
         path = new_model_file(REFERENCES, name, SAVE)
         if path.exists() and not overwrite:
@@ -97,7 +97,7 @@ class LoadReferences(io.ComfyNode):
         return f"{facts.st_mtime_ns} {facts.st_size}"
 
     @classmethod
-    @checked
+    @check_inputs
     def execute(cls, file, descriptor=None) -> io.NodeOutput:
         path = model_file(REFERENCES, file, LOAD, "Save References writes them.")
         try:

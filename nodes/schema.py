@@ -13,7 +13,7 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 Report = io.Custom("MG_REPORT")
 Curve = io.Custom("MG_CURVE")
 References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
-Descriptor = io.Custom("MG_DESCRIPTOR")  # a host.descriptor.HostDescriptor
+Descriptor = io.Custom("MG_DESCRIPTOR")  # a host.descriptor.LoadedDescriptor
 
 
 def null_input():

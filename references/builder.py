@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..adapter.copy_detector import ready_descriptor, weights_fingerprint
 from ..adapter.errors import GuardError, check_latent, check_made
-from ..adapter.memory import telling
+from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
 from ..mitigation.references.duplicates import signature
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
-from ..mitigation.references.similarity import descriptor_features, latent_features, picture_features
+from ..mitigation.references.similarity import descriptor_features, image_features, latent_features
 from .image_file import contain, cover
 
 THUMBNAIL_BYTES = 400_000_000  # for all thumbnails of a set together
@@ -27,7 +27,7 @@ def thumbnail_side(count: int) -> int:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FeatureExtractor:
     """How pictures become features: `make(picture (H, W, 3))` is one unflattened feature, before scaling."""
 
     metric: Metric
@@ -42,7 +42,9 @@ class Comparison:
         return made.float().flatten(1)
 
 
-def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple[int, int] | None = None) -> Comparison:
+def feature_extractor(
+    metric: str, node: str, *, vae=None, descriptor=None, size: tuple[int, int] | None = None
+) -> FeatureExtractor:
     """The comparison of a metric. `size`: (width, height) that pictures are cut to, for latent and nL2.
 
     Raises GuardError if the metric lacks its VAE or descriptor.
@@ -56,38 +58,40 @@ def compare_by(metric: str, node: str, *, vae=None, descriptor=None, size: tuple
 
         def encode(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
-            with telling(node, "Use smaller pictures, start ComfyUI with --cpu-vae, or set metric to nL2."):
+            with explain_out_of_memory(
+                node, "Use smaller pictures, start ComfyUI with --cpu-vae, or set metric to nL2."
+            ):
                 made = vae.encode(picture)  # one by one: a video VAE takes a batch for one film
             if not isinstance(made, Tensor) or made.ndim < 4 or made.numel() == 0:
                 raise GuardError(f"{node}: `vae` made no latent of a picture. Connect the VAE of the model.")
             latent = made[0].float().cpu()
             return check_made(latent, picture, node, "`vae`", "--fp32-vae or --bf16-vae")
 
-        return Comparison("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
+        return FeatureExtractor("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
     if metric == "nL2":
 
         def shrink(picture: Tensor) -> Tensor:
             picture = cover(picture[None], *size) if size else picture[None]
-            made = picture_features(picture.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
+            made = image_features(picture.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
             return check_made(made, picture, node, "it", "--fp32-vae")
 
-        return Comparison("nL2", shrink)
+        return FeatureExtractor("nL2", shrink)
     network = ready_descriptor(descriptor, node)
     network.load()
 
     def embed(picture: Tensor) -> Tensor:
-        with telling(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
+        with explain_out_of_memory(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
             made = descriptor_features(picture.movedim(-1, 0)[None], network)[0].cpu()
         return check_made(made, picture, node, "`descriptor`", "--fp32-text-enc, which is for CLIP vision, too")
 
-    return Comparison("descriptor", embed, network)
+    return FeatureExtractor("descriptor", embed, network)
 
 
 @dataclass
-class Collector:
+class ReferenceSetBuilder:
     """Takes references one at a time and makes the set of them; `signatures` are for finding duplicates."""
 
-    comparison: Comparison
+    comparison: FeatureExtractor
     node: str
     expected: int
     rows: list[Tensor] = field(default_factory=list)
@@ -145,7 +149,7 @@ def caption_lines(text: str, count: int, node: str, what: str) -> Sequence[str]:
     return lines or [""] * count
 
 
-def image_features(references: ReferenceSet, images: Tensor, vae, node: str) -> tuple[Tensor, str]:
+def comparable_features(references: ReferenceSet, images: Tensor, vae, node: str) -> tuple[Tensor, str]:
     """Pictures (B, H, W, 3) as features (B, D) to compare with the set, and a note if they fit badly.
 
     Raises GuardError if they cannot be compared.
@@ -159,7 +163,7 @@ def image_features(references: ReferenceSet, images: Tensor, vae, node: str) -> 
             f"{node}: `references` holds embeddings of {references.descriptor_name or 'a descriptor'}, which is not "
             "loaded. Connect it to `descriptor` on Load References."
         )
-    by = compare_by(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
+    by = feature_extractor(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
     made, bar = [], progress(len(images))
     for image in images:
         made.append(by.make(image))

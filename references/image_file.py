@@ -20,38 +20,38 @@ SIDECARS = (".txt", ".caption")
 SIDECAR_BYTES = 65_536
 
 
-class PictureError(ValueError):
+class ImageFileError(ValueError):
     """A file that is no readable picture; the message is the reason, for a report."""
 
 
-def read_picture(path: Path, side: int) -> Tensor:
+def read_image(path: Path, side: int) -> Tensor:
     """(H, W, 3) in [0, 1]: upright by its EXIF, transparency on white, the first frame of an animation.
 
     16-bit grey keeps its range. A picture whose sides are both above 4 · side is reduced while it is
-    read, to spare memory. Raises PictureError with the reason if the file is empty, corrupt, too large
+    read, to spare memory. Raises ImageFileError with the reason if the file is empty, corrupt, too large
     or no PNG, JPEG or WebP.
     """
     try:
         if path.stat().st_size == 0:
-            raise PictureError("empty file")
+            raise ImageFileError("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS decides
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
-                    raise PictureError(f"{image.width} × {image.height} pixels are too many")
+                    raise ImageFileError(f"{image.width} × {image.height} pixels are too many")
                 return _pixels(image, side)
-    except PictureError:
+    except ImageFileError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError("too many pixels") from None
+        raise ImageFileError("too many pixels") from None
     except Image.UnidentifiedImageError:
-        raise PictureError("no PNG, JPEG or WebP inside, whatever its name says") from None
+        raise ImageFileError("no PNG, JPEG or WebP inside, whatever its name says") from None
     except FileNotFoundError:
-        raise PictureError("not there any more, or a link to nothing") from None
+        raise ImageFileError("not there any more, or a link to nothing") from None
     except MemoryError:
-        raise PictureError("too large for the memory") from None
+        raise ImageFileError("too large for the memory") from None
     except Exception as error:  # a decoder on a corrupt file raises nearly anything; it costs this file only
-        raise PictureError(f"corrupt ({error or type(error).__name__})") from None
+        raise ImageFileError(f"corrupt ({error or type(error).__name__})") from None
 
 
 def _pixels(image: Image.Image, side: int) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor
 from ..adapter.errors import GuardError
 from ..adapter.folders import input_root, inside
 from ..adapter.sampling import progress
-from .builder import Collector
-from .image_file import OTHER_SUFFIXES, SIDECARS, SUFFIXES, PictureError, read_caption, read_picture
+from .builder import ReferenceSetBuilder
+from .image_file import OTHER_SUFFIXES, SIDECARS, SUFFIXES, ImageFileError, read_caption, read_image
 
 
-def pictures_in(folder: Path, subfolders: bool) -> list[Path]:
+def images_in(folder: Path, subfolders: bool) -> list[Path]:
     """Picture files of any kind, in the order of their names; hidden ones are left out."""
     wanted = SUFFIXES + OTHER_SUFFIXES
     return sorted(
@@ -39,7 +39,7 @@ def fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def collect(folder: Path, files: Sequence[Path], made: Collector, side: int) -> list[tuple[str, str]]:
+def collect(folder: Path, files: Sequence[Path], made: ReferenceSetBuilder, side: int) -> list[tuple[str, str]]:
     """Add every readable picture; return (name, reason) of the others. Raises GuardError if none is readable."""
     left_out: list[tuple[str, str]] = []
     bar = progress(len(files))
@@ -47,7 +47,7 @@ def collect(folder: Path, files: Sequence[Path], made: Collector, side: int) -> 
         name = path.relative_to(folder).as_posix()
         try:
             made.add(_picture(path, side), name, _caption(path))
-        except PictureError as error:
+        except ImageFileError as error:
             left_out.append((name, str(error)))
         bar.update_absolute(i + 1)
     if not made.rows:
@@ -60,10 +60,10 @@ def collect(folder: Path, files: Sequence[Path], made: Collector, side: int) -> 
 
 def _picture(path: Path, side: int) -> Tensor:
     if not inside(path, [input_root()]):
-        raise PictureError("a link that leads out of ComfyUI's input directory")
+        raise ImageFileError("a link that leads out of ComfyUI's input directory")
     if path.suffix.lower() in OTHER_SUFFIXES:
-        raise PictureError(f"{path.suffix.lower()} is not read: save it as png, jpg or webp")
-    return read_picture(path, side)
+        raise ImageFileError(f"{path.suffix.lower()} is not read: save it as png, jpg or webp")
+    return read_image(path, side)
 
 
 def _caption(path: Path) -> str:

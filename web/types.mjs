@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What a node shows of its last run; made by nodes/views.py. Steps count from 0.
+ * What a node shows of its last run; made by drawing/node_views.py. Steps count from 0.
  *
  * @typedef {object} View
  * @property {"escape" | "noise" | "guidance" | "text"} kind

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch_rows import controls
-from ..memory import or_else
+from ..memory import retry_with_less
 from .checkpointing import checkpointed, chosen_blocks
 from .inference_weights import differentiable, gradient_options, normal_conds, overwritten, weights_that_change
 
@@ -67,7 +67,7 @@ def with_gradients(
             on_full()
         return attempt(full)
 
-    return or_else(lambda: attempt(first), again)
+    return retry_with_less(lambda: attempt(first), again)
 
 
 def networks_of(guider) -> list[nn.Module]:

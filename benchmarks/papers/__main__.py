@@ -1,4 +1,4 @@
-"""`python -m papers`: read what is given, sample what is missing, score everything, write the report."""
+"""`python -m benchmarks.papers`: read what is given, sample what is missing, score everything, write the report."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _file(path: Path | None) -> str:
 def _works(asked: Options, session: Session) -> list[training.Work]:
     if asked.training_images is None:
         return []
-    listed = session.module("references.image_folder").pictures_in(asked.training_images, subfolders=True)
+    listed = session.module("references.image_folder").images_in(asked.training_images, subfolders=True)
     pictures = session.module("references.image_file")
     return training.works_in(
         asked.training_images, [p for p in listed if p.suffix.lower() in pictures.SUFFIXES], pictures.read_caption
@@ -128,7 +128,7 @@ def _references(asked: Options, session: Session, works: list[training.Work], ca
 
 def _scorers(asked: Options, session: Session, descriptor: Any, works: list[training.Work]) -> scorers.Scorers:
     module = session.module("references.image_file")
-    seen = [module.read_picture(w.path, max(asked.plan.size, SEES)) for w in works]
+    seen = [module.read_image(w.path, max(asked.plan.size, SEES)) for w in works]
     if asked.scorers == "lab":
         from .stand_ins import stand_ins
 

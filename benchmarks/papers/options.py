@@ -68,7 +68,8 @@ class Options:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        prog="python -m papers", description="The papers' protocol on a checkpoint of your own. See docs/protocol.md."
+        prog="python -m benchmarks.papers",
+        description="The papers' protocol on a checkpoint of your own. See docs/protocol.md.",
     )
     files = made.add_argument_group("files")
     files.add_argument("--checkpoint", type=Path, help="any file that ComfyUI's Load Checkpoint loads")

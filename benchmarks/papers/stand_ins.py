@@ -15,7 +15,7 @@ from .scorers import Scorers
 
 
 class PixelCopies:
-    """Similarity 1 − RMSE of the pixels (tests/lab/copies.py)."""
+    """Similarity 1 − RMSE of the pixels (lab/copies.py)."""
 
     name = f"copies: pixel RMSE below {COPY_RMSE} (a stand-in for SSCD)"
     label, threshold = f"RMSE < {COPY_RMSE}", 1 - COPY_RMSE

@@ -16,7 +16,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...adapter.memory import or_else
+from ...adapter.memory import retry_with_less
 from ...mitigation.amg.guidance import only
 
 OWN = ("cross_attn", "pooled_output", "model_conds", "uuid")  # what the caption brings itself
@@ -28,7 +28,7 @@ def encode(clip, texts: Sequence[str]) -> list[list]:
     return [clip.encode_from_tokens_scheduled(clip.tokenize(text)) for text in texts]
 
 
-def dressed(conditioning: list, positive: list[dict]) -> list[dict]:
+def with_prompt_settings(conditioning: list, positive: list[dict]) -> list[dict]:
     """The caption's condition with all that goes with the prompt: ControlNet, picture size, inpainting latents.
 
     Only then the difference to the unconditional prediction is the caption's doing alone. Areas, masks
@@ -40,7 +40,7 @@ def dressed(conditioning: list, positive: list[dict]) -> list[dict]:
     return [{**kept, **own, "prompt_type": "positive", "model_conds": {}, "uuid": uuid.uuid4()}]
 
 
-def one_row_each(conds: Sequence[list[dict]]) -> list[dict] | None:
+def merge_rows(conds: Sequence[list[dict]]) -> list[dict] | None:
     """One processed condition whose row b is that of conds[b], or None where they do not fit into one."""
     first = conds[0][0]
     merged: dict[str, comfy.conds.CONDRegular] = {}
@@ -60,7 +60,7 @@ def one_row_each(conds: Sequence[list[dict]]) -> list[dict] | None:
     return [{**first, "model_conds": merged, "uuid": uuid.uuid4()}]
 
 
-class Companion:
+class CaptionPredictions:
     """One run's predictions for captions, inside the batch that is evaluated anyway where possible.
 
     Which caption a sample needs is known only after its prediction, and it rarely changes from one
@@ -99,7 +99,7 @@ class Companion:
             self.crowded = True
             return executor(model, conds, x, timestep, model_options)
 
-        return or_else(together, apart)
+        return retry_with_less(together, apart)
 
     def prediction(self, guider, wanted: list[int | None], x, timestep, model_options: dict) -> Tensor | None:
         """D(x_t, y_N) (B, ...): what was brought along, else evaluated now. Rows without a caption mean nothing."""
@@ -123,4 +123,4 @@ class Companion:
         some = next((c for c in captions if c is not None), None)
         if some is None:
             return None
-        return one_row_each([guider.conds[f"{self.key}_{some if c is None else c}"] for c in captions])
+        return merge_rows([guider.conds[f"{self.key}_{some if c is None else c}"] for c in captions])

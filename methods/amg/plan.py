@@ -1,4 +1,4 @@
-"""What an Anti-Memorization Guidance does, and what can be wrong with it, said before anything is sampled."""
+"""What an Anti-Memorization GuidanceStrengths does, and what can be wrong with it, said before anything is sampled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ...adapter.autograd.inference_weights import refuse_quantized
 from ...adapter.errors import GuardError
 from ...mitigation.amg.caption_vote import DuplicatedCaptions
-from ...mitigation.amg.guidance import Guidance
+from ...mitigation.amg.guidance import GuidanceStrengths
 from ...mitigation.amg.trace import GuidanceTrace
 from ...mitigation.references.reference_set import ReferenceSet
 from .caption_predictions import encode
@@ -20,11 +20,11 @@ log = logging.getLogger("memorization_guard")
 
 
 @dataclass(frozen=True)
-class Plan:
+class AMGPlan:
     """What a run does; immutable, so a patched model can be sampled any number of times."""
 
     references: ReferenceSet
-    guidance: Guidance
+    guidance: GuidanceStrengths
     through_model: bool = False
     every: int = 1  # look at the references in every n-th step only
     memorized_threshold: float = 0.0  # steer only samples that pull harder at the first evaluation; 0: all
@@ -45,8 +45,16 @@ class Plan:
 
 
 def make_plan(
-    model, references: ReferenceSet, guidance: Guidance, *, vae, clip, through_model: bool, every: int, node: str
-) -> Plan:
+    model,
+    references: ReferenceSet,
+    guidance: GuidanceStrengths,
+    *,
+    vae,
+    clip,
+    through_model: bool,
+    every: int,
+    node: str,
+) -> AMGPlan:
     """A plan whose parts fit together; raises GuardError for the ones that do not.
 
     Encodes the duplicated captions: the only texts that deduplication can need.
@@ -76,7 +84,7 @@ def make_plan(
         encoded = tuple(encode(clip, captions.texts))
         if not encoded:
             log.info("%s: no caption occurs twice in the references: deduplication has nothing to do.", node)
-    return Plan(
+    return AMGPlan(
         references=references,
         guidance=guidance,
         through_model=through_model,
@@ -122,7 +130,7 @@ def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
         )
 
 
-def check_shape(plan: Plan, noise: Tensor) -> None:
+def check_shape(plan: AMGPlan, noise: Tensor) -> None:
     """Raise a GuardError if a run's latents cannot be compared with the set."""
     made, have = plan.references.shape, tuple(noise.shape[1:])
     if plan.references.metric == "latent" and made != have:

@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 from ...adapter.autograd.inference_weights import differentiable
 from ...adapter.errors import GuardError
-from ...adapter.memory import Parts, or_else
+from ...adapter.memory import BatchParts, retry_with_less
 from ...adapter.vae_decode import decode
 from ...mitigation.amg.guidance import closeness
 from ...mitigation.prediction import dimension
-from ...mitigation.references.centring import centred, common_part, without
-from ...mitigation.references.index import ExactStore
+from ...mitigation.references.centring import centre_all, remove_mean, shared_mean
+from ...mitigation.references.index import ReferenceIndex
 from ...mitigation.references.reference_set import ReferenceSet
-from ...mitigation.references.similarity import descriptor_features, latent_features, picture_features, similarity
-from ...mitigation.scaled_gradient import slope
+from ...mitigation.references.similarity import descriptor_features, image_features, latent_features, similarity
+from ...mitigation.scaled_gradient import scaled_gradient
 
 ON_DEVICE = 2**28  # bytes of references that go to the device of the run; more stay where they are
 
 
 @dataclass(frozen=True)
-class Found:
+class NearestReferences:
     """What one look at a batch of predictions found."""
 
     closeness: Tensor  # (B,) 0.5 and more: memorized
@@ -33,7 +33,7 @@ class Found:
     neighbours_closeness: Tensor  # (B, k)
 
 
-class Eye:
+class ReferenceScorer:
     """One run's view of a reference set. `votes`: how many neighbours a look returns."""
 
     def __init__(self, references: ReferenceSet, vae, latent_format, device: torch.device, node: str, votes: int = 1):
@@ -42,15 +42,15 @@ class Eye:
         self.common: Tensor | None = None
         if references.metric == "latent":
             with torch.inference_mode(False), torch.no_grad():
-                self.common = common_part(features)
-                features = centred(features, self.common)
-        self.store = or_else(
-            lambda: ExactStore(features, references.metric, device if small else None),
-            lambda: ExactStore(features, references.metric),
+                self.common = shared_mean(features)
+                features = centre_all(features, self.common)
+        self.store = retry_with_less(
+            lambda: ReferenceIndex(features, references.metric, device if small else None),
+            lambda: ReferenceIndex(features, references.metric),
         )
-        self.looks = Parts()
+        self.looks = BatchParts()
         # Decoding samples one by one keeps the graph of one picture in memory, not of a batch.
-        self.slopes = Parts(None if references.metric == "latent" else 1)
+        self.slopes = BatchParts(None if references.metric == "latent" else 1)
         self.references = references
         self.vae = vae
         self.latent_format = _normal(latent_format)
@@ -69,23 +69,23 @@ class Eye:
         """(B, C, H, W) in the model's own scale -> (B, D)."""
         latents = self.latent_format.process_out(denoised)
         if self.common is not None:  # metric latent
-            return without(self.common.to(denoised.device), latent_features(latents))
+            return remove_mean(self.common.to(denoised.device), latent_features(latents))
         pictures = decode(self.vae, latents)
         if self.references.metric == "nL2":
-            return picture_features(pictures)
+            return image_features(pictures)
         assert self.references.descriptor is not None  # amg_plan sees to it
         return descriptor_features(pictures, self.references.descriptor).to(denoised.device)
 
-    def look(self, denoised: Tensor) -> Found:
+    def look(self, denoised: Tensor) -> NearestReferences:
         """The nearest references of every sample, without gradients."""
         with torch.no_grad():
             seen = self.looks.run(lambda rows: self.features(denoised[rows]), len(denoised))
             values, rows = self._nearest(self._finite(seen[0] if len(seen) == 1 else torch.cat(seen), denoised))
             if self.references.metric != "nL2":
-                return Found(values[:, 0], rows, values)
+                return NearestReferences(values[:, 0], rows, values)
             mean = self.references.alpha * values[:, : self.references.neighbours].mean(dim=1, keepdim=True)
             close = closeness("nL2", -values / mean.clamp_min(1e-8))  # [AMG] Eq. 8
-            return Found(close[:, 0], rows, close)
+            return NearestReferences(close[:, 0], rows, close)
 
     def _finite(self, seen: Tensor, denoised: Tensor) -> Tensor:
         """The features. NaN is close to nothing: nobody would be steered. The model's own NaN is its own affair."""
@@ -100,10 +100,10 @@ class Eye:
         """The store's answer; one that runs out of memory goes to the CPU for the rest of the run."""
 
         def elsewhere() -> tuple[Tensor, Tensor]:
-            self.store = ExactStore(self.store.features.cpu(), self.references.metric)
+            self.store = ReferenceIndex(self.store.features.cpu(), self.references.metric)
             return self.store.nearest(seen, self.votes)
 
-        return or_else(lambda: self.store.nearest(seen, self.votes), elsewhere)
+        return retry_with_less(lambda: self.store.nearest(seen, self.votes), elsewhere)
 
     def similarity(self, denoised: Tensor, rows: Tensor) -> Tensor:
         """σ_t (B,) of the set's metric to these neighbours (B, k), differentiable."""
@@ -117,7 +117,7 @@ class Eye:
         def uphill(part: slice) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             here = denoised[asked[part]].clone().requires_grad_(True)
-            found = slope(self.similarity(here, rows[asked[part]]).sum(), here, dimension(denoised))
+            found = scaled_gradient(self.similarity(here, rows[asked[part]]).sum(), here, dimension(denoised))
             return found.to(denoised.dtype)
 
         out = torch.zeros_like(denoised)

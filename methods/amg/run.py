@@ -1,4 +1,4 @@
-"""One sampling run under Anti-Memorization Guidance: what is measured and done at every model evaluation."""
+"""One sampling run under Anti-Memorization GuidanceStrengths: what is measured and done at every model evaluation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ...adapter.autograd.scope import networks_of, with_gradients
 from ...adapter.batch_rows import can_drop_rows, rows_of
-from ...adapter.memory import Parts, telling
-from ...adapter.sampling import begins_late
+from ...adapter.memory import BatchParts, explain_out_of_memory
+from ...adapter.sampling import starts_late
 from ...adapter.two_predictions import parameterisation
 from ...mitigation.amg.guidance import (
     deduplication_scale,
@@ -25,10 +25,10 @@ from ...mitigation.amg.guidance import (
 )
 from ...mitigation.amg.trace import GuidanceTrace
 from ...mitigation.prediction import dimension, pull
-from ...mitigation.scaled_gradient import slope
-from .caption_predictions import Companion
-from .plan import Plan
-from .reference_scorer import Eye, Found
+from ...mitigation.scaled_gradient import scaled_gradient
+from .caption_predictions import CaptionPredictions
+from .plan import AMGPlan
+from .reference_scorer import NearestReferences, ReferenceScorer
 
 VOTERS = 16  # neighbours that elect the duplicated caption
 STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
@@ -36,7 +36,7 @@ HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "
 
 
 @dataclass(frozen=True)
-class Guided:
+class GuidancePair:
     """The two predictions that a run's guidance was made from, at scale `cfg`."""
 
     cond: Tensor
@@ -49,38 +49,38 @@ class Guided:
         return (self.cond - self.uncond).flatten(1).abs().amax(dim=1) > 0
 
 
-class Watch:
+class GuidanceRecorder:
     """The host's post-CFG hook that catches them; nothing where the run does not guide."""
 
-    guided: Guided | None = None
+    guided: GuidancePair | None = None
 
     def __call__(self, args: dict) -> Tensor:
         pair, cfg = (args["cond_denoised"], args["uncond_denoised"]), float(args["cond_scale"])
-        self.guided = Guided(*pair, cfg) if cfg > 1 and all(p is not None for p in pair) else None
+        self.guided = GuidancePair(*pair, cfg) if cfg > 1 and all(p is not None for p in pair) else None
         return args["denoised"]
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearGuidance:
     """The linear guidances of one evaluation, so that they can be done again with gradients."""
 
     s1: Tensor  # (B,)
     s2: Tensor  # (B,)
     captions: list[int | None] = field(default_factory=list)
 
-    def apply(self, denoised: Tensor, guided: Guided, caption_prediction: Tensor | None) -> Tensor:
+    def apply(self, denoised: Tensor, guided: GuidancePair, caption_prediction: Tensor | None) -> Tensor:
         moved = move_away(denoised, guided.cond, guided.uncond, self.s1)  # [AMG] Eq. 11
         if caption_prediction is not None:
             moved = move_away(moved, caption_prediction, guided.uncond, self.s2)  # [AMG] Eq. 13
         return only((self.s1 > 0) | (self.s2 > 0), moved, denoised)
 
-    def thawed(self, rows: slice) -> Linear:
+    def thawed(self, rows: slice) -> LinearGuidance:
         """Of these samples, for autograd: without tensors made under inference mode."""
-        return Linear(self.s1[rows].clone(), self.s2[rows].clone(), self.captions[rows])
+        return LinearGuidance(self.s1[rows].clone(), self.s2[rows].clone(), self.captions[rows])
 
 
 @dataclass(frozen=True)
-class Call:
+class ModelCall:
     """The host's model evaluation that is being guided."""
 
     executor: Any  # the rest of the host's PREDICT_NOISE chain
@@ -103,18 +103,18 @@ class Call:
         return 1 if not others and can_drop_rows(self.guider.conds) else len(self.x)
 
 
-class Run:
+class AMGRun:
     """One run's state: counted by sigma, since some samplers call the model more than once a step."""
 
-    def __init__(self, plan: Plan, key: str, patcher, sigmas: Tensor, batch: int) -> None:
+    def __init__(self, plan: AMGPlan, key: str, patcher, sigmas: Tensor, batch: int) -> None:
         sampling = patcher.get_model_object("model_sampling")
         self.plan = plan
         self.guidance = plan.guidance
         self.flow = parameterisation(sampling)[0] == "flow"
         self.remaining = _clock(sampling)
         self.trace = GuidanceTrace(sigmas, batch)
-        self.companion = Companion(key)
-        self.eye = Eye(
+        self.companion = CaptionPredictions(key)
+        self.eye = ReferenceScorer(
             plan.references,
             plan.vae,
             patcher.get_model_object("latent_format"),
@@ -122,23 +122,27 @@ class Run:
             plan.node,
             votes=VOTERS if plan.encoded else 1,
         )
-        self.graphs, self.checkpoints = Parts(), "auto"  # of the gradient through the model
+        self.graphs, self.checkpoints = BatchParts(), "auto"  # of the gradient through the model
         self.step = -1
-        self.found: Found | None = None  # the last look
+        self.found: NearestReferences | None = None  # the last look
         # A run that begins in the middle cannot tell: its first step says nothing of the basin.
-        self.least_pull = 0.0 if begins_late(patcher, sigmas) else plan.memorized_threshold
+        self.least_pull = 0.0 if starts_late(patcher, sigmas) else plan.memorized_threshold
         self.pulled: Tensor | None = None  # (B,) bool, after the first evaluation: may be steered
 
     def predict(self, executor, x: Tensor, timestep: Tensor, model_options: dict, seed) -> Tensor:
         """The denoised prediction, steered where it is closer to a reference than λ_t."""
-        call, watch, sigma = Call(executor, x, timestep, model_options, seed), Watch(), float(timestep.flatten()[0])
+        call, watch, sigma = (
+            ModelCall(executor, x, timestep, model_options, seed),
+            GuidanceRecorder(),
+            float(timestep.flatten()[0]),
+        )
         self._advance(sigma)
         self.companion.go_along(call.guider, x)
         denoised = call.predict(self._watched(model_options, watch))
-        with telling(self.plan.node, self.plan.lower):  # out of memory before this is the host's own
+        with explain_out_of_memory(self.plan.node, self.plan.lower):  # out of memory before this is the host's own
             return self._steered(call, watch.guided, denoised, sigma)
 
-    def _steered(self, call: Call, guided: Guided | None, denoised: Tensor, sigma: float) -> Tensor:
+    def _steered(self, call: ModelCall, guided: GuidancePair | None, denoised: Tensor, sigma: float) -> Tensor:
         if self.pulled is None:
             self.pulled = self._judge(guided, denoised)
         if not bool(self.pulled.any()):  # nobody is looked at, which is what costs
@@ -160,14 +164,14 @@ class Run:
                 steered = self._dissimilarity(call, found, steered, above, lam, sigma, linear)
         return self._passed(steered, linear)
 
-    def _passed(self, steered: Tensor, linear: Linear | None) -> Tensor:
+    def _passed(self, steered: Tensor, linear: LinearGuidance | None) -> Tensor:
         self.companion.stay()
         self.companion.expected = linear.captions if linear is not None else []
         if self.plan.on_step:
             self.plan.on_step(self.trace)
         return steered
 
-    def _judge(self, guided: Guided | None, denoised: Tensor) -> Tensor:
+    def _judge(self, guided: GuidancePair | None, denoised: Tensor) -> Tensor:
         """Who may be steered: samples that pull, and those of which nothing is known since they are not guided yet."""
         if not self.least_pull or guided is None:
             return torch.ones(len(denoised), dtype=torch.bool, device=denoised.device)
@@ -178,14 +182,16 @@ class Run:
         reached = int((self.trace.sigmas[:-1] >= sigma * (1 - 1e-4)).sum()) - 1
         self.step = max(reached, self.step, 0)
 
-    def _watched(self, model_options: dict, watch: Watch) -> dict:
+    def _watched(self, model_options: dict, watch: GuidanceRecorder) -> dict:
         judging = self.least_pull and self.pulled is None
         if not (self.guidance.despecification or self.plan.encoded or judging):
             return model_options
         hooks = model_options.get("sampler_post_cfg_function", [])
         return {**model_options, "sampler_post_cfg_function": [*hooks, watch]}
 
-    def _linear(self, found: Found, above: Tensor, lam: float, guided: Guided | None) -> Linear | None:
+    def _linear(
+        self, found: NearestReferences, above: Tensor, lam: float, guided: GuidancePair | None
+    ) -> LinearGuidance | None:
         """s₁ and s₂ of the samples above λ_t, or None when neither guidance has anything to do."""
         if guided is None:
             return None
@@ -203,14 +209,21 @@ class Run:
             return None
         self.trace.did(self.step, "despecification", s1)
         self.trace.did(self.step, "deduplication", s2)
-        return Linear(s1, s2, captions)
+        return LinearGuidance(s1, s2, captions)
 
-    def _elected(self, found: Found, b: int, lam: float) -> int | None:
+    def _elected(self, found: NearestReferences, b: int, lam: float) -> int | None:
         near = found.rows[b][found.neighbours_closeness[b] > lam]
-        return self.plan.captions.elected(near.tolist())
+        return self.plan.captions.voted(near.tolist())
 
     def _dissimilarity(
-        self, call: Call, found: Found, steered: Tensor, above: Tensor, lam: float, sigma: float, linear: Linear | None
+        self,
+        call: ModelCall,
+        found: NearestReferences,
+        steered: Tensor,
+        above: Tensor,
+        lam: float,
+        sigma: float,
+        linear: LinearGuidance | None,
     ) -> Tensor:
         """G_sim for the samples that are still above λ_t after the linear guidances."""
         if linear is not None:
@@ -229,7 +242,9 @@ class Run:
         self.trace.did(self.step, "dissimilarity", share)
         return only(still, steered - step, steered)
 
-    def _slope_through_model(self, call: Call, found: Found, still, sigma: float, linear: Linear | None) -> Tensor:
+    def _slope_through_model(
+        self, call: ModelCall, found: NearestReferences, still, sigma: float, linear: LinearGuidance | None
+    ) -> Tensor:
         """∇_x σ_t (B, ...) with the network, guidance and linear guidances in between: two more evaluations' worth."""
         guider, kept, batch = call.guider, call.guider.conds, len(call.x)
         networks = networks_of(guider)
@@ -238,7 +253,7 @@ class Run:
 
         def uphill(conds: dict, options: dict) -> Tensor:
             def of(rows: slice) -> Tensor:
-                here, watch = call.x[rows].clone().requires_grad_(True), Watch()
+                here, watch = call.x[rows].clone().requires_grad_(True), GuidanceRecorder()
                 if not bool(still[rows].any()):
                     return torch.zeros_like(here)
                 level = call.timestep[rows].clone()
@@ -249,7 +264,7 @@ class Run:
                     caption = self.companion.prediction(guider, part.captions, here, level, options)
                     denoised = part.apply(denoised, watch.guided, caption)
                 similar = self.eye.similarity(denoised, found.rows[rows])
-                return slope(similar[still[rows].clone()].sum(), here, dimension(here))
+                return scaled_gradient(similar[still[rows].clone()].sum(), here, dimension(here))
 
             try:
                 return torch.cat(self.graphs.run(of, batch, call.least))
@@ -257,7 +272,7 @@ class Run:
                 guider.conds = kept
 
         def fully() -> None:
-            self.graphs, self.checkpoints = Parts(), "full"
+            self.graphs, self.checkpoints = BatchParts(), "full"
 
         found_slope = with_gradients(
             uphill,

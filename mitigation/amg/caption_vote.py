@@ -28,7 +28,7 @@ class DuplicatedCaptions:
         texts = tuple(captions[group[0]].strip() for group in groups)
         return cls(texts, {row: i for i, group in enumerate(groups) for row in group})
 
-    def elected(self, neighbours: list[int]) -> int | None:
+    def voted(self, neighbours: list[int]) -> int | None:
         """y_N: the most common caption of these rows (nearest first), if it is a duplicated one.
 
         A row without a duplicated caption votes for itself; the nearer wins a tie. So the nearest

@@ -1,4 +1,4 @@
-"""Anti-Memorization Guidance: steer a prediction away from the reference that it gets too close to. [AMG]
+"""Anti-Memorization GuidanceStrengths: steer a prediction away from the reference that it gets too close to. [AMG]
 
 [AMG] writes its guidances as additions to the noise prediction, ε̂ ← ε̂ + G. A host's samplers work on
 the denoised prediction D = x̂₀, so everything here is an update of D. With x the latent as the sampler
@@ -41,7 +41,7 @@ SAME_SCALE = 0.5  # closeness at which a sample counts as memorized, for every m
 
 
 @dataclass(frozen=True)
-class Guidance:
+class GuidanceStrengths:
     """The strengths of one run; a strength of 0 turns its guidance off."""
 
     despecification: float = 0.0  # c₁
@@ -85,7 +85,7 @@ def move_away(denoised: Tensor, cond: Tensor, uncond: Tensor, scale: Tensor) -> 
     return denoised - _rows(scale, denoised) * (cond - uncond)
 
 
-def dissimilarity_scale(close: Tensor, guidance: Guidance, remaining: float) -> Tensor:
+def dissimilarity_scale(close: Tensor, guidance: GuidanceStrengths, remaining: float) -> Tensor:
     """c₃ as it is at this time and closeness, (B,). The paper: c₃. The authors: c₃(σ_t − λ_min)·exp((1000 − t)/170).
 
     ∇σ_t counts with r², which falls by five orders of magnitude while a picture forms; the ramp is what

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..prediction import dimension, guidance_magnitude
-from ..scaled_gradient import slope
+from ..scaled_gradient import scaled_gradient
 from .norm_constraint import Constraint, chi_gradient, keep_norm, within_shell
 from .report import NoiseReport, account
 
@@ -71,7 +71,7 @@ def adjust_per_sample(
         above = (now > target) & now.isfinite()  # an endless d has no slope; `on_step` may refuse it
         if i == max_iterations or not above.any():
             return now, None
-        return now, slope(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
+        return now, scaled_gradient(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
 
     for i in range(max_iterations + 1):
         found = in_parts(measure, len(rows))

@@ -16,7 +16,7 @@ from .similarity import unit
 BLOCK = 2**12  # rows at a time, as float32
 
 
-def common_part(features: Tensor) -> Tensor:
+def shared_mean(features: Tensor) -> Tensor:
     """(N, D) -> (D,) float32: the mean, times (N − 1)/N.
 
     A single reference has nothing in common with others, and the mean of two is mostly themselves.
@@ -26,11 +26,11 @@ def common_part(features: Tensor) -> Tensor:
     return total / count * ((count - 1) / count)
 
 
-def without(common: Tensor, features: Tensor) -> Tensor:
+def remove_mean(common: Tensor, features: Tensor) -> Tensor:
     """(B, D) less the common part, at length 1, float32."""
     return unit(features.float() - common)
 
 
-def centred(features: Tensor, common: Tensor) -> Tensor:
+def centre_all(features: Tensor, common: Tensor) -> Tensor:
     """A whole set (N, D) without its common part, float16."""
-    return torch.cat([without(common, block).half() for block in features.split(BLOCK)])
+    return torch.cat([remove_mean(common, block).half() for block in features.split(BLOCK)])

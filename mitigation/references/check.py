@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .centring import centred, common_part, without
-from .index import ExactStore
+from .centring import centre_all, remove_mean, shared_mean
+from .index import ReferenceIndex
 from .reference_set import ReferenceSet
 from .similarity import similarity
 
@@ -18,8 +18,8 @@ def check(references: ReferenceSet, features: Tensor) -> tuple[Tensor, Tensor]:
     """
     kept, queries = references.features, features.float()
     if references.metric == "latent":
-        common = common_part(kept)
-        kept, queries = centred(kept, common), without(common.to(queries.device), queries)
-    store = ExactStore(kept, references.metric)
+        common = shared_mean(kept)
+        kept, queries = centre_all(kept, common), remove_mean(common.to(queries.device), queries)
+    store = ReferenceIndex(kept, references.metric)
     _, rows = store.nearest(queries, references.neighbours)
     return similarity(references.metric, queries, store.take(rows), references.alpha), rows[:, 0]

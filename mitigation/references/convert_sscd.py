@@ -2,7 +2,7 @@
 
 In the folder of this pack, with ComfyUI's Python:
 
-    python -m mitigation.convert_sscd sscd_disc_mixup.torchscript.pt sscd_disc_mixup.safetensors
+    python -m mitigation.references.convert_sscd sscd_disc_mixup.torchscript.pt sscd_disc_mixup.safetensors
 """
 
 from __future__ import annotations

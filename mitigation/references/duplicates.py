@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .similarity import picture_features
+from .similarity import image_features
 
 SIGNATURE = 16  # pixels a side
 NEAR = 0.03  # root mean square difference of two signatures, in [0, 1]; see tests/unit/test_duplicates.py
@@ -39,7 +39,7 @@ def duplicate_captions(captions: Sequence[str]) -> list[list[int]]:
 
 def signature(pictures: Tensor) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] -> (B, 768): tiny and less their own mean brightness."""
-    tiny = picture_features(pictures, SIGNATURE)
+    tiny = image_features(pictures, SIGNATURE)
     return tiny - tiny.mean(dim=1, keepdim=True)
 
 

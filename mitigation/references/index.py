@@ -2,7 +2,7 @@
 
 Rows are stored as float16 and multiplied as float32, a chunk at a time: half the memory, and the
 products are as exact as the stored rows. A chunk is small enough to stay in a CPU's cache, which is
-what makes the conversion free: measured by tools/bench_search.py.
+what makes the conversion free: measured by make bench-cost.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Store(Protocol):
         ...
 
 
-class ExactStore:
+class ReferenceIndex:
     """Compares a query with every reference.
 
     `features`: (N, D) float16. They are moved to `device` once; queries may come from another. Where
@@ -105,5 +105,5 @@ class ExactStore:
 
 
 def nearest(references: ReferenceSet, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """`Store.nearest` of a set, where it lies. For many queries, make an `ExactStore` once."""
-    return ExactStore(references.features, references.metric).nearest(queries, k)
+    """`Store.nearest` of a set, where it lies. For many queries, make an `ReferenceIndex` once."""
+    return ReferenceIndex(references.features, references.metric).nearest(queries, k)

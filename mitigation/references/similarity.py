@@ -30,7 +30,7 @@ def latent_features(latents: Tensor) -> Tensor:
     return unit(rows - rows.mean(dim=1, keepdim=True))
 
 
-def picture_features(pictures: Tensor, size: int = NL2_SIZE) -> Tensor:
+def image_features(pictures: Tensor, size: int = NL2_SIZE) -> Tensor:
     """Pictures (B, 3, H, W) in [0, 1] -> (B, 3·size²): squeezed to a square, averaged over areas."""
     small = F.interpolate(pictures.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
     return small.flatten(1)

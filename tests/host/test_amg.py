@@ -197,12 +197,12 @@ def test_patched_in_either_order_with_deferral(host: Host, outermost: str) -> No
     room, escape = host.module("memorization_guard", "methods.deferred_cfg"), host.module("memorization_guard")
     rule = host.module(escape.__name__.rpartition(".")[2], "mitigation.escape.rules").EscapeRule()
     made = exact.build()
-    plan = room.Deferral(rule=rule, start_percent=0.5)
+    plan = room.DeferralPlan(rule=rule, start_percent=0.5)
     if outermost == "amg":
-        out = run(host, {"m": room.defer(made, plan)}, g=amg(model=["m", 0]), b=ksampler(model=GUIDED))
+        out = run(host, {"m": room.add_deferred_cfg(made, plan)}, g=amg(model=["m", 0]), b=ksampler(model=GUIDED))
     else:
         guided = run(host, {"m": made}, g=amg(model=["m", 0]))["g"][0]
-        out = run(host, {"d": room.defer(guided, plan)}, b=ksampler(model=["d", 0]))
+        out = run(host, {"d": room.add_deferred_cfg(guided, plan)}, b=ksampler(model=["d", 0]))
     assert copies(out["b"]) == 0
 
 
@@ -276,7 +276,7 @@ def test_captions_of_their_own_are_not_deduplicated(host: Host) -> None:
 
 
 def test_deduplication_away_from_another_caption(host: Host) -> None:
-    """ε(y_N) = ε(∅) for the null prompt: duplicated, elected, and nothing to steer away from."""
+    """ε(y_N) = ε(∅) for the null prompt: duplicated, voted, and nothing to steer away from."""
     out, batches = deduplicated(host, "null\nnull\nmemorized")
     vanilla = run(host, a=ksampler())
     assert any(len(b) == 3 for b in batches)
@@ -298,14 +298,14 @@ def test_the_trace_tells_what_was_seen_and_done(host: Host) -> None:
     )
     plans, similar = host.module("memorization_guard", "methods.amg.plan"), run(host)["refs"][0]
     ended, steps = [], []
-    guidance = maths.Guidance(despecification=13.0, dissimilarity=10.0)
-    plan = plans.Plan(
+    guidance = maths.GuidanceStrengths(despecification=13.0, dissimilarity=10.0)
+    plan = plans.AMGPlan(
         similar,
         guidance,
         on_end=ended.append,
         on_step=lambda trace: steps.append(int((~trace.threshold.isnan()).sum()) - 1),
     )
-    model = room.guide(exact.build(), plan)
+    model = room.add_amg(exact.build(), plan)
     run(host, {"m": model}, batch=6, b=ksampler(model=["m", 0], sampler_name="heun"))
     (trace,) = ended
     assert trace.closeness.shape == (6, 50) and not trace.closeness.isnan().any()

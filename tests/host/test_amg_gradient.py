@@ -58,7 +58,7 @@ def descriptor(room: Callable) -> Any:
         network = Looks()
     device = comfy.model_management.get_torch_device()
     patcher = ModelPatcher(network, load_device=device, offload_device=device)
-    kind = room("adapter.copy_detector").HostDescriptor
+    kind = room("adapter.copy_detector").LoadedDescriptor
     return kind("looks", "0", patcher, network, SIDE, (0.5,) * 3, (0.3,) * 3)
 
 
@@ -75,7 +75,7 @@ def a_set(room: Callable, metric: str, vae: Any) -> Any:
         with torch.inference_mode():
             pictures = vae.decode(latents).movedim(-1, 1).float()
         if metric == "nL2":
-            features, shape = similarity.picture_features(pictures), (3, 64, 64)
+            features, shape = similarity.image_features(pictures), (3, 64, 64)
         else:
             extra["descriptor"] = descriptor(room)
             with torch.inference_mode():
@@ -89,11 +89,11 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
     """(a guided model that checks itself while it samples, the (gradient's, measured) slopes it finds)."""
     maths, plans, patch = room("mitigation.amg.guidance"), room("methods.amg.plan"), room("methods.amg.patch")
     runs, threshold = room("methods.amg.run"), room("mitigation.amg.threshold").Threshold(-1.0, -1.0)
-    guidance = maths.Guidance(despecification=2.0, dissimilarity=1e-3, threshold=threshold)
-    plan = plans.Plan(a_set(room, metric, vae), guidance, through_model, vae=None if metric == "latent" else vae)
+    guidance = maths.GuidanceStrengths(despecification=2.0, dissimilarity=1e-3, threshold=threshold)
+    plan = plans.AMGPlan(a_set(room, metric, vae), guidance, through_model, vae=None if metric == "latent" else vae)
     found: list[tuple] = []
 
-    class Checked(runs.Run):
+    class Checked(runs.AMGRun):
         def _dissimilarity(self, call, found_now, steered, above, lam, sigma, linear):
             if self.step in STEPS:
                 found.append(slopes(self, call, steered, above, sigma, linear))
@@ -107,7 +107,10 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
             start = call.x.double()
 
             def value(x: Tensor) -> Tensor:
-                moved, watch = runs.Call(call.executor, x, call.timestep, call.options, call.seed), runs.Watch()
+                moved, watch = (
+                    runs.ModelCall(call.executor, x, call.timestep, call.options, call.seed),
+                    runs.GuidanceRecorder(),
+                )
                 denoised = moved.predict(run._watched(call.options, watch))
                 return run.eye.similarity(
                     denoised if linear is None else linear.apply(denoised, watch.guided, None), rows
@@ -131,13 +134,13 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
 
     made = exact.build(kind)
     made.model.diffusion_model.dtype = torch.float64  # what the host casts the model's input to
-    guided = patch.guide(made, plan)
+    guided = patch.add_amg(made, plan)
     return (guided, Checked), found
 
 
 @pytest.fixture
 def swapped(room: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
-    yield lambda made: monkeypatch.setattr(room("methods.amg.patch"), "Run", made)
+    yield lambda made: monkeypatch.setattr(room("methods.amg.patch"), "AMGRun", made)
 
 
 @pytest.mark.parametrize("through_model", [False, True], ids=["prediction", "model"])

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from memorization_guard.adapter.autograd.inference_weights import differentiable
-from memorization_guard.adapter.copy_detector import HostDescriptor, of_clip_vision, of_sscd_file
+from memorization_guard.adapter.copy_detector import LoadedDescriptor, of_clip_vision, of_sscd_file
 from support.copy_detectors import random_clip_vision, random_sscd
 
 
-def made(kind: str, folder: Path) -> HostDescriptor:
+def made(kind: str, folder: Path) -> LoadedDescriptor:
     with torch.inference_mode():  # as the host's executor loads it
         if kind == "SSCD":
             save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "a.safetensors"))

@@ -115,7 +115,7 @@ def test_decoding_goes_on_with_fewer_pictures_and_at_last_says_what_to_lower(hos
 
 
 def test_references_that_do_not_fit_on_the_device_are_compared_on_the_cpu(host: Host, monkeypatch) -> None:
-    store = host.module("memorization_guard", "mitigation.references.index").ExactStore
+    store = host.module("memorization_guard", "mitigation.references.index").ReferenceIndex
     best, failed = store._best, []
 
     def full(self: Any, queries: torch.Tensor, k: int) -> Any:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memorization_guard.nodes import pictures
+from memorization_guard.references import image_file as pictures
 from support.image_files import BROKEN, STRANGE, huge_png, make_broken, make_strange
 
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_picture_is_read_right(folder: Path, name: str) -> None:
-    picture = pictures.read_picture(folder / name, 96)
+    picture = pictures.read_image(folder / name, 96)
     assert picture.shape[-1] == 3 and picture.dtype == torch.float32
     middle = picture[picture.shape[0] // 2, picture.shape[1] // 2]
     torch.testing.assert_close(middle, torch.tensor(STRANGE[name]), atol=0.03, rtol=0)
@@ -34,23 +34,23 @@ def test_a_strange_picture_is_read_right(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_picture_says_why(folder: Path, name: str) -> None:
-    with pytest.raises(pictures.PictureError, match=BROKEN[name]):
-        pictures.read_picture(folder / name, 96)
+    with pytest.raises(pictures.ImageFileError, match=BROKEN[name]):
+        pictures.read_image(folder / name, 96)
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked(folder: Path, monkeypatch) -> None:
     huge_png(folder / "bomb.png", 15_000, (0, 0, 0))
     for limit in (Image.MAX_IMAGE_PIXELS, None):  # other packs switch Pillow's own limit off
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        with pytest.raises(pictures.PictureError, match="pixels"):
-            pictures.read_picture(folder / "bomb.png", 96)
+        with pytest.raises(pictures.ImageFileError, match="pixels"):
+            pictures.read_image(folder / "bomb.png", 96)
 
 
 def test_another_format_under_a_known_name_never_reaches_its_decoder(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "really.gif")
     (folder / "really.gif").rename(folder / "gif.png")
-    with pytest.raises(pictures.PictureError, match="no PNG, JPEG or WebP"):
-        pictures.read_picture(folder / "gif.png", 96)
+    with pytest.raises(pictures.ImageFileError, match="no PNG, JPEG or WebP"):
+        pictures.read_image(folder / "gif.png", 96)
 
 
 def test_captions(tmp_path: Path) -> None:

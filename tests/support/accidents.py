@@ -216,4 +216,4 @@ def pixel_set(host: Host, vae: Any) -> Any:
     with torch.inference_mode():
         near = vae.decode(torch.cat([exact.x_mem(), exact.x_mem() + noise])).movedim(-1, 1)
     blank = ("",) * 10
-    return sets.ReferenceSet("nL2", maths.picture_features(near).half(), (3, 64, 64), blank, blank, k=8)
+    return sets.ReferenceSet("nL2", maths.image_features(near).half(), (3, 64, 64), blank, blank, k=8)

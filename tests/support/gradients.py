@@ -64,7 +64,7 @@ class Slope:
         drawn = of("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index"))
         sigmas = of("adapter.sampling").first_sigma(model, None, "test")
         return (
-            of("adapter.two_predictions").run_probe(
+            of("adapter.two_predictions").run_in_sampling_scope(
                 body,
                 model=model,
                 positive=positive,

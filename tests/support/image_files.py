@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 GOOD = 190
-STRANGE = {  # name -> what read_picture must make of its middle: RGB in 0 … 1
+STRANGE = {  # name -> what read_image must make of its middle: RGB in 0 … 1
     "grey16.png": (0.5, 0.5, 0.5),
     "cmyk.jpg": (1.0, 0.0, 0.0),
     "animated.webp": (1.0, 0.0, 0.0),

@@ -8,7 +8,7 @@ import torch
 
 from memorization_guard.mitigation.amg.caption_vote import DuplicatedCaptions
 from memorization_guard.mitigation.amg.guidance import (
-    Guidance,
+    GuidanceStrengths,
     closeness,
     deduplication_scale,
     despecification_scale,
@@ -19,7 +19,7 @@ from memorization_guard.mitigation.amg.guidance import (
 )
 from memorization_guard.mitigation.amg.threshold import SCHEDULES, Threshold
 from memorization_guard.mitigation.amg.trace import GuidanceTrace
-from memorization_guard.mitigation.references.centring import centred, common_part, without
+from memorization_guard.mitigation.references.centring import centre_all, remove_mean, shared_mean
 
 FAR = 1e9  # a reach that never binds
 
@@ -109,9 +109,9 @@ def test_scales_are_clamped_as_in_equations_12_and_14():
 
 def test_growth_over_time():
     close = torch.tensor([0.3, 0.4, 0.6])
-    constant = Guidance(dissimilarity=5.0, growth="constant")
+    constant = GuidanceStrengths(dissimilarity=5.0, growth="constant")
     torch.testing.assert_close(dissimilarity_scale(close, constant, 0.2), torch.full((3,), 5.0))
-    ramp = Guidance(dissimilarity=100.0, threshold=Threshold(0.3, 0.4), growth="ramp")
+    ramp = GuidanceStrengths(dissimilarity=100.0, threshold=Threshold(0.3, 0.4), growth="ramp")
     authors = 100 * (close - 0.3) * math.exp((1000 - 400) / 170)
     torch.testing.assert_close(dissimilarity_scale(close, ramp, 0.4), authors)
 
@@ -157,17 +157,17 @@ def test_what_references_share_is_taken_out_and_copies_stay_copies():
     features = torch.nn.functional.normalize(shared + 0.5 * own, dim=1).half()
     stranger = torch.nn.functional.normalize(shared + 0.5 * torch.randn(1, 200), dim=1)
     assert (stranger @ features.float().T).min() > 0.6
-    common = common_part(features)
-    plain = without(common, stranger) @ centred(features, common).float().T
+    common = shared_mean(features)
+    plain = remove_mean(common, stranger) @ centre_all(features, common).float().T
     assert plain.abs().max() < 0.35
-    same = without(common, features[5:6]) @ centred(features, common).float().T
+    same = remove_mean(common, features[5:6]) @ centre_all(features, common).float().T
     assert same.argmax() == 5 and same.max() > 0.999
 
 
 def test_a_single_reference_is_compared_as_it_is():
     one = torch.nn.functional.normalize(torch.randn(1, 50), dim=1).half()
-    assert not common_part(one).any()
-    torch.testing.assert_close(centred(one, common_part(one)), one, atol=1e-3, rtol=0)
+    assert not shared_mean(one).any()
+    torch.testing.assert_close(centre_all(one, shared_mean(one)), one, atol=1e-3, rtol=0)
 
 
 def test_the_elected_caption():
@@ -175,10 +175,10 @@ def test_the_elected_caption():
     found = DuplicatedCaptions.among(captions)
     assert found.texts == ("a star", "A ring")
     assert found.of == {0: 1, 1: 1, 4: 0, 5: 0, 6: 0}
-    assert found.elected([1]) == 1  # the nearest, and it is duplicated
-    assert found.elected([2, 4]) is None  # the nearest has a caption of its own: a tie
-    assert found.elected([2, 4, 5]) == 0  # the most common among the neighbours
-    assert found.elected([3, 7]) is None and found.elected([]) is None
+    assert found.voted([1]) == 1  # the nearest, and it is duplicated
+    assert found.voted([2, 4]) is None  # the nearest has a caption of its own: a tie
+    assert found.voted([2, 4, 5]) == 0  # the most common among the neighbours
+    assert found.voted([3, 7]) is None and found.voted([]) is None
     assert DuplicatedCaptions.among(("a", "b", "c")).texts == ()
     assert DuplicatedCaptions.among(captions, at_most=1).of == {4: 0, 5: 0, 6: 0}
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lab import scenes
 from lab.copies import training_pairs
-from memorization_guard.mitigation import duplicates
+from memorization_guard.mitigation.references import duplicates
 from memorization_guard.mitigation.references.duplicates import NEAR, duplicate_captions, near_duplicates, signature
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from memorization_guard.mitigation import nearest as module
-from memorization_guard.mitigation.references.index import ExactStore, nearest
+from memorization_guard.mitigation.references import index as module
+from memorization_guard.mitigation.references.index import ReferenceIndex, nearest
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
 from memorization_guard.mitigation.references.similarity import unit
 
@@ -27,7 +27,7 @@ def chunks(request, monkeypatch) -> None:
 @pytest.mark.parametrize("k", [1, 5, 1000])
 def test_cosine_equals_every_pair(k: int) -> None:
     features, queries = unit(rows(333, 24)).half(), unit(rows(9, 24, 1))
-    values, found = ExactStore(features, "latent").nearest(queries, k)
+    values, found = ReferenceIndex(features, "latent").nearest(queries, k)
     expected, order = (queries.double() @ features.double().T).topk(min(k, 333), dim=1)
     assert torch.equal(found, order)
     torch.testing.assert_close(values.double(), expected, atol=1e-6, rtol=0)
@@ -39,7 +39,7 @@ def test_cosine_equals_every_pair(k: int) -> None:
 def test_nl2_equals_every_pair(k: int) -> None:
     features, queries = rows(333, 24).abs().half(), rows(9, 24, 1).abs()
     queries[3] = features[77].float()
-    values, found = ExactStore(features, "nL2").nearest(queries, k)
+    values, found = ReferenceIndex(features, "nL2").nearest(queries, k)
     expected, order = torch.cdist(queries.double(), features.double()).topk(min(k, 333), dim=1, largest=False)
     assert torch.equal(found, order)
     torch.testing.assert_close(values.double(), expected, atol=1e-5, rtol=0)
@@ -48,7 +48,7 @@ def test_nl2_equals_every_pair(k: int) -> None:
 
 def test_what_it_takes_out_is_fit_for_autograd_even_from_inference_tensors() -> None:
     with torch.inference_mode():
-        store = ExactStore(unit(rows(10, 24)).half(), "latent")
+        store = ReferenceIndex(unit(rows(10, 24)).half(), "latent")
     query = rows(2, 24).requires_grad_()
     _, found = store.nearest(query)
     (query[:, None] * store.take(found)).sum().backward()
@@ -64,5 +64,5 @@ def test_a_set_searches_itself() -> None:
 def test_no_gradient_and_no_change_of_the_query() -> None:
     query = rows(2, 24).requires_grad_()
     before = query.detach().clone()
-    values, _ = ExactStore(rows(10, 24).half(), "nL2").nearest(query, 2)
+    values, _ = ReferenceIndex(rows(10, 24).half(), "nL2").nearest(query, 2)
     assert not values.requires_grad and torch.equal(query, before)

@@ -70,7 +70,7 @@ def test_a_batch_gives_each_sample_what_it_gets_alone(noise, predict, constraint
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_batch_in_parts_is_the_batch_at_once(noise, predict, size):
-    """Parts that change from one iteration to the next, as they do when memory runs out on the way."""
+    """BatchParts that change from one iteration to the next, as they do when memory runs out on the way."""
     sizes = []
 
     def in_parts(body, count):

@@ -9,9 +9,9 @@ from torch import Tensor
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
 from memorization_guard.mitigation.references.similarity import (
     descriptor_features,
+    image_features,
     latent_features,
     negative_nl2,
-    picture_features,
     similarity,
 )
 
@@ -52,7 +52,7 @@ def test_gradient_equals_finite_differences(metric: str) -> None:
 
     features = {
         "latent": latent_features,
-        "nL2": lambda x: picture_features(x, 4),
+        "nL2": lambda x: image_features(x, 4),
         "descriptor": lambda x: descriptor_features(x, Network()),
     }[metric]
     x = (noise(2, 3, 8, 8) * 0.1 + 0.5).requires_grad_()

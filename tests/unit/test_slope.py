@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from memorization_guard.mitigation.references.similarity import latent_features
-from memorization_guard.mitigation.scaled_gradient import slope
+from memorization_guard.mitigation.scaled_gradient import scaled_gradient
 
 
 def climb(dtype: torch.dtype, size: float) -> Tensor:
@@ -16,7 +16,7 @@ def climb(dtype: torch.dtype, size: float) -> Tensor:
     x.requires_grad_()
     prediction = rest + (0.001 * x.to(dtype)).float()
     similar = (latent_features(prediction) * latent_features(reference)).sum()
-    return slope(similar, x, size)
+    return scaled_gradient(similar, x, size)
 
 
 def test_half_precision_keeps_what_it_would_lose() -> None:

@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from memorization_guard.mitigation import sscd
+from memorization_guard.mitigation.references import sscd
 from memorization_guard.mitigation.references.convert_sscd import convert, main
 
 

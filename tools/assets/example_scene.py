@@ -16,7 +16,7 @@ OURS, PLAIN, COMMON = "#3f789e", "#8a6d3b", "#999999"  # groups: what this pack 
 ABOVE = -290  # notes
 ROOM = 900  # from the top of the first row to that of the second
 GAP = 50
-# What tools/demo_prompts.py found for the lab checkpoint.
+# What tools/demo/methods.py found for the lab checkpoint.
 LAB_DEFERRED = {"pre_escape_cfg": -1.0, "start_percent": 0.5, "memorized_threshold": 0.024}
 LAB_PER_SAMPLE = {"target_magnitude": 0.015, "learning_rate": 0.03}
 LAB_BATCH_WISE = {"sharpness_radius": 9.0, "adjustments": 4, "adjustment_strength": 2.0}

@@ -1,6 +1,6 @@
 """The workflows in `workflows/`, for tools/make_workflow.py.
 
-.host/python tools/make_workflow.py tools/example_workflows.py --thumbnails
+.host/python tools/assets/make_workflow.py tools/assets/example_workflows.py --thumbnails
 """
 
 from __future__ import annotations

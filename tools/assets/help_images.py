@@ -1,6 +1,6 @@
 """The pictures of the help pages: each node after a real run on the lab checkpoint, cut out of the real page.
 
-.host/python tools/help_pictures.py [MG_NoiseOptimizer ...]
+.host/python tools/assets/help_images.py [MG_NoiseOptimizer ...]
 """
 
 from __future__ import annotations

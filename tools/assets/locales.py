@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Write `locales/en` from the nodes themselves, and carry the translations over to what the nodes now say.
 
-    .host/python tools/locales.py            write
-    .host/python tools/locales.py --check    write nothing, say what is missing or stale, and fail if anything is
-    .host/python tools/locales.py --keep     write; the texts that changed mean what they meant, keep their translations
+    .host/python tools/assets/locales.py            write
+    .host/python tools/assets/locales.py --check    write nothing, say what is missing or stale, and fail if anything is
+    .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (the meaning is the same)
 
 The host serves `locales/<language>/*.json` at /i18n, and its frontend puts them over what a node says of itself:
 an English file that is older than the node would hide the node's words. So nodeDefs.json is never written by
