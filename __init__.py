@@ -1,4 +1,4 @@
-"""Memorization Guard: ComfyUI nodes against pictures that are copies of training images."""
+"""Memorization Guard: ComfyUI nodes that lower the risk of generating a copy of a training image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 from pathlib import Path
 
 WEB_DIRECTORY = "./web"
-OLDEST = "0.3.52"  # of ComfyUI; pyproject.toml tells the registry the same
 MODULES = (
     "noise_optimizer",
     "basin_escape_detector",
@@ -28,23 +27,26 @@ log = logging.getLogger("memorization_guard")
 
 
 def warn_of_an_old_host() -> None:
-    """A ComfyUI before comfy_entrypoint only complains that NODE_CLASS_MAPPINGS is missing: tell what to do."""
+    """A ComfyUI without comfy_entrypoint only complains that NODE_CLASS_MAPPINGS is missing: say what to do."""
     host = importlib.util.find_spec("comfy") is not None
     if host and (importlib.util.find_spec("comfy_api") is None or importlib.util.find_spec("comfy_api.latest") is None):
-        log.error("Memorization Guard: this ComfyUI is too old. Update ComfyUI to %s or newer.", OLDEST)
+        from .adapter.version import OLDEST_COMFYUI
+
+        log.error("Memorization Guard: this ComfyUI is too old. Update ComfyUI to %s or newer.", OLDEST_COMFYUI)
 
 
 def collect_nodes() -> list[type]:
     """Every node that this host can offer.
 
-    A host symbol that moved costs the nodes that need it, with a message, and not the pack.
+    A host symbol that moved costs the nodes that need it, not the whole pack. The traceback goes into the log,
+    because the fault may also be ours.
     """
     nodes: list[type] = []
     for name in MODULES:
         try:
             nodes += importlib.import_module(f".nodes.{name}", __name__).NODES
         except (ImportError, AttributeError) as error:
-            log.error(
+            log.exception(
                 "Memorization Guard: the nodes of nodes/%s.py are missing, because this ComfyUI differs from what "
                 "they need (%s). Update ComfyUI and the pack; the other nodes work.",
                 name,
@@ -54,11 +56,11 @@ def collect_nodes() -> list[type]:
 
 
 def serve_pages() -> None:
-    """Help, views and templates also under a folder's name that the host cannot serve."""
+    """Serve help, views and templates also when the pack's folder has a name that the host cannot serve."""
     try:
         importlib.import_module(".adapter.routes", __name__).serve(Path(__file__).parent)
     except (ImportError, AttributeError) as error:
-        log.error("Memorization Guard: rename its folder to memorization-guard to see its pages (%s).", error)
+        log.exception("Memorization Guard: rename its folder to memorization-guard to see its pages (%s).", error)
 
 
 async def comfy_entrypoint():

@@ -1,21 +1,26 @@
 """Part of a batch: the processed conditions of some of its samples.
 
-The host fits a condition to the batch by repeating or cutting it. When samples are dropped from a
-batch, that would hand one sample's condition to another: the rows have to be chosen here.
+The host fits a condition to the batch by repeating or cutting it. When samples are dropped from a batch, that
+would give one sample the condition of another: the rows have to be chosen here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import comfy.utils
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from comfy.controlnet import ControlBase
+
 Conds = dict[str, list[dict]]
+SomeConds = Mapping[str, list[dict] | None]  # None: a branch that is not asked for
 
 
-def rows_of(conds: Conds, rows: Tensor, batch: int) -> Conds:
+def rows_of(conds: SomeConds, rows: Tensor, batch: int) -> dict:
     """`conds`, made for `batch` samples, for those numbered `rows` (n,)."""
 
     def pick(value):
@@ -30,24 +35,24 @@ def rows_of(conds: Conds, rows: Tensor, batch: int) -> Conds:
         masks = {k: pick(cond[k]) for k in ("mask",) if k in cond}
         return {**cond, **masks, "model_conds": model_conds}
 
-    return {name: [entry(c) for c in group] for name, group in conds.items()}
+    return {name: None if group is None else [entry(c) for c in group] for name, group in conds.items()}
 
 
-def can_drop_rows(conds: Conds) -> bool:
-    """False when a ControlNet has a hint of its own for each sample: the host counts those by place."""
+def can_drop_rows(conds: SomeConds) -> bool:
+    """False when a ControlNet has a hint image of its own for each sample: the host matches those by position."""
     return not any(_hints(control) > 1 for control in controls(conds))
 
 
-def controls(conds: Conds) -> Iterator:
+def controls(conds: SomeConds) -> Iterator[ControlBase]:
     """Every ControlNet that a condition uses, with those chained before it."""
     for group in conds.values():
-        for cond in group:
+        for cond in group or ():
             control = cond.get("control")
             while control is not None:
                 yield control
                 control = getattr(control, "previous_controlnet", None)
 
 
-def _hints(control) -> int:
+def _hints(control: ControlBase) -> int:
     hint = getattr(control, "cond_hint_original", None)
     return hint.shape[0] if isinstance(hint, torch.Tensor) else 1

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+
+
+def dims(shape: Iterable[int]) -> str:
+    """`4 × 64 × 64`."""
+    return " × ".join(map(str, shape))
 
 
 class GuardError(ValueError):
@@ -30,16 +37,17 @@ def check_magnitude(d: Tensor, node: str) -> Tensor:
     return d
 
 
-def check_made(made: Tensor, picture: Tensor, node: str, maker: str, switch: str) -> Tensor:
-    """What was made of a picture, or a clear error: NaN is close to nothing, and a copy would pass as none.
+def check_features(features: Tensor, image: Tensor, node: str, maker: str, switch: str) -> Tensor:
+    """The features of an image themselves, or a GuardError if they hold NaN.
 
-    `switch`: of ComfyUI's command line, that helps when the `maker` is at fault.
+    NaN compares below every threshold: a copy would pass as original. `switch`: the command-line switch of
+    ComfyUI that helps when `maker` is at fault.
     """
-    if torch.isfinite(made).all():
-        return made
-    if not torch.isfinite(picture).all():
-        raise GuardError(f"{node}: a picture holds NaN. Check what made it (ComfyUI's --fp32-vae often helps).")
-    raise GuardError(f"{node}: {maker} made NaN of a picture. Start ComfyUI with {switch}.")
+    if torch.isfinite(features).all():
+        return features
+    if not torch.isfinite(image).all():
+        raise GuardError(f"{node}: an image holds NaN. Check what made it (ComfyUI's --fp32-vae often helps).")
+    raise GuardError(f"{node}: {maker} made NaN from an image. Start ComfyUI with {switch}.")
 
 
 def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
@@ -50,8 +58,9 @@ def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
     if getattr(samples, "is_nested", False):
         raise GuardError(f"{node}: `{name}` holds several latents in one (audio and video). Use one of them.")
     if samples.numel() == 0:
-        shape = " × ".join(map(str, samples.shape))
-        raise GuardError(f"{node}: `{name}` is empty (shape {shape}). Set a batch size and a size above 0.")
+        raise GuardError(
+            f"{node}: `{name}` is empty (shape {dims(samples.shape)}). Set a batch size and a size above 0."
+        )
     return samples
 
 

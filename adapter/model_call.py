@@ -1,40 +1,48 @@
-"""The host's guidance on predictions that are already there, with every patch that other packs hung into it."""
+"""Every evaluation of the model: those the sampler asks for, and those that are ours."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from .batch_rows import can_drop_rows, rows_of
+from .batch_rows import Conds, can_drop_rows, rows_of
 from .memory import BatchParts
 
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
+    from comfy.samplers import CFGGuider
 
-def branches(model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
-    """The denoised predictions under each of `conds`, asked as the host's sampling function would ask."""
-    other = model_options.get("sampler_calc_cond_batch_function")
+Options = dict[str, Any]  # the host's model_options
+HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "calc_cond_batch")]
+
+
+def denoised_predictions(model: BaseModel, conds: list, x: Tensor, sigma: Tensor, options: Options) -> list[Tensor]:
+    """The denoised predictions under each of `conds`, asked for as the host's sampling function does."""
+    other = options.get("sampler_calc_cond_batch_function")
     if other is not None:
-        args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": model_options}
+        args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": options}
         return list(other(args))
-    return list(comfy.samplers.calc_cond_batch(model, conds, x, sigma, model_options))
+    return list(comfy.samplers.calc_cond_batch(model, conds, x, sigma, options))
 
 
 @dataclass
 class PartwiseCall:
-    """A run's evaluations of its own, as many rows at once as fit: half of the samples, at last half of the conditions.
+    """Evaluations that plain sampling would not make, in parts when memory runs out.
 
-    What the host samples with is the host's to ask for, and to fail at.
+    First half of the samples at a time, then one condition at a time. What plain sampling asks for is not
+    split: when that fails, KSampler fails as well.
     """
 
     samples: BatchParts = field(default_factory=BatchParts)
     conditions: BatchParts = field(default_factory=BatchParts)
 
-    def branches(self, model, conds: list, x: Tensor, sigma: Tensor, model_options: dict) -> list[Tensor]:
-        """As `branches`."""
+    def predictions(self, model: BaseModel, conds: list, x: Tensor, sigma: Tensor, options: Options) -> list[Tensor]:
+        """As `denoised_predictions`."""
         named, batch = {str(i): cond for i, cond in enumerate(conds)}, len(x)
         least = 1 if can_drop_rows(named) else batch
 
@@ -42,9 +50,9 @@ class PartwiseCall:
             size = rows.stop - rows.start
             mine = conds if size == batch else list(rows_of(named, torch.arange(batch)[rows], batch).values())
             if size > least:
-                return branches(model, mine, x[rows], sigma[rows], model_options)
+                return denoised_predictions(model, mine, x[rows], sigma[rows], options)
             found = self.conditions.run(
-                lambda some: branches(model, mine[some], x[rows], sigma[rows], model_options), len(mine)
+                lambda some: denoised_predictions(model, mine[some], x[rows], sigma[rows], options), len(mine)
             )
             return [prediction for part in found for prediction in part]
 
@@ -53,33 +61,59 @@ class PartwiseCall:
 
 
 @dataclass(frozen=True)
-class CFGEvaluation:
-    """One evaluation of a running guider, from which guidance can be asked at several scales."""
+class SamplerCall:
+    """One evaluation that the sampler asked for, inside the host's chain of PREDICT_NOISE wrappers."""
 
-    executor: Any  # the rest of the host's PREDICT_NOISE chain
-    guider: Any
-    x: Tensor
-    sigma: Tensor
-    options: dict
+    executor: Any  # the rest of the chain
+    x: Tensor  # (B, ...)
+    sigma: Tensor  # (B,)
+    options: Options
     seed: int | None
 
-    def must_be_apart(self, inside_scale: float) -> bool:
-        """Whether samples inside and outside need a call each, because a patch would notice that they share one.
+    @property
+    def guider(self) -> CFGGuider:
+        return self.executor.class_obj
 
-        A post-CFG function may ask the model about the prompt again, and no prompt fits both groups. CFG
-        functions and pre-CFG functions see the predictions alone; some keep a running mean, so one call is
-        better for them as long as both groups are honest pairs of predictions, that is at the scales 0 and 1.
+    @property
+    def level(self) -> float:
+        """The noise level σ of the batch."""
+        return float(self.sigma.flatten()[0])
+
+    @property
+    def has_other_guidance(self) -> bool:
+        """Whether the guider combines the predictions itself, or has nothing to guide against."""
+        conds = self.guider.conds
+        own = type(self.guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
+        return own or conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
+
+    @property
+    def smallest_part(self) -> int:
+        """How many samples have to be evaluated together: all, where another patch may keep data for each row."""
+        others = self.executor.wrappers[self.executor.idx + 1 :] or [k for k in HOOKS if self.options.get(k)]
+        return 1 if not others and can_drop_rows(self.guider.conds) else len(self.x)
+
+    def predict(self, options: Options | None = None) -> Tensor:
+        """The denoised prediction as everything below this wrapper makes it, (B, ...)."""
+        return self.executor(self.x, self.sigma, self.options if options is None else options, self.seed)
+
+    def needs_separate_guidance(self, inside_scale: float) -> bool:
+        """Whether samples inside and outside the basin need a guidance call each.
+
+        A post-CFG function may evaluate the model again under the prompt, and no prompt fits both groups.
+        CFG and pre-CFG functions only see the predictions, and some keep a running mean: for them one call
+        is better, as long as both groups hold real pairs of predictions, that is at the scales 0 and 1.
         """
         others = ("sampler_cfg_function", "sampler_pre_cfg_function")
         return bool(self.options.get("sampler_post_cfg_function")) or (
             inside_scale not in (0.0, 1.0) and any(self.options.get(k) for k in others)
         )
 
-    def at(self, cfg: float, cond: Tensor, uncond: Tensor, conds: dict | None = None) -> Tensor:
-        """What the host makes of the pair at scale `cfg`; `conds`: prompts that patches see instead of the run's.
+    def guided(self, cfg: float, cond: Tensor, uncond: Tensor, conds: Conds | None = None) -> Tensor:
+        """What the host and all patches make of this pair at scale `cfg`.
 
-        At scale 1 the host asks for no second prediction and guides against zero, which is other bits.
+        `conds` replaces the run's prompts of the same names, for patches that evaluate the model themselves.
         """
+        # At scale 1 the host asks for no second prediction and guides against zero, which gives other bits.
         alone = math.isclose(cfg, 1.0) and not self.options.get("disable_cfg1_optimization", False)
         pair = [cond, torch.zeros_like(uncond) if alone else uncond]
         options = {
@@ -90,6 +124,6 @@ class CFGEvaluation:
         kept = self.guider.cfg, self.guider.conds
         try:
             self.guider.cfg, self.guider.conds = cfg, {**self.guider.conds, **(conds or {})}
-            return self.executor(self.x, self.sigma, options, self.seed)
+            return self.predict(options)
         finally:
             self.guider.cfg, self.guider.conds = kept

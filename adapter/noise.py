@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.sample
 from torch import Tensor
 
-from .errors import GuardError
+from .errors import GuardError, dims
 
 SAME_LEVEL = 0.05  # schedulers begin at slightly different sigmas
 
@@ -20,9 +20,9 @@ def made_noise(noise, latent: dict, node: str) -> Tensor:
     made, wanted = noise.generate_noise(latent), latent["samples"].shape
     if isinstance(made, Tensor) and made.shape == wanted and made.is_floating_point():
         return made
-    what = f"a tensor of shape {_words(tuple(made.shape))}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
+    what = f"a tensor of shape {dims(tuple(made.shape))}" if isinstance(made, Tensor) else f"a {type(made).__name__}"
     raise GuardError(
-        f"{node}: `noise` gave {what}, but `latent_image` needs one of shape {_words(tuple(wanted))} with fractions. "
+        f"{node}: `noise` gave {what}, but `latent_image` needs one of shape {dims(tuple(wanted))} with fractions. "
         "Connect Random Noise or the Noise Optimizer, with the same `latent_image`."
     )
 
@@ -42,8 +42,8 @@ class FixedNoise:
         wanted, have = tuple(input_latent["samples"].shape), tuple(self.noise.shape)
         if wanted != have:
             raise GuardError(
-                f"Noise Optimizer: this noise was made for a latent of shape {_words(have)}, but the sampler asks "
-                f"for {_words(wanted)} (batch × channels × height × width). Connect the same `latent_image` to both."
+                f"Noise Optimizer: this noise was made for a latent of shape {dims(have)}, but the sampler asks "
+                f"for {dims(wanted)} (batch × channels × height × width). Connect the same `latent_image` to both."
             )
         return self.noise.clone()
 
@@ -58,7 +58,3 @@ def level_hint(noise, sigmas: Tensor) -> list[str]:
         "it need not leave the basin. Connect the sampler's schedule (Basic Scheduler with the same steps and denoise) "
         "to the Noise Optimizer's `sigmas`."
     ]
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))

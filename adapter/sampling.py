@@ -1,30 +1,27 @@
-"""What the host's KSampler does, with a given noise."""
+"""What the host's KSampler and CFGGuider do, with a given noise."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
-import torch
 from torch import Tensor
 
 from .errors import GuardError, check_latent
 from .noise import drawn_noise, made_noise
+from .schedule import sampler_names, scheduler_names
 
-LATE = 0.05  # the host's percent
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-
-def sampler_names() -> list[str]:
-    """The host's samplers, with those that other packs have added."""
-    return list(comfy.samplers.KSampler.SAMPLERS)
-
-
-def scheduler_names() -> list[str]:
-    return list(comfy.samplers.KSampler.SCHEDULERS)
+    from comfy.model_patcher import ModelPatcher
 
 
-def prepare_latent(model, latent: dict, node: str) -> dict:
+def prepare_latent(model: ModelPatcher, latent: dict, node: str) -> dict:
     """The latent with the model's channel count when it is empty, as every host sampler does it."""
     samples = check_latent(latent, node)
     fitted = comfy.sample.fix_empty_latent_channels(model, samples)
@@ -32,7 +29,7 @@ def prepare_latent(model, latent: dict, node: str) -> dict:
     if fitted.shape[1] != wanted:
         raise GuardError(
             f"{node}: `latent_image` has {fitted.shape[1]} channels, but `model` works with {wanted}. "
-            "Encode the picture with this model's VAE."
+            "Encode the image with this model's VAE."
         )
     return {**latent, "samples": fitted}
 
@@ -44,64 +41,27 @@ def initial_noise(latent: dict, seed: int, noise, node: str) -> Tensor:
     return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
 
 
-def schedule(model, scheduler: str, steps: int) -> Tensor:
-    """Sigmas (steps + 1,) of a host scheduler."""
-    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
-
-
-def ksampler_sigmas(model, steps: int, sampler_name: str, scheduler: str, denoise: float) -> Tensor:
-    """The sigmas that KSampler runs through for these inputs."""
-    plan = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
-    return plan.sigmas
-
-
-def percent_of(model, sigma: float) -> float:
-    """The host's percent (0 … 1) of a noise level: the inverse of `percent_to_sigma`, by bisection."""
-    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
-    return round(high, 6)
-
-
-def starts_late(model, sigmas: Tensor) -> bool:
-    """Below T by more than a schedule does that leaves out the first timesteps: ddim_uniform begins at t = 981."""
-    return len(sigmas) > 0 and percent_of(model, float(sigmas[0])) > LATE
-
-
-def first_sigma(model, sigmas: Tensor | None, node: str) -> Tensor:
-    """The schedule of a probe at T: the first of `sigmas`, else the model's sigma_max, and 0."""
-    if sigmas is None:
-        return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
-    if sigmas.numel() == 0 or float(sigmas[0]) <= 0:
-        raise GuardError(f"{node}: `sigmas` is empty or starts at 0: connect the sampler's whole schedule.")
-    return sigmas.new_tensor([float(sigmas[0]), 0.0])
-
-
 def run_ksampler(
-    model,
+    model: ModelPatcher,
     *,
-    seed,
-    steps,
-    cfg,
-    sampler_name,
-    scheduler,
-    positive,
-    negative,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    positive: list,
+    negative: list,
     latent: dict,
     denoise: float,
     noise,
     node: str,
 ) -> dict:
-    """A KSampler run: the very calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
-    for name, given, known in (
-        ("sampler_name", sampler_name, sampler_names()),
-        ("scheduler", scheduler, scheduler_names()),
-    ):
-        if given not in known:  # the host takes another one without a word
+    """A KSampler run by the calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
+    known = {"sampler_name": sampler_names(), "scheduler": scheduler_names()}
+    for name, given in (("sampler_name", sampler_name), ("scheduler", scheduler)):
+        if given not in known[name]:  # the host silently takes another one instead
             raise GuardError(
-                f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one of the list."
+                f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one from the list."
             )
     samples = comfy.sample.sample(
         model,
@@ -122,6 +82,59 @@ def run_ksampler(
     return {**latent, "samples": samples}
 
 
-def progress(total: int):
+class StopSampling(Exception):
+    """Raised by a wrapper to end a `run_euler` early."""
+
+
+class _Stoppable(comfy.samplers.KSAMPLER):
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs):
+        try:
+            return super().sample(model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs)
+        except StopSampling:
+            return noise
+
+
+def run_euler(
+    model: ModelPatcher,
+    *,
+    positive: list,
+    negative: list,
+    cfg: float,
+    noise: Tensor,
+    latent_image: Tensor,
+    noise_mask,
+    sigmas: Tensor,
+    seed: int,
+) -> None:
+    """Sample with Euler for what wrappers on `model` see; the result is thrown away."""
+    euler = _Stoppable(comfy.samplers.ksampler("euler").sampler_function)
+    comfy.samplers.sample(
+        model,
+        noise,
+        positive,
+        negative,
+        cfg,
+        model.load_device,
+        euler,
+        sigmas,
+        latent_image=latent_image,
+        denoise_mask=noise_mask,
+        disable_pbar=True,
+        seed=seed,
+    )
+
+
+def cfg_guider(model: ModelPatcher, positive: list, negative: list, cfg: float) -> comfy.samplers.CFGGuider:
+    """What the host's CFGGuider node makes of the same inputs."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    return guider
+
+
+def progress(total: int) -> comfy.utils.ProgressBar:
     """The host's progress bar on the node that runs now."""
     return comfy.utils.ProgressBar(total)
+
+
+check_interrupted: Callable[[], None] = comfy.model_management.throw_exception_if_processing_interrupted

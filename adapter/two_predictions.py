@@ -1,16 +1,16 @@
 """Ask a model for its two predictions, inside the host's own sampling scope.
 
-A `Probe` is a host Sampler whose body is ours: the real CFGGuider loads the model, processes areas,
-masks, ControlNets, hooks and LoRA, and hands over; afterwards the host cleans up.
+The real CFGGuider loads the model, processes areas, masks, ControlNets, hooks and LoRA, and hands over to a
+host Sampler whose body is ours; afterwards the host cleans up.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import comfy.model_management
+import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.samplers
 import torch
@@ -26,22 +26,24 @@ from ..mitigation.prediction import (
 )
 from .autograd.inference_weights import refuse_quantized
 from .autograd.scope import networks_of, with_gradients
-from .batch_rows import can_drop_rows, rows_of
+from .batch_rows import Conds, can_drop_rows, rows_of
 from .errors import check_finite, check_magnitude
 from .memory import BatchParts
-from .model_call import PartwiseCall, branches
+from .model_call import Options, PartwiseCall, denoised_predictions
+from .sampling import check_interrupted
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 T = TypeVar("T")
 
 
 def parameterisation(model_sampling) -> tuple[Parameterisation, float]:
     """How the model predicts, and its sigma_data, from the host's model_sampling object."""
-    import comfy.model_sampling as host
-
     sigma_data = float(getattr(model_sampling, "sigma_data", 1.0))
-    if isinstance(model_sampling, host.CONST):
+    if isinstance(model_sampling, comfy.model_sampling.CONST):
         return "flow", sigma_data
-    if isinstance(model_sampling, host.V_PREDICTION):
+    if isinstance(model_sampling, comfy.model_sampling.V_PREDICTION):
         return "v", sigma_data
     return "eps", sigma_data
 
@@ -53,19 +55,21 @@ def conditional_noise(model_sampling, denoised_cond: Tensor, denoised_uncond: Te
 
 
 class TwoPredictions:
-    """A model inside a running sampling scope: conditional against null."""
+    """A model inside a running sampling scope: the prompt against the null prompt."""
 
-    def __init__(self, guider, sigmas: Tensor, model_options: dict, noise: Tensor, latent_image: Tensor, full: bool):
+    def __init__(
+        self, guider, sigmas: Tensor, options: Options, noise: Tensor, latent_image: Tensor, full: bool, node: str
+    ) -> None:
         self.model = guider.inner_model
-        self.conds = guider.conds
+        self.conds: Conds = guider.conds
         self.sigma = sigmas[0]
-        self.options = model_options
+        self.options = options
         self.noise = noise
         self.latent_image = latent_image
         self.full_noise = full
-        self.node = ""
+        self.node = node
         self.networks = networks_of(guider)
-        self.fitting, self.graphs = PartwiseCall(), BatchParts()
+        self.without_graph, self.with_graph = PartwiseCall(), BatchParts()
 
     @property
     def eps_unit(self) -> float:
@@ -78,7 +82,7 @@ class TwoPredictions:
 
         One batched model call; samples that are not asked for cost nothing.
         """
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        check_interrupted()
         conds, latent, batch = self.conds, self.latent_image, len(self.noise)
         if rows is not None and len(rows) < batch:
             if not can_drop_rows(conds):
@@ -89,34 +93,30 @@ class TwoPredictions:
         x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.full_noise)
         sigma = self.sigma * x.new_ones([x.shape[0]])
         null = conds.get("null", conds["negative"])
-        # A part of a graph is not free before the way back: there `in_parts` has a graph for each part.
-        ask = branches if torch.is_grad_enabled() else self.fitting.branches
+        # A graph stays in memory until its backward pass: with gradients `in_parts` gives each part its own graph.
+        ask = denoised_predictions if torch.is_grad_enabled() else self.without_graph.predictions
         cond, uncond = ask(self.model, [conds["positive"], null], x, sigma, self.options)
         return check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node)
 
     def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:
-        """`body` on so many samples, as many at once as fit with a graph of their own; see `memory.BatchParts`."""
-        return self.graphs.run(body, count, least=1 if can_drop_rows(self.conds) else count)
-
-    def _all_at_once(self) -> None:
-        self.graphs = BatchParts()
+        """`body` on `count` samples, as many at once as fit with a graph of their own; see `memory.BatchParts`."""
+        return self.with_graph.run(body, count, least=1 if can_drop_rows(self.conds) else count)
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
-        """Run `body` with autograd working through the model; `checkpoints`: see `gradient_scope`."""
+        """Run `body` with autograd working through the model; `checkpoints`: see `autograd.scope`."""
         refuse_quantized(self.networks, self.node)
         kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
 
-        def inside(conds: dict, options: dict) -> T:
+        def inside(conds: Conds, options: Options) -> T:
             self.conds, self.options = conds, options
-            self.sigma, self.latent_image, self.noise = (
-                self.sigma.clone(),
-                self.latent_image.clone(),
-                self.noise.clone(),
-            )
+            self.sigma, self.latent_image, self.noise = (tensor.clone() for tensor in kept[2:])
             try:
                 return body()
             finally:
                 self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
+
+        def all_at_once_again() -> None:
+            self.with_graph = BatchParts()
 
         return with_gradients(
             inside,
@@ -127,12 +127,15 @@ class TwoPredictions:
             shape=self.noise.shape,
             device=self.noise.device,
             checkpoints=checkpoints,
-            on_full=self._all_at_once,
+            on_full=all_at_once_again,
         )
 
 
-class _Probe(comfy.samplers.Sampler):
-    def __init__(self, body: Callable[[TwoPredictions, Tensor], T], node: str):
+Body = Callable[[TwoPredictions, Tensor], T]  # the Tensor is the run's noise on the model's device
+
+
+class _BodySampler(comfy.samplers.Sampler):
+    def __init__(self, body: Body[T], node: str) -> None:
         self.body = body
         self.node = node
         self.result: T | None = None
@@ -141,19 +144,18 @@ class _Probe(comfy.samplers.Sampler):
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
     ):
         full = self.max_denoise(model_wrap, sigmas)
-        pair = TwoPredictions(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full)
-        pair.node = self.node
+        pair = TwoPredictions(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full, self.node)
         self.result = self.body(pair, noise)
         return torch.zeros_like(noise)
 
 
 def run_in_sampling_scope(
-    body: Callable[[TwoPredictions, Tensor], T],
+    body: Body[T],
     *,
-    model,
-    positive,
-    negative,
-    null,
+    model: ModelPatcher,
+    positive: list,
+    negative: list,
+    null: list | None,
     noise: Tensor,
     latent_image: Tensor,
     sigmas: Tensor,
@@ -161,16 +163,16 @@ def run_in_sampling_scope(
     seed: int,
     headroom: float = 1.0,
 ) -> T:
-    """Run `body(pair, noise on the device)` in the host's sampling scope and return what it returns.
+    """Run `body(predictions, noise)` in the host's sampling scope and return what it returns.
 
-    `headroom`: how many times the memory of a sampling step the host should make free beforehand.
+    `headroom`: how many times the memory of a sampling step the host should free beforehand.
     """
-    guider = comfy.samplers.CFGGuider(_asking_for(model, headroom) if headroom > 1 else model)
+    guider = comfy.samplers.CFGGuider(_with_headroom(model, headroom) if headroom > 1 else model)
     conds = {"positive": positive, "negative": negative}
     guider.inner_set_conds(conds if null is None else {**conds, "null": null})
-    probe = _Probe(body, node)
-    guider.sample(noise, latent_image, probe, sigmas, disable_pbar=True, seed=seed)
-    return probe.result  # type: ignore[return-value]
+    sampler = _BodySampler(body, node)
+    guider.sample(noise, latent_image, sampler, sigmas, disable_pbar=True, seed=seed)
+    return sampler.result  # type: ignore[return-value]
 
 
 def relative_magnitude(**run) -> Tensor:
@@ -183,8 +185,8 @@ def relative_magnitude(**run) -> Tensor:
     return run_in_sampling_scope(body, **run)
 
 
-def _asking_for(model, headroom: float):
-    """A clone of the model for which the host frees more memory before it loads: as for a larger batch."""
+def _with_headroom(model: ModelPatcher, headroom: float) -> ModelPatcher:
+    """A clone of the model for which the host frees as much memory as for a batch `headroom` times as large."""
     clone = model.clone()
 
     def prepare(executor, patcher, shape, *args, **kwargs):

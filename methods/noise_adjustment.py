@@ -40,12 +40,12 @@ class NoisePlan:
     learning_rate: float
     weight_decay: float
     max_iterations: int
-    constraint: Constraint
     adjustment_strength: float
     sharpness_radius: float
     adjustments: int
     candidates: int
-    checkpointing: str
+    constraint: Constraint = "shell"
+    checkpointing: str = "auto"
 
     @property
     def rounds(self) -> int:

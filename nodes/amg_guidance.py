@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
@@ -16,12 +17,16 @@ from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths
 from ..mitigation.amg.threshold import SCHEDULES, Threshold
 from . import schema
 
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
+
+    from ..mitigation.amg.guidance import Growth
+    from ..mitigation.amg.threshold import Schedule
+    from ..mitigation.references.reference_set import ReferenceSet
+
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
-
-
-def _scale(name: str, default: float, high: float, tooltip: str):
-    return io.Float.Input(name, default=default, min=0.0, max=high, step=0.5, round=False, tooltip=tooltip)
 
 
 class AMGGuidance(io.ComfyNode):
@@ -39,43 +44,51 @@ class AMGGuidance(io.ComfyNode):
                 schema.References.Input(
                     "references", tooltip="The pictures to stay away from: what the model or LoRA was trained on."
                 ),
-                _scale(
+                schema.number(
                     "despecification",
                     13.0,
+                    0.0,
                     1000.0,
+                    0.5,
                     "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back more, "
                     "never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
                 ),
-                _scale(
+                schema.number(
                     "deduplication",
                     0.0,
+                    0.0,
                     1000.0,
+                    0.5,
                     "How strongly to steer away from a caption that several references share. Higher is stronger. "
                     "Needs captions and `clip`, and a cfg above 1; 13 is a good start. 0 turns it off.",
                 ),
-                _scale(
+                schema.number(
                     "dissimilarity",
                     10.0,
+                    0.0,
                     10000.0,
+                    0.5,
                     "How strongly to push away from the nearest reference itself. Higher leaves more surely and may "
                     "cost picture quality. 0 turns it off.",
                 ),
-                io.Float.Input(
+                schema.number(
                     "threshold_min",
-                    default=0.5,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
+                    0.5,
+                    -1.0,
+                    1.0,
+                    0.01,
+                    "Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
                     "memorized, 1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
+                    round=None,
                 ),
-                io.Float.Input(
+                schema.number(
                     "threshold_max",
-                    default=0.6,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The same at the end of sampling. Higher allows finished pictures to come closer.",
+                    0.6,
+                    -1.0,
+                    1.0,
+                    0.01,
+                    "The same at the end of sampling. Higher allows finished pictures to come closer.",
+                    round=None,
                 ),
                 io.Combo.Input(
                     "threshold_schedule",
@@ -114,16 +127,15 @@ class AMGGuidance(io.ComfyNode):
                     tooltip="Look at the references in every n-th step only. Higher is faster, mostly for sets that "
                     "need a VAE, and less sure.",
                 ),
-                io.Float.Input(
+                schema.number(
                     "memorized_threshold",
-                    default=0.0,
-                    min=0.0,
-                    max=10.0,
-                    step=0.001,
-                    round=False,
-                    optional=True,
-                    tooltip="Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
+                    0.0,
+                    0.0,
+                    10.0,
+                    0.001,
+                    "Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
                     "Deferred-CFG KSampler); the others stay bit-identical and are not compared. 0: steer all.",
+                    optional=True,
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
@@ -134,20 +146,20 @@ class AMGGuidance(io.ComfyNode):
     @check_inputs
     def execute(
         cls,
-        model,
-        references,
-        despecification,
-        deduplication,
-        dissimilarity,
-        threshold_min,
-        threshold_max,
-        threshold_schedule,
-        gradient,
-        vae=None,
-        clip=None,
-        dissimilarity_growth="ramp",
-        every=1,
-        memorized_threshold=0.0,
+        model: ModelPatcher,
+        references: ReferenceSet,
+        despecification: float,
+        deduplication: float,
+        dissimilarity: float,
+        threshold_min: float,
+        threshold_max: float,
+        threshold_schedule: Schedule,
+        gradient: str,
+        vae: VAE | None = None,
+        clip: CLIP | None = None,
+        dissimilarity_growth: Growth = "ramp",
+        every: int = 1,
+        memorized_threshold: float = 0.0,
     ) -> io.NodeOutput:
         if threshold_min > threshold_max and threshold_schedule != "constant":
             raise GuardError(

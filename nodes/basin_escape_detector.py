@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
-from ..adapter.distilled import distilled_hint
 from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import level_hint
-from ..adapter.sampling import initial_noise, percent_of, prepare_latent, progress, schedule, scheduler_names
+from ..adapter.sampling import initial_noise, prepare_latent, progress
+from ..adapter.schedule import percent_of, schedule, scheduler_names
 from ..drawing.escape_plot import plot_curves
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import DeferralPlan, detect
+from ..methods.deferred_cfg.plan import DeferralPlan
+from ..methods.escape_detector import detect
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.escape.rules import EscapeRule
 from . import schema
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
 
 NAME = "Basin-Escape Detector"
 
@@ -83,19 +90,19 @@ class BasinEscapeDetector(io.ComfyNode):
     @check_inputs
     def execute(
         cls,
-        model,
-        positive,
-        negative,
-        latent_image,
-        noise_seed,
-        steps,
-        scheduler,
-        rule,
-        drop_ratio,
-        memorized_threshold,
-        noise=None,
-        sigmas=None,
-        null=None,
+        model: ModelPatcher,
+        positive: list,
+        negative: list,
+        latent_image: dict,
+        noise_seed: int,
+        steps: int,
+        scheduler: str,
+        rule: str,
+        drop_ratio: float,
+        memorized_threshold: float,
+        noise: Any = None,
+        sigmas: Tensor | None = None,
+        null: list | None = None,
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
         sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
@@ -108,7 +115,10 @@ class BasinEscapeDetector(io.ComfyNode):
             live.show(lambda: escape_view(curve, done=False))
 
         deferral = DeferralPlan(
-            rule=EscapeRule(rule, drop_ratio, memorized_threshold), null=null, node=NAME, on_step=on_step
+            rule=EscapeRule(rule, drop_ratio, memorized_threshold),  # type: ignore[arg-type]
+            null=null,
+            node=NAME,
+            on_step=on_step,
         )
         curve = detect(
             model,
@@ -122,7 +132,6 @@ class BasinEscapeDetector(io.ComfyNode):
             seed=noise_seed,
         )
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
-        hints += distilled_hint(model)
         live.finish(escape_view(curve, done=True, notes=hints, alarm=True))
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
         return io.NodeOutput(

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from comfy_api.latest import io
 
-from ..adapter.distilled import distilled_hint
 from ..adapter.errors import GuardError
+from ..adapter.hints import distilled_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import drawn_noise
-from ..adapter.sampling import first_sigma, prepare_latent, progress
-from ..adapter.text_encode import encode
+from ..adapter.sampling import prepare_latent, progress
+from ..adapter.schedule import first_sigma
+from ..adapter.text_encode import encode_text
 from ..adapter.two_predictions import relative_magnitude
 from ..drawing.node_views import text_view
 from ..mitigation.escape.calibration import calibrate
 from . import schema
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+    from torch import Tensor
 
 NAME = "Calibrate Thresholds"
 PROMPTS = """a photo of a cat sleeping on a sofa
@@ -84,18 +92,26 @@ class Calibrate(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, model, clip, latent_image, prompts, noise_seed, sigmas=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: ModelPatcher,
+        clip: CLIP,
+        latent_image: dict,
+        prompts: str,
+        noise_seed: int,
+        sigmas: Tensor | None = None,
+    ) -> io.NodeOutput:
         lines = [p.strip() for p in prompts.splitlines() if p.strip()]
         if not lines:
             raise GuardError(f"{NAME}: `prompts` is empty. Write ordinary prompts, one a line.")
         latent = prepare_latent(model, latent_image, NAME)
         samples = latent["samples"]
-        nothing, bar, found = encode(clip, ""), progress(len(lines)), []
+        nothing, bar, found = encode_text(clip, ""), progress(len(lines)), []
         for i, prompt in enumerate(lines):
             found.append(
                 relative_magnitude(
                     model=model,
-                    positive=encode(clip, prompt),
+                    positive=encode_text(clip, prompt),
                     negative=nothing,
                     null=None,
                     latent_image=samples,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from comfy_api.latest import io, ui
 
@@ -10,12 +12,16 @@ from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.copy_comparison import side_by_side
 from ..drawing.node_views import text_view
-from ..mitigation.references.check import check
 from ..mitigation.references.reference_set import ReferenceSet
-from ..references.builder import comparable_features
-from ..references.image_file import opaque
+from ..mitigation.references.similarity import nearest_similarity
+from ..references.feature_extraction import features_to_compare
+from ..references.image_resize import opaque
 from ..references.report import counted
 from . import schema
+
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+    from torch import Tensor
 
 NAME = "Copy Check"
 LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
@@ -33,34 +39,37 @@ class CopyCheck(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="The pictures to check, of any size."),
                 schema.References.Input("references", tooltip="What they are compared with, by the metric of the set."),
-                io.Float.Input(
+                schema.number(
                     "threshold",
-                    default=0.5,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
+                    0.5,
+                    -1.0,
+                    1.0,
+                    0.01,
+                    "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
                     "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
                     "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+                    round=None,
                 ),
-                io.Float.Input(
+                schema.number(
                     "latent_threshold",
-                    default=LATENT,
-                    min=-1.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
+                    LATENT,
+                    -1.0,
+                    1.0,
+                    0.01,
+                    "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
                     "more and cries wolf more often. This metric sees copies of the same composition only: a "
                     "mirrored or cropped one escapes it.",
+                    round=None,
                 ),
-                io.Float.Input(
+                schema.number(
                     "nl2_threshold",
-                    default=1.4,
-                    min=0.0,
-                    max=2.0,
-                    step=0.01,
-                    tooltip="Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
+                    1.4,
+                    0.0,
+                    2.0,
+                    0.01,
+                    "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
                     "the paper's. Higher finds more and cries wolf more often.",
+                    round=None,
                 ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
@@ -85,10 +94,18 @@ class CopyCheck(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, images, references, threshold, latent_threshold, nl2_threshold, vae=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        images: Tensor,
+        references: ReferenceSet,
+        threshold: float,
+        latent_threshold: float,
+        nl2_threshold: float,
+        vae: VAE | None = None,
+    ) -> io.NodeOutput:
         pictures = opaque(check_images(images, NAME))
-        features, note = comparable_features(references, pictures, vae, NAME)
-        sigma, rows = check(references, features)
+        features, note = features_to_compare(references, pictures, vae, NAME)
+        sigma, rows = nearest_similarity(references, features)
         nearest = rows.tolist()
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         copies = sigma > limit

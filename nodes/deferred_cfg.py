@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import add_deferred_cfg
+from ..methods.deferred_cfg.patch import add_deferred_cfg
+from ..methods.deferred_cfg.plan import plan_from_inputs
 from . import schema
-from .deferral_inputs import curve_input, deferral_of, mode_inputs
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+    from ..mitigation.escape.curve import EscapeCurve
 
 NAME = "Deferred CFG"
 
@@ -26,8 +33,8 @@ class DeferredCFG(io.ComfyNode):
             "the Deferred-CFG KSampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that a sampler will use. Other patches on it stay."),
-                *mode_inputs(),
-                curve_input(),
+                *schema.mode_inputs(),
+                schema.curve_input(),
                 schema.null_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the deferral; bypass to undo.")],
@@ -37,16 +44,11 @@ class DeferredCFG(io.ComfyNode):
     @classmethod
     @check_inputs
     def execute(
-        cls, model, mode, pre_escape_cfg, start_percent, rule, drop_ratio, memorized_threshold, curve=None, null=None
+        cls, model: ModelPatcher, curve: EscapeCurve | None = None, null: list | None = None, **deferral: Any
     ) -> io.NodeOutput:
         live = LiveView(cls.hidden.unique_id)
-        plan = deferral_of(
-            mode,
-            pre_escape_cfg,
-            start_percent,
-            rule,
-            drop_ratio,
-            memorized_threshold,
+        plan = plan_from_inputs(
+            **deferral,
             curve=curve,
             null=null,
             node=NAME,

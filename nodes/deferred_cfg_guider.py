@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
-from ..adapter.guider import cfg_guider
 from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
+from ..adapter.sampling import cfg_guider
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import add_deferred_cfg
+from ..methods.deferred_cfg.patch import add_deferred_cfg
+from ..methods.deferred_cfg.plan import plan_from_inputs
 from ..mitigation.escape.curve import EscapeCurve
 from . import schema
-from .deferral_inputs import curve_input, deferral_of, mode_inputs
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 NAME = "Deferred-CFG Guider"
 
@@ -39,8 +44,8 @@ class DeferredCFGGuider(io.ComfyNode):
                     round=0.01,
                     tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
                 ),
-                *mode_inputs(),
-                curve_input(),
+                *schema.mode_inputs(),
+                schema.curve_input(),
                 schema.null_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
@@ -51,18 +56,13 @@ class DeferredCFGGuider(io.ComfyNode):
     @check_inputs
     def execute(
         cls,
-        model,
-        positive,
-        negative,
-        cfg,
-        mode,
-        pre_escape_cfg,
-        start_percent,
-        rule,
-        drop_ratio,
-        memorized_threshold,
-        curve=None,
-        null=None,
+        model: ModelPatcher,
+        positive: list,
+        negative: list,
+        cfg: float,
+        curve: EscapeCurve | None = None,
+        null: list | None = None,
+        **deferral: Any,
     ) -> io.NodeOutput:
         live = LiveView(cls.hidden.unique_id)
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
@@ -70,13 +70,8 @@ class DeferredCFGGuider(io.ComfyNode):
         def on_end(curve: EscapeCurve) -> None:
             live.finish(escape_view(curve, done=True, notes=hints if curve.measured else []))
 
-        plan = deferral_of(
-            mode,
-            pre_escape_cfg,
-            start_percent,
-            rule,
-            drop_ratio,
-            memorized_threshold,
+        plan = plan_from_inputs(
+            **deferral,
             curve=curve,
             null=null,
             node=NAME,

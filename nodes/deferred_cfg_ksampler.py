@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
 from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import level_hint
-from ..adapter.sampling import ksampler_sigmas, prepare_latent, run_ksampler, sampler_names, scheduler_names
+from ..adapter.sampling import prepare_latent, run_ksampler
+from ..adapter.schedule import ksampler_sigmas, sampler_names, scheduler_names
 from ..drawing.node_views import escape_view
-from ..methods.deferred_cfg import add_deferred_cfg
+from ..methods.deferred_cfg.patch import add_deferred_cfg
+from ..methods.deferred_cfg.plan import plan_from_inputs
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.prediction import dimension
 from . import schema
-from .deferral_inputs import curve_input, deferral_of, mode_inputs
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 NAME = "Deferred-CFG KSampler"
 
@@ -63,21 +69,22 @@ class DeferredCFGKSampler(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What you want in the picture."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
                 io.Latent.Input("latent_image", tooltip="The latent image to denoise."),
-                io.Float.Input(
+                schema.number(
                     "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="The amount of denoising; lower keeps more of the input latent, as in KSampler.",
+                    1.0,
+                    0.0,
+                    1.0,
+                    0.01,
+                    "The amount of denoising; lower keeps more of the input latent, as in KSampler.",
+                    round=None,
                 ),
-                *mode_inputs(),
+                *schema.mode_inputs(),
                 io.Noise.Input(
                     "noise",
                     optional=True,
                     tooltip="Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
                 ),
-                curve_input(),
+                schema.curve_input(),
                 schema.null_input(),
             ],
             outputs=[
@@ -94,35 +101,25 @@ class DeferredCFGKSampler(io.ComfyNode):
     @check_inputs
     def execute(
         cls,
-        model,
-        seed,
-        steps,
-        cfg,
-        sampler_name,
-        scheduler,
-        positive,
-        negative,
-        latent_image,
-        denoise,
-        mode,
-        pre_escape_cfg,
-        start_percent,
-        rule,
-        drop_ratio,
-        memorized_threshold,
-        noise=None,
-        curve=None,
-        null=None,
+        model: ModelPatcher,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: list,
+        negative: list,
+        latent_image: dict,
+        denoise: float,
+        noise: Any = None,
+        curve: EscapeCurve | None = None,
+        null: list | None = None,
+        **deferral: Any,
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
         live, ran = LiveView(), list[EscapeCurve]()
-        plan = deferral_of(
-            mode,
-            pre_escape_cfg,
-            start_percent,
-            rule,
-            drop_ratio,
-            memorized_threshold,
+        plan = plan_from_inputs(
+            **deferral,
             curve=curve,
             null=null,
             node=NAME,

@@ -56,7 +56,7 @@ class LoadCopyDetector(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, file) -> io.NodeOutput:
+    def execute(cls, file: str) -> io.NodeOutput:
         return io.NodeOutput(of_sscd_file(model_file(DETECTORS, file, NAME, SOURCE), NAME))
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
 from ..adapter.autograd.checkpointing import CHOICES
-from ..adapter.distilled import distilled_hint
-from ..adapter.errors import GuardError
-from ..adapter.hints import negative_hint
+from ..adapter.hints import distilled_hint, negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import FixedNoise, drawn_noise
-from ..adapter.sampling import first_sigma, prepare_latent
+from ..adapter.sampling import prepare_latent
+from ..adapter.schedule import first_sigma
 from ..drawing.node_views import noise_view, report_view
 from ..methods.noise_adjustment import METHODS, NoisePlan, find_noise
 from ..mitigation.noise.norm_constraint import CONSTRAINTS
 from . import schema
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
 
 NAME = "Noise Optimizer"
 
@@ -52,14 +57,13 @@ class NoiseOptimizer(io.ComfyNode):
                     "Batch-wise: a few evaluations without gradients; sample with deferred CFG after it. "
                     "Search: keeps the best of several seeds, works on quantized models.",
                 ),
-                io.Float.Input(
+                schema.number(
                     "target_magnitude",
-                    default=0.007,
-                    min=0.0,
-                    max=1000.0,
-                    step=0.001,
-                    round=False,
-                    tooltip="Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
+                    0.007,
+                    0.0,
+                    1000.0,
+                    0.001,
+                    "Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
                     "and more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
                 ),
                 io.Combo.Input(
@@ -68,24 +72,22 @@ class NoiseOptimizer(io.ComfyNode):
                     default="relative",
                     tooltip="Relative: d/√dim, carries over between resolutions. Absolute: d as in the papers.",
                 ),
-                io.Float.Input(
+                schema.number(
                     "learning_rate",
-                    default=0.01,
-                    min=0.0001,
-                    max=10.0,
-                    step=0.001,
-                    round=False,
-                    tooltip="Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the "
+                    0.01,
+                    0.0001,
+                    10.0,
+                    0.001,
+                    "Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the "
                     "noise further from a natural one. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
                 ),
-                io.Float.Input(
+                schema.number(
                     "weight_decay",
-                    default=0.01,
-                    min=0.0,
-                    max=10.0,
-                    step=0.001,
-                    round=False,
-                    tooltip="Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
+                    0.01,
+                    0.0,
+                    10.0,
+                    0.001,
+                    "Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
                 ),
                 io.Int.Input(
                     "max_iterations",
@@ -95,23 +97,25 @@ class NoiseOptimizer(io.ComfyNode):
                     tooltip="Per-sample: at most so many updates, each as dear as about three sampling steps. "
                     "0 only measures.",
                 ),
-                io.Float.Input(
+                schema.number(
                     "adjustment_strength",
-                    default=0.7,
-                    min=0.0,
-                    max=100.0,
-                    step=0.05,
-                    tooltip="Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and drifts "
+                    0.7,
+                    0.0,
+                    100.0,
+                    0.05,
+                    "Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and drifts "
                     "further. 0 leaves the noise as it is.",
+                    round=None,
                 ),
-                io.Float.Input(
+                schema.number(
                     "sharpness_radius",
-                    default=50.0,
-                    min=0.0,
-                    max=10000.0,
-                    step=0.5,
-                    tooltip="Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
+                    50.0,
+                    0.0,
+                    10000.0,
+                    0.5,
+                    "Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
                     "scale it with the square root of the latent's size.",
+                    round=None,
                 ),
                 io.Int.Input(
                     "adjustments",
@@ -165,47 +169,21 @@ class NoiseOptimizer(io.ComfyNode):
     @check_inputs
     def execute(
         cls,
-        model,
-        positive,
-        negative,
-        latent_image,
-        noise_seed,
-        method,
-        target_magnitude,
-        target_units,
-        learning_rate,
-        weight_decay,
-        max_iterations,
-        adjustment_strength,
-        sharpness_radius,
-        adjustments,
-        candidates,
-        null=None,
-        sigmas=None,
-        constraint="shell",
-        checkpointing="auto",
+        model: ModelPatcher,
+        positive: list,
+        negative: list,
+        latent_image: dict,
+        noise_seed: int,
+        target_units: str,
+        null: list | None = None,
+        sigmas: Tensor | None = None,
+        **settings: Any,  # the fields of NoisePlan
     ) -> io.NodeOutput:
-        if method not in METHODS:
-            raise GuardError(f"{NAME}: `method` is {method!r}; choose one of {', '.join(METHODS)}.")
         latent = prepare_latent(model, latent_image, NAME)
         samples, batch_index = latent["samples"], latent.get("batch_index")
-        plan = NoisePlan(
-            method,
-            target_magnitude,
-            target_units == "relative",
-            learning_rate,
-            weight_decay,
-            max_iterations,
-            constraint,
-            adjustment_strength,
-            sharpness_radius,
-            adjustments,
-            candidates,
-            checkpointing,
-        )
         at, live = first_sigma(model, sigmas, NAME), LiveView()
         noise, report = find_noise(
-            plan,
+            NoisePlan(relative=target_units == "relative", **settings),
             model=model,
             positive=positive,
             negative=negative,

@@ -38,7 +38,7 @@ class PlotCurve(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, curve, curve_2=None, curve_3=None, curve_4=None, quantity="pull") -> io.NodeOutput:
+    def execute(cls, curve, curve_2=None, curve_3=None, curve_4=None, quantity: str = "pull") -> io.NodeOutput:
         curves = [c for c in (curve, curve_2, curve_3, curve_4) if c is not None]
         return io.NodeOutput(plot_curves(curves, quantity))
 

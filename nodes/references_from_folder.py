@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
@@ -9,10 +11,17 @@ from ..adapter.folders import input_folder, input_folders
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
-from ..references.builder import ReferenceSetBuilder, feature_extractor, pixel_size
+from ..references.builder import ReferenceSetBuilder
+from ..references.feature_extraction import feature_extractor
 from ..references.image_folder import collect, fingerprint, images_in
+from ..references.image_size import pixel_size
 from ..references.report import report
 from . import schema
+
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+
+    from ..mitigation.references.reference_set import Metric
 
 NAME = "References from Folder"
 
@@ -85,7 +94,15 @@ class ReferencesFromFolder(io.ComfyNode):
     @classmethod
     @check_inputs
     def execute(
-        cls, folder, metric, width, height, subfolders=True, vae=None, descriptor=None, size_of=None
+        cls,
+        folder: str,
+        metric: Metric,
+        width: int,
+        height: int,
+        subfolders: bool = True,
+        vae: VAE | None = None,
+        descriptor: Any = None,
+        size_of: dict | None = None,
     ) -> io.NodeOutput:
         root = input_folder(folder, NAME)
         files = images_in(root, subfolders)

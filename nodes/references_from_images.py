@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from comfy_api.latest import io
 
@@ -10,10 +12,18 @@ from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.sampling import progress
 from ..drawing.node_views import text_view
-from ..references.builder import FeatureExtractor, ReferenceSetBuilder, caption_lines, feature_extractor, pixel_size
-from ..references.image_file import opaque
+from ..references.builder import ReferenceSetBuilder, caption_lines
+from ..references.feature_extraction import FeatureExtractor, feature_extractor
+from ..references.image_resize import opaque
+from ..references.image_size import pixel_size
 from ..references.report import report
 from . import schema
+
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+    from torch import Tensor
+
+    from ..mitigation.references.reference_set import Metric
 
 FROM_IMAGES, FROM_LATENTS = "References from Images", "References from Latents"
 
@@ -59,14 +69,22 @@ class ReferencesFromImages(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, images, captions, metric, vae=None, descriptor=None, size_of=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        images: Tensor,
+        captions: str,
+        metric: Metric,
+        vae: VAE | None = None,
+        descriptor: Any = None,
+        size_of: dict | None = None,
+    ) -> io.NodeOutput:
         pictures = opaque(check_images(images, FROM_IMAGES))
         lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
         size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
         by = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
         made, bar = ReferenceSetBuilder(by, FROM_IMAGES, len(images)), progress(len(images))
         for i, picture in enumerate(pictures):
-            made.add(picture, f"#{i}", lines[i])
+            made.add_image(picture, f"#{i}", lines[i])
             bar.update_absolute(i + 1)
         references = made.finish()
         text, live = report(references, signatures=made.signatures), LiveView()
@@ -93,7 +111,7 @@ class ReferencesFromLatents(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, latents, captions, vae=None) -> io.NodeOutput:
+    def execute(cls, latents: dict, captions: str, vae: VAE | None = None) -> io.NodeOutput:
         samples = check_latent(latents, FROM_LATENTS, "latents").float()
         if not torch.isfinite(samples).all():
             raise GuardError(f"{FROM_LATENTS}: `latents` holds NaN or infinite values. Check what made them.")
@@ -101,7 +119,7 @@ class ReferencesFromLatents(io.ComfyNode):
         made = ReferenceSetBuilder(FeatureExtractor("latent", lambda picture: picture), FROM_LATENTS, len(samples))
         for i, latent in enumerate(samples):
             picture = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
-            made.add_made(latent, f"#{i}", lines[i], picture)
+            made.add_feature(latent, f"#{i}", lines[i], picture)
         references = made.finish()
         text, live = report(references, signatures=made.signatures), LiveView()
         live.finish(text_view(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
@@ -15,6 +16,9 @@ from ..drawing.node_views import text_view
 from ..references.reference_file import load_references, save_references
 from ..references.report import counted, report
 from . import schema
+
+if TYPE_CHECKING:
+    from ..mitigation.references.reference_set import ReferenceSet
 
 SAVE, LOAD = "Save References", "Load References"
 
@@ -45,7 +49,7 @@ class SaveReferences(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, references, name, overwrite) -> io.NodeOutput:
+    def execute(cls, references: ReferenceSet, name: str, overwrite: bool) -> io.NodeOutput:
         path = new_model_file(REFERENCES, name, SAVE)
         if path.exists() and not overwrite:
             raise GuardError(f"{SAVE}: `name` {name!r} exists in {path.parent}. Choose another, or turn on overwrite.")
@@ -98,7 +102,7 @@ class LoadReferences(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, file, descriptor=None) -> io.NodeOutput:
+    def execute(cls, file: str, descriptor: Any = None) -> io.NodeOutput:
         path = model_file(REFERENCES, file, LOAD, "Save References writes them.")
         try:
             references = load_references(path)

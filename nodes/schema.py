@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..methods.deferred_cfg.plan import MODES
 from ..mitigation.escape.rules import RULES
 from ..mitigation.references.reference_set import METRICS
 
@@ -13,7 +14,24 @@ MAX_SEED = 0xFFFFFFFFFFFFFFFF
 Report = io.Custom("MG_REPORT")
 Curve = io.Custom("MG_CURVE")
 References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
-Descriptor = io.Custom("MG_DESCRIPTOR")  # a host.descriptor.LoadedDescriptor
+Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
+
+
+def number(
+    name: str,
+    default: float,
+    low: float,
+    high: float,
+    step: float,
+    tooltip: str,
+    *,
+    optional: bool = False,
+    round: bool | None = False,
+):
+    """A FLOAT. Unless `round` is None the page keeps values that are finer than `step`."""
+    return io.Float.Input(
+        name, default=default, min=low, max=high, step=step, round=round, optional=optional, tooltip=tooltip
+    )
 
 
 def null_input():
@@ -35,23 +53,23 @@ def rule_inputs(default_rule: str = "sharp drop") -> list:
             tooltip="How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its "
             "height and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
         ),
-        io.Float.Input(
+        number(
             "drop_ratio",
-            default=0.5,
-            min=0.01,
-            max=1.0,
-            step=0.01,
-            tooltip="Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
+            0.5,
+            0.01,
+            1.0,
+            0.01,
+            "Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
             "fewer copies, but less time for the prompt to take effect.",
+            round=None,
         ),
-        io.Float.Input(
+        number(
             "memorized_threshold",
-            default=0.02,
-            min=0.0,
-            max=10.0,
-            step=0.001,
-            round=False,
-            tooltip="Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a basin. "
+            0.02,
+            0.0,
+            10.0,
+            0.001,
+            "Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a basin. "
             "Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
         ),
     ]
@@ -78,3 +96,46 @@ def metric_inputs() -> list:
 def descriptor_input(tooltip: str):
     """`descriptor`: takes a copy detector, or the host's CLIP_VISION as it is."""
     return io.MultiType.Input("descriptor", [Descriptor, io.ClipVision], optional=True, tooltip=tooltip)
+
+
+def mode_inputs() -> list:
+    """mode, pre_escape_cfg, start_percent and the rule's three."""
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(MODES),
+            default="dynamic",
+            tooltip="Dynamic: measures each picture and guides it as soon as it has left the basin. Static: "
+            "guides from start_percent on, half the cost before it. Off: nothing is changed.",
+        ),
+        number(
+            "pre_escape_cfg",
+            0.0,
+            -30.0,
+            30.0,
+            0.1,
+            "CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
+            "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
+            round=None,
+        ),
+        number(
+            "start_percent",
+            0.5,
+            0.0,
+            1.0,
+            0.01,
+            "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
+            "here at the latest. Later means fewer copies and less of the prompt.",
+            round=None,
+        ),
+        *rule_inputs(),
+    ]
+
+
+def curve_input():
+    return Curve.Input(
+        "curve",
+        optional=True,
+        tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
+        "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
+    )

@@ -46,7 +46,7 @@ def collect(folder: Path, files: Sequence[Path], made: ReferenceSetBuilder, side
     for i, path in enumerate(files):
         name = path.relative_to(folder).as_posix()
         try:
-            made.add(_picture(path, side), name, _caption(path))
+            made.add_image(_picture(path, side), name, _caption(path))
         except ImageFileError as error:
             left_out.append((name, str(error)))
         bar.update_absolute(i + 1)

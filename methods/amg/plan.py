@@ -1,56 +1,79 @@
-"""What an Anti-Memorization GuidanceStrengths does, and what can be wrong with it, said before anything is sampled."""
+"""What Anti-Memorization Guidance does in a run, and every mistake in it, reported before anything is sampled."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ...adapter.autograd.inference_weights import refuse_quantized
-from ...adapter.errors import GuardError
+from ...adapter.errors import GuardError, dims
+from ...adapter.text_encode import encode_text
 from ...mitigation.amg.caption_vote import DuplicatedCaptions
 from ...mitigation.amg.guidance import GuidanceStrengths
 from ...mitigation.amg.trace import GuidanceTrace
+from ...mitigation.references.features import centre_all, shared_mean
 from ...mitigation.references.reference_set import ReferenceSet
-from .caption_predictions import encode
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP, VAE
 
 log = logging.getLogger("memorization_guard")
+OnTrace = Callable[[GuidanceTrace], None]
+NO_CAPTIONS = DuplicatedCaptions((), {})
 
 
 @dataclass(frozen=True)
 class AMGPlan:
-    """What a run does; immutable, so a patched model can be sampled any number of times."""
+    """Immutable, so that a patched model can be sampled any number of times."""
 
     references: ReferenceSet
     guidance: GuidanceStrengths
     through_model: bool = False
-    every: int = 1  # look at the references in every n-th step only
+    every: int = 1  # compare with the references in every n-th step only
     memorized_threshold: float = 0.0  # steer only samples that pull harder at the first evaluation; 0: all
-    vae: object = None
-    captions: DuplicatedCaptions = field(default_factory=lambda: DuplicatedCaptions((), {}))
+    vae: VAE | None = None
+    captions: DuplicatedCaptions = NO_CAPTIONS
     encoded: tuple[list, ...] = ()  # CONDITIONING of each of captions.texts
     node: str = "AMG Guidance"
-    on_step: Callable[[GuidanceTrace], None] | None = None
-    on_end: Callable[[GuidanceTrace], None] | None = None
+    on_step: OnTrace | None = None
+    on_end: OnTrace | None = None
 
     @property
     def lower(self) -> str:
-        """What an artist can do when what it does to a prediction does not fit into memory."""
+        """What an artist can lower when the guidance does not fit into memory."""
         ways = ["`gradient` to through prediction"] if self.through_model and self.guidance.dissimilarity else []
         if self.references.metric != "latent":
             ways += ["a TAESD as `vae`", "a reference set with metric latent"]
-        return f"Use {', '.join([*ways, 'a smaller batch or picture'])}. The plain model did fit."
+        return f"Use {', '.join([*ways, 'a smaller batch or image'])}. The plain model did fit."
+
+    @cached_property
+    def compared(self) -> tuple[Tensor, Tensor | None]:
+        """The features (N, D) float16 that are searched, and the shared mean that was removed from them.
+
+        Computed when the first run needs it and kept: a set of 4,000 SD latents takes seconds.
+        """
+        features = self.references.features
+        if self.references.metric != "latent":
+            return features, None
+        with torch.inference_mode(False), torch.no_grad():
+            mean = shared_mean(features)
+            return centre_all(features, mean), mean
 
 
 def make_plan(
-    model,
+    model: ModelPatcher,
     references: ReferenceSet,
     guidance: GuidanceStrengths,
     *,
-    vae,
-    clip,
+    vae: VAE | None,
+    clip: CLIP | None,
     through_model: bool,
     every: int,
     node: str,
@@ -61,29 +84,11 @@ def make_plan(
     """
     _check_set(model, references, vae, node)
     if through_model and guidance.dissimilarity:
-        try:
-            refuse_quantized([model.model], node)
-        except GuardError as error:
-            raise GuardError(
-                f"{node}: the weights of `model` are quantized and cannot be differentiated. Set gradient to through "
-                "prediction, or load the model in fp16, bf16 or fp32."
-            ) from error
-    captions = DuplicatedCaptions((), {})
-    encoded: tuple[list, ...] = ()
+        _refuse_quantized(model, node)
+    captions, encoded = NO_CAPTIONS, tuple[list, ...]()
     if guidance.deduplication:
-        if not references.has_captions:
-            raise GuardError(
-                f"{node}: deduplication needs captions, and `references` has none. Put .txt files beside the pictures "
-                "(or fill in captions), or set deduplication to 0."
-            )
-        if clip is None:
-            raise GuardError(
-                f"{node}: deduplication needs a CLIP to read the captions: connect `clip`, or set deduplication to 0."
-            )
-        captions = DuplicatedCaptions.among(references.captions)
-        encoded = tuple(encode(clip, captions.texts))
-        if not encoded:
-            log.info("%s: no caption occurs twice in the references: deduplication has nothing to do.", node)
+        captions = _duplicated_captions(references, clip, node)
+        encoded = tuple(encode_text(clip, text) for text in captions.texts)
     return AMGPlan(
         references=references,
         guidance=guidance,
@@ -96,9 +101,33 @@ def make_plan(
     )
 
 
-def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
-    if not hasattr(references, "metric") or not hasattr(references, "features"):
-        raise GuardError(f"{node}: `references` is not a reference set. Connect one of the References nodes.")
+def _refuse_quantized(model: ModelPatcher, node: str) -> None:
+    try:
+        refuse_quantized([model.model], node)
+    except GuardError as error:
+        raise GuardError(
+            f"{node}: the weights of `model` are quantized and cannot be differentiated. Set gradient to through "
+            "prediction, or load the model in fp16, bf16 or fp32."
+        ) from error
+
+
+def _duplicated_captions(references: ReferenceSet, clip: CLIP | None, node: str) -> DuplicatedCaptions:
+    if not references.has_captions:
+        raise GuardError(
+            f"{node}: deduplication needs captions, and `references` has none. Put .txt files beside the images "
+            "(or fill in captions), or set deduplication to 0."
+        )
+    if clip is None:
+        raise GuardError(
+            f"{node}: deduplication needs a CLIP to read the captions: connect `clip`, or set deduplication to 0."
+        )
+    captions = DuplicatedCaptions.among(references.captions)
+    if not captions.texts:
+        log.info("%s: no caption occurs twice in the references: deduplication has nothing to do.", node)
+    return captions
+
+
+def _check_set(model: ModelPatcher, references: ReferenceSet, vae: VAE | None, node: str) -> None:
     channels = model.get_model_object("latent_format").latent_channels
     metric, count = references.metric, len(references)
     if metric == "latent":
@@ -110,7 +139,7 @@ def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
         return
     if vae is None:
         raise GuardError(
-            f"{node}: a reference set with metric {metric} compares pictures: connect `vae` (a TAESD is enough and "
+            f"{node}: a reference set with metric {metric} compares images: connect `vae` (a TAESD is enough and "
             "much faster), or make the set with metric latent."
         )
     made_for = getattr(vae, "latent_channels", channels)
@@ -121,7 +150,7 @@ def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
     if metric == "nL2" and count < references.k + 1:
         raise GuardError(
             f"{node}: metric nL2 compares with the {references.k} nearest references and needs at least "
-            f"{references.k + 1}, `references` has {count}. Add pictures, or make the set with metric latent."
+            f"{references.k + 1}, `references` has {count}. Add images, or make the set with metric latent."
         )
     if metric == "descriptor" and references.descriptor is None:
         raise GuardError(
@@ -131,19 +160,15 @@ def _check_set(model, references: ReferenceSet, vae, node: str) -> None:
 
 
 def check_shape(plan: AMGPlan, noise: Tensor) -> None:
-    """Raise a GuardError if a run's latents cannot be compared with the set."""
+    """Raise a GuardError if the latents of a run cannot be compared with the set."""
     made, have = plan.references.shape, tuple(noise.shape[1:])
     if plan.references.metric == "latent" and made != have:
         raise GuardError(
-            f"{plan.node}: `references` were made for latents of {_words(made)}, this run has {_words(have)} "
+            f"{plan.node}: `references` were made for latents of {dims(made)}, this run has {dims(have)} "
             "(channels × height × width; 64 are 512 pixels with SD's VAE). Connect the sampler's latent to `size_of` "
             "of the node that makes the set and run again. A set that was saved must be made and saved again."
         )
     if plan.references.metric != "latent" and noise.ndim != 4 and not (noise.ndim == 5 and noise.shape[2] == 1):
         raise GuardError(
-            f"{plan.node}: a set with metric {plan.references.metric} works on pictures, this run has {_words(have)}."
+            f"{plan.node}: a set with metric {plan.references.metric} works on images, this run has {dims(have)}."
         )
-
-
-def _words(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))

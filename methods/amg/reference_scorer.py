@@ -1,133 +1,144 @@
-"""How close is a prediction to the references? The metrics of a set, on the host's latents and VAE."""
+"""How close a prediction is to the references: a set's metric on the host's latents and VAE."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import comfy.model_management
 import torch
 from torch import Tensor, nn
 
 from ...adapter.autograd.inference_weights import differentiable
 from ...adapter.errors import GuardError
 from ...adapter.memory import BatchParts, retry_with_less
+from ...adapter.sampling import check_interrupted
 from ...adapter.vae_decode import decode
 from ...mitigation.amg.guidance import closeness
 from ...mitigation.prediction import dimension
-from ...mitigation.references.centring import centre_all, remove_mean, shared_mean
+from ...mitigation.references.features import descriptor_features, image_features, latent_features, remove_mean
 from ...mitigation.references.index import ReferenceIndex
-from ...mitigation.references.reference_set import ReferenceSet
-from ...mitigation.references.similarity import descriptor_features, image_features, latent_features, similarity
+from ...mitigation.references.similarity import nl2_ratio, similarity
 from ...mitigation.scaled_gradient import scaled_gradient
+from .plan import AMGPlan
 
-ON_DEVICE = 2**28  # bytes of references that go to the device of the run; more stay where they are
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+ON_DEVICE = 2**28  # bytes of references that are moved to the device of the run; larger sets stay on the CPU
 
 
 @dataclass(frozen=True)
 class NearestReferences:
-    """What one look at a batch of predictions found."""
+    """What one comparison of a batch found."""
 
-    closeness: Tensor  # (B,) 0.5 and more: memorized
+    closeness: Tensor  # (B,) 0.5 and above: memorized
     rows: Tensor  # (B, k) of the set, the nearest first
     neighbours_closeness: Tensor  # (B, k)
 
 
 class ReferenceScorer:
-    """One run's view of a reference set. `votes`: how many neighbours a look returns."""
+    """One run's comparisons with a reference set. `votes`: how many neighbours each returns."""
 
-    def __init__(self, references: ReferenceSet, vae, latent_format, device: torch.device, node: str, votes: int = 1):
-        small = references.features.numel() * references.features.element_size() <= ON_DEVICE
-        features = references.features
-        self.common: Tensor | None = None
-        if references.metric == "latent":
-            with torch.inference_mode(False), torch.no_grad():
-                self.common = shared_mean(features)
-                features = centre_all(features, self.common)
-        self.store = retry_with_less(
-            lambda: ReferenceIndex(features, references.metric, device if small else None),
-            lambda: ReferenceIndex(features, references.metric),
-        )
-        self.looks = BatchParts()
-        # Decoding samples one by one keeps the graph of one picture in memory, not of a batch.
-        self.slopes = BatchParts(None if references.metric == "latent" else 1)
-        self.references = references
-        self.vae = vae
-        self.latent_format = _normal(latent_format)
-        self.node = node
-        self.votes = min(max(votes, references.neighbours), len(references))
+    def __init__(self, plan: AMGPlan, patcher: ModelPatcher, votes: int = 1) -> None:
+        self.plan, self.references = plan, plan.references
+        self.device = patcher.load_device
+        self.latent_format = _for_autograd(patcher.get_model_object("latent_format"))
+        self.votes = min(max(votes, self.references.neighbours), len(self.references))
+        self.comparisons = BatchParts()
+        # One image at a time keeps the graph of one decoded image in memory, not of a batch.
+        self.gradients = BatchParts(None if self.references.metric == "latent" else 1)
+        self._index: ReferenceIndex | None = None
+
+    @property
+    def index(self) -> ReferenceIndex:
+        """Made at the first comparison: a run in which no prompt pulls needs none."""
+        if self._index is None:
+            features, metric = self.plan.compared[0], self.references.metric
+            small = features.numel() * features.element_size() <= ON_DEVICE
+            self._index = retry_with_less(
+                lambda: ReferenceIndex(features, metric, self.device if small else None),
+                lambda: ReferenceIndex(features, metric),
+            )
+        return self._index
 
     @property
     def modules(self) -> list[nn.Module]:
         """The networks between a prediction and its features."""
         if self.references.metric == "latent":
             return []
+        assert self.plan.vae is not None
         network = getattr(getattr(self.references.descriptor, "patcher", None), "model", None)
-        return [self.vae.first_stage_model, *([network] if isinstance(network, nn.Module) else [])]
+        return [self.plan.vae.first_stage_model, *([network] if isinstance(network, nn.Module) else [])]
 
     def features(self, denoised: Tensor) -> Tensor:
         """(B, C, H, W) in the model's own scale -> (B, D)."""
         latents = self.latent_format.process_out(denoised)
-        if self.common is not None:  # metric latent
-            return remove_mean(self.common.to(denoised.device), latent_features(latents))
-        pictures = decode(self.vae, latents)
+        if self.references.metric == "latent":
+            mean = self.plan.compared[1]
+            assert mean is not None
+            return remove_mean(mean.to(denoised.device), latent_features(latents))
+        images = decode(self.plan.vae, latents)
         if self.references.metric == "nL2":
-            return image_features(pictures)
-        assert self.references.descriptor is not None  # amg_plan sees to it
-        return descriptor_features(pictures, self.references.descriptor).to(denoised.device)
+            return image_features(images)
+        assert self.references.descriptor is not None
+        return descriptor_features(images, self.references.descriptor).to(denoised.device)
 
-    def look(self, denoised: Tensor) -> NearestReferences:
+    def nearest(self, denoised: Tensor) -> NearestReferences:
         """The nearest references of every sample, without gradients."""
         with torch.no_grad():
-            seen = self.looks.run(lambda rows: self.features(denoised[rows]), len(denoised))
-            values, rows = self._nearest(self._finite(seen[0] if len(seen) == 1 else torch.cat(seen), denoised))
-            if self.references.metric != "nL2":
-                return NearestReferences(values[:, 0], rows, values)
-            mean = self.references.alpha * values[:, : self.references.neighbours].mean(dim=1, keepdim=True)
-            close = closeness("nL2", -values / mean.clamp_min(1e-8))  # [AMG] Eq. 8
-            return NearestReferences(close[:, 0], rows, close)
+            parts = self.comparisons.run(lambda rows: self.features(denoised[rows]), len(denoised))
+            features = self._finite(parts[0] if len(parts) == 1 else torch.cat(parts), denoised)
+            values, rows = self._search(features)
+            if self.references.metric == "nL2":
+                ratio = nl2_ratio(values, values[:, : self.references.neighbours], self.references.alpha)
+                values = closeness("nL2", ratio)  # [AMG] Eq. 8
+            return NearestReferences(values[:, 0], rows, values)
 
-    def _finite(self, seen: Tensor, denoised: Tensor) -> Tensor:
-        """The features. NaN is close to nothing: nobody would be steered. The model's own NaN is its own affair."""
-        if torch.isfinite(seen).all() or not torch.isfinite(denoised).all():
-            return seen
+    def _finite(self, features: Tensor, denoised: Tensor) -> Tensor:
+        """Reject NaN features: they compare below every threshold and would silently disable steering.
+
+        A prediction that holds NaN itself is the model's own fault, which the host shows.
+        """
+        if torch.isfinite(features).all() or not torch.isfinite(denoised).all():
+            return features
         raise GuardError(
-            f"{self.node}: `vae` or the descriptor of `references` made NaN of a prediction. Start ComfyUI with "
+            f"{self.plan.node}: `vae` or the descriptor of `references` made NaN from a prediction. Start ComfyUI with "
             "--fp32-vae and --fp32-text-enc, connect a TAESD as `vae`, or use a reference set with metric latent."
         )
 
-    def _nearest(self, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """The store's answer; one that runs out of memory goes to the CPU for the rest of the run."""
+    def _search(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The index's answer. If it runs out of memory it moves to the CPU for the rest of the run."""
 
-        def elsewhere() -> tuple[Tensor, Tensor]:
-            self.store = ReferenceIndex(self.store.features.cpu(), self.references.metric)
-            return self.store.nearest(seen, self.votes)
+        def on_cpu() -> tuple[Tensor, Tensor]:
+            self._index = ReferenceIndex(self.index.features.cpu(), self.references.metric)
+            return self._index.nearest(features, self.votes)
 
-        return retry_with_less(lambda: self.store.nearest(seen, self.votes), elsewhere)
+        return retry_with_less(lambda: self.index.nearest(features, self.votes), on_cpu)
 
     def similarity(self, denoised: Tensor, rows: Tensor) -> Tensor:
         """σ_t (B,) of the set's metric to these neighbours (B, k), differentiable."""
-        near = self.store.take(rows[:, : self.references.neighbours])
+        near = self.index.take(rows[:, : self.references.neighbours])
         return similarity(self.references.metric, self.features(denoised), near, self.references.alpha)
 
     def gradient(self, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        """∇_D σ_t (B, ...): ε̂ counts as constant. Zero for samples that are not `wanted` (B,)."""
+        """∇_D σ_t (B, ...) with ε̂ as a constant. Zero for samples that are not `wanted` (B,)."""
         asked = wanted.nonzero().flatten()
 
         def uphill(part: slice) -> Tensor:
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            check_interrupted()
             here = denoised[asked[part]].clone().requires_grad_(True)
-            found = scaled_gradient(self.similarity(here, rows[asked[part]]).sum(), here, dimension(denoised))
-            return found.to(denoised.dtype)
+            total = self.similarity(here, rows[asked[part]]).sum()
+            return scaled_gradient(total, here, dimension(denoised)).to(denoised.dtype)
 
         out = torch.zeros_like(denoised)
         with differentiable(self.modules):
-            found = self.slopes.run(uphill, len(asked))
+            found = self.gradients.run(uphill, len(asked))
             return out.index_copy(0, asked, torch.cat(found)) if found else out
 
 
-def _normal(latent_format):
-    """A latent format whose tensors autograd may keep: they too are made under inference mode."""
+def _for_autograd(latent_format):
+    """A copy of a latent format without inference tensors, which autograd refuses to save."""
     made = copy.copy(latent_format)
     with torch.inference_mode(False):
         for name, value in vars(made).items():

@@ -56,12 +56,6 @@ class EscapeRule:
         """A fresh online judge for one run."""
         return Tracker(self)
 
-    def outside(self, d: Tensor, pull: Tensor) -> Tensor:
-        """(B, n) bool: outside at step i, judged by the steps 0 … i alone. `d`, `pull`: (B, n)."""
-        track = self.track()
-        steps = [track.update(*step) for step in zip(d.unbind(dim=1), pull.unbind(dim=1), strict=True)]
-        return torch.stack(steps, dim=1) if steps else torch.zeros_like(d, dtype=torch.bool)
-
 
 class Tracker:
     """One run's judgement, step by step; every tensor is (B,)."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .similarity import image_features
+from .features import image_features
 
 SIGNATURE = 16  # pixels a side
 NEAR = 0.03  # root mean square difference of two signatures, in [0, 1]; see tests/unit/test_duplicates.py

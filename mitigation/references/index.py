@@ -1,19 +1,17 @@
 """Exact nearest references by chunked matrix products.
 
-Rows are stored as float16 and multiplied as float32, a chunk at a time: half the memory, and the
-products are as exact as the stored rows. A chunk is small enough to stay in a CPU's cache, which is
-what makes the conversion free: measured by make bench-cost.
+Rows are stored as float16 and multiplied as float32, a chunk at a time. That halves the memory, and the
+products are as exact as the stored rows. A chunk fits into a CPU's cache, which makes the conversion free.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from .reference_set import Metric, ReferenceSet
+from .reference_set import Metric
 
 CPU_CHUNK = 2**20  # elements converted at a time: 4 MB as float32
 DEVICE_CHUNK = 2**24
@@ -21,29 +19,11 @@ BLOCK = 2**16  # rows between two reductions to the k best, so that memory does 
 SPARE = 8  # nL2: candidates measured again, exactly
 
 
-class Store(Protocol):
-    """Where references are looked up. Other stores (an index on disk, a vector database) fit in here."""
-
-    def __len__(self) -> int: ...
-
-    def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-        """(B, D) -> values (B, k) float32 and rows (B, k) int64, the nearest first.
-
-        Values are cosines, largest first; for nL2 ℓ₂ distances, smallest first. k above the number of
-        references gives as many as there are. On the queries' device; no gradient.
-        """
-        ...
-
-    def take(self, rows: Tensor) -> Tensor:
-        """Features of rows (B, k) -> (B, k, D) float32, on the rows' device, fit for autograd."""
-        ...
-
-
 class ReferenceIndex:
     """Compares a query with every reference.
 
-    `features`: (N, D) float16. They are moved to `device` once; queries may come from another. Where
-    they do not fit, leave them on the CPU and the comparison is made there.
+    `features`: (N, D) float16, moved to `device` once. Queries may come from another device. Leave `device`
+    out where the features do not fit; the comparison then runs where they are.
     """
 
     def __init__(self, features: Tensor, metric: Metric, device: torch.device | str | None = None) -> None:
@@ -55,6 +35,11 @@ class ReferenceIndex:
         return len(self.features)
 
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+        """(B, D) -> values (B, k) float32 and rows (B, k) int64, the nearest first, on the queries' device.
+
+        Values are cosines, largest first; for nL2 ℓ₂ distances, smallest first. A k above the number of
+        references returns all of them. No gradient.
+        """
         with torch.no_grad():
             home = queries.device
             queries = queries.detach().to(self.features.device, torch.float32)
@@ -69,6 +54,7 @@ class ReferenceIndex:
             return values.to(home), rows.to(home)
 
     def take(self, rows: Tensor) -> Tensor:
+        """Features of rows (B, k) -> (B, k, D) float32 on the rows' device, usable by autograd."""
         with torch.inference_mode(False), torch.no_grad():
             return self.features[rows.to(self.features.device)].float().to(rows.device)
 
@@ -102,8 +88,3 @@ class ReferenceIndex:
     def _squared_lengths(self) -> Tensor:
         squared = [chunk.square().sum(dim=1) for _, chunk in self._chunks(0, len(self))]
         return torch.cat(squared)
-
-
-def nearest(references: ReferenceSet, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """`Store.nearest` of a set, where it lies. For many queries, make an `ReferenceIndex` once."""
-    return ReferenceIndex(references.features, references.metric).nearest(queries, k)

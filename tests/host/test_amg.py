@@ -194,10 +194,10 @@ def test_deferred_cfg_off_is_the_guided_ksampler(host: Host) -> None:
 
 @pytest.mark.parametrize("outermost", ["amg", "deferral"])
 def test_patched_in_either_order_with_deferral(host: Host, outermost: str) -> None:
-    room, escape = host.module("memorization_guard", "methods.deferred_cfg"), host.module("memorization_guard")
+    room, escape = host.module("memorization_guard", "methods.deferred_cfg.patch"), host.module("memorization_guard")
     rule = host.module(escape.__name__.rpartition(".")[2], "mitigation.escape.rules").EscapeRule()
     made = exact.build()
-    plan = room.DeferralPlan(rule=rule, start_percent=0.5)
+    plan = host.module("memorization_guard", "methods.deferred_cfg.plan").DeferralPlan(rule=rule, start_percent=0.5)
     if outermost == "amg":
         out = run(host, {"m": room.add_deferred_cfg(made, plan)}, g=amg(model=["m", 0]), b=ksampler(model=GUIDED))
     else:
@@ -259,11 +259,12 @@ def deduplicated(host: Host, captions: str, batch: int = 24, **changed: Any) -> 
     return host.run(prompt, works(3) | {"m": model, "clip": exact.TextEncoder()}), batches
 
 
-def test_a_duplicated_caption_is_evaluated_in_the_same_batch(host: Host) -> None:
+def test_a_duplicated_caption_is_evaluated_in_a_call_of_the_hosts_shape(host: Host) -> None:
     out, batches = deduplicated(host, "memorized\nmemorized\nmemorized")
-    extra = [len(b) for b in batches]
-    assert extra[:3] == [2, 1, 3], "once on its own, when it is first needed; then it goes along"
-    assert set(extra[2:]) <= {2, 3} and extra.count(1) == 1
+    sampler, caption = [b for b in batches if len(b) == 2], [b for b in batches if len(b) == 1]
+    assert len(sampler) == 50 and len(sampler) + len(caption) == len(batches)
+    assert all(b == [0] for b in caption), "labelled as the prompt; never a third entry"
+    assert 0 < len(caption) <= 50 and [len(b) for b in batches[:3]] == [2, 1, 2]
     alone = run(host, s=amg(dissimilarity=0.0), a=ksampler(model=["s", 0]))
     assert abs(copies(out["b"]) - copies(alone["a"])) < 0.05, "the caption is the prompt: the same as despecification"
 
@@ -279,7 +280,7 @@ def test_deduplication_away_from_another_caption(host: Host) -> None:
     """ε(y_N) = ε(∅) for the null prompt: duplicated, voted, and nothing to steer away from."""
     out, batches = deduplicated(host, "null\nnull\nmemorized")
     vanilla = run(host, a=ksampler())
-    assert any(len(b) == 3 for b in batches)
+    assert any(len(b) == 1 for b in batches)
     torch.testing.assert_close(samples(out["b"]), samples(vanilla["a"]), atol=1e-4, rtol=0)
 
 

@@ -7,6 +7,7 @@ slope by moving x (through the model) or the prediction (through the prediction)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
@@ -64,7 +65,7 @@ def descriptor(room: Callable) -> Any:
 
 def a_set(room: Callable, metric: str, vae: Any) -> Any:
     """The memorized latent and neighbours of it, as a set of this metric."""
-    similarity, sets = room("mitigation.references.similarity"), room("mitigation.references.reference_set")
+    similarity, sets = room("mitigation.references.features"), room("mitigation.references.reference_set")
     count = 10 if metric == "nL2" else 4
     noise = torch.randn(count, *exact.SHAPE, generator=torch.Generator().manual_seed(5))
     latents = exact.x_mem() + 0.4 * noise * torch.linspace(0, 2, count).view(-1, 1, 1, 1)
@@ -88,38 +89,35 @@ def a_set(room: Callable, metric: str, vae: Any) -> Any:
 def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str = "eps") -> tuple[Any, list[tuple]]:
     """(a guided model that checks itself while it samples, the (gradient's, measured) slopes it finds)."""
     maths, plans, patch = room("mitigation.amg.guidance"), room("methods.amg.plan"), room("methods.amg.patch")
-    runs, threshold = room("methods.amg.run"), room("mitigation.amg.threshold").Threshold(-1.0, -1.0)
+    runs, guidances = room("methods.amg.run"), room("methods.amg.linear_guidance")
+    threshold = room("mitigation.amg.threshold").Threshold(-1.0, -1.0)
     guidance = maths.GuidanceStrengths(despecification=2.0, dissimilarity=1e-3, threshold=threshold)
     plan = plans.AMGPlan(a_set(room, metric, vae), guidance, through_model, vae=None if metric == "latent" else vae)
     found: list[tuple] = []
 
     class Checked(runs.AMGRun):
-        def _dissimilarity(self, call, found_now, steered, above, lam, sigma, linear):
+        def _move_from_reference(self, call, nearest, steered, close, linear, remaining):
             if self.step in STEPS:
-                found.append(slopes(self, call, steered, above, sigma, linear))
+                found.append(slopes(self, call, steered, close, linear))
             return steered
 
-    def slopes(run: Any, call: Any, steered: Tensor, above: Tensor, sigma: float, linear: Any) -> tuple:
-        rows = run.eye.look(steered).rows
+    def slopes(run: Any, call: Any, steered: Tensor, above: Tensor, linear: Any) -> tuple:
+        nearest = run.scorer.nearest(steered)
+        rows = nearest.rows
         if through_model:
-            gradient = run._slope_through_model(call, run.eye.look(steered), above, sigma, linear)
-            gradient = gradient / (1 - sigma) if kind == "flow" else gradient
+            gradient = run.model_gradient(call, nearest, above, linear)
             start = call.x.double()
 
             def value(x: Tensor) -> Tensor:
-                moved, watch = (
-                    runs.ModelCall(call.executor, x, call.timestep, call.options, call.seed),
-                    runs.GuidanceRecorder(),
-                )
-                denoised = moved.predict(run._watched(call.options, watch))
-                return run.eye.similarity(
-                    denoised if linear is None else linear.apply(denoised, watch.guided, None), rows
-                )
+                moved, recorder = replace(call, x=x), guidances.GuidanceRecorder()
+                denoised = moved.predict(recorder.hooked(call.options))
+                steered = denoised if linear is None else linear.apply(denoised, recorder.pair, None)
+                return run.scorer.similarity(steered, rows)
         else:
-            gradient, start = run.eye.gradient(steered, rows, above), steered.double()
+            gradient, start = run.scorer.gradient(steered, rows, above), steered.double()
 
             def value(x: Tensor) -> Tensor:
-                return run.eye.similarity(x, rows)
+                return run.scorer.similarity(x, rows)
 
         length = gradient.flatten(1).norm(dim=1)
         way = gradient / length.view(-1, 1, 1, 1)

@@ -198,7 +198,7 @@ class OlderWrappers:
 
 
 def test_a_host_without_a_wrapper_point_is_told_in_a_sentence(host: Host, monkeypatch) -> None:
-    monkeypatch.setattr(host.module(PACK, "adapter.version"), "WRAPPERS", OlderWrappers)
+    monkeypatch.setattr(host.module(PACK, "adapter.model_patch"), "WRAPPERS", OlderWrappers)
     refs = {"works": {"samples": torch.ones(1, 4, 8, 8)}}
     for node in (deferred(steps=2), amg(), detector(steps=2)):
         with pytest.raises(NodeError, match=r"too old for it\. Update ComfyUI to") as caught:
@@ -216,12 +216,12 @@ def test_a_host_before_this_kind_of_pack_is_told_in_the_log(host: Host, monkeypa
         pack.importlib.util, "find_spec", lambda name: None if name == "comfy_api.latest" else real(name)
     )
     pack.warn_of_an_old_host()
-    assert f"Update ComfyUI to {pack.OLDEST} or newer" in caplog.text
+    assert f"Update ComfyUI to {host.module(PACK, 'adapter.version').OLDEST_COMFYUI} or newer" in caplog.text
 
 
 def test_the_registry_is_told_the_same_oldest_host(host: Host) -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'requires-comfyui = ">={host.module(PACK).OLDEST}"' in text
+    assert f'requires-comfyui = ">={host.module(PACK, "adapter.version").OLDEST_COMFYUI}"' in text
 
 
 def test_mathematics_knows_no_host_and_nodes_touch_it_in_one_room() -> None:

@@ -211,7 +211,7 @@ def told(error: NodeError, *says: str) -> None:
 def pixel_set(host: Host, vae: Any) -> Any:
     """nL2 references: the memorized latent's picture and nine others."""
     sets = host.module("memorization_guard", "mitigation.references.reference_set")
-    maths = host.module("memorization_guard", "mitigation.references.similarity")
+    maths = host.module("memorization_guard", "mitigation.references.features")
     noise = torch.randn(9, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         near = vae.decode(torch.cat([exact.x_mem(), exact.x_mem() + noise])).movedim(-1, 1)

@@ -12,9 +12,15 @@ ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]
 NEVER = [0.10, 0.11, 0.12, 0.12, 0.12, 0.13, 0.13, 0.13, 0.13]
 
 
+def outside(rule: EscapeRule, d: torch.Tensor, pull: torch.Tensor) -> torch.Tensor:
+    """(B, n) bool: outside at step i, judged online by the steps 0 … i. `d`, `pull`: (B, n)."""
+    track = rule.track()
+    return torch.stack([track.update(*step) for step in zip(d.unbind(1), pull.unbind(1), strict=True)], dim=1)
+
+
 def judged(rule: EscapeRule, curve: torch.Tensor) -> torch.Tensor:
     """As if d and pull were the same, which they are at one noise level."""
-    return rule.outside(curve, curve)
+    return outside(rule, curve, curve)
 
 
 def first_outside(rule: EscapeRule, *curves: list[float]) -> list[int]:
@@ -71,12 +77,12 @@ def test_sharp_drop_sees_the_pull_where_d_grows_with_the_falling_noise():
     pull = torch.tensor([[0.04, 0.04, 0.035, 0.012, 0.0095, 0.0092]])
     d = pull * torch.tensor([1.0, 1.5, 2.2, 7.0, 10.0, 13.0])
     assert (d[:, 1:] > d[:, :-1]).all()
-    assert EscapeRule().outside(d, pull)[0].tolist() == [False, False, False, False, False, True]
+    assert outside(EscapeRule(), d, pull)[0].tolist() == [False, False, False, False, False, True]
 
 
 def test_local_minimum_sees_the_papers_d():
     d = torch.tensor([[0.10, 0.08, 0.05, 0.06, 0.07]])
-    assert EscapeRule("local minimum").outside(d, torch.full_like(d, 0.1))[0].tolist() == [False] * 3 + [True] * 2
+    assert outside(EscapeRule("local minimum"), d, torch.full_like(d, 0.1))[0].tolist() == [False] * 3 + [True] * 2
 
 
 def test_an_unknown_rule_is_named():

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from memorization_guard.mitigation.references import index as module
-from memorization_guard.mitigation.references.index import ReferenceIndex, nearest
-from memorization_guard.mitigation.references.reference_set import ReferenceSet
-from memorization_guard.mitigation.references.similarity import unit
+from memorization_guard.mitigation.references.features import unit
+from memorization_guard.mitigation.references.index import ReferenceIndex
 
 
 def rows(count: int, dim: int, seed: int = 0) -> Tensor:
@@ -53,12 +52,6 @@ def test_what_it_takes_out_is_fit_for_autograd_even_from_inference_tensors() -> 
     _, found = store.nearest(query)
     (query[:, None] * store.take(found)).sum().backward()
     assert torch.equal(query.grad, store.features[found[:, 0]].float())
-
-
-def test_a_set_searches_itself() -> None:
-    features = unit(rows(20, 24)).half()
-    made = ReferenceSet("latent", features, (2, 3, 4), ("",) * 20, tuple(map(str, range(20))))
-    assert nearest(made, features[[4, 17]].float())[1].tolist() == [[4], [17]]
 
 
 def test_no_gradient_and_no_change_of_the_query() -> None:

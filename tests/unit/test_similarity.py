@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from memorization_guard.mitigation.references.features import descriptor_features, image_features, latent_features
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
-from memorization_guard.mitigation.references.similarity import (
-    descriptor_features,
-    image_features,
-    latent_features,
-    negative_nl2,
-    similarity,
-)
+from memorization_guard.mitigation.references.similarity import negative_nl2, similarity
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from memorization_guard.mitigation.references.similarity import latent_features
+from memorization_guard.mitigation.references.features import latent_features
 from memorization_guard.mitigation.scaled_gradient import scaled_gradient
 
 

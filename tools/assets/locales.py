@@ -3,7 +3,7 @@
 
     .host/python tools/assets/locales.py            write
     .host/python tools/assets/locales.py --check    write nothing, say what is missing or stale, and fail if anything is
-    .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (the meaning is the same)
+    .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (same meaning)
 
 The host serves `locales/<language>/*.json` at /i18n, and its frontend puts them over what a node says of itself:
 an English file that is older than the node would hide the node's words. So nodeDefs.json is never written by

@@ -1,0 +1,51 @@
+"""Conditions of our own beside those of a run, in the form the host gives them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import comfy.conds
+import comfy.sampler_helpers
+import torch
+from torch import Tensor
+
+OWN = ("cross_attn", "pooled_output", "model_conds", "uuid")  # what a text brings itself
+PLACE = ("area", "mask", "strength", "start_percent", "end_percent", "set_area_to_bounds", "mask_strength", "default")
+
+
+def to_conds(conditioning: list) -> list[dict]:
+    """CONDITIONING as the host keeps it in a guider, before it is processed for a run."""
+    return [cond.copy() for cond in comfy.sampler_helpers.convert_cond(conditioning)]
+
+
+def with_prompt_settings(conditioning: list, positive: list[dict]) -> list[dict]:
+    """A text's condition with all that goes with the prompt: ControlNet, image size, inpainting latents.
+
+    Otherwise the difference to the unconditional prediction would not be the text's alone. Areas, masks and
+    time ranges stay with the prompt: the text holds everywhere. `positive` and the result are not processed
+    for a run yet.
+    """
+    own, *_ = comfy.sampler_helpers.convert_cond(conditioning)
+    kept = {k: v for k, v in (positive[0] if positive else {}).items() if k not in (*OWN, *PLACE)}
+    return [{**kept, **own, "prompt_type": "positive", "model_conds": {}, "uuid": uuid.uuid4()}]
+
+
+def merge_rows(conds: Sequence[list[dict]]) -> list[dict] | None:
+    """One processed condition whose row b is that of conds[b], or None if their shapes differ."""
+    first = conds[0][0]
+    merged: dict[str, comfy.conds.CONDRegular] = {}
+    for name, held in first["model_conds"].items():
+        parts = [getattr(c[0]["model_conds"].get(name), "cond", None) for c in conds]
+        if not isinstance(held.cond, Tensor):
+            if any(p is None or p != held.cond for p in parts):
+                return None
+            merged[name] = held
+        elif all(p is held.cond for p in parts) or isinstance(held, comfy.conds.CONDNoiseShape):
+            merged[name] = held  # belongs to the run, not to the text
+        else:
+            rows = [p for p in parts if isinstance(p, Tensor) and p.shape == held.cond.shape and len(p) == 1]
+            if len(rows) < len(parts):
+                return None
+            merged[name] = held._copy_with(torch.cat(rows))
+    return [{**first, "model_conds": merged, "uuid": uuid.uuid4()}]

@@ -1,0 +1,84 @@
+"""Noise levels: schedules, the host's percent of a level, and which step of a run an evaluation belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import comfy.samplers
+import torch
+
+from .errors import GuardError
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from torch import Tensor
+
+LATE = 0.05  # the host's percent
+TOLERANCE = 1e-4  # of σ: samplers pass levels that are rounded differently from the schedule's
+
+
+def sampler_names() -> list[str]:
+    """The host's samplers, with those that other packs have added."""
+    return list(comfy.samplers.KSampler.SAMPLERS)
+
+
+def scheduler_names() -> list[str]:
+    return list(comfy.samplers.KSampler.SCHEDULERS)
+
+
+def schedule(model: ModelPatcher, scheduler: str, steps: int) -> Tensor:
+    """Sigmas (steps + 1,) of a host scheduler."""
+    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+
+
+def ksampler_sigmas(model: ModelPatcher, steps: int, sampler_name: str, scheduler: str, denoise: float) -> Tensor:
+    """The sigmas that KSampler runs through for these inputs."""
+    plan = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
+    return plan.sigmas
+
+
+def first_sigma(model: ModelPatcher, sigmas: Tensor | None, node: str) -> Tensor:
+    """The schedule of a measurement at T: the first of `sigmas`, else the model's sigma_max, and 0."""
+    if sigmas is None:
+        return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
+    if sigmas.numel() == 0 or float(sigmas[0]) <= 0:
+        raise GuardError(f"{node}: `sigmas` is empty or starts at 0: connect the sampler's whole schedule.")
+    return sigmas.new_tensor([float(sigmas[0]), 0.0])
+
+
+def percent_of(model: ModelPatcher, sigma: float) -> float:
+    """The host's percent (0 … 1) of a noise level: the inverse of `percent_to_sigma`, by bisection."""
+    to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
+    return round(high, 6)
+
+
+def sigma_of(model: ModelPatcher, percent: float) -> float:
+    """The noise level at the host's percent."""
+    return float(model.get_model_object("model_sampling").percent_to_sigma(percent))
+
+
+def starts_late(model: ModelPatcher, sigmas: Tensor) -> bool:
+    """Whether a schedule begins below T: a second stage, or image to image.
+
+    Schedules that only leave out the first timesteps do not count: ddim_uniform begins at t = 981.
+    """
+    return len(sigmas) > 0 and percent_of(model, float(sigmas[0])) > LATE
+
+
+class StepCounter:
+    """Counts the steps of one run by σ, because some samplers call the model more than once a step."""
+
+    def __init__(self, sigmas: Tensor) -> None:
+        self.starts = sigmas[:-1]
+        self.step = -1  # of the last evaluation
+
+    def advance(self, sigma: float) -> bool:
+        """Note an evaluation at this level; return whether it is the first one of its step."""
+        reached = max(int((self.starts >= sigma * (1 - TOLERANCE)).sum()) - 1, 0)
+        first = reached > self.step
+        self.step = max(reached, self.step)
+        return first

@@ -1,0 +1,77 @@
+"""∇σ_t through the network, CFG and the linear guidances: [AMG] Eq. 17 as the paper writes it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...adapter.autograd.scope import Conds, networks_of, with_gradients
+from ...adapter.batch_rows import rows_of
+from ...adapter.memory import BatchParts
+from ...adapter.model_call import Options, SamplerCall
+from ...mitigation.prediction import dimension
+from ...mitigation.scaled_gradient import scaled_gradient
+from .caption_predictions import CaptionPredictions
+from .linear_guidance import GuidanceRecorder, LinearGuidance
+from .reference_scorer import NearestReferences, ReferenceScorer
+
+
+class ModelGradient:
+    """Remembers through one run how much of a batch fits into memory with its graph."""
+
+    def __init__(self, scorer: ReferenceScorer, captions: CaptionPredictions) -> None:
+        self.scorer = scorer
+        self.captions = captions
+        self.parts, self.checkpoints = BatchParts(), "auto"
+
+    def __call__(
+        self, call: SamplerCall, nearest: NearestReferences, wanted: Tensor, linear: LinearGuidance | None
+    ) -> Tensor:
+        """∇_x σ_t (B, ...) at the cost of about two more evaluations; zero for samples not `wanted` (B,)."""
+        guider, kept, batch = call.guider, call.guider.conds, len(call.x)
+        networks = networks_of(guider)
+        networks += [m for m in self.scorer.modules if all(m is not other for other in networks)]
+
+        def gradient_of(rows: slice, conds: Conds, options: Options) -> Tensor:
+            x = call.x[rows].clone().requires_grad_(True)
+            if not bool(wanted[rows].any()):
+                return torch.zeros_like(x)
+            part = SamplerCall(call.executor, x, call.sigma[rows].clone(), options, call.seed)
+            guider.conds = conds if len(x) == batch else rows_of(conds, torch.arange(batch)[rows], batch)
+            steered = self._steered(part, linear.for_autograd(rows) if linear is not None else None)
+            similar = self.scorer.similarity(steered, nearest.rows[rows])
+            return scaled_gradient(similar[wanted[rows].clone()].sum(), x, dimension(x))
+
+        def gradient(conds: Conds, options: Options) -> Tensor:
+            try:
+                return torch.cat(
+                    self.parts.run(lambda rows: gradient_of(rows, conds, options), batch, call.smallest_part)
+                )
+            finally:
+                guider.conds = kept
+
+        def use_full_checkpoints() -> None:
+            self.parts, self.checkpoints = BatchParts(), "full"
+
+        return with_gradients(
+            gradient,
+            model=guider.inner_model,
+            networks=networks,
+            conds=kept,
+            options=call.options,
+            shape=call.x.shape,
+            device=call.x.device,
+            checkpoints=self.checkpoints,
+            on_full=use_full_checkpoints,
+        )
+
+    def _steered(self, call: SamplerCall, linear: LinearGuidance | None) -> Tensor:
+        """The prediction after the linear guidances, as the evaluation without gradients made it."""
+        if linear is None:
+            return call.predict()
+        recorder = GuidanceRecorder()
+        denoised = call.predict(recorder.hooked(call.options))
+        if recorder.pair is None:
+            return denoised
+        caption = self.captions.predict(call, linear.captions) if linear.needs_captions else None
+        return linear.apply(denoised, recorder.pair, caption)

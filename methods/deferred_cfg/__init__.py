@@ -1,0 +1,1 @@
+"""Deferred CFG as a model patch. [JAIN], [HAN]"""

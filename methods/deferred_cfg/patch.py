@@ -1,0 +1,56 @@
+"""Deferred CFG as a patch on a model: one mechanism under the sampler, the guider and the patch node.
+
+From its transition point on a sample is guided by the host's own, unchanged code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ...adapter.conditioning import to_conds
+from ...adapter.hints import distilled_hint
+from ...adapter.model_patch import patch_sampling
+from ...adapter.schedule import percent_of, starts_late
+from .plan import DeferralPlan
+from .run import DeferralRun
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.samplers import CFGGuider
+    from torch import Tensor
+
+KEY = "memorization_guard_deferral"
+
+
+def add_deferred_cfg(
+    model: ModelPatcher, plan: DeferralPlan, run_class: type[DeferralRun] = DeferralRun
+) -> ModelPatcher:
+    """A clone of `model` that samples with `plan`; an earlier deferral on it is replaced."""
+
+    def start(guider: CFGGuider, noise: Tensor, sigmas: Tensor) -> DeferralRun:
+        if plan.null is not None:
+            guider.conds["null"] = to_conds(plan.null)
+        here = plan
+        if plan.rule is not None and starts_late(guider.model_patcher, sigmas):
+            here = replace(plan, rule=plan.rule.begun_late())
+        return run_class(here, guider, sigmas, noise)
+
+    def finish(run: DeferralRun, guider: CFGGuider) -> None:
+        if plan.on_end and run.counter.step >= 0:  # otherwise another guider made every prediction
+            hints = [] if plan.rule is None else distilled_hint(guider.model_patcher)
+            plan.on_end(run.curve(" ".join([*_never_guided(run, guider), *hints])))
+
+    return patch_sampling(model, KEY, plan.node, start=start, predict=run_class.predict, finish=finish)
+
+
+def _never_guided(run: DeferralRun, guider: CFGGuider) -> list[str]:
+    """A hint when a whole run ended before guidance could begin for every sample."""
+    if not run.must_guide or run.all_outside or run.n == 0 or float(run.sigmas[-1]) != 0:
+        return []
+    last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
+    return [
+        f"{run.plan.node}: {int((~run.outside).sum())} of {run.batch} images were never guided. Guidance "
+        f"begins at `start_percent` {run.plan.start_percent:.2f} at the latest, but the last of {run.n} steps "
+        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
+    ]

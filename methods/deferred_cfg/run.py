@@ -1,0 +1,185 @@
+"""One sampling run under deferred CFG: which samples are outside the basin, and what they are guided by."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ...adapter.errors import GuardError, check_finite, check_magnitude
+from ...adapter.model_call import PartwiseCall, SamplerCall, denoised_predictions
+from ...adapter.schedule import TOLERANCE, StepCounter, sigma_of
+from ...adapter.two_predictions import conditional_noise
+from ...mitigation.escape.curve import EscapeCurve
+from ...mitigation.escape.deferred_cfg import inside_condition, per_sample
+from ...mitigation.escape.rules import EscapeRule
+from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
+from .plan import DeferralPlan
+
+if TYPE_CHECKING:
+    from comfy.samplers import CFGGuider
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Denoised predictions of one evaluation. A branch that nobody needs is not evaluated; another stands in."""
+
+    cond: Tensor  # under the prompt
+    null: Tensor  # under the null prompt: what the measurement compares with
+    negative: Tensor  # under the negative prompt: what samples outside are guided against
+
+
+class DeferralRun:
+    """The state of one run; everything per sample is (B,) on the CPU."""
+
+    splits_on_out_of_memory = False  # plain sampling makes the same paired evaluation and would fail as well
+    must_guide = True  # a run that ends before every sample was guided is worth a hint
+
+    def __init__(self, plan: DeferralPlan, guider: CFGGuider, sigmas: Tensor, noise: Tensor) -> None:
+        self.plan = plan
+        self.sigmas = sigmas
+        self.batch, self.dim, self.n = len(noise), dimension(noise), len(sigmas) - 1
+        self.latest_start = sigma_of(guider.model_patcher, plan.start_percent)
+        self.counter = StepCounter(sigmas)
+        self.d = torch.full((self.batch, self.n), torch.nan)
+        self.pull = self.d.clone()
+        self.direction: Tensor | None = None  # of the pull at the first step
+        self.transition = torch.full((self.batch,), self.n)  # first step outside; n while a sample is inside
+        self.tracker = None if plan.rule is None else plan.rule.track()
+        self.released = False  # nothing is measured or deferred any more
+        self.parts = PartwiseCall()
+        known = plan.transition_sigma
+        if known is not None and len(known) not in (1, self.batch):
+            raise GuardError(
+                f"{plan.node}: `curve` was made for a batch of {len(known)}, this run has {self.batch}. "
+                "Make the curve with the same latent, or disconnect it."
+            )
+
+    def predict(self, call: SamplerCall) -> Tensor:
+        """The denoised prediction with each sample guided at its own scale. [HAN], [JAIN]"""
+        if call.has_other_guidance:
+            return call.predict()
+        first_of_step = self.counter.advance(call.level)
+        self._leave_by_schedule(call.level)
+        if self.released:
+            return call.predict()
+        predictions = self._evaluate(call)
+        if self.tracker is not None and first_of_step:
+            self._measure(call, predictions)
+            predictions = self._with_negative(call, predictions)
+        return self._guide(call, predictions)
+
+    def curve(self, hint: str = "") -> EscapeCurve:
+        """What was measured so far."""
+        rule = self.plan.rule or EscapeRule()
+        measured = ~self.d[:, 0].isnan()
+        return EscapeCurve(
+            d=self.d,
+            pull=self.pull,
+            sigmas=self.sigmas,
+            dim=self.dim,
+            transition=self.transition,
+            memorized=measured & (self.pull[:, 0] >= rule.memorized_threshold),
+            threshold=rule.memorized_threshold,
+            hint=hint,
+        )
+
+    @property
+    def outside(self) -> Tensor:
+        """(B,) bool."""
+        return self.transition < self.n
+
+    @property
+    def all_outside(self) -> bool:
+        return bool(self.outside.all())
+
+    def _leave(self, outside: Tensor) -> None:
+        """Samples in `outside` are guided from this step on; the others are inside."""
+        since = torch.where(self.outside, self.transition, self.counter.step)
+        self.transition = torch.where(outside, since, self.n)
+
+    def _leave_by_schedule(self, sigma: float) -> None:
+        """Release the samples whose time has come, whatever the measurement says."""
+        if self.released:
+            return
+        reached = sigma * (1 - TOLERANCE)
+        if self.plan.transition_sigma is not None:
+            self._leave((self.plan.transition_sigma >= reached).expand(self.batch))
+        late = reached <= self.latest_start
+        if late:
+            self._leave(torch.ones(self.batch, dtype=torch.bool))
+        may_return = self.tracker is not None and not self.tracker.settled
+        self.released = self.all_outside and (late or not may_return)
+
+    def _evaluate(self, call: SamplerCall) -> Predictions:
+        """The predictions that this evaluation needs."""
+        conds, g0 = call.guider.conds, self.plan.inside_scale
+        positive, negative = conds["positive"], conds["negative"]
+        null = conds.get("null", negative)
+        any_outside = bool(self.outside.any())
+        if self.tracker is None and not any_outside and g0 in (0.0, 1.0):
+            (alone,) = self._ask(call, [null if g0 == 0 else positive])
+            return Predictions(alone, alone, alone)
+        wanted = [positive, null, negative] if any_outside and null is not negative else [positive, null]
+        if self._asks_like_cfg_1(call):
+            found = [prediction for cond in wanted for prediction in self._ask(call, [cond])]
+        else:
+            found = self._ask(call, wanted, ours=self.splits_on_out_of_memory or len(wanted) > 2)
+        return Predictions(found[0], found[1], found[-1])
+
+    def _asks_like_cfg_1(self, call: SamplerCall) -> bool:
+        """At CFG 1 KSampler evaluates the prompt alone, and a larger batch gives other bits."""
+        return math.isclose(call.guider.cfg, 1.0)
+
+    def _ask(self, call: SamplerCall, conds: list, ours: bool = False) -> list[Tensor]:
+        ask = self.parts.predictions if ours else denoised_predictions
+        return ask(call.guider.inner_model, conds, call.x, call.sigma, call.options)
+
+    def _measure(self, call: SamplerCall, predictions: Predictions) -> None:
+        """Record d at this step and let the rule decide on the curve so far."""
+        assert self.tracker is not None
+        cond, null, step = predictions.cond, predictions.null, self.counter.step
+        gap = conditional_noise(call.guider.inner_model.model_sampling, cond, null, call.sigma)
+        d = guidance_magnitude(check_finite(gap, self.plan.node))
+        self.d[:, step] = check_magnitude(d, self.plan.node).cpu()
+        strength, self.direction = pull(cond, null, self.direction)
+        self.pull[:, step] = strength.cpu()
+        self._leave(self.tracker.update(relative(self.d[:, step], self.dim), self.pull[:, step]))
+        if self.plan.on_step:
+            self.plan.on_step(self.curve())
+
+    def _with_negative(self, call: SamplerCall, predictions: Predictions) -> Predictions:
+        """With the negative prompt's prediction, when the first sample left just now and a null is connected."""
+        conds = call.guider.conds
+        missing = conds.get("null", conds["negative"]) is not conds["negative"] and self.outside.any()
+        if not missing or predictions.negative is not predictions.null:
+            return predictions
+        (negative,) = self._ask(call, [conds["negative"]])
+        return Predictions(predictions.cond, predictions.null, negative)
+
+    def _guide(self, call: SamplerCall, p: Predictions) -> Tensor:
+        """Scale w outside, g₀ inside. In one guidance call where patches cannot tell the two groups apart."""
+        g0, w, outside = self.plan.inside_scale, call.guider.cfg, self.outside
+        if outside.all():
+            return call.guided(w, p.cond, p.negative)
+        if outside.any() and not call.needs_separate_guidance(g0):
+            inside = {0.0: p.null, 1.0: p.cond}.get(g0)
+            inside = inside_condition(p.cond, p.null, g0, w) if inside is None else inside
+            inside_against = p.cond if g0 == 1 else p.null
+            cond, against = per_sample(outside, p.cond, inside), per_sample(outside, p.negative, inside_against)
+            return call.guided(w, cond, against)
+        held = self._guide_inside(call, p)
+        return per_sample(outside, call.guided(w, p.cond, p.negative), held) if outside.any() else held
+
+    def _guide_inside(self, call: SamplerCall, p: Predictions) -> Tensor:
+        """All samples at scale g₀."""
+        g0, w, conds = self.plan.inside_scale, call.guider.cfg, call.guider.conds
+        null = conds.get("null", conds["negative"])
+        if g0 == 0:  # without the prompt, also for patches that evaluate the model themselves
+            return call.guided(w, p.null, p.null, {"positive": null, "negative": null})
+        if g0 == 1:
+            return call.guided(w, p.cond, p.cond, {"negative": null})
+        return call.guided(g0, p.cond, p.null, {"negative": null})

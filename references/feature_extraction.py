@@ -1,0 +1,121 @@
+"""How images become the features of a metric: one function for building a set and for checking against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..adapter.copy_detector import LoadedDescriptor, ready_descriptor, weights_fingerprint
+from ..adapter.errors import GuardError, check_features, dims
+from ..adapter.memory import explain_out_of_memory
+from ..adapter.sampling import progress
+from ..mitigation.references.features import descriptor_features, image_features, latent_features
+from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
+from .image_resize import cover
+from .image_size import pixels_per_latent
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """`extract(image (H, W, 3))` returns one feature with its own shape; `rows` flattens a stack of them."""
+
+    metric: Metric
+    extract: Callable[[Tensor], Tensor]
+    descriptor: LoadedDescriptor | None = None
+    model_hash: str = ""
+
+    def rows(self, extracted: Tensor) -> Tensor:
+        """Stacked results of `extract` (B, ...) as features (B, D) float32."""
+        if self.metric == "latent":
+            return latent_features(extracted)
+        return extracted.float().flatten(1)
+
+
+def feature_extractor(
+    metric: str, node: str, *, vae=None, descriptor=None, size: tuple[int, int] | None = None
+) -> FeatureExtractor:
+    """The extractor of a metric. `size`: (width, height) that images are cropped to, for latent and nL2.
+
+    Raises GuardError if the metric lacks its VAE or its descriptor.
+    """
+    if metric == "latent":
+        return _latent_extractor(node, vae, size)
+    if metric == "nL2":
+        return _pixel_extractor(node, size)
+    return _descriptor_extractor(node, descriptor)
+
+
+def _cropped(image: Tensor, size: tuple[int, int] | None) -> Tensor:
+    return cover(image[None], *size) if size else image[None]
+
+
+def _latent_extractor(node: str, vae, size: tuple[int, int] | None) -> FeatureExtractor:
+    if vae is None:
+        raise GuardError(
+            f"{node}: the latent metric compares latents and needs `vae`: connect the VAE of the model, or set metric "
+            "to another one."
+        )
+
+    def encode(image: Tensor) -> Tensor:
+        cropped = _cropped(image, size)
+        with explain_out_of_memory(node, "Use smaller images, start ComfyUI with --cpu-vae, or set metric to nL2."):
+            latents = vae.encode(cropped)  # one image a call: a video VAE takes a batch for one film
+        if not isinstance(latents, Tensor) or latents.ndim < 4 or latents.numel() == 0:
+            raise GuardError(f"{node}: `vae` returned no latent for an image. Connect the VAE of the model.")
+        return check_features(latents[0].float().cpu(), cropped, node, "`vae`", "--fp32-vae or --bf16-vae")
+
+    return FeatureExtractor("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
+
+
+def _pixel_extractor(node: str, size: tuple[int, int] | None) -> FeatureExtractor:
+    def shrink(image: Tensor) -> Tensor:
+        cropped = _cropped(image, size)
+        pixels = image_features(cropped.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
+        return check_features(pixels, cropped, node, "resizing", "--fp32-vae")
+
+    return FeatureExtractor("nL2", shrink)
+
+
+def _descriptor_extractor(node: str, descriptor) -> FeatureExtractor:
+    network = ready_descriptor(descriptor, node)
+    network.load()
+
+    def embed(image: Tensor) -> Tensor:
+        with explain_out_of_memory(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
+            embedding = descriptor_features(image.movedim(-1, 0)[None], network)[0].cpu()
+        return check_features(embedding, image, node, "`descriptor`", "--fp32-text-enc (it covers CLIP vision, too)")
+
+    return FeatureExtractor("descriptor", embed, network)
+
+
+def features_to_compare(references: ReferenceSet, images: Tensor, vae, node: str) -> tuple[Tensor, str]:
+    """Images (B, H, W, 3) as features (B, D) to compare with the set, and a note if they may not match it.
+
+    Raises GuardError if they cannot be compared.
+    """
+    size = None
+    if references.metric == "latent" and vae is not None:
+        ratio = pixels_per_latent(vae, node)
+        size = (references.shape[-1] * ratio, references.shape[-2] * ratio)
+    if references.metric == "descriptor" and references.descriptor is None:
+        raise GuardError(
+            f"{node}: `references` holds embeddings of {references.descriptor_name or 'a descriptor'}, which is not "
+            "loaded. Connect it to `descriptor` on Load References."
+        )
+    extractor = feature_extractor(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
+    extracted, bar = [], progress(len(images))
+    for image in images:
+        extracted.append(extractor.extract(image))
+        bar.update(1)
+    if tuple(extracted[0].shape) != references.shape:
+        raise GuardError(
+            f"{node}: `references` holds features of {dims(references.shape)}, but these images give "
+            f"{dims(extracted[0].shape)}. Connect the VAE that the references were made with, or make them again."
+        )
+    note = ""
+    if references.model_hash and extractor.model_hash and references.model_hash != extractor.model_hash:
+        note = "The references were made with another VAE than the connected one: similarities may be too low."
+    return extractor.rows(torch.stack(extracted)), note

@@ -1,0 +1,40 @@
+"""IMAGE tensors to three channels and to a given size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def opaque(images: Tensor) -> Tensor:
+    """IMAGE (B, H, W, C) -> (B, H, W, 3) in [0, 1]: a single channel is repeated, transparency becomes white."""
+    images = images.float().clamp(0, 1)
+    channels = images.shape[-1]
+    if channels == 4:
+        return images[..., :3] * images[..., 3:] + (1 - images[..., 3:])
+    return images[..., :1].expand(*images.shape[:-1], 3) if channels < 3 else images[..., :3]
+
+
+def cover(images: Tensor, width: int, height: int) -> Tensor:
+    """(B, H, W, 3) -> (B, height, width, 3): scaled to fill the size and cropped at the centre, never distorted."""
+    high, wide = images.shape[1:3]
+    if (wide, high) == (width, height):
+        return images
+    scale = max(width / wide, height / high)
+    size = (max(height, round(high * scale)), max(width, round(wide * scale)))
+    scaled = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", antialias=True, align_corners=False)
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    return scaled[:, :, top : top + height, left : left + width].movedim(1, -1).clamp(0, 1)
+
+
+def contain(image: Tensor, side: int) -> Tensor:
+    """(H, W, 3) in [0, 1] -> uint8 (side, side, 3): the whole image, centred on dark grey."""
+    high, wide = image.shape[:2]
+    scale = side / max(high, wide)
+    size = (max(round(high * scale), 1), max(round(wide * scale), 1))
+    small = F.interpolate(image.movedim(-1, 0)[None], size, mode="bilinear", antialias=True, align_corners=False)
+    out = torch.full((side, side, 3), 0.1)
+    top, left = (side - size[0]) // 2, (side - size[1]) // 2
+    out[top : top + size[0], left : left + size[1]] = small[0].movedim(0, -1).clamp(0, 1).to(out.device)
+    return (out * 255).round().to(torch.uint8)
