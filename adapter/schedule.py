@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import comfy.samplers
+import numpy as np
 import torch
 
 from .errors import GuardError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LATE = 0.05  # the host's percent
+POINTS = 64  # of a Clock
 TOLERANCE = 1e-4  # of σ: samplers pass levels that are rounded differently from the schedule's
 
 
@@ -54,6 +56,21 @@ def percent_of(model: ModelPatcher, sigma: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if float(to_sigma(middle)) > sigma else (low, middle)
     return round(high, 6)
+
+
+class Clock:
+    """σ -> t/T (1 at the start, 0 at the end), which is 1 − the host's percent, fast enough for every step.
+
+    Interpolated in log σ between conversions made once a run: the host only converts the other way, by a call
+    that waits for the GPU. `percent_of` is exact and slow.
+    """
+
+    def __init__(self, model: ModelPatcher) -> None:
+        self.percents = (np.arange(POINTS) + 0.5) / POINTS
+        self.levels = np.log([sigma_of(model, percent) for percent in self.percents])
+
+    def __call__(self, sigma: float) -> float:
+        return float(1 - np.interp(-np.log(max(sigma, 1e-12)), -self.levels, self.percents))
 
 
 def sigma_of(model: ModelPatcher, percent: float) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...adapter.memory import explain_out_of_memory
 from ...adapter.model_call import SamplerCall
-from ...adapter.schedule import StepCounter, percent_of, starts_late
+from ...adapter.schedule import Clock, StepCounter, starts_late
 from ...adapter.two_predictions import parameterisation
 from ...mitigation.amg.guidance import (
     deduplication_scale,
@@ -38,9 +38,9 @@ class AMGRun:
 
     def __init__(self, plan: AMGPlan, key: str, guider: CFGGuider, sigmas: Tensor, batch: int) -> None:
         patcher = guider.model_patcher
-        self.plan, self.guidance, self.patcher = plan, plan.guidance, patcher
+        self.plan, self.guidance = plan, plan.guidance
         self.flow = parameterisation(patcher.get_model_object("model_sampling"))[0] == "flow"
-        self.counter = StepCounter(sigmas)
+        self.counter, self.clock = StepCounter(sigmas), Clock(patcher)
         self.trace = GuidanceTrace(sigmas, batch)
         self.captions = CaptionPredictions(key, plan.encoded, guider)
         self.scorer = ReferenceScorer(plan, patcher, votes=VOTERS if plan.encoded else 1)
@@ -72,7 +72,7 @@ class AMGRun:
             self.may_steer = self._judge(pair, denoised)
         if not bool(self.may_steer.any()):  # comparing is what costs
             return denoised
-        remaining = 1 - percent_of(self.patcher, call.level)
+        remaining = self.clock(call.level)
         threshold = self.guidance.threshold.at(remaining)  # λ_t
         compares = self.nearest is None or self.step % self.plan.every == 0
         nearest = self.nearest = self._compare(denoised, threshold) if compares else self.nearest

@@ -1,0 +1,181 @@
+"""Detector weights are read out of PyTorch archives without running anything in them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from memorization_guard.mitigation.references.torch_archive import LARGEST_PICKLE, read_weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.sizes = [1, 2, 3]
+        self.tied = nn.Parameter(torch.randn(6).view(2, 3).T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) + self.tied.sum() + self.sizes[0]
+
+
+def saved(path: Path, value: object, **pickled: object) -> Path:
+    torch.save(value, path, **pickled)
+    return path
+
+
+def rewritten(source: Path, target: Path, data: bytes, **more: bytes) -> Path:
+    """The archive with another data.pkl."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        folder = old.namelist()[0].split("/")[0]
+        for entry in old.infolist():
+            new.writestr(entry.filename, data if entry.filename == f"{folder}/data.pkl" else old.read(entry))
+        for name, content in more.items():
+            new.writestr(f"{folder}/{name}", content)
+    return target
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_scripted_module_gives_its_state_dict(tmp_path: Path, dtype: torch.dtype) -> None:
+    network = Network().to(dtype).eval()
+    torch.jit.save(torch.jit.script(network), str(tmp_path / "a.pt"))
+    found, wanted = read_weights(tmp_path / "a.pt"), network.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted)
+
+
+@pytest.mark.parametrize(
+    "wrap", [dict, lambda weights: weights, OrderedDict, lambda weights: {"state_dict": weights, "epoch": 3}]
+)
+def test_a_plain_state_dict_is_read(tmp_path: Path, wrap) -> None:
+    wanted = Network().state_dict()
+    found = read_weights(saved(tmp_path / "a.pt", wrap(wanted)))
+    assert {name.removeprefix("state_dict.") for name in found} == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name.removeprefix("state_dict.")]) for name in found)
+
+
+class Planted(nn.Module):
+    """TorchScript can write files: what `__setstate__` does here runs in `torch.jit.load`."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return (self.target, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.target, self.training = state
+        torch.save(torch.ones(1), self.target)
+
+
+def test_a_planted_setstate_does_not_run(tmp_path: Path) -> None:
+    target = tmp_path / "planted.py"
+    torch.jit.save(torch.jit.script(Planted(str(target))), str(tmp_path / "a.pt"))
+    target.unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="code in the file, which is not run"):
+        read_weights(tmp_path / "a.pt")
+    assert not target.exists()
+    torch.jit.load(str(tmp_path / "a.pt"))
+    assert target.exists(), "the archive is a real attack"
+
+
+class Call:
+    def __init__(self, function, *args: object) -> None:
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(eval, "1"),
+        Call(Path.touch, Path("planted")),
+        Call(torch.load, "x"),
+        Call(getattr, dict, "keys"),
+        Call(torch.zeros, 10),
+        Call(torch.serialization.load, "x"),
+        Call(bytearray, 10**12),
+    ],
+    ids=["eval", "touch", "torch.load", "getattr", "torch.zeros", "serialization", "bytearray"],
+)
+def test_a_pickle_that_calls_something_is_refused(tmp_path: Path, call: Call) -> None:
+    with pytest.raises(ValueError, match="no weight"):
+        read_weights(saved(tmp_path / "a.pt", {"weight": torch.ones(2), "bad": call}))
+
+
+def pickled(*opcodes: bytes) -> bytes:
+    return b"\x80\x02" + b"".join(opcodes) + b"."
+
+
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickled(REBUILD, b"(", STORAGE, b"K\x00J\x00\xca\x9a\x3b\x85K\x00\x85tR"),  # 10⁹ elements, stride 0
+        pickled(REBUILD, b"(", STORAGE, b"K\x02K\x02\x85K\x01\x85tR"),  # past the end
+        pickled(REBUILD, b"(", STORAGE, b"J\xff\xff\xff\xffK\x02\x85K\x01\x85tR"),  # before the start
+        pickled(REBUILD, b"(", STORAGE, b"K\x00K\x02\x85K\x01\x85tR", b"}X\x01\x00\x00\x00aK\x01sb"),  # a state for it
+        pickled(STORAGE, b"}X\x01\x00\x00\x00aK\x01sb"),
+        pickled(REBUILD, b"}X\x01\x00\x00\x00aK\x01sb"),  # a state for the class itself
+        pickled(b"ccollections\nOrderedDict\n", b"}X\x01\x00\x00\x00aK\x01sb"),
+        pickled(STORAGE.replace(b"K\x02tQ", b"J\x00\xca\x9a\x3btQ")),  # 10⁹ numbers in 8 bytes
+        pickled(STORAGE.replace(b"FloatStorage", b"QuantStorage")),
+        pickled(STORAGE.replace(b"X\x01\x00\x00\x000", b"X\x04\x00\x00\x00../0")),
+        pickled(b"cos\nsystem\n", b"X\x01\x00\x00\x00x\x85R"),
+        pickled(b"\x82\x01"),  # an extension code
+        pickled(b"Nr\xff\xff\xff\x7f"),  # a memo of 2³¹ entries
+        pickled(b"\x96\x00\x00\x00\x00\x00\x01\x00\x00"),  # a bytearray of 2⁴⁰ bytes
+        b"",
+        b"\x80\x02K",
+    ],
+)
+def test_what_a_pickle_can_claim_is_refused(tmp_path: Path, data: bytes) -> None:
+    source = saved(tmp_path / "a.pt", {"weight": torch.ones(2)})
+    with pytest.raises(ValueError, match="damaged or holds more"):
+        read_weights(rewritten(source, tmp_path / "b.pt", data))
+
+
+def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
+    source = saved(tmp_path / "a.pt", {"weight": torch.ones(2)})
+    (tmp_path / "text.pt").write_text("no archive")
+    saved(tmp_path / "legacy.pt", {"weight": torch.ones(2)}, _use_new_zipfile_serialization=False)
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps({"weight": 1}))
+    (tmp_path / "short.pt").write_bytes(source.read_bytes()[:-200])
+    empty = io.BytesIO()
+    zipfile.ZipFile(empty, "w").close()
+    (tmp_path / "empty.pt").write_bytes(empty.getvalue())
+    rewritten(source, tmp_path / "huge.pt", b"\x80\x02" + b"N0" * (LARGEST_PICKLE // 2) + b"N.")
+    for name in ("text", "legacy", "pickle", "short", "empty", "huge"):
+        with pytest.raises(ValueError, match="no PyTorch zip archive"):
+            read_weights(tmp_path / f"{name}.pt")
+
+
+def test_a_compressed_storage_is_refused(tmp_path: Path) -> None:
+    """It could unfold to a thousand times the size of the file."""
+    source = saved(tmp_path / "a.pt", {"weight": torch.zeros(10**6)})
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match="a storage of 1000000 numbers"):
+        read_weights(tmp_path / "b.pt")
