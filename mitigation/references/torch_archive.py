@@ -81,7 +81,7 @@ def _read(archive: zipfile.ZipFile) -> Any:
 def _check_opcodes(data: bytes) -> None:
     """Refuse what makes the unpickler allocate more than the file holds: it sizes its memo by the largest index."""
     for opcode, argument, _ in pickletools.genops(data):
-        if (opcode.name.endswith("PUT") and int(argument) > len(data)) or opcode.name in NOT_IN_WEIGHTS:
+        if (opcode.name.endswith("PUT") and int(argument or 0) > len(data)) or opcode.name in NOT_IN_WEIGHTS:
             raise pickle.UnpicklingError(f"{opcode.name} {argument}")
 
 
