@@ -139,3 +139,24 @@ def curve_input():
         tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
         "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
     )
+
+
+# What the page hides: it shows an input only while the chosen value uses it. tools/assets/node_facts.py checks these
+# names against every schema and writes them into web/node_facts.mjs.
+TARGET, SIZE = ["target_magnitude", "target_units"], ["width", "height"]
+USED_WITH: dict[str, dict[str, list[str]]] = {
+    "method": {
+        "per-sample": [*TARGET, "learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing"],
+        "batch-wise": ["adjustment_strength", "sharpness_radius", "adjustments"],
+        "search": [*TARGET, "candidates"],
+    },
+    "mode": {
+        "dynamic": ["pre_escape_cfg", "start_percent", "rule", "drop_ratio", "memorized_threshold"],
+        "static": ["pre_escape_cfg", "start_percent"],
+        "off": [],
+    },
+    "rule": {"sharp drop": ["drop_ratio"], "local minimum": []},
+    "threshold_schedule": {"parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": []},
+    "metric": {"latent": SIZE, "nL2": SIZE, "descriptor": []},
+}
+REPLACED_BY = {"size_of": SIZE}  # a connected input -> the inputs that it stands in for

@@ -1,53 +1,55 @@
-// A run out of the cache. The server visits only the nodes that it must and sends nothing of those before them: a page
-// that does not show their views yet, since it was loaded again, finds them in the history of the run that made them.
+// Restores views after the page was loaded again. The server sends nothing for nodes that it takes from its cache, so
+// their views are looked up in the history of the run that made them.
 // @ts-check
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { nodeAt } from "./graph.mjs";
-import { nameOf } from "./inputs.mjs";
 import { complete } from "./types.mjs";
 import { showView, viewWidgetOf } from "./view_widget.mjs";
 
-/** @typedef {import("../../scripts/app.js").Node} Node */
+/** @import { Node } from "../../scripts/app.js" */
 /** @typedef {Record<string, {class_type: string, inputs: Record<string, unknown>}>} Prompt */
 /** @typedef {{prompt?: [number, string, Prompt], outputs?: Record<string, any>}} Run */
 
-const RUNS = 32; // that are looked at, the last first
-/** What these show is of the sampler behind them. */
-const PATCHES = new Set(["MG_AMGGuidance", "MG_DeferredCFG", "MG_DeferredCFGGuider"]);
+const RUNS = 32; // the latest runs, which are searched
 
 /**
  * Show the views of cached nodes that show none.
  * @param {string[]} ids @param {string} entry  of the view, among a node's outputs
  */
 export async function restoreViews(ids, entry) {
-  const empty = ids.filter((id) => {
-    const node = nodeAt(app.graph, id);
-    const widget = node && viewWidgetOf(node);
-    return widget && !widget.view;
-  });
-  if (!empty.length) return;
+  if (!ids.some(emptyNode)) return;
   const [now, answer] = await Promise.all([app.graphToPrompt(), api.fetchApi(`/history?max_items=${RUNS}`)]);
   /** @type {Run[]} */
-  const runs = answer.ok ? Object.values(await answer.json()).reverse() : [];
-  for (const id of empty) {
-    const node = nodeAt(app.graph, id);
-    if (!node || viewWidgetOf(node)?.view) continue;
-    const made = runs.find((run) => run.outputs?.[id]?.[entry]?.[0]?.kind && sameRun(node, now.output, run, id));
-    if (made) showView(node, complete(made.outputs?.[id][entry][0]));
+  const runs = answer.ok ? Object.values(await answer.json()).reverse() : []; // the latest first
+  for (const id of ids) {
+    const node = emptyNode(id);
+    const viewOf = (/** @type {Run} */ run) => run.outputs?.[id]?.[entry]?.[0];
+    const made = node && runs.find((run) => viewOf(run)?.kind && sameRun(node, now.output, run, id));
+    if (made) showView(node, complete(viewOf(made)));
   }
 }
+
+/** The node with this id, if it can show a view and shows none. @param {string} id */
+function emptyNode(id) {
+  const node = nodeAt(app.graph, id);
+  const widget = node && viewWidgetOf(node);
+  return widget && !widget.view ? node : undefined;
+}
+
+/** A patch shows what the sampler did with it: then the whole prompt has to be the same. @param {Node} node */
+const isPatch = (node) => node.outputs?.some(({ type }) => type === "MODEL" || type === "GUIDER");
 
 /** @param {Node} node @param {Prompt} now @param {Run} run @param {string} id */
 function sameRun(node, now, run, id) {
   const then = run.prompt?.[2];
   if (!then) return false;
-  const ids = PATCHES.has(nameOf(node) ?? "") ? [...Object.keys(now), ...Object.keys(then)] : [id];
+  const ids = isPatch(node) ? [...Object.keys(now), ...Object.keys(then)] : [id];
   return ids.every((each) => sameNode(now, then, each));
 }
 
 /**
- * A node with the same values, and the same nodes before it.
+ * Whether a node has the same values in both prompts, and so do all nodes that it depends on.
  * @param {Prompt} a @param {Prompt} b @param {string} id @returns {boolean}
  */
 export function sameNode(a, b, id, seen = new Set()) {

@@ -1,8 +1,10 @@
-// Finding nodes, in the graph and in subgraphs.
+// Finds nodes, in the graph and in its subgraphs.
 // @ts-check
 
-/** @typedef {import("../../scripts/app.js").Node} Node */
-/** @typedef {import("../../scripts/app.js").Graph} Graph */
+/** @import { Graph, Node } from "../../scripts/app.js" */
+
+/** The node's id in its Python schema. @param {Node} node */
+export const classOf = (node) => node.comfyClass ?? node.type;
 
 /**
  * The node with an execution id as the server writes it: "5", or "12:7:5" for node 5 in subgraph node 7 in 12.
@@ -22,7 +24,7 @@ function find(graph, id) {
 }
 
 /**
- * Pairs of a node and its outputs, from the frontend's table: keys are "5", or "<subgraph's uuid>:5".
+ * Pairs of a node and its outputs, from the frontend's table. Its keys are "5", or "<uuid of the subgraph>:5".
  * @param {Graph | undefined} root @param {Record<string, any> | undefined} outputs
  * @returns {[Node, any][]}
  */
@@ -35,13 +37,13 @@ export function outputsByNode(root, outputs) {
   });
 }
 
-/** A node's key in that table. @param {Node} node */
+/** The node's key in that table. @param {Node} node */
 export function outputKey(node) {
   const graph = node.graph;
   return graph?.rootGraph && graph !== graph.rootGraph ? `${graph.id}:${node.id}` : String(node.id);
 }
 
-/** Every node, those in subgraphs, too. @param {Graph | undefined} root @returns {Node[]} */
+/** Every node, also those in subgraphs. @param {Graph | undefined} root @returns {Node[]} */
 export function everyNode(root) {
   const top = root?.rootGraph ?? root;
   return [top, ...(top?.subgraphs?.values() ?? [])].flatMap((graph) => graph?.nodes ?? []);

@@ -1,19 +1,20 @@
-// Live views, warnings and tidy inputs for the nodes of Memorization Guard.
-// The modules beside this file end in .mjs, so that the host loads only this one by itself.
+// The page's part of Memorization Guard: views, warnings and unused inputs.
+// The host loads every .js file here as an extension, so all other modules end in .mjs.
 // @ts-check
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { restoreViews } from "./cached.mjs";
-import { everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
-import { nameOf, tidyInputs, watchInputs } from "./inputs.mjs";
+import { classOf, everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
+import { updateInputs, watchInputs } from "./inputs.mjs";
 import { complete } from "./types.mjs";
+import { addStyle } from "./view_style.mjs";
 import { addViewWidget, redrawView, showView } from "./view_widget.mjs";
 import { CURVES, SETTINGS, warn } from "./warnings.mjs";
 
-/** @typedef {import("./types.mjs").View} View */
-/** @typedef {import("../../scripts/app.js").Node} Node */
+/** @import { Node } from "../../scripts/app.js" */
+/** @import { View } from "./types.mjs" */
 
-/** The name of the event and of the entry among a node's outputs. */
+/** The first part of the event's name, and the key of the view among a node's outputs. */
 const VIEW = "memorization_guard";
 
 app.registerExtension({
@@ -21,13 +22,13 @@ app.registerExtension({
   settings: SETTINGS.map((setting) => (setting.id === CURVES ? { ...setting, onChange } : setting)),
 
   setup() {
+    addStyle();
     api.addEventListener(`${VIEW}.view`, (event) => {
       const { node: id, view } = /** @type {CustomEvent} */ (event).detail;
       const node = nodeAt(app.graph, String(id));
-      if (node && view?.kind) {
-        keep(node, view);
-        receive(node, view);
-      }
+      if (!node || !view?.kind) return;
+      keep(node, view);
+      receive(node, view);
     });
     api.addEventListener("execution_cached", (event) => {
       restoreViews(/** @type {CustomEvent} */ (event).detail.nodes ?? [], VIEW);
@@ -35,7 +36,7 @@ app.registerExtension({
   },
 
   nodeCreated(node) {
-    if (!nameOf(node)?.startsWith("MG_")) return;
+    if (!classOf(node)?.startsWith("MG_")) return;
     addViewWidget(node);
     watchInputs(node);
     const onExecuted = node.onExecuted;
@@ -44,14 +45,14 @@ app.registerExtension({
       const view = output?.[VIEW]?.[0];
       if (view?.kind) receive(this, view);
     };
-    queueMicrotask(() => tidyInputs(node)); // when all of its inputs are there
+    queueMicrotask(() => updateInputs(node)); // the host adds some inputs after this call
   },
 
   loadedGraphNode(node) {
-    tidyInputs(node);
+    if (classOf(node)?.startsWith("MG_")) updateInputs(node);
   },
 
-  /** Outputs that the host restores: another workflow tab, a run of the queue's history. */
+  /** The host restores outputs when the user opens another workflow's tab, or a run of the queue's history. */
   onNodeOutputsUpdated(outputs) {
     for (const [node, output] of outputsByNode(app.graph, outputs)) {
       const view = output?.[VIEW]?.[0];
@@ -60,10 +61,7 @@ app.registerExtension({
   },
 });
 
-/**
- * A view from a run that is going on now.
- * @param {Node} node @param {Partial<View>} given
- */
+/** Show a view of the current run. @param {Node} node @param {Partial<View>} given */
 function receive(node, given) {
   const view = complete(given);
   showView(node, view);
@@ -71,16 +69,16 @@ function receive(node, given) {
 }
 
 /**
- * A model patch had ended before there was anything to see: what it sees later becomes its output, which the host
- * keeps while another workflow's tab is open.
+ * Put a view among the node's outputs, which the host keeps while another workflow's tab is open. A model patch has
+ * finished before the sampler runs, so its own output holds no view yet.
  * @param {Node} node @param {Partial<View>} view
  */
 function keep(node, view) {
   const output = app.nodeOutputs?.[outputKey(node)];
-  if (output?.[VIEW]) output[VIEW] = [view]; // the host has this very object in two places
+  if (output?.[VIEW]) output[VIEW] = [view]; // change the object itself: the host has it in two places
 }
 
-/** Curves on or off; the host tells before it has changed the setting. */
+/** Curves on or off. The host calls this before it changes the setting. */
 function onChange() {
   queueMicrotask(() => everyNode(app.graph).forEach(redrawView));
 }

@@ -1,16 +1,15 @@
-// A view as an SVG: sharp at every zoom of the canvas, in the theme's colours, readable by tests and screen readers.
+// Draws a view as an SVG: sharp at every zoom of the canvas, and readable for tests and screen readers.
 // @ts-check
 import { domain, ticks, words } from "./scale.mjs";
 
-/** @typedef {import("./types.mjs").View} View */
-/** @typedef {import("./types.mjs").Series} Series */
+/** @import { Series, View } from "./types.mjs" */
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 38;
 const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 18;
-const STRIP = 4; // height of the marks of one guidance
+const STRIP = 4; // height of the row that shows where a guidance acted
 /** @type {Record<string, string>} */
 export const ACTION = { despecification: "#4da3ff", deduplication: "#b07cff", dissimilarity: "#ff8f4d" };
 
@@ -24,11 +23,15 @@ function make(name, attributes = {}, text = "") {
   return element;
 }
 
-/** Whether there is anything on the vertical axis. @param {Series} series */
+/** Whether there is any value on the vertical axis. @param {Series} series */
 export const measured = (series) => series.lines.some((line) => line.some((v) => v !== null));
 
-/** Samples that need attention in warm colours, the others in cool ones. @param {View} view @param {number} sample */
-export function colour(view, sample) {
+/** The guidances that acted at least once. @param {View} view */
+export const actionsOf = (view) =>
+  Object.entries(view.acted).filter(([, rows]) => rows.some((row) => row.some((strength) => strength > 0)));
+
+/** Warm colours for images that need attention, cool ones for the others. @param {View} view @param {number} sample */
+function colour(view, sample) {
   const [from, to] = view.marked[sample] ? [-12, 36] : [180, 235];
   const share = view.marked.length > 1 ? sample / (view.marked.length - 1) : 0.5;
   return `hsl(${from + (to - from) * share} 75% 55%)`;
@@ -38,9 +41,9 @@ export function colour(view, sample) {
 export function plot(view, series, width, height) {
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": view.headline });
   const last = Math.max(view.steps - 1, 1);
-  const actions = Object.entries(view.acted).filter(([, rows]) => rows.some((row) => row.some((a) => a > 0)));
+  const actions = actionsOf(view);
   const bottom = height - BOTTOM - actions.length * (STRIP + 1);
-  const [low, high] = domain([...series.lines.flat(), ...series.limit]);
+  const [low, high] = domain([...series.lines, series.limit]);
   const x = (/** @type {number} */ i) => LEFT + ((width - LEFT - RIGHT) * i) / last;
   const y = (/** @type {number} */ v) => bottom - ((bottom - TOP) * (v - low)) / (high - low);
 
@@ -55,27 +58,35 @@ export function plot(view, series, width, height) {
     const limit = series.limit.length === 1 ? Array(last + 1).fill(series.limit[0]) : series.limit;
     for (const points of runs(limit, x, y)) svg.append(make("polyline", { points, class: "mg-limit" }));
   }
-  series.lines.forEach((line, sample) => {
-    const group = make("g", { class: "mg-line", "data-sample": sample, stroke: colour(view, sample) });
-    group.append(make("title", {}, describe(view, sample)));
-    for (const points of runs(line, x, y)) {
-      group.append(points.includes(" ") ? make("polyline", { points }) : dot(points, colour(view, sample)));
-    }
-    const begin = view.begins[sample];
-    const seen = line.findLastIndex((v, i) => v !== null && i <= begin);
-    if (begin > 0 && begin < view.steps && seen >= 0) {
-      const [at, fill] = [y(/** @type {number} */ (line[seen])), colour(view, sample)];
-      const points = `${x(seen)},${at} ${x(begin)},${at}`;
-      if (seen < begin) group.append(make("polyline", { points, class: "mg-gap" }));
-      group.append(make("circle", { cx: x(begin), cy: at, r: 3, fill, class: "mg-begin" }));
-    }
-    svg.append(group);
-  });
+  series.lines.forEach((line, sample) => svg.append(curve(view, line, sample, x, y)));
   actions.forEach(([name, rows], row) => strip(svg, name, rows, { x, y: bottom + 2 + row * (STRIP + 1) }));
   return svg;
 }
 
-/** A step measured alone. @param {string} point @param {string} fill */
+/**
+ * One image's curve, and the point at which its guidance begins.
+ * @param {View} view @param {(number | null)[]} line @param {number} sample
+ * @param {(i: number) => number} x @param {(v: number) => number} y
+ */
+function curve(view, line, sample, x, y) {
+  const stroke = colour(view, sample);
+  const group = make("g", { class: "mg-line", "data-sample": sample, stroke });
+  group.append(make("title", {}, describe(view, sample)));
+  for (const points of runs(line, x, y)) {
+    group.append(points.includes(" ") ? make("polyline", { points }) : dot(points, stroke));
+  }
+  const begin = view.begins[sample];
+  const seen = line.findLastIndex((v, i) => v !== null && i <= begin);
+  if (begin > 0 && begin < view.steps && seen >= 0) {
+    const height = y(/** @type {number} */ (line[seen]));
+    const points = `${x(seen)},${height} ${x(begin)},${height}`;
+    if (seen < begin) group.append(make("polyline", { points, class: "mg-gap" }));
+    group.append(make("circle", { cx: x(begin), cy: height, r: 3, fill: stroke, class: "mg-begin" }));
+  }
+  return group;
+}
+
+/** A step without a measured step beside it. @param {string} point @param {string} fill */
 function dot(point, fill) {
   const [cx, cy] = point.split(",");
   return make("circle", { cx, cy, r: 2.5, fill, class: "mg-alone" });
@@ -84,12 +95,13 @@ function dot(point, fill) {
 /** @param {View} view @param {number} sample */
 function describe(view, sample) {
   const begin = view.begins[sample];
-  if (begin === undefined) return `#${sample}`;
-  return begin < view.steps ? `#${sample}: guided from step ${begin}` : `#${sample}: not guided yet`;
+  const image = `image ${sample + 1}`;
+  if (begin === undefined) return image;
+  return begin < view.steps ? `${image}: guided from step ${begin}` : `${image}: not guided yet`;
 }
 
 /**
- * @param {Element} svg @param {string} name @param {boolean} values  does the vertical axis have any?
+ * @param {Element} svg @param {string} name @param {boolean} values  has the vertical axis any?
  * @param {{x: (i: number) => number, y: (v: number) => number, low: number, high: number, last: number,
  *   bottom: number, width: number, height: number}} at
  */
@@ -107,7 +119,7 @@ function axes(svg, name, values, at) {
 }
 
 /**
- * Polylines without the places where nothing was measured.
+ * The points of one polyline for each stretch without a gap in the measurement.
  * @param {(number | null)[]} values @param {(i: number) => number} x @param {(v: number) => number} y
  */
 function runs(values, x, y) {
@@ -128,7 +140,7 @@ function runs(values, x, y) {
 }
 
 /**
- * Where a guidance acted, the stronger the more samples it touched.
+ * A mark at each step at which a guidance acted, the more opaque the more images it acted on.
  * @param {Element} svg @param {string} name @param {number[][]} rows
  * @param {{x: (i: number) => number, y: number}} at
  */
@@ -138,10 +150,9 @@ function strip(svg, name, rows, at) {
     const share = rows.filter((row) => row[i] > 0).length / rows.length;
     if (!share) continue;
     const left = Math.max(at.x(i) - width / 2, LEFT);
-    const mark = make("rect", { x: left, y: at.y, width, height: STRIP, class: "mg-acted" });
-    mark.setAttribute("fill", ACTION[name] ?? "currentColor");
-    mark.setAttribute("fill-opacity", String(0.25 + 0.75 * share));
-    mark.append(make("title", {}, `${name}, step ${i}: ${Math.round(100 * share)} % of the pictures`));
+    const look = { fill: ACTION[name] ?? "currentColor", "fill-opacity": 0.25 + 0.75 * share, class: "mg-acted" };
+    const mark = make("rect", { x: left, y: at.y, width, height: STRIP, ...look });
+    mark.append(make("title", {}, `${name}, step ${i}: ${Math.round(100 * share)} % of the images`));
     svg.append(mark);
   }
 }

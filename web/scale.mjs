@@ -1,14 +1,20 @@
-// Numbers on an axis.
+// The numbers on an axis.
 // @ts-check
 
 /**
- * A range that holds all values and, when it is near, zero.
- * @param {(number | null)[]} values @returns {[number, number]}
+ * A range that holds all values of all lines, and zero if it is near.
+ * @param {(number | null)[][]} lines @returns {[number, number]}
  */
-export function domain(values) {
-  const known = /** @type {number[]} */ (values.filter((v) => v !== null && Number.isFinite(v)));
-  if (!known.length) return [0, 1];
-  const [least, most] = [Math.min(...known), Math.max(...known)];
+export function domain(lines) {
+  let [least, most] = [Infinity, -Infinity];
+  for (const line of lines) {
+    for (const value of line) {
+      if (value === null || !Number.isFinite(value)) continue;
+      if (value < least) least = value;
+      if (value > most) most = value;
+    }
+  }
+  if (least > most) return [0, 1];
   const low = least < 0 ? least : least < 0.6 * most ? 0 : least - 0.1 * (most - least);
   const high = most + 0.06 * (most - low);
   return high > low ? [low, high] : [low - 0.5, low + 0.5];

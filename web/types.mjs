@@ -1,28 +1,28 @@
 // @ts-check
 /**
- * What a node shows of its last run; made by drawing/node_views.py. Steps count from 0.
+ * What a node shows of its last run, made by drawing/node_views.py. Steps count from 0. B is the batch size.
  *
  * @typedef {object} View
  * @property {"escape" | "noise" | "guidance" | "text"} kind
- * @property {string} run  tells runs apart
+ * @property {string} run  the id of the run
  * @property {boolean} done
  * @property {string} headline
  * @property {string[]} notes
- * @property {string} warning  what an artist should not miss, or ""
+ * @property {string} warning  what the user should not miss, or ""
  * @property {number} steps  points on the horizontal axis
- * @property {string} x  what is on it
- * @property {Series[]} series  what can be on the vertical one; the first is shown until another is asked for
- * @property {boolean[]} marked  (B,) samples that need attention
- * @property {number[]} begins  (B,) first guided step, `steps` if never; [] where it means nothing
- * @property {Record<string, number[][]>} acted  by guidance: (B, steps) its strength, 0 where it did not act
- * @property {Nearest[]} nearest  pictures to show beside the curve
+ * @property {string} x  the name of this axis
+ * @property {Series[]} series  what can be on the vertical axis; the first is shown until the user chooses another
+ * @property {boolean[]} marked  (B,) images that need attention
+ * @property {number[]} begins  (B,) the first guided step, `steps` if there is none; [] where nothing is deferred
+ * @property {Record<string, number[][]>} acted  for each guidance: (B, steps) its strength, 0 where it did not act
+ * @property {Nearest[]} nearest  images to show below the curve
  */
 
 /**
  * @typedef {object} Series
  * @property {string} y  its name
- * @property {(number | null)[][]} lines  one a sample
- * @property {(number | null)[]} limit  a threshold over the steps, one value for a constant, [] for none
+ * @property {(number | null)[][]} lines  (B, steps), null where nothing was measured
+ * @property {(number | null)[]} limit  a threshold: one value for each step, or one for all, or []
  * @property {string} limit_name
  */
 
@@ -40,7 +40,7 @@ const EMPTY = {
 };
 
 /**
- * With every field: the page may be newer than the server, or an old run's view may come out of the history.
+ * Fill in the fields that are missing: the history may hold views of an older version of the pack.
  * @param {Partial<View>} given @returns {View}
  */
 export function complete(given) {

@@ -1,20 +1,20 @@
-// What an artist should not miss, and can silence.
+// The warnings that pop up, and the settings of the pack.
 // @ts-check
 import { app } from "../../scripts/app.js";
 
-/** @typedef {import("./types.mjs").View} View */
-/** @typedef {import("../../scripts/app.js").Node} Node */
+/** @import { Node, Setting } from "../../scripts/app.js" */
+/** @import { View } from "./types.mjs" */
 
 const WARNINGS = "MemorizationGuard.Warnings";
 export const CURVES = "MemorizationGuard.Curves";
 const SECONDS = 12;
 
-/** @type {import("../../scripts/app.js").Setting[]} */
+/** @type {Setting[]} */
 export const SETTINGS = [
   {
     id: WARNINGS,
     category: ["Memorization Guard", "Nodes", "Warnings"],
-    name: "Show a message when a prompt is memorized or a picture is a copy",
+    name: "Show a message when a prompt is memorized or an image is a copy",
     tooltip: "The mark on the node stays either way.",
     type: "boolean",
     defaultValue: true,
@@ -29,19 +29,16 @@ export const SETTINGS = [
   },
 ];
 
-/**
- * Runs that were already announced, so that a result from the cache is not announced again.
- * @type {WeakMap<Node, string>}
- */
-const told = new WeakMap();
+/** The last run that each node warned of: a result from the cache must not warn again. @type {WeakMap<Node, string>} */
+const warned = new WeakMap();
 
 /** @param {string} id */
 export const setting = (id) => app.extensionManager?.setting?.get(id) ?? true;
 
 /** @param {Node} node @param {View} view */
 export function warn(node, view) {
-  if (told.get(node) === view.run) return;
-  told.set(node, view.run);
+  if (warned.get(node) === view.run) return;
+  warned.set(node, view.run);
   if (!setting(WARNINGS)) return;
   app.extensionManager?.toast?.add({
     severity: "warn",

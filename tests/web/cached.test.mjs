@@ -1,16 +1,14 @@
-// Which earlier run a cached node is from. Run by tests/unit/test_web.py, or `node --test tests/web/`.
+// Which earlier run the view of a cached node comes from. Run by tests/unit/test_web.py, or `node --test tests/web/`.
 import assert from "node:assert/strict";
 import { register } from "node:module";
 import { test } from "node:test";
 
-// The host's scripts are there only in its page: an empty module stands in for them.
+// The host's scripts exist only in its page: an empty module replaces them.
 const EMPTY = "data:text/javascript,export const app={registerExtension(){}};export const api=new EventTarget();";
 const hook = `export async function resolve(name, context, next) {
   return name.includes("/scripts/") ? { url: ${JSON.stringify(EMPTY)}, shortCircuit: true } : next(name, context);
 }`;
 register(`data:text/javascript,${encodeURIComponent(hook)}`);
-globalThis.document = { adoptedStyleSheets: [] };
-globalThis.CSSStyleSheet = class { replaceSync() {} };
 const { sameNode } = await import("../../web/cached.mjs");
 const { complete } = await import("../../web/types.mjs");
 
@@ -23,7 +21,7 @@ const run = (seed, text = "a ring") => ({
 
 test("the same values and the same nodes before it", () => {
   assert.ok(sameNode(run(1), run(1), "4"));
-  assert.ok(sameNode(run(1), run(2), "2"), "what comes behind does not matter");
+  assert.ok(sameNode(run(1), run(2), "2"), "what comes after it does not matter");
 });
 
 test("another value, there or further up", () => {
@@ -42,7 +40,7 @@ test("another node, another link, none at all", () => {
   assert.ok(!sameNode(run(1), run(1), "9"));
 });
 
-test("a view lacks nothing after complete", () => {
+test("complete fills in every missing field", () => {
   const view = complete({ kind: "escape", series: [{ lines: [[1]] }], nearest: [{ name: "n" }] });
   assert.deepEqual([view.notes, view.steps, view.warning, view.series[0].limit], [[], 0, "", []]);
   assert.equal(view.nearest[0].closeness, null);

@@ -39,7 +39,7 @@ test("outputs by the frontend's keys", () => {
   assert.deepEqual(outputsByNode(root, undefined), []);
 });
 
-test("every node, in subgraphs, too", () => {
+test("every node, also in subgraphs", () => {
   assert.equal(everyNode(root).length, 5);
   assert.equal(everyNode(inner).length, 5);
   assert.deepEqual(everyNode(undefined), []);

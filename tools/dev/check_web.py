@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Check the types of web/ with the TypeScript compiler; `make lint` does.
+"""Check web/ for `make lint`: node_facts.mjs is up to date, and the types fit.
 
-The modules are plain JavaScript with types in JSDoc, as the browser loads them: nothing is built. The compiler is
-installed once into the user's cache by npm. Without node and npm this says that nothing was checked, and succeeds:
-they are no requirement of the pack.
+The modules are plain JavaScript, which the browser loads as it is: nothing is built. The TypeScript compiler checks
+the types in their JSDoc; npm installs it once into the user's cache. Without node and npm the types are not checked,
+which this program says but does not count as a failure: the pack itself needs neither.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from provision import CACHE, ROOT
+from tools.dev.provision import CACHE, ROOT
 
 VERSION = "5.9.3"
 PROJECT = ROOT / "tests" / "web" / "tsconfig.json"
+FACTS = ROOT / "tools" / "assets" / "node_facts.py"
 
 
 def say(text: str) -> None:
@@ -24,7 +25,7 @@ def say(text: str) -> None:
 
 
 def compiler(npm: str) -> Path | None:
-    """tsc.js, installed when it is not there yet; None when npm cannot get it."""
+    """The path of tsc.js, which is installed first if needed. None if npm cannot install it."""
     home = CACHE / f"typescript-{VERSION}"
     tsc = home / "node_modules" / "typescript" / "lib" / "tsc.js"
     if tsc.is_file():
@@ -44,19 +45,32 @@ def compiler(npm: str) -> Path | None:
     return tsc
 
 
-def main() -> int:
+def facts_are_stale() -> bool:
+    done = subprocess.run(
+        [sys.executable, str(FACTS), "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    say(done.stdout.strip()[-2000:] if done.returncode else "node facts are up to date")
+    return bool(done.returncode)
+
+
+def check_types() -> int:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        say("SKIPPED: types of web/ not checked, there is no node or no npm here")
+        say("SKIPPED: node or npm is missing, so the types of web/ were not checked")
         return 0
     tsc = compiler(npm)
     if tsc is None:
-        say("SKIPPED: types of web/ not checked, npm could not install the TypeScript compiler (see above)")
+        say("SKIPPED: npm could not install the TypeScript compiler (see above), so the types of web/ were not checked")
         return 0
     done = subprocess.run([node, str(tsc), "--project", str(PROJECT)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     sys.stdout.write(done.stdout)
     say("types FAILED" if done.returncode else "types checked")
     return done.returncode
+
+
+def main() -> int:
+    stale = facts_are_stale()
+    return check_types() or int(stale)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// What web/ uses of the host's page, and no more of it than was seen to be there in frontend 1.32.
+// The parts of the host's page that web/ uses. All of them are in frontend 1.32 and in newer ones.
 
 export interface Widget {
   name: string;
@@ -21,7 +21,7 @@ export interface DomOptions {
 
 export interface Slot {
   name: string;
-  link?: number | null;
+  type: string;
 }
 
 export interface Node {
@@ -33,7 +33,9 @@ export interface Node {
   subgraph?: Graph;
   size: [number, number];
   widgets?: Widget[];
-  inputs?: Slot[];
+  outputs?: Slot[];
+  findInputSlot(name: string): number; // -1 if there is none
+  isInputConnected(slot: number): boolean;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: DomOptions): Widget;
   computeSize(): [number, number];
   setSize(size: [number, number]): void;

@@ -1,0 +1,44 @@
+"""What the page knows about the nodes is what the nodes say. If not: .host/python tools/assets/node_facts.py"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.executor import Host
+from support.paths import PACK
+from tools.assets.node_facts import FILE, page_facts
+
+
+@pytest.fixture
+def nodes(host: Host) -> list[Any]:
+    return host.module(PACK).collect_nodes()
+
+
+def test_the_file_is_up_to_date(host: Host, nodes: list[Any]) -> None:
+    schema = host.module(PACK, "nodes.schema")
+    assert FILE.read_text(encoding="utf-8") == page_facts(nodes, schema.USED_WITH, schema.REPLACED_BY)
+
+
+def test_a_view_is_shown_by_the_nodes_that_make_one(nodes: list[Any]) -> None:
+    shown = page_facts(nodes, {}, {})
+    without = {node.GET_SCHEMA().node_id for node in nodes if f'"{node.GET_SCHEMA().node_id}"' not in shown}
+    assert without == {"MG_PlotCurve", "MG_LoadCopyDetector"}
+
+
+@pytest.mark.parametrize(
+    ("used_with", "replaced_by", "named"),
+    [
+        ({"rule": {"sharp drop": [], "local minimum": [], "linear": []}}, {}, "linear"),
+        ({"rule": {"sharp drop": ["drop_ratio"]}}, {}, "local minimum"),
+        ({"rule": {"sharp drop": ["drop_rate"], "local minimum": []}}, {}, "drop_rate"),
+        ({"rule": {"sharp drop": ["adjustments"], "local minimum": []}}, {}, "adjustments"),
+        ({"rules": {}}, {}, "rules"),
+        ({}, {"size_of": ["depth"]}, "depth"),
+        ({}, {"size": []}, "size"),
+    ],
+)
+def test_only_what_the_nodes_have_can_be_named(nodes: list[Any], used_with, replaced_by, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        page_facts(nodes, used_with, replaced_by)

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Write web/node_facts.mjs: what the page has to know about the nodes, and the host does not tell it.
+
+    .host/python tools/assets/node_facts.py            write
+    .host/python tools/assets/node_facts.py --check    write nothing, and fail if the file is out of date
+
+`make lint` and tests/host/test_node_facts.py fail if the file is out of date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from support.paths import ROOT
+
+UsedWith = Mapping[str, Mapping[str, Sequence[str]]]  # choice -> its values -> inputs
+ReplacedBy = Mapping[str, Sequence[str]]  # connected input -> inputs
+FILE = ROOT / "web" / "node_facts.mjs"
+TEXT = """\
+// Written by tools/assets/node_facts.py. Do not edit: change nodes/schema.py and run that program again.
+// @ts-check
+
+/** The nodes that show a view. */
+export const VIEWED = new Set([
+{viewed},
+]);
+
+/** Choice -> each of its values -> the inputs that it uses. @type {{Record<string, Record<string, string[]>>}} */
+export const USED_WITH = {{
+{used}}};
+
+/** Connected input -> the inputs that it replaces. @type {{Record<string, string[]>}} */
+export const REPLACED_BY = {replaced};
+"""
+
+
+def check_inputs_of(schemas: Sequence[Any], name: str, others: Sequence[str]) -> None:
+    """Raise ValueError unless a node has input `name`, and each of `others` is on a node that has it."""
+    known = {made.id for schema in schemas for made in schema.inputs if name in {i.id for i in schema.inputs}}
+    for other in (name, *others):
+        if other not in known:
+            raise ValueError(f"nodes/schema.py: no node has the inputs `{name}` and `{other}`")
+
+
+def check_choice(schemas: Sequence[Any], name: str, values: Sequence[str]) -> None:
+    """Raise ValueError unless `values` is what input `name` offers, on every node that has it."""
+    for schema in schemas:
+        for made in schema.inputs:
+            if made.id == name and set(made.options) != set(values):
+                raise ValueError(f"nodes/schema.py: `{name}` offers {made.options} on {schema.node_id}, not {values}")
+
+
+def page_facts(nodes: Sequence[Any], used_with: UsedWith, replaced_by: ReplacedBy) -> str:
+    """The text of web/node_facts.mjs. A node shows a view if its code makes a LiveView.
+
+    Raises ValueError if a table names a value or an input that no node has, or leaves out a value of a choice.
+    """
+    schemas = [node.GET_SCHEMA() for node in nodes]
+    for name, replaced in replaced_by.items():
+        check_inputs_of(schemas, name, replaced)
+    for name, inputs_of in used_with.items():
+        check_choice(schemas, name, list(inputs_of))
+        check_inputs_of(schemas, name, [each for inputs in inputs_of.values() for each in inputs])
+    viewed = [node.GET_SCHEMA().node_id for node in nodes if "LiveView(" in inspect.getsource(node)]
+    return TEXT.format(
+        viewed=textwrap.fill(json.dumps(viewed)[1:-1], 120, initial_indent="  ", subsequent_indent="  "),
+        used="".join(choice_lines(name, inputs_of) for name, inputs_of in used_with.items()),
+        replaced=json.dumps(replaced_by),
+    )
+
+
+def choice_lines(name: str, inputs_of: Mapping[str, Sequence[str]]) -> str:
+    """One line if it is short enough, else one for each value."""
+    values = [f"{json.dumps(value)}: {json.dumps(inputs)}" for value, inputs in inputs_of.items()]
+    line = f"  {name}: {{ {', '.join(values)} }},\n"
+    if len(line) <= 120:
+        return line
+    return f"  {name}: {{\n" + "".join(f"    {value},\n" for value in values) + "  },\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is out of date")
+    asked = parser.parse_args()
+    from support import bootstrap  # first: it prepares the host and makes the pack importable
+
+    try:
+        import memorization_guard
+        from memorization_guard.nodes.schema import REPLACED_BY, USED_WITH
+
+        text = page_facts(memorization_guard.collect_nodes(), USED_WITH, REPLACED_BY)
+    finally:
+        shutil.rmtree(bootstrap.BASE, ignore_errors=True)
+    if not asked.check:
+        FILE.write_text(text, encoding="utf-8")
+    elif text != FILE.read_text(encoding="utf-8"):
+        print(f"{FILE.name} is not what the nodes say: run .host/python tools/assets/node_facts.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

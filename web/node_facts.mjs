@@ -1,0 +1,29 @@
+// Written by tools/assets/node_facts.py. Do not edit: change nodes/schema.py and run that program again.
+// @ts-check
+
+/** The nodes that show a view. */
+export const VIEWED = new Set([
+  "MG_NoiseOptimizer", "MG_BasinEscapeDetector", "MG_DeferredCFGKSampler", "MG_DeferredCFGGuider", "MG_DeferredCFG",
+  "MG_Calibrate", "MG_AMGGuidance", "MG_ReferencesFromFolder", "MG_ReferencesFromImages", "MG_ReferencesFromLatents",
+  "MG_SaveReferences", "MG_LoadReferences", "MG_CopyCheck",
+]);
+
+/** Choice -> each of its values -> the inputs that it uses. @type {Record<string, Record<string, string[]>>} */
+export const USED_WITH = {
+  method: {
+    "per-sample": ["target_magnitude", "target_units", "learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing"],
+    "batch-wise": ["adjustment_strength", "sharpness_radius", "adjustments"],
+    "search": ["target_magnitude", "target_units", "candidates"],
+  },
+  mode: {
+    "dynamic": ["pre_escape_cfg", "start_percent", "rule", "drop_ratio", "memorized_threshold"],
+    "static": ["pre_escape_cfg", "start_percent"],
+    "off": [],
+  },
+  rule: { "sharp drop": ["drop_ratio"], "local minimum": [] },
+  threshold_schedule: { "parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": [] },
+  metric: { "latent": ["width", "height"], "nL2": ["width", "height"], "descriptor": [] },
+};
+
+/** Connected input -> the inputs that it replaces. @type {Record<string, string[]>} */
+export const REPLACED_BY = {"size_of": ["width", "height"]};

@@ -1,0 +1,65 @@
+// The parts of a view as HTML elements. Their texts may come from the user's files, so they are never set as markup.
+// @ts-check
+import { ACTION, actionsOf, measured } from "./plot.mjs";
+
+/** @import { Series, View } from "./types.mjs" */
+
+/**
+ * @param {string} tag @param {string} name  its class @param {string} [text]
+ * @returns {HTMLElement}
+ */
+export function element(tag, name, text = "") {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  made.textContent = text;
+  return made;
+}
+
+/**
+ * The name of the vertical axis. With several series it is a button that shows the next one.
+ * @param {View} view @param {number} chosen @param {() => void} showNext
+ */
+export function axisName(view, chosen, showNext) {
+  const series = view.series[chosen];
+  if (!measured(series)) return element("div", "mg-name");
+  if (view.series.length === 1) return element("div", "mg-name", series.y);
+  const button = element("button", "mg-name", `⇄ ${series.y}`);
+  button.title = `Show ${view.series[(chosen + 1) % view.series.length].y}`;
+  button.addEventListener("click", showNext);
+  return button;
+}
+
+/** What the colours and the dashed line mean. @param {View} view @param {Series} series */
+export function legend(view, series) {
+  const line = element("div", "mg-legend");
+  const add = (/** @type {string} */ name, /** @type {string} */ colour) => {
+    const entry = element("span", "");
+    const patch = element("i", "");
+    patch.style.background = colour;
+    if (colour) entry.append(patch);
+    entry.append(name);
+    line.append(entry);
+  };
+  for (const [name] of actionsOf(view)) add(name, ACTION[name] ?? "currentColor");
+  if (view.begins.some((begin) => begin > 0)) add("without CFG", "#7aa2d699");
+  if (series.limit.length && measured(series)) add(`- - ${series.limit_name}`, "");
+  return line;
+}
+
+/** The nearest references with their closeness. @param {View} view */
+export function nearestImages(view) {
+  const row = element("div", "mg-nearest");
+  for (const near of view.nearest) {
+    const figure = element("figure", "");
+    figure.title = near.name;
+    if (near.picture.startsWith("data:image/")) {
+      const image = document.createElement("img");
+      image.src = near.picture;
+      image.alt = near.name;
+      figure.append(image);
+    }
+    figure.append(element("figcaption", "", near.closeness?.toFixed(2)));
+    row.append(figure);
+  }
+  return row;
+}
