@@ -289,6 +289,17 @@ def test_all_three_together(host: Host) -> None:
     assert copies(out["b"]) == 0
 
 
+def test_references_are_centred_once_a_plan_and_only_when_they_are_needed(host: Host, monkeypatch) -> None:
+    plans, centred = host.module("memorization_guard", "methods.amg.plan"), []
+    real = plans.centre_all
+    monkeypatch.setattr(plans, "centre_all", lambda *given: centred.append(1) or real(*given))
+    run(host, g=amg(), b=ksampler(model=GUIDED, steps=2), c=ksampler(model=GUIDED, steps=3))
+    assert len(centred) == 1, "for both runs of one patched model"
+    node = amg(memorized_threshold=10.0)
+    run(host, g=node, b=ksampler(model=GUIDED, steps=2))
+    assert len(centred) == 1, "no prompt pulls: nothing is compared"
+
+
 # --- the trace ---
 
 

@@ -189,6 +189,7 @@ def test_a_host_symbol_that_moved_costs_one_node_and_says_so(host: Host, monkeyp
         left = {n.GET_SCHEMA().node_id for n in pack.collect_nodes()}
     assert left == set(CONTRACT) - {"MG_BasinEscapeDetector"}
     assert "KSAMPLER" in caplog.text and "basin_escape_detector" in caplog.text and "Update ComfyUI" in caplog.text
+    assert "Traceback" in caplog.text, "the fault may also be ours"
 
 
 class OlderWrappers:
