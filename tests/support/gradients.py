@@ -10,8 +10,9 @@ from torch import Tensor
 
 import nodes
 from support.executor import AnyType, Host
-from support.graphs import SEED
-from support.lab_graphs import Feature, detector, node
+from support.graphs import SEED, node
+from support.graphs.checkpoint import detector
+from support.graphs.features import Feature
 
 PACK = "memorization_guard"
 STEP, DIRECTIONS = 0.02, 3

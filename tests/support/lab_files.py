@@ -9,10 +9,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file, save_file
 
-from support import lab_graphs as lab_prompts
 from support.executor import Host
-from support.lab_graphs import LAB, SIZE, Feature, node, text
+from support.graphs import node
+from support.graphs.checkpoint import MEMORIZED, SIZE, load, text
+from support.graphs.features import Feature
 from support.lab_pack.arch import UNET
+from support.paths import LAB_CHECKPOINT
 
 LORA = "tiny_lora.safetensors"
 CONTROL = "tiny_control.safetensors"
@@ -82,7 +84,7 @@ def controlled(batch: int, strength: float = 0.7) -> Feature:
 def scaled_fp8(host: Host) -> ModelPatcher:
     """The lab's UNet as a scaled-fp8 file, loaded by the host's own node."""
     prefix = "model.diffusion_model."
-    tensors = {k.removeprefix(prefix): v for k, v in load_file(LAB).items() if k.startswith(prefix)}
+    tensors = {k.removeprefix(prefix): v for k, v in load_file(LAB_CHECKPOINT).items() if k.startswith(prefix)}
     for name in [k for k, v in tensors.items() if v.ndim == 2 and k.endswith(".weight")]:
         scale = tensors[name].float().abs().max() / 448
         tensors[name] = (tensors[name].float() / scale).to(torch.float8_e4m3fn)
@@ -98,7 +100,7 @@ def scaled_fp8(host: Host) -> ModelPatcher:
 def quantized(host: Host) -> ModelPatcher:
     """The lab's UNet with one layer of the host's own quantized tensors."""
     quant_ops = pytest.importorskip("comfy.quant_ops", reason="an older host has none")
-    model = lab_prompts.load(host)["m"]
+    model = load(host)["m"]
     with torch.inference_mode():
         layer = model.model.diffusion_model.get_submodule("middle_block.1.transformer_blocks.0.attn2.to_q")
         held = quant_ops.QuantizedTensor.from_float(layer.weight.detach().clone(), "TensorCoreFP8Layout")
@@ -133,12 +135,7 @@ EXTRAS = {
         {"positive": ["pos", 0]},
     ),
     "hooks through the CLIP": Feature(
-        {
-            "hook": HOOK,
-            "hooked": CLIP_HOOKS,
-            "pos": text("Harbour at Dawn, a red disc", "hooked"),
-            "neg": text("", "hooked"),
-        },
+        {"hook": HOOK, "hooked": CLIP_HOOKS, "pos": text(MEMORIZED, "hooked"), "neg": text("", "hooked")},
         {"positive": ["pos", 0], "negative": ["neg", 0]},
     ),
 }
