@@ -10,26 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-import comfy.sd
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from lab.export import FILE
 from support.accidents import Trouble, hooked, left_behind, slots
-from support.copy_detectors import random_clip_vision
 from support.executor import Host, NodeError, Prompt
-from support.graphs import amg, deferred, detector, ksampler, lab, optimizer, references
+from support.graphs import amg, calibrate, check, deferred, detector, from_images, ksampler, lab, optimizer, references
 from support.lab_pack import exact
+from support.outcomes import samples
 
 ACCIDENTS = ["out of memory", "interrupt", "exception", "nan", "unload"]
 MODEL, GUIDED = {"model": ["m", 0]}, {"model": ["g", 0]}
 DESCENT = {"max_iterations": 6, "learning_rate": 0.05}
 STEPS = {"steps": 12}
-CALIBRATE = {
-    "class_type": "MG_Calibrate",
-    "inputs": {**MODEL, "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "ordinary\nnull", "noise_seed": 7},
-}
 AMG = {"refs": references(), "g": amg(**MODEL)}
 THROUGH = {"refs": references(), "g": amg(**MODEL, gradient="through model", threshold_min=0.1)}
 CAPTIONS = {"refs": references("ordinary"), "g": amg(**MODEL, deduplication=5.0, clip=["clip", 0])}
@@ -39,7 +32,7 @@ PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the ac
     "optimizer, on the way back": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 2, "backwards": True, "graphs": True}),
     "optimizer, search": ({"n": optimizer("search", **MODEL, candidates=5)}, {"at": 3}),
     "optimizer, batch-wise": ({"n": optimizer("batch-wise", **MODEL)}, {"at": 2}),
-    "calibration": ({"n": CALIBRATE}, {"at": 2}),
+    "calibration": ({"n": calibrate("ordinary\nnull", **MODEL)}, {"at": 2}),
     "detector, first step": ({"n": detector(**MODEL, **STEPS)}, {"at": 1}),
     "detector, in the curve": ({"n": detector(**MODEL, **STEPS)}, {"at": 4}),
     "deferred, before the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 3}),
@@ -60,16 +53,16 @@ VANILLA = {"lab": lab(2), "v": ksampler(**MODEL, steps=2)}
 
 @pytest.fixture(scope="module")
 def before(host: Host) -> tuple[Any, dict, torch.Tensor]:
-    """One model for all accidents, its weights, and its vanilla picture."""
+    """One model for all accidents, its weights, and its vanilla image."""
     model = exact.build()
     held = slots(model.model)
-    return model, held, host.run(VANILLA, {"m": model})["v"][0]["samples"]
+    return model, held, samples(host.run(VANILLA, {"m": model})["v"])
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_host_is_as_it_was(host: Host, before, phase: str, accident: str) -> None:
-    model, held, picture = before
+    model, held, image = before
     nodes, where = PHASES[phase]
     prompt = {"lab": lab(2), **nodes}
     given = {k: v for k, v in GIVEN.items() if k in str(prompt)}
@@ -78,7 +71,7 @@ def test_the_host_is_as_it_was(host: Host, before, phase: str, accident: str) ->
         out = host.run(prompt, {**given, "m": hooked(model, trouble)})["n"]
     except NodeError as error:
         assert accident != "unload" and error.node_id == "n", error
-        check(error, accident, phase)
+        check_error(error, accident, phase)
     else:
         assert accident in ("nan", "unload"), "it was noticed"
         if accident == "unload":
@@ -88,10 +81,10 @@ def test_the_host_is_as_it_was(host: Host, before, phase: str, accident: str) ->
     assert trouble.happened
     assert slots(model.model) == held
     assert not left_behind(model)
-    assert torch.equal(host.run(VANILLA, {"m": model})["v"][0]["samples"], picture), "the next picture is vanilla"
+    assert torch.equal(samples(host.run(VANILLA, {"m": model})["v"]), image), "the next image is vanilla"
 
 
-def check(error: NodeError, accident: str, phase: str) -> None:
+def check_error(error: NodeError, accident: str, phase: str) -> None:
     """The error that an artist sees is the one of the accident."""
     if accident == "interrupt":
         assert error.kind == "interrupted"
@@ -115,29 +108,8 @@ def same(out: list[Any], wanted: list[Any]) -> None:
             assert mine == theirs
 
 
-@pytest.fixture(scope="module")
-def vae() -> Any:
-    with torch.inference_mode():
-        return comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
-
-
-IMAGES = {"images": ["i", 0], "captions": ""}
-LATENTS = {"class_type": "MG_ReferencesFromImages", "inputs": {**IMAGES, "metric": "latent", "vae": ["vae", 0]}}
-EMBEDDINGS = {
-    "class_type": "MG_ReferencesFromImages",
-    "inputs": {**IMAGES, "metric": "descriptor", "descriptor": ["eye", 0]},
-}
-CHECK = {
-    "class_type": "MG_CopyCheck",
-    "inputs": {
-        "images": ["i", 0],
-        "references": ["s", 0],
-        "threshold": 0.5,
-        "latent_threshold": 0.85,
-        "nl2_threshold": 1.4,
-        "vae": ["vae", 0],
-    },
-}
+LATENTS, EMBEDDINGS = from_images("latent"), from_images("descriptor")
+CHECK = check("s", vae=["vae", 0])
 LOOKING = {"g": amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0), "n": ksampler(**GUIDED, steps=2)}
 NETWORKS: dict[str, tuple[str, Prompt, dict[str, Any]]] = {  # the set, prompt, and where in the decoder or encoder
     "references, of latents": ("latent", {"n": LATENTS}, {"at": 2}),
@@ -151,14 +123,9 @@ NETWORKS: dict[str, tuple[str, Prompt, dict[str, Any]]] = {  # the set, prompt, 
 
 
 @pytest.fixture(scope="module")
-def eye(tmp_path_factory) -> Any:
-    return random_clip_vision(tmp_path_factory.mktemp("eye"))
-
-
-@pytest.fixture(scope="module")
-def sets(host: Host, vae: Any, eye: Any) -> dict[str, Any]:
-    """The pictures of the memorized latent and of another one, as references of either metric."""
-    given = given_networks(vae, eye)
+def sets(host: Host, vae: Any, clip_vision: Any) -> dict[str, Any]:
+    """The images of the memorized latent and of another one, as references of either metric."""
+    given = given_networks(vae, clip_vision)
     return {
         name: host.run({"r": node}, given)["r"][0] for name, node in (("latent", LATENTS), ("descriptor", EMBEDDINGS))
     }
@@ -170,25 +137,25 @@ def untroubled() -> dict[str, Any]:
     return {}
 
 
-def given_networks(vae: Any, eye: Any) -> dict[str, Any]:
+def given_networks(vae: Any, clip_vision: Any) -> dict[str, Any]:
     noise = torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        pictures = vae.decode(torch.cat([exact.x_mem(), noise]))
-    return {"i": pictures, "vae": vae, "eye": eye}
+        images = vae.decode(torch.cat([exact.x_mem(), noise]))
+    return {"i": images, "vae": vae, "descriptor": clip_vision}
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("phase", NETWORKS)
 def test_the_networks_are_as_they_were(
-    host: Host, before, vae, eye, sets, untroubled, phase: str, accident: str
+    host: Host, before, vae, clip_vision, sets, untroubled, phase: str, accident: str
 ) -> None:
-    model, held, picture = before
+    model, held, image = before
     metric, nodes, where = NETWORKS[phase]
-    given = {**given_networks(vae, eye), "m": model, "s": sets[metric]}
+    given = {**given_networks(vae, clip_vision), "m": model, "s": sets[metric]}
     prompt = {"lab": lab(2), **nodes} if "g" in nodes else nodes
     given = {k: v for k, v in given.items() if f"'{k}', 0" in str(prompt)}
-    kept = slots(vae.first_stage_model), slots(eye.model)
-    network = eye.model if "embedding" in phase else vae.first_stage_model.taesd_encoder
+    kept = slots(vae.first_stage_model), slots(clip_vision.model)
+    network = clip_vision.model if "embedding" in phase else vae.first_stage_model.taesd_encoder
     network = vae.first_stage_model.taesd_decoder if "decoding" in phase else network
     trouble = Trouble(accident, **where)
     try:
@@ -196,7 +163,7 @@ def test_the_networks_are_as_they_were(
             out = host.run(prompt, given)["n"]
     except NodeError as error:
         assert accident != "unload" and error.node_id == "n", error
-        check(error, accident, phase)
+        check_error(error, accident, phase)
     else:
         assert accident in ("nan", "unload"), "it was noticed"
         if accident == "unload":
@@ -205,11 +172,11 @@ def test_the_networks_are_as_they_were(
                 untroubled[key] = host.run(prompt, given)["n"]
             same(out, untroubled[key])
         else:
-            assert "gradient" in phase, "a picture of which nothing is known is not passed over in silence"
+            assert "gradient" in phase, "an image about which nothing is known is not passed over in silence"
     assert trouble.happened
-    assert (slots(vae.first_stage_model), slots(eye.model), slots(model.model)) == (*kept, held)
-    assert not [*left_behind(model), *left_behind(vae.patcher), *left_behind(eye.patcher)]
-    assert torch.equal(host.run(VANILLA, {"m": model})["v"][0]["samples"], picture), "the next picture is vanilla"
+    assert (slots(vae.first_stage_model), slots(clip_vision.model), slots(model.model)) == (*kept, held)
+    assert not [*left_behind(model), *left_behind(vae.patcher), *left_behind(clip_vision.patcher)]
+    assert torch.equal(samples(host.run(VANILLA, {"m": model})["v"]), image), "the next image is vanilla"
 
 
 @pytest.mark.parametrize("phase", ["optimizer, first gradient", "detector, in the curve", "AMG, sampling"])

@@ -9,11 +9,11 @@ import pytest
 import torch
 from host.test_host_features import samples
 
-from support import lab_graphs as lab_prompts
 from support.executor import Host, NodeError
-from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, deferred, detector, ksampler, lab, optimizer
+from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, deferred, detector, ksampler, lab, node, optimizer
+from support.graphs import checkpoint as on_lab
+from support.graphs.features import Feature
 from support.lab_files import quantized, scaled_fp8
-from support.lab_graphs import Feature, node
 from support.lab_pack import exact
 
 
@@ -82,26 +82,26 @@ def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, sche
 
 
 def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:
-    feature = Feature({"neg": lab_prompts.text("a green ring")}, {"negative": ["neg", 0]})
-    watch = lab_prompts.detector(**feature.inputs(), steps=1)
+    feature = Feature({"neg": on_lab.text("a green ring")}, {"negative": ["neg", 0]})
+    watch = on_lab.detector(**feature.inputs(), steps=1)
     assert "`null` is not connected" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
-    sample = lab_prompts.deferred(**feature.inputs(), steps=1)
+    sample = on_lab.deferred(**feature.inputs(), steps=1)
     assert "`null` is not connected" in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
     sample["inputs"]["mode"] = "static"  # measures nothing, compares nothing
     assert "`null`" not in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
     plan = {k: v for k, v in sample["inputs"].items() if k in (*PATCH, "cfg", "model", "positive", "negative")}
     guider = node("MG_DeferredCFGGuider", **{**plan, "mode": "dynamic"})
-    guided = feature.prompt(g=guider, **lab_prompts.advanced(["g", 0], sample["inputs"], steps=1))
+    guided = feature.prompt(g=guider, **on_lab.advanced(["g", 0], sample["inputs"], steps=1))
     assert "`null` is not connected" in said(host, caplog, guided, checkpoint)[1]
-    optimize = lab_prompts.optimizer("search", **feature.inputs(), candidates=1)
+    optimize = on_lab.optimizer("search", **feature.inputs(), candidates=1)
     out = host.run(feature.prompt(o=optimize), checkpoint)["o"]
     assert "`null` is not connected" in out[2]
-    for links in ({**feature.inputs(), "null": ["null", 0]}, lab_prompts.LINKS):
-        prompt = feature.prompt(d=lab_prompts.detector(**links, steps=1))
+    for links in ({**feature.inputs(), "null": ["null", 0]}, on_lab.LINKS):
+        prompt = feature.prompt(d=on_lab.detector(**links, steps=1))
         assert said(host, caplog, prompt, checkpoint)[1] == ""
-        sample = feature.prompt(k=lab_prompts.deferred(**links, steps=1))
+        sample = feature.prompt(k=on_lab.deferred(**links, steps=1))
         assert "`null`" not in said(host, caplog, sample, checkpoint)[1]
-        optimize = lab_prompts.optimizer("search", **links, candidates=1)
+        optimize = on_lab.optimizer("search", **links, candidates=1)
         assert "`null`" not in host.run(feature.prompt(o=optimize), checkpoint)["o"][2]
 
 
@@ -152,13 +152,13 @@ def test_positive_and_negative_alike_leave_the_noise_as_it_is(host: Host, method
 
 
 def test_positive_and_negative_alike_sample_as_in_vanilla(host: Host, checkpoint) -> None:
-    alike = {**lab_prompts.LINKS, "negative": ["mem", 0]}
+    alike = {**on_lab.LINKS, "negative": ["mem", 0]}
     prompt = Feature().prompt(
-        a=lab_prompts.ksampler(**alike),
-        b=lab_prompts.deferred(**alike),
-        o=lab_prompts.optimizer("batch-wise", **alike),
-        p=lab_prompts.optimizer("per-sample", **alike),
-        n=lab_prompts.optimizer("search", **alike, candidates=1),
+        a=on_lab.ksampler(**alike),
+        b=on_lab.deferred(**alike),
+        o=on_lab.optimizer("batch-wise", **alike),
+        p=on_lab.optimizer("per-sample", **alike),
+        n=on_lab.optimizer("search", **alike, candidates=1),
     )
     out = host.run(prompt, checkpoint)
     assert torch.equal(samples(out["a"]), samples(out["b"]))
@@ -170,9 +170,9 @@ def test_positive_and_negative_alike_sample_as_in_vanilla(host: Host, checkpoint
 def test_weights_in_eight_bits_are_refused_by_name_with_the_way_out(host: Host, checkpoint, kind: str) -> None:
     given = {**checkpoint, "m": {"scaled fp8": scaled_fp8, "quantized tensor": quantized}[kind](host)}
     with pytest.raises(NodeError) as caught:
-        host.run(Feature().prompt(o=lab_prompts.optimizer()), given)
+        host.run(Feature().prompt(o=on_lab.optimizer()), given)
     assert caught.value.kind.endswith("GuardError"), caught.value
     assert "cannot be differentiated" in caught.value.message and "search or batch-wise" in caught.value.message
     assert "weight is" in caught.value.message
-    found = host.run(Feature().prompt(o=lab_prompts.optimizer("search", candidates=2)), given)["o"]
+    found = host.run(Feature().prompt(o=on_lab.optimizer("search", candidates=2)), given)["o"]
     assert torch.isfinite(found[1].after).all()

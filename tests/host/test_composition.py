@@ -13,20 +13,10 @@ from host.test_host_features import START, SWITCH, samples
 from torch import Tensor
 
 from support.executor import Host
+from support.graphs import node
+from support.graphs.checkpoint import LINKS, NO_BASIN, SIZE, STEPS, deferred, ksampler, optimizer, stage
+from support.graphs.features import Feature
 from support.lab_files import HOOK, LORA
-from support.lab_graphs import (
-    LINKS,
-    NO_BASIN,
-    SIZE,
-    STEPS,
-    Feature,
-    deferred,
-    ksampler,
-    node,
-    optimizer,
-    patched,
-    stage,
-)
 
 
 def _lora(model: str) -> dict[str, Any]:

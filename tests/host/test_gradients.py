@@ -16,8 +16,9 @@ from support import tiny_flux
 from support.accidents import slots
 from support.executor import Host, NodeError
 from support.gradients import slopes
+from support.graphs.checkpoint import ksampler, optimizer
+from support.graphs.features import CONDITIONS, LATENTS, Feature
 from support.lab_files import EXTRAS
-from support.lab_graphs import CONDITIONS, LATENTS, Feature, ksampler, optimizer
 
 NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
 FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}

@@ -11,22 +11,10 @@ import pytest
 import torch
 
 from support.executor import Host
-from support.graphs import RULE
+from support.graphs import RULE, node
+from support.graphs.checkpoint import NO_BASIN, STEPS, deferred, ksampler, stage
+from support.graphs.features import CONDITIONS, LATENTS, PATCHES, Feature
 from support.lab_files import EXTRAS
-from support.lab_graphs import (
-    CONDITIONS,
-    LATENTS,
-    NO_BASIN,
-    PATCHES,
-    STEPS,
-    Feature,
-    advanced,
-    deferred,
-    ksampler,
-    node,
-    patched,
-    stage,
-)
 
 ALL = {"nothing": Feature(), **CONDITIONS, **LATENTS, **PATCHES, **EXTRAS}
 SWITCH = 2  # the step from which STEPS are guided when guidance starts at START

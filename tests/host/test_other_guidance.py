@@ -11,25 +11,9 @@ from host.test_host_features import START, SWITCH, samples
 from host.test_rows import encoded
 
 from support.executor import Host
-from support.lab_graphs import (
-    LATENTS,
-    LINKS,
-    MEMORIZED,
-    NO_BASIN,
-    ORDINARY,
-    PATCHES,
-    SIZE,
-    STEPS,
-    Feature,
-    advanced,
-    deferred,
-    ksampler,
-    node,
-    patched,
-    picture,
-    stage,
-    text,
-)
+from support.graphs import node
+from support.graphs.checkpoint import LINKS, MEMORIZED, NO_BASIN, ORDINARY, SIZE, STEPS, deferred, ksampler, stage, text
+from support.graphs.features import LATENTS, PATCHES, Feature
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
 

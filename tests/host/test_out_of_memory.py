@@ -8,10 +8,10 @@ import comfy.model_management
 import pytest
 import torch
 
-from support import lab_graphs as lab_prompts
 from support.accidents import NeedsCheckpoints, Small, Trouble, hooked, left_behind, slots, told
 from support.executor import Host, NodeError
 from support.graphs import ORDINARY, amg, deferred, detector, ksampler, lab, optimizer, references
+from support.graphs import checkpoint as on_lab
 from support.lab_pack import exact
 
 BATCH, MODEL = 5, {"model": ["m", 0]}
@@ -68,7 +68,7 @@ def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
     model = checkpoint["m"]
     before, small = slots(model.model), NeedsCheckpoints(model, free=1)
     plan = {"max_iterations": 2, "learning_rate": 0.03}
-    prompt = {**lab_prompts.base(), "o": lab_prompts.optimizer(**plan)}
+    prompt = {**on_lab.base(), "o": on_lab.optimizer(**plan)}
     noise, report, _ = host.run(prompt, checkpoint)["o"]
     again, same, _ = host.run(prompt, {**checkpoint, "m": hooked(model, small)})["o"]
     assert small.seen == [(4, False), (4, False), (2, False), (4, True), (4, True), (4, True)]

@@ -11,7 +11,6 @@ from host.test_out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS
 from safetensors.torch import load_file
 
 from lab.export import FILE
-from support import lab_graphs as lab_prompts
 from support.accidents import (
     NeedsCheckpoints,
     Small,
@@ -25,6 +24,7 @@ from support.accidents import (
 from support.copy_detectors import random_clip_vision
 from support.executor import Host, NodeError
 from support.graphs import amg, ksampler, lab, references
+from support.graphs import checkpoint as on_lab
 from support.lab_pack import exact
 
 
@@ -57,9 +57,9 @@ def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(
 ) -> None:
     model = checkpoint["m"]
     links = {"model": ["m", 0], "steps": 4}
-    plain = host.run({**lab_prompts.base(), "k": lab_prompts.ksampler(**links)}, checkpoint)["k"][0]
+    plain = host.run({**on_lab.base(), "k": on_lab.ksampler(**links)}, checkpoint)["k"][0]
     guide = amg(**MODEL, gradient="through model", threshold_min=0.1)
-    prompt = {**lab_prompts.base(), "refs": references(), "g": guide, "k": lab_prompts.ksampler(**{**links, **GUIDED})}
+    prompt = {**on_lab.base(), "refs": references(), "g": guide, "k": on_lab.ksampler(**{**links, **GUIDED})}
     given = {**checkpoint, "works": {"samples": plain["samples"].clone()}}
     whole = host.run(prompt, given)["k"][0]["samples"]
     small = NeedsCheckpoints(model)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from comfy.model_patcher import LowVramPatch
 
-from support import lab_graphs as lab_prompts
 from support.executor import Host
 from support.families import cells, files, states
 from support.gradients import slopes
-from support.lab_graphs import Feature
+from support.graphs import checkpoint as on_lab
+from support.graphs.features import Feature
 
 LEFT = {"fp32, LoRA, --lowvram", "fp32, LoRA, --novram"}
 
@@ -20,7 +20,7 @@ def lab_in(dtype: torch.dtype):
     """The lab checkpoint stored and computed in `dtype`."""
     with torch.inference_mode():
         plan = {"model_options": {"dtype": dtype}, "output_vae": False, "output_clip": False}
-        model = comfy.sd.load_checkpoint_guess_config(str(lab_prompts.LAB), **plan)[0]
+        model = comfy.sd.load_checkpoint_guess_config(str(on_lab.LAB), **plan)[0]
     model.set_model_compute_dtype(dtype)
     return model
 
@@ -41,7 +41,7 @@ def test_the_optimizers_gradient_in_half_precision_is_single_precisions(
 def test_the_optimizer_reaches_its_target_in_half_precision(host: Host, checkpoint, dtype: torch.dtype) -> None:
     given = {**checkpoint, "m": lab_in(dtype)}
     plan = {"learning_rate": 0.03, "max_iterations": 30}
-    report = host.run(Feature().prompt(o=lab_prompts.optimizer(**plan)), given)["o"][1]
+    report = host.run(Feature().prompt(o=on_lab.optimizer(**plan)), given)["o"][1]
     assert (report.after < 0.7 * report.before).all()
 
 

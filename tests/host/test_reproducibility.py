@@ -22,8 +22,7 @@ import nodes as host_nodes
 from lab.copies import PICTURES
 from support.copy_detectors import random_sscd
 from support.executor import Host, Prompt
-from support.graphs import LATENT, MODEL, RULE, amg, deferred, detector, ksampler, lab, optimizer, references
-from support.lab_graphs import LAB, advanced, node
+from support.graphs import LATENT, MODEL, RULE, amg, deferred, detector, ksampler, lab, node, optimizer, references
 from support.lab_pack import exact
 
 BATCH, STEPS, SOME = 4, 12, [3, 1, 1]

@@ -12,8 +12,10 @@ import torch
 
 from support.accidents import slots
 from support.executor import Host
+from support.graphs import node
+from support.graphs.checkpoint import MEMORIZED, ORDINARY, SIZE, optimizer
+from support.graphs.features import CONDITIONS, Feature, halves
 from support.lab_files import EXTRAS, hints
-from support.lab_graphs import CONDITIONS, MEMORIZED, ORDINARY, SIZE, Feature, halves, node, optimizer, picture
 
 BATCH = 3
 PLAN = {"learning_rate": 0.03, "max_iterations": 4}
