@@ -9,14 +9,27 @@ from typing import Any
 
 import pytest
 import torch
-from host.test_host_features import START, SWITCH, samples
 from torch import Tensor
 
 from support.executor import Host
-from support.graphs import node
-from support.graphs.checkpoint import LINKS, NO_BASIN, SIZE, STEPS, deferred, ksampler, optimizer, stage
+from support.graphs import node, references
+from support.graphs.checkpoint import (
+    LINKS,
+    NO_BASIN,
+    SIZE,
+    START,
+    STEPS,
+    SWITCH,
+    amg,
+    deferred,
+    ksampler,
+    optimizer,
+    patch,
+    stage,
+)
 from support.graphs.features import Feature
 from support.lab_files import HOOK, LORA
+from support.outcomes import same_bits, samples
 
 
 def _lora(model: str) -> dict[str, Any]:
@@ -79,7 +92,7 @@ def test_without_a_basin_it_is_vanilla_and_with_one_two_stages_of_it(host: Host,
         plain=ksampler(),
     )
     out = host.run(prompt, feature.given(checkpoint))
-    assert torch.equal(samples(out["ours"]), samples(out["vanilla"]))
+    assert same_bits(out["ours"], out["vanilla"])
     assert not torch.allclose(samples(out["plain"]), samples(out["vanilla"]), atol=1e-2), "the feature does something"
     torch.testing.assert_close(samples(out["static"]), samples(out["stages"]), atol=1e-4, rtol=1e-4)
 
@@ -98,7 +111,7 @@ def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, c
     second = {"latent_image": ["large", 0], "denoise": 0.5}
     model = {**LINKS, "model": ["patch", 0]}
     prompt = Feature().prompt(
-        patch=patched(["m", 0], memorized_threshold=0.0, start_percent=0.9),
+        patch=patch(memorized_threshold=0.0, start_percent=0.9),
         a=ksampler(**model),
         large=large,
         b=ksampler(**{**model, **second}),
@@ -107,28 +120,16 @@ def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, c
     )
     out = host.run(prompt, checkpoint)
     assert samples(out["b"]).shape[-2:] == (16, 16)
-    assert torch.equal(samples(out["b"]), samples(out["own"])), "as a fresh model would"
-    assert not torch.equal(samples(out["b"]), samples(out["vanilla"]))
+    assert same_bits(out["b"], out["own"]), "as a fresh model would"
+    assert not same_bits(out["b"], out["vanilla"])
 
 
 def test_optimizer_deferral_and_amg_in_one_graph(host: Host, checkpoint) -> None:
-    refs = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["plain", 0], "captions": ""}}
-    guided = node(
-        "MG_AMGGuidance",
-        model=["m", 0],
-        references=["refs", 0],
-        despecification=13.0,
-        deduplication=0.0,
-        dissimilarity=10.0,
-        threshold_min=0.0,
-        threshold_max=0.0,
-        threshold_schedule="constant",
-        gradient="through prediction",
-    )
+    guided = amg(threshold_min=0.0, threshold_max=0.0, threshold_schedule="constant")
     both = {**LINKS, "model": ["g", 0]}
     prompt = Feature().prompt(
         plain=ksampler(),
-        refs=refs,
+        refs=references(latents="plain"),
         g=guided,
         o=optimizer("search", candidates=2),
         k=deferred(**both, noise=["o", 0], memorized_threshold=0.0),
@@ -136,5 +137,5 @@ def test_optimizer_deferral_and_amg_in_one_graph(host: Host, checkpoint) -> None
     )
     first, again = host.run(prompt, checkpoint), host.run(prompt, checkpoint)
     assert torch.isfinite(samples(first["k"])).all()
-    assert not torch.equal(samples(first["k"]), samples(first["alone"])), "AMG acts under the deferral"
-    assert torch.equal(samples(first["k"]), samples(again["k"]))
+    assert not same_bits(first["k"], first["alone"]), "AMG acts under the deferral"
+    assert same_bits(first["k"], again["k"])

@@ -7,13 +7,27 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
-from host.test_host_features import START, SWITCH, samples
-from host.test_rows import encoded
 
 from support.executor import Host
 from support.graphs import node
-from support.graphs.checkpoint import LINKS, MEMORIZED, NO_BASIN, ORDINARY, SIZE, STEPS, deferred, ksampler, stage, text
-from support.graphs.features import LATENTS, PATCHES, Feature
+from support.graphs.checkpoint import (
+    LINKS,
+    MEMORIZED,
+    NO_BASIN,
+    ORDINARY,
+    SIZE,
+    START,
+    STEPS,
+    SWITCH,
+    custom,
+    deferred,
+    ksampler,
+    stage,
+    text,
+)
+from support.graphs.checkpoint import patch as on_model
+from support.graphs.features import LATENTS, PATCHES, Feature, encoded, image
+from support.outcomes import same_bits, samples
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
 
@@ -35,12 +49,12 @@ def test_other_guiders_are_left_alone(host: Host, checkpoint, kind: str) -> None
             style=style,
         )
 
-    patch = patched(["m", 0], "static", start_percent=1.0)
+    patch = on_model("static", start_percent=1.0)
     outs = [
-        host.run(Feature().prompt(patch=patch, guider=guider(model), **advanced(["guider", 0], LINKS)), checkpoint)
+        host.run(Feature().prompt(patch=patch, guider=guider(model), **custom(["guider", 0])), checkpoint)
         for model in (["m", 0], ["patch", 0])
     ]
-    assert torch.equal(samples(outs[0]["custom"]), samples(outs[1]["custom"]))
+    assert same_bits(outs[0]["custom"], outs[1]["custom"])
     shown = b"".join(bytes(data) for _, data in host.events if isinstance(data, bytes | bytearray))
     assert b"guided from step" not in shown, "nothing is said where nothing was done"
 
@@ -66,7 +80,7 @@ def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> 
     )
     out = host.run(prompt, feature.given(checkpoint))
     outside = (feature.given(checkpoint)["mask"] == 0).expand(2, 4, SIZE, SIZE)
-    torch.testing.assert_close(samples(out["vanilla"])[outside], picture()[outside])
+    torch.testing.assert_close(samples(out["vanilla"])[outside], image()[outside])
     for name in ("static", "ours"):
         assert torch.equal(samples(out[name])[outside], samples(out["vanilla"])[outside]), name
     assert not torch.allclose(samples(out["static"])[~outside], samples(out["vanilla"])[~outside], atol=1e-2)
@@ -104,7 +118,7 @@ def test_opposite_guidance_is_vanilla_at_a_negative_scale(host: Host, checkpoint
     guider.set_conds(prompts["mem"][0], prompts["null"][0])
     guider.set_cfg(-2.0)
     prompt = feature.prompt(
-        **advanced(["guider", 0], links), ours=deferred("static", **links, start_percent=1.0, pre_escape_cfg=-2.0)
+        **custom(["guider", 0], **links), ours=deferred("static", **links, start_percent=1.0, pre_escape_cfg=-2.0)
     )
     out = host.run(prompt, {**given, "guider": guider})
     torch.testing.assert_close(samples(out["ours"]), samples(out["custom"]), atol=1e-4, rtol=1e-4)
@@ -119,5 +133,4 @@ def test_at_cfg_1_a_run_without_a_basin_is_vanilla_bit_by_bit(host: Host, checkp
         a=ksampler(**links), b=deferred(**links, **NO_BASIN), c=deferred("static", **links, start_percent=0.0)
     )
     out = host.run(prompt, feature.given(checkpoint))
-    assert torch.equal(samples(out["b"]), samples(out["a"]))
-    assert torch.equal(samples(out["c"]), samples(out["a"]))
+    assert same_bits(out["a"], out["b"], out["c"])

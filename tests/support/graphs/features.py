@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from support.graphs.checkpoint import BATCH, LINKS, SIZE, base, empty, text
 from support.graphs.words import Link, Node, Prompt, node
+
+if TYPE_CHECKING:
+    from support.executor import Host
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,13 @@ def image(batch: int = BATCH) -> torch.Tensor:
     return torch.randn(batch, 4, SIZE, SIZE, generator=torch.manual_seed(11))
 
 
+def encoded(host: Host, given: dict[str, Any], captions: list[str]) -> list:
+    """One CONDITIONING with a row for each caption."""
+    nodes = {str(i): text(c) for i, c in enumerate(captions)}
+    out = host.run(nodes, given)
+    return [[torch.cat([out[str(i)][0][0][0] for i in range(len(captions))]), {}]]
+
+
 AREA = node("ConditioningSetAreaPercentage", conditioning=["mem", 0], width=0.6, height=1.0, x=0.4, y=0.0, strength=1.0)
 MASKED = node("ConditioningSetMask", conditioning=["mem", 0], mask=["mask", 0], strength=1.0, set_cond_area="default")
 EARLY = node("ConditioningSetTimestepRange", conditioning=["mem", 0], start=0.0, end=0.5)
@@ -92,7 +102,7 @@ LATENTS = {
 
 
 def _thresholding(args: dict[str, Any]) -> torch.Tensor:
-    """Dynamic thresholding as a CFG function: the guided picture may not reach further than the condition's."""
+    """Dynamic thresholding as a CFG function: the guided image may not reach further than the condition's."""
     uncond, cond = args["uncond"], args["cond"]
     guided = uncond + args["cond_scale"] * (cond - uncond)
     peak = lambda x: x.flatten(1).abs().quantile(0.99, dim=1).view(-1, 1, 1, 1)  # noqa: E731
