@@ -114,7 +114,7 @@ def test_samples_are_guided_as_they_would_be_alone(host: Host) -> None:
 
 
 def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
-    """Half way in from the memorized picture itself: vanilla stays there, guided it leaves."""
+    """Half way in from the memorized image itself: vanilla stays there, guided it leaves."""
     start = {"latent_image": ["works", 0], "denoise": 0.7}
     out = run(host, batch=1, a=ksampler(**start), g=amg(), b=ksampler(model=GUIDED, **start))
     assert copies(out["a"]) == 1 and copies(out["b"]) == 0

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from support.accidents import Trouble, hooked, pixel_set, slots
+from support.accidents import Trouble, hooked, slots
+from support.amg_runs import pixel_set
 from support.executor import Host
 from support.graphs import amg, faulty, ksampler, lab, references
 from support.lab_pack import exact

@@ -93,11 +93,11 @@ def test_a_page_says_what_it_costs_and_promises_nothing(host: Host, page: Path) 
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-def test_pictures_are_real_and_small(page: Path) -> None:
+def test_images_are_real_and_small(page: Path) -> None:
     found = re.findall(r"!\[([^\]]+)\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
     assert bool(found) == (page.stem in PICTURED)
     for words, address in found:
         assert len(words) > 20  # what one who does not see it is told
         assert (HELP / address).stat().st_size < 80_000
-        with Image.open(HELP / address) as picture:
-            assert picture.format == "JPEG" and picture.width <= 900
+        with Image.open(HELP / address) as image:
+            assert image.format == "JPEG" and image.width <= 900

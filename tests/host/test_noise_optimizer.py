@@ -94,7 +94,7 @@ def test_batchwise_noise_and_a_deferred_start_stop_most_copying(host: Host) -> N
 
 @pytest.mark.parametrize(("kind", "unit"), [("eps", 1.0), ("v", (14.6146**2 + 1) ** 0.5), ("flow", 14.6146 / 0.936)])
 def test_an_ordinary_prompt_below_target_keeps_its_noise(host: Host, kind: str, unit: float) -> None:
-    """One relative target for every kind of model: the same pull on the picture is `unit` times as large a d."""
+    """One relative target for every kind of model: the same pull on the image is `unit` times as large a d."""
     out = host.run({"lab": lab(3, kind), "opt": optimizer(positive=ORDINARY, target_magnitude=0.01)})["opt"]
     assert torch.equal(out[0].noise, drawn(3))
     torch.testing.assert_close(out[1].before / 16, torch.full((3,), 0.0085 * unit), rtol=0.03, atol=0)

@@ -9,7 +9,7 @@ from comfy.model_patcher import LowVramPatch
 
 from support.executor import Host
 from support.families import cells, files, states
-from support.gradients import slopes
+from support.gradients import gradients
 from support.graphs import checkpoint as on_lab
 from support.graphs.features import Feature
 from support.paths import LAB_CHECKPOINT
@@ -30,8 +30,8 @@ def lab_in(dtype: torch.dtype):
 def test_the_optimizers_gradient_in_half_precision_is_single_precisions(
     host: Host, checkpoint, dtype: torch.dtype, alike: float
 ) -> None:
-    expected, _ = slopes(host, Feature(), checkpoint)
-    found, _ = slopes(host, Feature(), {**checkpoint, "m": lab_in(dtype)})
+    expected, _ = gradients(host, Feature(), checkpoint)
+    found, _ = gradients(host, Feature(), {**checkpoint, "m": lab_in(dtype)})
     assert torch.isfinite(found.gradient).all()
     both = found.gradient.flatten(1), expected.gradient.flatten(1)
     assert torch.nn.functional.cosine_similarity(*both).min() > alike
@@ -48,7 +48,7 @@ def test_the_optimizer_reaches_its_target_in_half_precision(host: Host, checkpoi
 
 @pytest.mark.parametrize("name", sorted(LEFT))
 def test_weights_that_stay_behind_are_patched_for_each_use(host: Host, name: str) -> None:
-    """Under the same LoRA the pictures are those of the model that is there as a whole."""
+    """Under the same LoRA the images are those of the model that is there as a whole."""
     found = []
     for state in (states.STATES["fp32, LoRA"], states.STATES[name]):
         given = files.SD1.given(state.prepare(files.SD1.make(host, state)))

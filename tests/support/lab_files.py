@@ -58,7 +58,7 @@ def save_control(host: Host) -> None:
 
 
 def hints(batch: int) -> torch.Tensor:
-    """Control pictures (batch, 8·SIZE, 8·SIZE, 3), each its own: darker from one to the next."""
+    """Control images (batch, 8·SIZE, 8·SIZE, 3), each its own: darker from one to the next."""
     grain = torch.rand(batch, 8 * SIZE, 8 * SIZE, 3, generator=torch.manual_seed(3))
     return (grain + 2 * torch.arange(batch).flip(0).view(-1, 1, 1, 1)) / (2 * batch)
 

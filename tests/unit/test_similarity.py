@@ -41,14 +41,14 @@ def test_nl2_is_equation_8() -> None:
 
 @pytest.mark.parametrize("metric", ["latent", "nL2", "descriptor"])
 def test_gradient_equals_finite_differences(metric: str) -> None:
-    """Of the whole way from a latent or a picture to σ, to 1e-3."""
+    """Of the whole way from a latent or an image to σ, to 1e-3."""
     weights = noise(10, 3 * 8 * 8, seed=2)
 
     class Network:
         name = fingerprint = "a random projection"
 
-        def __call__(self, pictures: Tensor) -> Tensor:
-            return pictures.flatten(1) @ weights.to(pictures).T
+        def __call__(self, images: Tensor) -> Tensor:
+            return images.flatten(1) @ weights.to(images).T
 
     features = {
         "latent": latent_features,

@@ -16,6 +16,7 @@ EXACT = Words({"model": MODEL, "positive": MEMORIZED, "negative": NULL, "latent_
 ksampler, deferred, patch, guider = EXACT.ksampler, EXACT.deferred, EXACT.patch, EXACT.guider
 optimizer, detector, calibrate, amg = EXACT.optimizer, EXACT.detector, EXACT.calibrate, EXACT.amg
 stage, custom = EXACT.stage, EXACT.custom
+RULE = {name: defaults("MG_DeferredCFG")[name] for name in ("rule", "drop_ratio", "memorized_threshold")}
 
 
 def lab(batch: int, kind: str = "eps") -> Node:
