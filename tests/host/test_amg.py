@@ -106,13 +106,6 @@ def test_two_runs_of_one_patched_model_are_equal_and_leave_the_given_one_alone(h
     assert not same_bits(out["b"], out["c"])
 
 
-def test_samples_are_guided_as_they_would_be_alone(host: Host) -> None:
-    whole = run(host, batch=6, g=amg(), b=ksampler(model=GUIDED))["b"]
-    one = {"one": {"samples": torch.zeros(1, *exact.SHAPE), "batch_index": [4]}}
-    single = run(host, one, batch=6, g=amg(), b=ksampler(model=GUIDED, latent_image=["one", 0]))["b"]
-    torch.testing.assert_close(samples(single)[0], samples(whole)[4], atol=1e-4, rtol=0)
-
-
 def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
     """Half way in from the memorized image itself: vanilla stays there, guided it leaves."""
     start = {"latent_image": ["works", 0], "denoise": 0.7}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from support import graphs
 from support.executor import Host, NodeError, Prompt
+from support.finite_differences import check_gradient
 from support.graphs import faulty, lab, node, stage
 from support.lab_pack import exact
 
@@ -175,13 +176,7 @@ def test_a_careful_gradient_is_right() -> None:
                 )
                 slots[name] = torch.nn.Parameter(alias, False) if slots is module._parameters else alias
     x = 14.6 * torch.randn(2, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(magnitude(model, x).sum(), x)
-    way = gradient / gradient.norm()
-    with torch.no_grad():
-        slope = (magnitude(model, x + 0.5 * way) - magnitude(model, x - 0.5 * way)).sum()
-    assert gradient.norm() > 1e-4
-    assert torch.isclose(slope, (gradient * way).sum(), rtol=2e-2)
+    check_gradient(lambda x: magnitude(model, x).sum(), x, step=0.5, rtol=2e-2, least=1e-4)
 
 
 def failing(fault: str, at_call: int) -> Prompt:

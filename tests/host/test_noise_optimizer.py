@@ -108,11 +108,6 @@ def test_an_absolute_target_is_in_the_models_own_units(host: Host) -> None:
     assert report.reached.all()
 
 
-def test_the_same_inputs_give_the_same_noise_twice(host: Host) -> None:
-    prompt = {"lab": lab(4), "opt": optimizer()}
-    assert torch.equal(host.run(prompt)["opt"][0].noise, host.run(prompt)["opt"][0].noise)
-
-
 def test_the_noise_fits_the_hosts_own_sampler(host: Host) -> None:
     guider = node("CFGGuider", model=MODEL, positive=MEMORIZED, negative=NULL, cfg=7.0)
     hosts = {"guider": guider, **custom(["guider", 0], noise=["opt", 0])}

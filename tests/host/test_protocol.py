@@ -23,8 +23,8 @@ from lab.copies import COPY_RMSE, training_pairs
 from support.copy_detectors import random_sscd
 from support.executor import Host
 from support.lab_pack.arch import TOKENIZER
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
 
 
@@ -118,17 +118,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "sscd.safetensors"))
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
     words = transformers.CLIPTokenizer.from_pretrained(str(TOKENIZER))
+    tokens = {"vocab_size": len(words), "max_position_embeddings": 16}
+    tokens |= {"eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id}
     torch.manual_seed(5)
     config = transformers.CLIPConfig(
-        text_config={
-            **sizes,
-            "vocab_size": len(words),
-            "max_position_embeddings": 16,
-            "eos_token_id": words.eos_token_id,
-            "bos_token_id": words.bos_token_id,
-        },
-        vision_config={**sizes, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
+        text_config={**sizes, **tokens}, vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=16
     )
     transformers.CLIPModel(config).save_pretrained(folder / "clip")
     words.save_pretrained(folder / "clip")
@@ -154,12 +148,8 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
         assert -1 <= row["aligned"][0] <= 1
         assert row["diversity"] is None
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    for said in (
-        "SSCD (sscd.safetensors)",
-        "CLIP of the folder clip",
-        "lpips is not installed",
-        "1 verbatim, 1 template",
-    ):
+    names = ("SSCD (sscd.safetensors)", "CLIP of the folder clip")
+    for said in (*names, "lpips is not installed", "1 verbatim, 1 template"):
         assert said in report
 
 
@@ -198,28 +188,10 @@ def test_clip_scores_are_transformers_own(weights: Path) -> None:
 
 def test_the_command_starts_a_host_of_its_own(tmp_path: Path) -> None:
     """As a user runs it, in a process without any of the tests' preparations."""
-    asked = [
-        *FEW,
-        "--limit",
-        "1",
-        "--images",
-        "1",
-        "--steps",
-        "1",
-        "--methods",
-        "no mitigation",
-        "--out",
-        str(tmp_path),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.papers", *asked],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    asked = [*FEW, "--limit", "1", "--images", "1", "--steps", "1", "--methods", "no mitigation"]
+    command = [sys.executable, "-m", "benchmarks.papers", *asked, "--out", str(tmp_path)]
+    own = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "timeout": 120}
+    done = subprocess.run(command, capture_output=True, text=True, **own)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith("report.md")
     assert results(tmp_path)["memorized", "no mitigation"]["evaluations_per_picture"] == 2

@@ -15,23 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from support import every_node
+from support import every_node, graphs
 from support.every_node import EVERY_NODE, SET
 from support.executor import Host, Prompt
-from support.graphs import (
-    LATENT,
-    amg,
-    custom,
-    deferred,
-    detector,
-    guider,
-    ksampler,
-    lab,
-    node,
-    optimizer,
-    patch,
-    references,
-)
 from support.lab_pack import exact
 
 BATCH, STEPS, SOME = 4, 12, [3, 1, 1]
@@ -42,18 +28,18 @@ THROUGH = {"model": ["n", 0], **SHORT}  # a sampler behind the node `n`
 
 def noise(method: str, **changed: Any) -> Prompt:
     """An optimizer, and the latents that begin with its noise."""
-    return {"n": optimizer(method, **changed), "out": deferred("off", noise=["n", 0], steps=1)}
+    return {"n": graphs.optimizer(method, **changed), "out": graphs.deferred("off", noise=["n", 0], steps=1)}
 
 
 SAMPLED: dict[str, Prompt] = {  # `out` gives one sample for each row of the latent
-    "deferral, dynamic": {"out": deferred(**SHORT)},
-    "deferral, static": {"out": deferred("static", **SHORT)},
-    "deferral, opposite guidance": {"out": deferred(pre_escape_cfg=-2.0, rule="local minimum", **SHORT)},
-    "deferral as a model patch": {"n": patch(), "out": ksampler(**THROUGH)},
-    "deferral as a guider": {"n": guider(), **custom(["n", 0], **SHORT)},
-    "AMG": {"refs": references(), "n": amg(), "out": ksampler(**THROUGH)},
-    "AMG and deferral": {"refs": references(), "n": amg(), "out": deferred(**THROUGH)},
-    "detector, then its curve": {"n": detector(**SHORT), "out": deferred(curve=["n", 3], **SHORT)},
+    "deferral, dynamic": {"out": graphs.deferred(**SHORT)},
+    "deferral, static": {"out": graphs.deferred("static", **SHORT)},
+    "deferral, opposite guidance": {"out": graphs.deferred(pre_escape_cfg=-2.0, rule="local minimum", **SHORT)},
+    "deferral as a model patch": {"n": graphs.patch(), "out": graphs.ksampler(**THROUGH)},
+    "deferral as a guider": {"n": graphs.guider(), **graphs.custom(["n", 0], **SHORT)},
+    "AMG": {"refs": graphs.references(), "n": graphs.amg(), "out": graphs.ksampler(**THROUGH)},
+    "AMG and deferral": {"refs": graphs.references(), "n": graphs.amg(), "out": graphs.deferred(**THROUGH)},
+    "detector, then its curve": {"n": graphs.detector(**SHORT), "out": graphs.deferred(curve=["n", 3], **SHORT)},
     "noise, per-sample": noise("per-sample", max_iterations=40),
     "noise, batch-wise": noise("batch-wise", sharpness_radius=5.0),
     "noise, search": noise("search", candidates=4),
@@ -63,10 +49,12 @@ SAMPLED: dict[str, Prompt] = {  # `out` gives one sample for each row of the lat
 def sampled(host: Host, name: str, latent: dict[str, Any]) -> dict[str, list[Any]]:
     """The outputs of a prompt of SAMPLED on this latent; its samples as `out`."""
     prompt = {
-        key: node(n["class_type"], **{i: ["given latent", 0] if v == LATENT else v for i, v in n["inputs"].items()})
+        key: graphs.node(
+            n["class_type"], **{i: ["given latent", 0] if v == graphs.LATENT else v for i, v in n["inputs"].items()}
+        )
         for key, n in SAMPLED[name].items()
     }
-    made = host.run({"lab": lab(1), **prompt}, {"works": {"samples": exact.x_mem()}, "given latent": latent})
+    made = host.run({"lab": graphs.lab(1), **prompt}, {"works": {"samples": exact.x_mem()}, "given latent": latent})
     return {**made, "out": (made["out"] if "out" in made else made["custom"])[0]["samples"]}
 
 
@@ -102,7 +90,7 @@ def test_the_hosts_part_of_a_batch_of_masked_images(host: Host, name: str) -> No
     draw = torch.Generator().manual_seed(3)
     images = torch.randn(BATCH, *exact.SHAPE, generator=draw)
     whole = {"samples": images, "noise_mask": (torch.rand(BATCH, 1, 64, 64, generator=draw) > 0.2).float()}
-    cut = node("LatentFromBatch", samples=["whole", 0], batch_index=1, length=2)
+    cut = graphs.node("LatentFromBatch", samples=["whole", 0], batch_index=1, length=2)
     part = host.run({"cut": cut}, {"whole": whole})["cut"][0]
     assert part["batch_index"] == [1, 2]
     same(sampled(host, name, part)["out"], sampled(host, name, whole)["out"][1:3], name)

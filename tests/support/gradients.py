@@ -64,20 +64,9 @@ class Measure:
 
         drawn = of("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index"))
         sigmas = of("adapter.sampling").first_sigma(model, None, "test")
-        return (
-            of("adapter.two_predictions").run_in_sampling_scope(
-                body,
-                model=model,
-                positive=positive,
-                negative=negative,
-                null=null,
-                noise=drawn,
-                latent_image=samples,
-                sigmas=sigmas,
-                node="test",
-                seed=SEED,
-            ),
-        )
+        wires = {"model": model, "positive": positive, "negative": negative, "null": null, "sigmas": sigmas}
+        run = of("adapter.two_predictions").run_in_sampling_scope
+        return (run(body, noise=drawn, latent_image=samples, node="test", seed=SEED, **wires),)
 
 
 def gradients(

@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file, save_file
 
 from support.executor import Host
-from support.graphs import node
+from support.graphs import Node, node
 from support.graphs.checkpoint import MEMORIZED, SIZE, load, text
 from support.graphs.features import Feature
 from support.lab_pack.arch import UNET
@@ -65,19 +65,9 @@ def hints(batch: int) -> torch.Tensor:
 
 def controlled(batch: int, strength: float = 0.7) -> Feature:
     """A ControlNet on both prompts; with `batch` > 1 a hint of its own for every sample."""
-    nodes = {
-        "net": node("ControlNetLoader", control_net_name=CONTROL),
-        "pos": node(
-            "ControlNetApplyAdvanced",
-            positive=["mem", 0],
-            negative=["null", 0],
-            control_net=["net", 0],
-            image=["hint", 0],
-            strength=strength,
-            start_percent=0.0,
-            end_percent=1.0,
-        ),
-    }
+    links = {"positive": ["mem", 0], "negative": ["null", 0], "control_net": ["net", 0], "image": ["hint", 0]}
+    pos = node("ControlNetApplyAdvanced", strength=strength, start_percent=0.0, end_percent=1.0, **links)
+    nodes = {"net": node("ControlNetLoader", control_net_name=CONTROL), "pos": pos}
     return Feature(nodes, {"positive": ["pos", 0], "negative": ["pos", 1]}, lambda _: {"hint": hints(batch)})
 
 
@@ -108,32 +98,24 @@ def quantized(host: Host) -> ModelPatcher:
     return model
 
 
+def lora(model: str, strength: float) -> Node:
+    own = {"lora_name": LORA, "strength_model": strength, "strength_clip": 1.0}
+    return node("LoraLoader", model=[model, 0], clip=["clip", 0], **own)
+
+
+def with_hook() -> Node:
+    """The positive prompt with the hooks of the node `hook`."""
+    own = {"strength": 1.0, "set_cond_area": "default", "hooks": ["hook", 0]}
+    return node("ConditioningSetProperties", cond_NEW=["mem", 0], **own)
+
+
 HOOK = node("CreateHookLora", lora_name=LORA, strength_model=1.0, strength_clip=1.0)
 CLIP_HOOKS = node("SetClipHooks", clip=["clip", 0], hooks=["hook", 0], apply_to_conds=True, schedule_clip=False)
 EXTRAS = {
     "ControlNet": controlled(1),
     "ControlNet, a hint a sample": controlled(2),
-    "LoRA": Feature(
-        {
-            "lora": node(
-                "LoraLoader", model=["m", 0], clip=["clip", 0], lora_name=LORA, strength_model=1.0, strength_clip=1.0
-            )
-        },
-        {"model": ["lora", 0]},
-    ),
-    "LoRA on the positive": Feature(
-        {
-            "hook": HOOK,
-            "pos": node(
-                "ConditioningSetProperties",
-                cond_NEW=["mem", 0],
-                strength=1.0,
-                set_cond_area="default",
-                hooks=["hook", 0],
-            ),
-        },
-        {"positive": ["pos", 0]},
-    ),
+    "LoRA": Feature({"lora": lora("m", 1.0)}, {"model": ["lora", 0]}),
+    "LoRA on the positive": Feature({"hook": HOOK, "pos": with_hook()}, {"positive": ["pos", 0]}),
     "hooks through the CLIP": Feature(
         {"hook": HOOK, "hooked": CLIP_HOOKS, "pos": text(MEMORIZED, "hooked"), "neg": text("", "hooked")},
         {"positive": ["pos", 0], "negative": ["neg", 0]},
