@@ -106,7 +106,7 @@ def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> 
     out = host.run({"r": references(), "c": check()}, {**lab, "i": torch.rand(1, 96, 96, 3)})
     assert "another VAE" not in out["c"][3]
     other = dataclasses.replace(out["r"][0], model_hash="0" * 64)
-    again = host.run({"c": check(references=["s", 0])}, {**lab, "i": torch.rand(1, 96, 96, 3), "s": other})
+    again = host.run({"c": graphs.check("s", vae=["vae", 0])}, {**lab, "i": torch.rand(1, 96, 96, 3), "s": other})
     assert "another VAE" in again["c"][3]
 
 
@@ -172,7 +172,7 @@ def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: dict[st
     sets = host.module("memorization_guard", "mitigation.references.reference_set")
     alone = sets.ReferenceSet("descriptor", torch.ones(1, 8).half(), (8,), ("",), ("a",), None, "SSCD (mine)")
     with pytest.raises(NodeError, match=r"SSCD \(mine\), which is not loaded. Connect it to `descriptor`"):
-        host.run({"c": check(references=["s", 0])}, {**lab, "s": alone, "i": torch.rand(1, 96, 96, 3)})
+        host.run({"c": graphs.check("s", vae=["vae", 0])}, {**lab, "s": alone, "i": torch.rand(1, 96, 96, 3)})
 
 
 def test_a_set_without_images_still_names_them(host: Host, lab: dict[str, Any]) -> None:
