@@ -1,4 +1,4 @@
-"""What every test stands on: see support/bootstrap.py for the host and the pack."""
+"""Marks and the host of all tests; support/bootstrap.py brings up the host and the pack."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class SSCDCopies:
     def __init__(self, session: Any, descriptor: Any, works: Sequence[Tensor]) -> None:
         """works: pictures (H, W, 3) in [0, 1], of any sizes."""
         self.name = f"copies: {descriptor.name}"
-        self.features = session.module("mitigation.references.similarity").descriptor_features
+        self.features = session.module("mitigation.references.features").descriptor_features
         self.descriptor = descriptor
         self.works = torch.cat([self._embedded(work[None]) for work in works]) if works else torch.empty(0, 1)
 

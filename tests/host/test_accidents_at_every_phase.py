@@ -2,7 +2,7 @@
 
 The weights are the same objects with the same bytes, no hook, forward or gradient is left on them, no mode is left
 on, and the next vanilla prompt is the one before it, bit by bit. The phases inside one gradient, and the accidents
-that a node has to explain, are in test_accidents.py, test_amg_accidents.py and test_out_of_memory.py, too.
+that a node has to explain, are in test_gradients.py and test_out_of_memory.py, too.
 """
 
 from __future__ import annotations
@@ -10,88 +10,90 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-import comfy.sd
 import pytest
 import torch
-from safetensors.torch import load_file
 
-from lab.export import FILE
+from support import graphs
 from support.accidents import Trouble, hooked, left_behind, slots
-from support.copy_detectors import random_clip_vision
+from support.amg_runs import pixel_set
 from support.executor import Host, NodeError, Prompt
-from support.graphs import amg, deferred, detector, ksampler, lab, optimizer, references
 from support.lab_pack import exact
+from support.outcomes import samples
 
-ACCIDENTS = ["out of memory", "interrupt", "exception", "nan", "unload"]
+ACCIDENTS = ["none", "out of memory", "interrupt", "exception", "nan", "unload"]
 MODEL, GUIDED = {"model": ["m", 0]}, {"model": ["g", 0]}
 DESCENT = {"max_iterations": 6, "learning_rate": 0.05}
 STEPS = {"steps": 12}
-CALIBRATE = {
-    "class_type": "MG_Calibrate",
-    "inputs": {**MODEL, "clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "ordinary\nnull", "noise_seed": 7},
-}
-AMG = {"refs": references(), "g": amg(**MODEL)}
-THROUGH = {"refs": references(), "g": amg(**MODEL, gradient="through model", threshold_min=0.1)}
-CAPTIONS = {"refs": references("ordinary"), "g": amg(**MODEL, deduplication=5.0, clip=["clip", 0])}
+AMG = {"refs": graphs.references(), "g": graphs.amg(**MODEL)}
+THROUGH = {"refs": graphs.references(), "g": graphs.amg(**MODEL, gradient="through model", threshold_min=0.1)}
+CAPTIONS = {"refs": graphs.references("ordinary"), "g": graphs.amg(**MODEL, deduplication=5.0, clip=["clip", 0])}
 PHASES: dict[str, tuple[Prompt, dict[str, Any]]] = {  # prompt, and where the accident happens; the node is `n`
-    "optimizer, first gradient": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 1, "graphs": True}),
-    "optimizer, later gradient": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 4, "graphs": True}),
-    "optimizer, on the way back": ({"n": optimizer(**MODEL, **DESCENT)}, {"at": 2, "backwards": True, "graphs": True}),
-    "optimizer, search": ({"n": optimizer("search", **MODEL, candidates=5)}, {"at": 3}),
-    "optimizer, batch-wise": ({"n": optimizer("batch-wise", **MODEL)}, {"at": 2}),
-    "calibration": ({"n": CALIBRATE}, {"at": 2}),
-    "detector, first step": ({"n": detector(**MODEL, **STEPS)}, {"at": 1}),
-    "detector, in the curve": ({"n": detector(**MODEL, **STEPS)}, {"at": 4}),
-    "deferred, before the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 3}),
-    "deferred, after the transition": ({"n": deferred(**MODEL, **STEPS)}, {"at": 11}),
-    "AMG, sampling": ({**AMG, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
-    "AMG, with captions": ({**CAPTIONS, "n": ksampler(**GUIDED, **STEPS)}, {"at": 5}),
-    "AMG, gradient through the model": ({**THROUGH, "n": ksampler(**GUIDED, **STEPS)}, {"at": 2, "graphs": True}),
+    "optimizer, first gradient": ({"n": graphs.optimizer(**MODEL, **DESCENT)}, {"at": 1, "graphs": True}),
+    "optimizer, later gradient": ({"n": graphs.optimizer(**MODEL, **DESCENT)}, {"at": 4, "graphs": True}),
+    "optimizer, on the way back": (
+        {"n": graphs.optimizer(**MODEL, **DESCENT)},
+        {"at": 2, "backwards": True, "graphs": True},
+    ),
+    "optimizer, search": ({"n": graphs.optimizer("search", **MODEL, candidates=5)}, {"at": 3}),
+    "optimizer, batch-wise": ({"n": graphs.optimizer("batch-wise", **MODEL)}, {"at": 2}),
+    "calibration": ({"n": graphs.calibrate("ordinary\nnull", **MODEL)}, {"at": 2}),
+    "detector, first step": ({"n": graphs.detector(**MODEL, **STEPS)}, {"at": 1}),
+    "detector, in the curve": ({"n": graphs.detector(**MODEL, **STEPS)}, {"at": 4}),
+    "deferred, before the transition": ({"n": graphs.deferred(**MODEL, **STEPS)}, {"at": 3}),
+    "deferred, after the transition": ({"n": graphs.deferred(**MODEL, **STEPS)}, {"at": 11}),
+    "AMG, sampling": ({**AMG, "n": graphs.ksampler(**GUIDED, **STEPS)}, {"at": 5}),
+    "AMG, with captions": ({**CAPTIONS, "n": graphs.ksampler(**GUIDED, **STEPS)}, {"at": 5}),
+    "AMG, gradient through the model": (
+        {**THROUGH, "n": graphs.ksampler(**GUIDED, **STEPS)},
+        {"at": 2, "graphs": True},
+    ),
     "AMG, on the way back": (
-        {**THROUGH, "n": ksampler(**GUIDED, **STEPS)},
+        {**THROUGH, "n": graphs.ksampler(**GUIDED, **STEPS)},
         {"at": 1, "graphs": True, "backwards": True},
     ),
-    "AMG under deferral": ({**AMG, "n": deferred(**GUIDED, **STEPS)}, {"at": 6}),
+    "AMG under deferral": ({**AMG, "n": graphs.deferred(**GUIDED, **STEPS)}, {"at": 6}),
 }
 HOSTS_OWN = ("AMG, sampling", "AMG, with captions")  # the model itself fails in the host's own node
 GIVEN = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}, "clip": exact.TextEncoder()}
-VANILLA = {"lab": lab(2), "v": ksampler(**MODEL, steps=2)}
+VANILLA = {"lab": graphs.lab(2), "v": graphs.ksampler(**MODEL, steps=2)}
 
 
 @pytest.fixture(scope="module")
 def before(host: Host) -> tuple[Any, dict, torch.Tensor]:
-    """One model for all accidents, its weights, and its vanilla picture."""
+    """One model for all accidents, its weights, and its vanilla image."""
     model = exact.build()
     held = slots(model.model)
-    return model, held, host.run(VANILLA, {"m": model})["v"][0]["samples"]
+    return model, held, samples(host.run(VANILLA, {"m": model})["v"])
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("phase", PHASES)
 def test_the_host_is_as_it_was(host: Host, before, phase: str, accident: str) -> None:
-    model, held, picture = before
+    model, held, image = before
     nodes, where = PHASES[phase]
-    prompt = {"lab": lab(2), **nodes}
+    prompt = {"lab": graphs.lab(2), **nodes}
     given = {k: v for k, v in GIVEN.items() if k in str(prompt)}
     trouble = Trouble(accident, **where)
     try:
         out = host.run(prompt, {**given, "m": hooked(model, trouble)})["n"]
     except NodeError as error:
-        assert accident != "unload" and error.node_id == "n", error
-        check(error, accident, phase)
+        assert accident not in ("none", "unload") and error.node_id == "n", error
+        check_error(error, accident, phase)
     else:
-        assert accident in ("nan", "unload"), "it was noticed"
-        if accident == "unload":
+        assert accident in ("none", "nan", "unload"), "it was noticed"
+        if accident != "nan":
             same(out, host.run(prompt, {**given, "m": model})["n"])
         else:
             assert phase.startswith(("AMG", "deferred, after")), "KSampler itself hands NaN out"
     assert trouble.happened
+    if accident in ("exception", "interrupt"):
+        assert trouble.calls <= where["at"] + 1, "it stopped at once"
     assert slots(model.model) == held
     assert not left_behind(model)
-    assert torch.equal(host.run(VANILLA, {"m": model})["v"][0]["samples"], picture), "the next picture is vanilla"
+    assert torch.equal(samples(host.run(VANILLA, {"m": model})["v"]), image), "the next image is vanilla"
 
 
-def check(error: NodeError, accident: str, phase: str) -> None:
+def check_error(error: NodeError, accident: str, phase: str) -> None:
     """The error that an artist sees is the one of the accident."""
     if accident == "interrupt":
         assert error.kind == "interrupted"
@@ -115,53 +117,33 @@ def same(out: list[Any], wanted: list[Any]) -> None:
             assert mine == theirs
 
 
-@pytest.fixture(scope="module")
-def vae() -> Any:
-    with torch.inference_mode():
-        return comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
+LATENTS, EMBEDDINGS = graphs.from_images("latent"), graphs.from_images("descriptor")
+CHECK = graphs.check("s", vae=["vae", 0])
 
 
-IMAGES = {"images": ["i", 0], "captions": ""}
-LATENTS = {"class_type": "MG_ReferencesFromImages", "inputs": {**IMAGES, "metric": "latent", "vae": ["vae", 0]}}
-EMBEDDINGS = {
-    "class_type": "MG_ReferencesFromImages",
-    "inputs": {**IMAGES, "metric": "descriptor", "descriptor": ["eye", 0]},
-}
-CHECK = {
-    "class_type": "MG_CopyCheck",
-    "inputs": {
-        "images": ["i", 0],
-        "references": ["s", 0],
-        "threshold": 0.5,
-        "latent_threshold": 0.85,
-        "nl2_threshold": 1.4,
-        "vae": ["vae", 0],
-    },
-}
-LOOKING = {"g": amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0), "n": ksampler(**GUIDED, steps=2)}
+def looking(**changed: Any) -> Prompt:
+    guide = graphs.amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0, **changed)
+    return {"g": guide, "n": graphs.ksampler(**GUIDED, steps=2)}
+
+
 NETWORKS: dict[str, tuple[str, Prompt, dict[str, Any]]] = {  # the set, prompt, and where in the decoder or encoder
     "references, of latents": ("latent", {"n": LATENTS}, {"at": 2}),
     "references, of embeddings": ("descriptor", {"n": EMBEDDINGS}, {"at": 2}),
     "copy check, of latents": ("latent", {"n": CHECK}, {"at": 2}),
     "copy check, of embeddings": ("descriptor", {"n": CHECK}, {"at": 2}),
-    "AMG, decoding to look": ("descriptor", LOOKING, {"at": 2}),
-    "AMG, decoding for a gradient": ("descriptor", LOOKING, {"at": 1, "graphs": True}),
-    "AMG, embedding for a gradient": ("descriptor", LOOKING, {"at": 2, "graphs": True, "backwards": True}),
+    "AMG, decoding to look": ("descriptor", looking(), {"at": 2}),
+    "AMG, decoding for a gradient": ("descriptor", looking(), {"at": 1, "graphs": True}),
+    "AMG, decoding pixels, through the model": ("nL2", looking(gradient="through model"), {"at": 2}),
+    "AMG, embedding for a gradient": ("descriptor", looking(), {"at": 2, "graphs": True, "backwards": True}),
 }
 
 
 @pytest.fixture(scope="module")
-def eye(tmp_path_factory) -> Any:
-    return random_clip_vision(tmp_path_factory.mktemp("eye"))
-
-
-@pytest.fixture(scope="module")
-def sets(host: Host, vae: Any, eye: Any) -> dict[str, Any]:
-    """The pictures of the memorized latent and of another one, as references of either metric."""
-    given = given_networks(vae, eye)
-    return {
-        name: host.run({"r": node}, given)["r"][0] for name, node in (("latent", LATENTS), ("descriptor", EMBEDDINGS))
-    }
+def sets(host: Host, vae: Any, clip_vision: Any) -> dict[str, Any]:
+    """The images of the memorized latent and of another one, as references of either metric."""
+    given = given_networks(vae, clip_vision)
+    made = {"latent": LATENTS, "descriptor": EMBEDDINGS}
+    return {k: host.run({"r": n}, given)["r"][0] for k, n in made.items()} | {"nL2": pixel_set(host, vae)}
 
 
 @pytest.fixture(scope="module")
@@ -170,51 +152,51 @@ def untroubled() -> dict[str, Any]:
     return {}
 
 
-def given_networks(vae: Any, eye: Any) -> dict[str, Any]:
+def given_networks(vae: Any, clip_vision: Any) -> dict[str, Any]:
     noise = torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        pictures = vae.decode(torch.cat([exact.x_mem(), noise]))
-    return {"i": pictures, "vae": vae, "eye": eye}
+        images = vae.decode(torch.cat([exact.x_mem(), noise]))
+    return {"i": images, "vae": vae, "descriptor": clip_vision}
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("phase", NETWORKS)
 def test_the_networks_are_as_they_were(
-    host: Host, before, vae, eye, sets, untroubled, phase: str, accident: str
+    host: Host, before, vae, clip_vision, sets, untroubled, phase: str, accident: str
 ) -> None:
-    model, held, picture = before
+    model, held, image = before
     metric, nodes, where = NETWORKS[phase]
-    given = {**given_networks(vae, eye), "m": model, "s": sets[metric]}
-    prompt = {"lab": lab(2), **nodes} if "g" in nodes else nodes
+    given = {**given_networks(vae, clip_vision), "m": model, "s": sets[metric]}
+    prompt = {"lab": graphs.lab(2), **nodes} if "g" in nodes else nodes
     given = {k: v for k, v in given.items() if f"'{k}', 0" in str(prompt)}
-    kept = slots(vae.first_stage_model), slots(eye.model)
-    network = eye.model if "embedding" in phase else vae.first_stage_model.taesd_encoder
+    kept = slots(vae.first_stage_model), slots(clip_vision.model)
+    network = clip_vision.model if "embedding" in phase else vae.first_stage_model.taesd_encoder
     network = vae.first_stage_model.taesd_decoder if "decoding" in phase else network
     trouble = Trouble(accident, **where)
     try:
         with trouble.inside(network):
             out = host.run(prompt, given)["n"]
     except NodeError as error:
-        assert accident != "unload" and error.node_id == "n", error
-        check(error, accident, phase)
+        assert accident not in ("none", "unload") and error.node_id == "n", error
+        check_error(error, accident, phase)
     else:
-        assert accident in ("nan", "unload"), "it was noticed"
-        if accident == "unload":
+        assert accident in ("none", "nan", "unload"), "it was noticed"
+        if accident != "nan":
             key = metric + str(prompt)
             if key not in untroubled:
                 untroubled[key] = host.run(prompt, given)["n"]
             same(out, untroubled[key])
         else:
-            assert "gradient" in phase, "a picture of which nothing is known is not passed over in silence"
+            assert "gradient" in phase, "an image about which nothing is known is not passed over in silence"
     assert trouble.happened
-    assert (slots(vae.first_stage_model), slots(eye.model), slots(model.model)) == (*kept, held)
-    assert not [*left_behind(model), *left_behind(vae.patcher), *left_behind(eye.patcher)]
-    assert torch.equal(host.run(VANILLA, {"m": model})["v"][0]["samples"], picture), "the next picture is vanilla"
+    assert (slots(vae.first_stage_model), slots(clip_vision.model), slots(model.model)) == (*kept, held)
+    assert not [*left_behind(model), *left_behind(vae.patcher), *left_behind(clip_vision.patcher)]
+    assert torch.equal(samples(host.run(VANILLA, {"m": model})["v"]), image), "the next image is vanilla"
 
 
 @pytest.mark.parametrize("phase", ["optimizer, first gradient", "detector, in the curve", "AMG, sampling"])
 def test_everything_unloaded_between_two_runs(host: Host, before, phase: str) -> None:
-    prompt = {"lab": lab(2), **PHASES[phase][0]}
+    prompt = {"lab": graphs.lab(2), **PHASES[phase][0]}
     given = {**{k: v for k, v in GIVEN.items() if k in str(prompt)}, "m": before[0]}
     first = host.run(prompt, given)["n"]
     comfy.model_management.unload_all_models()

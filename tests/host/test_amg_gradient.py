@@ -11,16 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 import comfy.model_management
-import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lab.export import FILE
 from support.executor import Host
 from support.graphs import ORDINARY, ksampler, lab
+from support.graphs.checkpoint import load
 from support.lab_pack import exact
 
 BATCH, STEPS, SIDE = 2, (0, 4, 7), 32  # of ten steps
@@ -28,7 +26,7 @@ METRICS = ["latent", "nL2", "descriptor"]
 
 
 class Looks(nn.Module):
-    """A small smooth network in place of SSCD: pictures to 24 numbers."""
+    """A small smooth network in place of SSCD: images to 24 numbers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,10 +37,10 @@ class Looks(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def vae() -> Any:
-    """The lab checkpoint's VAE (a TAESD of the host), its weights inference tensors as the loader leaves them."""
+def vae(host: Host) -> Any:
+    """A VAE of its own in double precision; its weights are inference tensors, as the loader leaves them."""
+    made = load(host)["vae"]
     with torch.inference_mode():
-        made = comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
         made.first_stage_model.double()
         made.vae_dtype = torch.float64
     return made
@@ -74,13 +72,13 @@ def a_set(room: Callable, metric: str, vae: Any) -> Any:
         features, shape = similarity.latent_features(latents), exact.SHAPE
     else:
         with torch.inference_mode():
-            pictures = vae.decode(latents).movedim(-1, 1).float()
+            images = vae.decode(latents).movedim(-1, 1).float()
         if metric == "nL2":
-            features, shape = similarity.image_features(pictures), (3, 64, 64)
+            features, shape = similarity.image_features(images), (3, 64, 64)
         else:
             extra["descriptor"] = descriptor(room)
             with torch.inference_mode():
-                features = similarity.descriptor_features(pictures, extra["descriptor"])
+                features = similarity.descriptor_features(images, extra["descriptor"])
             shape = tuple(features.shape[1:])
     blank = ("",) * count
     return sets.ReferenceSet(metric, features.half().cpu(), tuple(shape), blank, blank, **extra)

@@ -7,14 +7,29 @@ from typing import Any
 
 import pytest
 import torch
-from host.test_host_features import samples
 
-from support import lab_graphs as lab_prompts
-from support.executor import Host, NodeError
-from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, deferred, detector, ksampler, lab, optimizer
+from support.accidents import hooked
+from support.executor import Host
+from support.graphs import (
+    MEMORIZED,
+    MODEL,
+    NULL,
+    ORDINARY,
+    deferred,
+    detector,
+    faulty,
+    ksampler,
+    lab,
+    node,
+    optimizer,
+    patch,
+    stage,
+)
+from support.graphs import checkpoint as on_lab
+from support.graphs.features import Feature
 from support.lab_files import quantized, scaled_fp8
-from support.lab_graphs import Feature, node
 from support.lab_pack import exact
+from support.outcomes import refused, same_bits, samples
 
 
 def said(host: Host, caplog, prompt: dict[str, Any], given: dict[str, Any] | None = None) -> tuple[dict, str]:
@@ -39,22 +54,8 @@ def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -
 
 
 def test_no_hint_where_guidance_is_left_to_a_second_stage(host: Host, caplog) -> None:
-    plan = {**deferred()["inputs"], "mode": "static", "start_percent": 0.9}
-    patch = node("MG_DeferredCFG", **{k: plan[k] for k in PATCH}, model=MODEL)
-    common = {k: v for k, v in ksampler(model=["p", 0], steps=10)["inputs"].items() if k not in ("seed", "denoise")}
-    first = node(
-        "KSamplerAdvanced",
-        add_noise="enable",
-        noise_seed=1,
-        start_at_step=0,
-        end_at_step=4,
-        return_with_leftover_noise="enable",
-        **common,
-    )
-    assert said(host, caplog, {"lab": lab(1), "p": patch, "k": first})[1] == ""
-
-
-PATCH = ["mode", "pre_escape_cfg", "start_percent", "rule", "drop_ratio", "memorized_threshold"]
+    first = stage(0, 4, model=["p", 0], steps=10)
+    assert said(host, caplog, {"lab": lab(1), "p": patch("static", start_percent=0.9), "k": first})[1] == ""
 
 
 @pytest.mark.parametrize("start", ["sampler", "detector"])
@@ -82,26 +83,24 @@ def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, sche
 
 
 def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:
-    feature = Feature({"neg": lab_prompts.text("a green ring")}, {"negative": ["neg", 0]})
-    watch = lab_prompts.detector(**feature.inputs(), steps=1)
+    feature = Feature({"neg": on_lab.text("a green ring")}, {"negative": ["neg", 0]})
+    watch = on_lab.detector(**feature.inputs(), steps=1)
     assert "`null` is not connected" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
-    sample = lab_prompts.deferred(**feature.inputs(), steps=1)
+    sample = on_lab.deferred(**feature.inputs(), steps=1)
     assert "`null` is not connected" in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
     sample["inputs"]["mode"] = "static"  # measures nothing, compares nothing
     assert "`null`" not in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
-    plan = {k: v for k, v in sample["inputs"].items() if k in (*PATCH, "cfg", "model", "positive", "negative")}
-    guider = node("MG_DeferredCFGGuider", **{**plan, "mode": "dynamic"})
-    guided = feature.prompt(g=guider, **lab_prompts.advanced(["g", 0], sample["inputs"], steps=1))
+    guided = feature.prompt(g=on_lab.guider(negative=["neg", 0]), **on_lab.custom(["g", 0], steps=1))
     assert "`null` is not connected" in said(host, caplog, guided, checkpoint)[1]
-    optimize = lab_prompts.optimizer("search", **feature.inputs(), candidates=1)
+    optimize = on_lab.optimizer("search", **feature.inputs(), candidates=1)
     out = host.run(feature.prompt(o=optimize), checkpoint)["o"]
     assert "`null` is not connected" in out[2]
-    for links in ({**feature.inputs(), "null": ["null", 0]}, lab_prompts.LINKS):
-        prompt = feature.prompt(d=lab_prompts.detector(**links, steps=1))
+    for links in ({**feature.inputs(), "null": ["null", 0]}, on_lab.LINKS):
+        prompt = feature.prompt(d=on_lab.detector(**links, steps=1))
         assert said(host, caplog, prompt, checkpoint)[1] == ""
-        sample = feature.prompt(k=lab_prompts.deferred(**links, steps=1))
+        sample = feature.prompt(k=on_lab.deferred(**links, steps=1))
         assert "`null`" not in said(host, caplog, sample, checkpoint)[1]
-        optimize = lab_prompts.optimizer("search", **links, candidates=1)
+        optimize = on_lab.optimizer("search", **links, candidates=1)
         assert "`null`" not in host.run(feature.prompt(o=optimize), checkpoint)["o"][2]
 
 
@@ -110,7 +109,7 @@ def test_no_iterations_only_measure(host: Host, fault: str) -> None:
     """Without gradients, so a quantized model can be measured, too."""
     prompt = {"lab": lab(2), "o": optimizer(max_iterations=0), "plain": optimizer("search", candidates=1)}
     if fault:
-        prompt["f"] = node("MGLab_Faulty", model=MODEL, fault=fault, at_call=1)
+        prompt["f"] = faulty(fault)
         prompt["o"]["inputs"]["model"] = prompt["plain"]["inputs"]["model"] = ["f", 0]
     out = host.run(prompt)
     noise, report, summary = out["o"]
@@ -128,14 +127,10 @@ def huge(apply_model, args):
 
 @pytest.mark.parametrize("use", ["per-sample", "batch-wise", "search", "detector", "sampler"])
 def test_an_infinite_magnitude(host: Host, use: str) -> None:
-    model = exact.build()
-    model.set_model_unet_function_wrapper(huge)
     watch = {"detector": detector(model=["m", 0]), "sampler": deferred(model=["m", 0])}
     prompt = {"lab": lab(2), "n": watch.get(use) or optimizer(use, model=["m", 0])}
-    with pytest.raises(NodeError) as caught:
-        host.run(prompt, {"m": model})
-    assert caught.value.kind.endswith("GuardError"), caught.value
-    assert "magnitude is infinite" in caught.value.message and "`model`" in caught.value.message
+    message = refused(host, prompt, {"m": hooked(exact.build(), huge)})
+    assert "magnitude is infinite" in message and "`model`" in message
 
 
 @pytest.mark.parametrize("method", ["per-sample", "batch-wise", "search"])
@@ -152,16 +147,16 @@ def test_positive_and_negative_alike_leave_the_noise_as_it_is(host: Host, method
 
 
 def test_positive_and_negative_alike_sample_as_in_vanilla(host: Host, checkpoint) -> None:
-    alike = {**lab_prompts.LINKS, "negative": ["mem", 0]}
+    alike = {**on_lab.LINKS, "negative": ["mem", 0]}
     prompt = Feature().prompt(
-        a=lab_prompts.ksampler(**alike),
-        b=lab_prompts.deferred(**alike),
-        o=lab_prompts.optimizer("batch-wise", **alike),
-        p=lab_prompts.optimizer("per-sample", **alike),
-        n=lab_prompts.optimizer("search", **alike, candidates=1),
+        a=on_lab.ksampler(**alike),
+        b=on_lab.deferred(**alike),
+        o=on_lab.optimizer("batch-wise", **alike),
+        p=on_lab.optimizer("per-sample", **alike),
+        n=on_lab.optimizer("search", **alike, candidates=1),
     )
     out = host.run(prompt, checkpoint)
-    assert torch.equal(samples(out["a"]), samples(out["b"]))
+    assert same_bits(out["a"], out["b"])
     torch.testing.assert_close(out["o"][0].noise, out["n"][0].noise, atol=1e-4, rtol=0)
     assert torch.equal(out["p"][0].noise, out["n"][0].noise)
 
@@ -169,10 +164,7 @@ def test_positive_and_negative_alike_sample_as_in_vanilla(host: Host, checkpoint
 @pytest.mark.parametrize("kind", ["scaled fp8", "quantized tensor"])
 def test_weights_in_eight_bits_are_refused_by_name_with_the_way_out(host: Host, checkpoint, kind: str) -> None:
     given = {**checkpoint, "m": {"scaled fp8": scaled_fp8, "quantized tensor": quantized}[kind](host)}
-    with pytest.raises(NodeError) as caught:
-        host.run(Feature().prompt(o=lab_prompts.optimizer()), given)
-    assert caught.value.kind.endswith("GuardError"), caught.value
-    assert "cannot be differentiated" in caught.value.message and "search or batch-wise" in caught.value.message
-    assert "weight is" in caught.value.message
-    found = host.run(Feature().prompt(o=lab_prompts.optimizer("search", candidates=2)), given)["o"]
+    message = refused(host, Feature().prompt(o=on_lab.optimizer()), given)
+    assert "cannot be differentiated" in message and "search or batch-wise" in message and "weight is" in message
+    found = host.run(Feature().prompt(o=on_lab.optimizer("search", candidates=2)), given)["o"]
     assert torch.isfinite(found[1].after).all()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-import comfy.sd
 import numpy as np
 import pytest
 import torch
@@ -13,46 +13,44 @@ import nodes
 from benchmarks.detection import ordinary_captions
 from benchmarks.lab_methods import GATED
 from lab import scenes
-from lab.export import FILE
+from support import graphs
 from support.executor import Host, NodeError
-from support.graphs import ORDINARY, SEED, deferred, detector, lab, optimizer
+from support.graphs import ORDINARY, deferred, detector, lab, node, optimizer
 
 
-@pytest.fixture(scope="module")
-def checkpoint(host: Host) -> dict[str, Any]:
-    with torch.inference_mode():
-        model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(FILE), output_vae=False)
-    return {"model": model, "clip": clip, "latent": {"samples": torch.zeros(2, 4, 12, 12)}}
+@pytest.fixture
+def given(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    return {"m": checkpoint["m"], "clip": checkpoint["clip"], "latent": {"samples": torch.zeros(2, 4, 12, 12)}}
 
 
-def calibrate(prompts: str) -> dict[str, Any]:
-    own = {"model": ["model", 0], "clip": ["clip", 0], "latent_image": ["latent", 0]}
-    return {"class_type": "MG_Calibrate", "inputs": {**own, "prompts": prompts, "noise_seed": SEED}}
+def calibrate(prompts: str, **changed: Any) -> dict[str, Any]:
+    return graphs.calibrate(prompts, model=["m", 0], latent_image=["latent", 0], **changed)
 
 
-def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, checkpoint: dict[str, Any]) -> None:
+def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given: dict[str, Any]) -> None:
     ordinary = scenes.ordinary_prompts()
-    magnitude, target, threshold, summary = host.run({"c": calibrate("\n".join([*ordinary, "", " "]))}, checkpoint)["c"]
+    prompts = "\n".join([*ordinary, "", " "])
+    magnitude, target, threshold, summary = host.run({"c": calibrate(prompts)}, given)["c"]
     assert 0.005 < magnitude < 0.012
     assert target == pytest.approx(0.85 * magnitude)
     for caption in [p.caption for p in scenes.memorized()][:6]:
-        assert host.run({"c": calibrate(caption)}, checkpoint)["c"][0] > threshold, caption
+        assert host.run({"c": calibrate(caption)}, given)["c"][0] > threshold, caption
     assert f"{len(ordinary)} ordinary prompts x 2 noises" in summary
     assert summary.count("\n- ") == len(ordinary)
 
 
-def test_the_threshold_of_the_benchmark_is_the_suggested_one(host: Host, checkpoint: dict[str, Any]) -> None:
+def test_the_threshold_of_the_benchmark_is_the_suggested_one(host: Host, given: dict[str, Any]) -> None:
     """From captions that the benchmark does not sample, as an artist would: one noise, the node's own seed."""
     others = [c for c in ordinary_captions() if c not in scenes.ordinary_prompts()]
     assert len(others) == 48
-    node = {"class_type": "MG_Calibrate", "inputs": {**calibrate("\n".join(others))["inputs"], "noise_seed": 0}}
-    one = {**checkpoint, "latent": {"samples": torch.zeros(1, 4, 12, 12)}}
-    assert host.run({"c": node}, one)["c"][2] == pytest.approx(GATED["memorized_threshold"], abs=1e-4)
+    one = {**given, "latent": {"samples": torch.zeros(1, 4, 12, 12)}}
+    suggested = host.run({"c": calibrate("\n".join(others), noise_seed=0)}, one)["c"][2]
+    assert suggested == pytest.approx(GATED["memorized_threshold"], abs=1e-4)
 
 
-def test_calibration_without_prompts_is_refused(host: Host, checkpoint: dict[str, Any]) -> None:
+def test_calibration_without_prompts_is_refused(host: Host, given: dict[str, Any]) -> None:
     with pytest.raises(NodeError, match="`prompts` is empty"):
-        host.run({"c": calibrate(" \n \n")}, checkpoint)
+        host.run({"c": calibrate(" \n \n")}, given)
 
 
 def test_what_answers_by_itself_runs_with_nothing_behind_it(host: Host) -> None:
@@ -62,15 +60,14 @@ def test_what_answers_by_itself_runs_with_nothing_behind_it(host: Host) -> None:
     assert seed["control_after_generate"] is False, "at the end of a workflow it measures again only when asked to"
 
 
-def plot(**curves: Any) -> dict[str, Any]:
-    return {"class_type": "MG_PlotCurve", "inputs": curves}
+plot = partial(node, "MG_PlotCurve")
 
 
 def colours(image: torch.Tensor) -> set[tuple[int, ...]]:
     return {tuple(c) for c in (image[0].numpy() * 255).round().astype(np.uint8).reshape(-1, 3).tolist()}
 
 
-def test_curves_of_several_runs_share_a_picture(host: Host) -> None:
+def test_curves_of_several_runs_share_an_image(host: Host) -> None:
     d, quiet = detector(), detector(positive=ORDINARY)
     one, both = {"curve": ["d", 3]}, {"curve": ["d", 3], "curve_2": ["quiet", 3]}
     out = host.run({"lab": lab(3), "d": d, "quiet": quiet, "one": plot(**one), "both": plot(**both)})
@@ -78,8 +75,8 @@ def test_curves_of_several_runs_share_a_picture(host: Host) -> None:
     assert single.shape == pair.shape == (1, 512, 896, 3)
     assert single.mean() < 0.35, "a dark canvas"
     blue, orange, green = (102, 194, 255), (255, 159, 92), (126, 217, 133)
-    assert {blue, orange, green} <= colours(single), "a colour a picture"
-    assert {blue, orange} <= colours(pair) and green not in colours(pair), "a colour a curve"
+    assert {blue, orange, green} <= colours(single), "a colour for each image"
+    assert {blue, orange} <= colours(pair) and green not in colours(pair), "a colour for each curve"
 
 
 @pytest.mark.parametrize("quantity", ["pull", "guidance magnitude"])

@@ -9,28 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from host.test_host_features import START, SWITCH, samples
 from torch import Tensor
 
 from support.executor import Host
-from support.lab_files import HOOK, LORA
-from support.lab_graphs import (
-    LINKS,
-    NO_BASIN,
-    SIZE,
-    STEPS,
-    Feature,
-    deferred,
-    ksampler,
-    node,
-    optimizer,
-    patched,
-    stage,
-)
-
-
-def _lora(model: str) -> dict[str, Any]:
-    return node("LoraLoader", model=[model, 0], clip=["clip", 0], lora_name=LORA, strength_model=0.6, strength_clip=1.0)
+from support.graphs import checkpoint as on_lab
+from support.graphs import node, references
+from support.graphs.features import Feature
+from support.lab_files import HOOK, lora, with_hook
+from support.outcomes import same_bits, samples
 
 
 def _attention(given: dict[str, Any]) -> dict[str, Any]:
@@ -44,13 +30,13 @@ def _tiles(given: dict[str, Any]) -> dict[str, Any]:
     """As tiled diffusion does it: left and right in calls of their own, averaged where they overlap."""
 
     def call(apply_model, args: dict[str, Any]) -> Tensor:
-        x, cut = args["input"], SIZE * 3 // 4
+        x, cut = args["input"], on_lab.SIZE * 3 // 4
         left = apply_model(x[..., :cut].contiguous(), args["timestep"], **args["c"])
         right = apply_model(x[..., -cut:].contiguous(), args["timestep"], **args["c"])
         total = torch.zeros_like(x)
         total[..., :cut] += left
         total[..., -cut:] += right
-        total[..., SIZE - cut : cut] /= 2
+        total[..., on_lab.SIZE - cut : cut] /= 2
         return total
 
     model = given["m"].clone()
@@ -64,12 +50,10 @@ SCHEDULED = {
     "frames": node("CreateHookKeyframe", strength_mult=0.0, start_percent=0.5, prev_hook_kf=["begin", 0]),
     "first": HOOK,
     "hook": node("SetHookKeyframes", hooks=["first", 0], hook_kf=["frames", 0]),
-    "pos": node(
-        "ConditioningSetProperties", cond_NEW=["mem", 0], strength=1.0, set_cond_area="default", hooks=["hook", 0]
-    ),
+    "pos": with_hook(),
 }
 GRAPHS = {
-    "two LoRAs": Feature({"one": _lora("m"), "two": _lora("one")}, {"model": ["two", 0]}),
+    "two LoRAs": Feature({"one": lora("m", 0.6), "two": lora("one", 0.6)}, {"model": ["two", 0]}),
     "a LoRA that ends half way": Feature(SCHEDULED, {"positive": ["pos", 0]}),
     "attention patch": Feature({}, OWN, _attention),
     "tiles": Feature({}, OWN, _tiles),
@@ -81,15 +65,15 @@ def test_without_a_basin_it_is_vanilla_and_with_one_two_stages_of_it(host: Host,
     feature = GRAPHS[name]
     links = feature.inputs()
     prompt = feature.prompt(
-        vanilla=ksampler(**links),
-        ours=deferred(**links, **NO_BASIN),
-        free=stage(0, SWITCH, **links, cfg=0.0),
-        stages=stage(SWITCH, STEPS, **{**links, "latent_image": ["free", 0]}),
-        static=deferred("static", **links, start_percent=START),
-        plain=ksampler(),
+        vanilla=on_lab.ksampler(**links),
+        ours=on_lab.deferred(**links, **on_lab.NO_BASIN),
+        free=on_lab.stage(0, on_lab.SWITCH, **links, cfg=0.0),
+        stages=on_lab.stage(on_lab.SWITCH, on_lab.STEPS, **{**links, "latent_image": ["free", 0]}),
+        static=on_lab.deferred("static", **links, start_percent=on_lab.START),
+        plain=on_lab.ksampler(),
     )
     out = host.run(prompt, feature.given(checkpoint))
-    assert torch.equal(samples(out["ours"]), samples(out["vanilla"]))
+    assert same_bits(out["ours"], out["vanilla"])
     assert not torch.allclose(samples(out["plain"]), samples(out["vanilla"]), atol=1e-2), "the feature does something"
     torch.testing.assert_close(samples(out["static"]), samples(out["stages"]), atol=1e-4, rtol=1e-4)
 
@@ -98,7 +82,7 @@ def test_without_a_basin_it_is_vanilla_and_with_one_two_stages_of_it(host: Host,
 def test_the_noise_is_optimized_under_it(host: Host, checkpoint, name: str) -> None:
     feature = GRAPHS[name]
     plan = {**feature.inputs(), "max_iterations": 3, "learning_rate": 0.03, "target_magnitude": 0.0}
-    report = host.run(feature.prompt(o=optimizer(**plan)), feature.given(checkpoint))["o"][1]
+    report = host.run(feature.prompt(o=on_lab.optimizer(**plan)), feature.given(checkpoint))["o"][1]
     assert torch.isfinite(report.after).all() and (report.after < report.before).all()
 
 
@@ -106,45 +90,33 @@ def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, c
     """The second pass begins below T, at twice the size: nothing of the first is left in the model."""
     large = node("LatentUpscale", samples=["a", 0], upscale_method="bislerp", width=128, height=128, crop="disabled")
     second = {"latent_image": ["large", 0], "denoise": 0.5}
-    model = {**LINKS, "model": ["patch", 0]}
+    model = {**on_lab.LINKS, "model": ["patch", 0]}
     prompt = Feature().prompt(
-        patch=patched(["m", 0], memorized_threshold=0.0, start_percent=0.9),
-        a=ksampler(**model),
+        patch=on_lab.patch(memorized_threshold=0.0, start_percent=0.9),
+        a=on_lab.ksampler(**model),
         large=large,
-        b=ksampler(**{**model, **second}),
-        own=deferred(**{**LINKS, **second}, memorized_threshold=0.0, start_percent=0.9),
-        vanilla=ksampler(**{**LINKS, **second}),
+        b=on_lab.ksampler(**{**model, **second}),
+        own=on_lab.deferred(**{**on_lab.LINKS, **second}, memorized_threshold=0.0, start_percent=0.9),
+        vanilla=on_lab.ksampler(**{**on_lab.LINKS, **second}),
     )
     out = host.run(prompt, checkpoint)
     assert samples(out["b"]).shape[-2:] == (16, 16)
-    assert torch.equal(samples(out["b"]), samples(out["own"])), "as a fresh model would"
-    assert not torch.equal(samples(out["b"]), samples(out["vanilla"]))
+    assert same_bits(out["b"], out["own"]), "as a fresh model would"
+    assert not same_bits(out["b"], out["vanilla"])
 
 
 def test_optimizer_deferral_and_amg_in_one_graph(host: Host, checkpoint) -> None:
-    refs = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["plain", 0], "captions": ""}}
-    guided = node(
-        "MG_AMGGuidance",
-        model=["m", 0],
-        references=["refs", 0],
-        despecification=13.0,
-        deduplication=0.0,
-        dissimilarity=10.0,
-        threshold_min=0.0,
-        threshold_max=0.0,
-        threshold_schedule="constant",
-        gradient="through prediction",
-    )
-    both = {**LINKS, "model": ["g", 0]}
+    guided = on_lab.amg(threshold_min=0.0, threshold_max=0.0, threshold_schedule="constant")
+    both = {**on_lab.LINKS, "model": ["g", 0]}
     prompt = Feature().prompt(
-        plain=ksampler(),
-        refs=refs,
+        plain=on_lab.ksampler(),
+        refs=references(latents="plain"),
         g=guided,
-        o=optimizer("search", candidates=2),
-        k=deferred(**both, noise=["o", 0], memorized_threshold=0.0),
-        alone=deferred(noise=["o", 0], memorized_threshold=0.0),
+        o=on_lab.optimizer("search", candidates=2),
+        k=on_lab.deferred(**both, noise=["o", 0], memorized_threshold=0.0),
+        alone=on_lab.deferred(noise=["o", 0], memorized_threshold=0.0),
     )
     first, again = host.run(prompt, checkpoint), host.run(prompt, checkpoint)
     assert torch.isfinite(samples(first["k"])).all()
-    assert not torch.equal(samples(first["k"]), samples(first["alone"])), "AMG acts under the deferral"
-    assert torch.equal(samples(first["k"]), samples(again["k"]))
+    assert not same_bits(first["k"], first["alone"]), "AMG acts under the deferral"
+    assert same_bits(first["k"], again["k"])

@@ -10,7 +10,7 @@ from dataclasses import replace
 from benchmarks.bench_runs import eight_together, evaluations, exact_model, in_float64, lab_checkpoint
 from benchmarks.bench_table import Row, table
 from support.executor import Host
-from support.lab_graphs import SIZE
+from support.graphs.checkpoint import SIZE
 
 
 def test_evaluations_on_the_exact_model(host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,43 +11,28 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from support import graphs
 from support.executor import Host, NodeError, Prompt
+from support.finite_differences import check_gradient
+from support.graphs import faulty, lab, node, stage
 from support.lab_pack import exact
 
 SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
 BATCH = 128
 
 
-def lab(batch: int = BATCH, kind: str = "eps") -> dict[str, Any]:
-    return {"class_type": "MGLab_ExactModel", "inputs": {"parameterisation": kind, "batch_size": batch}}
-
-
-def ksampler(**changed: Any) -> dict[str, Any]:
-    links = {"model": ["lab", 0], "positive": ["lab", 1], "negative": ["lab", 3], "latent_image": ["lab", 4]}
-    widgets = {"seed": 3, "steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"}
-    return {"class_type": "KSampler", "inputs": {**links, **widgets, "denoise": 1.0, **changed}}
+ksampler = partial(graphs.ksampler, seed=3)
 
 
 def sample(host: Host, prompt: str, cfg: float, kind: str = "eps") -> Tensor:
-    nodes = {"lab": lab(kind=kind), "out": ksampler(positive=["lab", SLOT[prompt]], cfg=cfg)}
+    nodes = {"lab": lab(BATCH, kind), "out": ksampler(positive=["lab", SLOT[prompt]], cfg=cfg)}
     return host.run(nodes)["out"][0]["samples"]
 
 
 def deferred(switch: int) -> Prompt:
     """50 steps without CFG until step `switch`, with it from there on."""
-
-    def part(cfg: float, latent: list[Any], start: int, end: int) -> dict[str, Any]:
-        inputs = ksampler(cfg=cfg, latent_image=latent)["inputs"]
-        for name in ("seed", "denoise"):
-            del inputs[name]
-        first, last = start == 0, end == 50
-        inputs |= {"noise_seed": 3, "start_at_step": start, "end_at_step": end}
-        inputs["add_noise"] = "enable" if first else "disable"
-        inputs["return_with_leftover_noise"] = "disable" if last else "enable"
-        return {"class_type": "KSamplerAdvanced", "inputs": inputs}
-
-    before, after = part(0.0, ["lab", 4], 0, switch), part(7.0, ["before", 0], switch, 50)
-    return {"lab": lab(), "before": before, "after": after}
+    before = stage(0, switch, seed=3, cfg=0.0)
+    return {"lab": lab(BATCH), "before": before, "after": stage(switch, 50, seed=3, latent_image=["before", 0])}
 
 
 class Trajectory:
@@ -59,7 +45,7 @@ class Trajectory:
         log_odds: list[Tensor] = []
         self.steps = (magnitude, log_odds)
         sampler = ksampler(model=["probed", 0], positive=["lab", SLOT[prompt]], cfg=cfg)
-        host.run({"lab": lab(), "out": sampler}, given={"probed": self.model})
+        host.run({"lab": lab(BATCH), "out": sampler}, given={"probed": self.model})
         self.d, self.L = torch.stack(magnitude), torch.stack(log_odds)
 
     def record(self, apply_model: Any, call: dict[str, Any]) -> Tensor:
@@ -190,31 +176,23 @@ def test_a_careful_gradient_is_right() -> None:
                 )
                 slots[name] = torch.nn.Parameter(alias, False) if slots is module._parameters else alias
     x = 14.6 * torch.randn(2, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
-    x.requires_grad_()
-    (gradient,) = torch.autograd.grad(magnitude(model, x).sum(), x)
-    way = gradient / gradient.norm()
-    with torch.no_grad():
-        slope = (magnitude(model, x + 0.5 * way) - magnitude(model, x - 0.5 * way)).sum()
-    assert gradient.norm() > 1e-4
-    assert torch.isclose(slope, (gradient * way).sum(), rtol=2e-2)
+    check_gradient(lambda x: magnitude(model, x).sum(), x, step=0.5, rtol=2e-2, least=1e-4)
 
 
-def faulty(fault: str, at_call: int) -> Prompt:
-    inputs = {"model": ["lab", 0], "fault": fault, "at_call": at_call}
-    model = {"class_type": "MGLab_Faulty", "inputs": inputs}
-    return {"lab": lab(2), "fault": model, "out": ksampler(model=["fault", 0], steps=5)}
+def failing(fault: str, at_call: int) -> Prompt:
+    return {"lab": lab(2), "fault": faulty(fault, at_call), "out": ksampler(model=["fault", 0], steps=5)}
 
 
 def test_faults(host: Host) -> None:
     with pytest.raises(NodeError, match="injected fault") as failure:
-        host.run(faulty("exception", 3))
+        host.run(failing("exception", 3))
     assert (failure.value.node_id, failure.value.kind) == ("out", "RuntimeError")
-    assert not host.run(faulty("exception", 6))["out"][0]["samples"].isnan().any()
-    assert host.run(faulty("nan", 5))["out"][0]["samples"].isnan().all()
+    assert not host.run(failing("exception", 6))["out"][0]["samples"].isnan().any()
+    assert host.run(failing("nan", 5))["out"][0]["samples"].isnan().all()
 
 
 def test_a_quantized_model_samples_and_cannot_be_differentiated(host: Host) -> None:
-    done = host.run(faulty("quantized", 1) | {"plain": ksampler(steps=5)})
+    done = host.run(failing("quantized", 1) | {"plain": ksampler(steps=5)})
     assert torch.allclose(done["out"][0]["samples"], done["plain"][0]["samples"], atol=0.1)
     weight = done["fault"][0].model.diffusion_model.V
     assert weight.dtype == torch.int8
@@ -227,7 +205,7 @@ def test_the_executor_reports_what_the_host_refuses(host: Host) -> None:
         host.run({"lab": lab(1), "out": ksampler(cfg=-1.0)})
     assert (failure.value.node_id, failure.value.kind) == ("out", "value_smaller_than_min")
     with pytest.raises(NodeError, match="NoSuchNode"):
-        host.run({"lab": {"class_type": "NoSuchNode", "inputs": {}}})
+        host.run({"lab": node("NoSuchNode")})
 
 
 def test_the_executor_is_a_session(host: Host) -> None:

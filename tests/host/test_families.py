@@ -22,6 +22,6 @@ def test_every_node_runs_and_changes_nothing_at_zero(host: Host, family: str, pr
 
 
 def test_a_cell_that_fails_is_said(host: Host, monkeypatch) -> None:
-    monkeypatch.setitem(cells.NODES, "Sampler, off", lambda bench: bench.other(k=bench.deferred("off")))
+    monkeypatch.setitem(cells.NODES, "Sampler, off", lambda bench: bench.other(k=bench.words.deferred("off")))
     found = cells.row(host, built.SCHNELL, kinds.PRECISIONS["fp32"], ("Sampler, off",))
     assert str(found["Sampler, off"]) == "FAIL: it did nothing"

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from support import tiny_flux
-from support.accidents import slots
-from support.executor import Host, NodeError
-from support.gradients import slopes
+from support.accidents import Trouble, hooked, slots
+from support.executor import Host
+from support.gradients import gradients
+from support.graphs.checkpoint import ksampler, optimizer
+from support.graphs.features import CONDITIONS, LATENTS, Feature
 from support.lab_files import EXTRAS
-from support.lab_graphs import CONDITIONS, LATENTS, Feature, ksampler, optimizer
+from support.outcomes import fails, samples
 
 NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
 FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}
@@ -27,7 +29,7 @@ PLAIN = Feature()
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_the_gradient_is_what_d_does(host: Host, checkpoint, name: str) -> None:
-    found, watched = slopes(host, FEATURES[name], checkpoint)
+    found, watched = gradients(host, FEATURES[name], checkpoint)
     torch.testing.assert_close(found.d, watched, rtol=1e-4, atol=0)
     assert found.error < 1e-2
 
@@ -44,8 +46,8 @@ def test_checkpoints_change_nothing(host: Host, checkpoint, name: str) -> None:
     model = checkpoint["m"].clone()
     model.set_model_attn1_patch(attention)
     forwards = {n: m.forward for n, m in model.model.named_modules()}
-    off, watched = slopes(host, FEATURES[name], {**checkpoint, "m": model})
-    on, _ = slopes(host, FEATURES[name], {**checkpoint, "m": model}, "on")
+    off, watched = gradients(host, FEATURES[name], {**checkpoint, "m": model})
+    on, _ = gradients(host, FEATURES[name], {**checkpoint, "m": model}, "on")
     assert off.error < 1e-2
     torch.testing.assert_close(off.d, watched, rtol=1e-4, atol=0)
     torch.testing.assert_close(on.gradient, off.gradient, atol=1e-6, rtol=1e-4)
@@ -55,13 +57,13 @@ def test_checkpoints_change_nothing(host: Host, checkpoint, name: str) -> None:
 
 def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoint, monkeypatch) -> None:
     before = slots(checkpoint["m"].model)
-    expected, _ = slopes(host, PLAIN, checkpoint)
+    expected, _ = gradients(host, PLAIN, checkpoint)
 
     def refuse(held: Tensor) -> Tensor:
         raise RuntimeError("no alias")
 
     monkeypatch.setattr(host.module("memorization_guard", "adapter.autograd.inference_weights"), "_alias", refuse)
-    found, _ = slopes(host, PLAIN, checkpoint)
+    found, _ = gradients(host, PLAIN, checkpoint)
     assert torch.equal(found.gradient, expected.gradient)
     assert slots(checkpoint["m"].model) == before
     modules = [*checkpoint["m"].model.modules(), comfy.ops.CastWeightBiasOp]
@@ -73,7 +75,7 @@ def test_weights_are_what_they_were(host: Host, checkpoint, name: str) -> None:
     vanilla = PLAIN.prompt(k=ksampler(steps=1))
     host.run(vanilla, checkpoint)
     before = slots(checkpoint["m"].model)
-    slopes(host, FEATURES[name], checkpoint)
+    gradients(host, FEATURES[name], checkpoint)
     host.run(vanilla, checkpoint)  # the host takes a LoRA out with the next model
     after = slots(checkpoint["m"].model)
     assert {k: v[1] for k, v in after.items()} == {k: v[1] for k, v in before.items()}
@@ -82,32 +84,23 @@ def test_weights_are_what_they_were(host: Host, checkpoint, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ControlNet", "LoRA on the positive"])
 def test_an_exception_leaves_the_host_as_it_was(host: Host, checkpoint, name: str) -> None:
-    feature, calls = FEATURES[name], []
-
-    def trouble(apply_model, args):
-        calls.append(1)
-        if len(calls) == 4:
-            raise ValueError("injected fault")
-        return apply_model(args["input"], args["timestep"], **args["c"])
-
-    model = checkpoint["m"].clone()
-    model.set_model_unet_function_wrapper(trouble)
+    feature, model = FEATURES[name], hooked(checkpoint["m"], Trouble("exception", 4))
     vanilla = feature.prompt(k=ksampler(**feature.inputs(), steps=2))
     before, given = slots(model.model), feature.given(checkpoint)
-    expected = host.run(vanilla, given)["k"][0]["samples"]
+    expected = samples(host.run(vanilla, given)["k"])
     plan = {**feature.inputs(), "target_magnitude": 0.0, "max_iterations": 9, "checkpointing": "on"}
-    with pytest.raises(NodeError, match="injected fault"):
-        host.run(feature.prompt(o=optimizer(**plan)), {**given, "m": model})
+    error = fails(host, feature.prompt(o=optimizer(**plan)), {**given, "m": model})
+    assert "another pack's hook" in error.message
     assert slots(model.model) == before
     assert not any("forward" in m.__dict__ for m in model.model.modules())
     assert not torch.is_inference_mode_enabled()
-    assert torch.equal(host.run(vanilla, given)["k"][0]["samples"], expected)
+    assert torch.equal(samples(host.run(vanilla, given)["k"]), expected)
 
 
 @pytest.mark.parametrize("checkpoints", ["on", "off"])
 def test_a_network_that_overwrites_its_own_stream(host: Host, checkpoint, checkpoints: str) -> None:
     """Flux: `img += ...` where the way back needs the old one; a checkpoint would go wrong without a word."""
     given = tiny_flux.given()
-    found, watched = slopes(host, tiny_flux.FEATURE, {**checkpoint, **given}, checkpoints)
+    found, watched = gradients(host, tiny_flux.FEATURE, {**checkpoint, **given}, checkpoints)
     torch.testing.assert_close(found.d, watched, rtol=1e-3, atol=0)
     assert found.error < 1e-2

@@ -5,42 +5,16 @@ On the lab checkpoint, through the real executor; every test compares with what 
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from support.executor import Host
-from support.graphs import RULE
+from support.graphs.checkpoint import NO_BASIN, START, STEPS, SWITCH, custom, deferred, guider, ksampler, patch, stage
+from support.graphs.features import CONDITIONS, LATENTS, PATCHES, Feature
 from support.lab_files import EXTRAS
-from support.lab_graphs import (
-    CONDITIONS,
-    LATENTS,
-    NO_BASIN,
-    PATCHES,
-    STEPS,
-    Feature,
-    advanced,
-    deferred,
-    ksampler,
-    node,
-    patched,
-    stage,
-)
+from support.outcomes import same_bits, samples
 
 ALL = {"nothing": Feature(), **CONDITIONS, **LATENTS, **PATCHES, **EXTRAS}
-SWITCH = 2  # the step from which STEPS are guided when guidance starts at START
-START = 0.5
-
-
-def samples(output: list) -> torch.Tensor:
-    return output[0]["samples"]
-
-
-def guider(links: dict[str, Any], **changed: Any) -> dict[str, Any]:
-    plan = {"mode": "dynamic", "pre_escape_cfg": 0.0, "start_percent": 0.5, **RULE, **changed}
-    prompts = {k: links[k] for k in ("model", "positive", "negative")}
-    return node("MG_DeferredCFGGuider", cfg=7.0, **prompts, **plan)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -51,16 +25,15 @@ def test_without_a_basin_every_node_is_bit_identical_to_vanilla(host: Host, chec
         vanilla=ksampler(**links),
         ours=deferred(**links, **NO_BASIN),
         static=deferred("static", **links, start_percent=0.0),
-        patch=patched(links["model"], **NO_BASIN),
+        patch=patch(model=links["model"], **NO_BASIN),
         patched=ksampler(**{**links, "model": ["patch", 0]}),
-        guider=guider(links, **NO_BASIN),
-        **advanced(["guider", 0], links, steps=2),
+        guider=guider(**{k: links[k] for k in ("model", "positive", "negative")}, **NO_BASIN),
+        **custom(["guider", 0], **links),
     )
     out = host.run(prompt, feature.given(checkpoint))
-    expected = samples(out["vanilla"])
-    assert torch.isfinite(expected).all()
+    assert torch.isfinite(samples(out["vanilla"])).all()
     for ours in ("ours", "static", "patched", "custom"):
-        assert torch.equal(samples(out[ours]), expected), ours
+        assert same_bits(out[ours], out["vanilla"]), ours
 
 
 PROMPTS_AND_MODELS = {"nothing": Feature(), **CONDITIONS, **EXTRAS, "batch index": LATENTS["batch index"]}

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from support import graphs as prompts
 from support.executor import Host
+from support.graphs import references
+from support.graphs.checkpoint import amg, base, deferred, empty, ksampler
+from support.paths import PACK
 
-PACK = "memorization_guard"
 MOST = 0.01  # of the run's processor time
-WIRES = {"model": ["m", 0], "positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0]}
 
 
 @pytest.mark.parametrize(("batch", "steps"), [(4, 50), (16, 20)])
@@ -36,18 +36,12 @@ def test_a_view_costs_at_most_a_hundredth(
 
     for name in ("show", "finish"):
         monkeypatch.setattr(live, name, timed(getattr(live, name)))
-    prompt = {
-        "mem": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": "Harbour at Dawn, a red disc"}},
-        "null": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["clip", 0], "text": ""}},
-        "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 96, "height": 96, "batch_size": batch}},
-    }
+    prompt = base(batch, side=12)
     if kind == "deferral":
-        prompt["s"] = prompts.deferred(**WIRES, steps=steps, pre_escape_cfg=-1.0, start_percent=1.0)
+        prompt["s"] = deferred(steps=steps, pre_escape_cfg=-1.0, start_percent=1.0)
     else:
-        prompt["refs"] = prompts.references()
-        prompt["g"] = prompts.amg(model=["m", 0])
-        prompt["s"] = prompts.ksampler(**{**WIRES, "model": ["g", 0], "steps": steps})
-        prompt["works"] = {"class_type": "EmptyLatentImage", "inputs": {"width": 96, "height": 96, "batch_size": 3}}
+        guided = {"g": amg(), "s": ksampler(model=["g", 0], steps=steps)}
+        prompt |= {"works": empty(3, side=12), "refs": references(), **guided}
     began = time.thread_time()
     host.run(prompt, given=checkpoint)
     whole = time.thread_time() - began

@@ -7,29 +7,12 @@ from typing import Any
 import comfy.samplers
 import pytest
 import torch
-from host.test_host_features import START, SWITCH, samples
-from host.test_rows import encoded
 
 from support.executor import Host
-from support.lab_graphs import (
-    LATENTS,
-    LINKS,
-    MEMORIZED,
-    NO_BASIN,
-    ORDINARY,
-    PATCHES,
-    SIZE,
-    STEPS,
-    Feature,
-    advanced,
-    deferred,
-    ksampler,
-    node,
-    patched,
-    picture,
-    stage,
-    text,
-)
+from support.graphs import checkpoint as on_lab
+from support.graphs import node
+from support.graphs.features import LATENTS, PATCHES, Feature, encoded, image
+from support.outcomes import same_bits, samples
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
 
@@ -51,23 +34,23 @@ def test_other_guiders_are_left_alone(host: Host, checkpoint, kind: str) -> None
             style=style,
         )
 
-    patch = patched(["m", 0], "static", start_percent=1.0)
+    patch = on_lab.patch("static", start_percent=1.0)
     outs = [
-        host.run(Feature().prompt(patch=patch, guider=guider(model), **advanced(["guider", 0], LINKS)), checkpoint)
+        host.run(Feature().prompt(patch=patch, guider=guider(model), **on_lab.custom(["guider", 0])), checkpoint)
         for model in (["m", 0], ["patch", 0])
     ]
-    assert torch.equal(samples(outs[0]["custom"]), samples(outs[1]["custom"]))
+    assert same_bits(outs[0]["custom"], outs[1]["custom"])
     shown = b"".join(bytes(data) for _, data in host.events if isinstance(data, bytes | bytearray))
     assert b"guided from step" not in shown, "nothing is said where nothing was done"
 
 
 def test_a_deferral_with_null_is_guided_against_the_negative_afterwards(host: Host, checkpoint) -> None:
-    links = {**LINKS, "negative": ["neg", 0]}
-    prompt = Feature({"neg": text("a green ring")}).prompt(
-        free=stage(0, SWITCH, **{**links, "positive": ["null", 0], "negative": ["null", 0]}),
-        vanilla=stage(SWITCH, STEPS, **{**links, "latent_image": ["free", 0]}),
-        ours=deferred("static", **links, null=["null", 0], start_percent=START),
-        without=deferred("static", **links, start_percent=START),
+    links = {**on_lab.LINKS, "negative": ["neg", 0]}
+    prompt = Feature({"neg": on_lab.text("a green ring")}).prompt(
+        free=on_lab.stage(0, on_lab.SWITCH, **{**links, "positive": ["null", 0], "negative": ["null", 0]}),
+        vanilla=on_lab.stage(on_lab.SWITCH, on_lab.STEPS, **{**links, "latent_image": ["free", 0]}),
+        ours=on_lab.deferred("static", **links, null=["null", 0], start_percent=on_lab.START),
+        without=on_lab.deferred("static", **links, start_percent=on_lab.START),
     )
     out = host.run(prompt, checkpoint)
     torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
@@ -78,11 +61,13 @@ def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> 
     feature = LATENTS["inpainting"]
     links = feature.inputs()
     prompt = feature.prompt(
-        vanilla=ksampler(**links), static=deferred("static", **links, start_percent=START), ours=deferred(**links)
+        vanilla=on_lab.ksampler(**links),
+        static=on_lab.deferred("static", **links, start_percent=on_lab.START),
+        ours=on_lab.deferred(**links),
     )
     out = host.run(prompt, feature.given(checkpoint))
-    outside = (feature.given(checkpoint)["mask"] == 0).expand(2, 4, SIZE, SIZE)
-    torch.testing.assert_close(samples(out["vanilla"])[outside], picture()[outside])
+    outside = (feature.given(checkpoint)["mask"] == 0).expand(2, 4, on_lab.SIZE, on_lab.SIZE)
+    torch.testing.assert_close(samples(out["vanilla"])[outside], image()[outside])
     for name in ("static", "ours"):
         assert torch.equal(samples(out[name])[outside], samples(out["vanilla"])[outside]), name
     assert not torch.allclose(samples(out["static"])[~outside], samples(out["vanilla"])[~outside], atol=1e-2)
@@ -96,14 +81,14 @@ def test_samples_that_switch_separately_are_as_they_would_be_alone(
     feature = PATCHES.get(name, Feature())
     outs = []
     for rows in ([0, 1], [0], [1]):
-        prompt = encoded(host, checkpoint, [[MEMORIZED, ORDINARY][i] for i in rows])
-        latent = {"samples": torch.zeros(len(rows), 4, SIZE, SIZE), "batch_index": rows}
+        prompt = encoded(host, checkpoint, [[on_lab.MEMORIZED, on_lab.ORDINARY][i] for i in rows])
+        latent = {"samples": torch.zeros(len(rows), 4, on_lab.SIZE, on_lab.SIZE), "batch_index": rows}
         links = {**feature.inputs(), "positive": ["both", 0], "latent_image": ["some", 0]}
-        ours = deferred(**links, **TELLS_APART, pre_escape_cfg=scale)
+        ours = on_lab.deferred(**links, **TELLS_APART, pre_escape_cfg=scale)
         outs.append(
             host.run(feature.prompt(k=ours), {**feature.given(checkpoint), "both": prompt, "some": latent})["k"]
         )
-    assert outs[0][1].transition.tolist() == [SWITCH, 0]
+    assert outs[0][1].transition.tolist() == [on_lab.SWITCH, 0]
     alone = torch.cat([samples(outs[1]), samples(outs[2])])
     torch.testing.assert_close(samples(outs[0]), alone, atol=1e-4, rtol=1e-4)
 
@@ -120,7 +105,8 @@ def test_opposite_guidance_is_vanilla_at_a_negative_scale(host: Host, checkpoint
     guider.set_conds(prompts["mem"][0], prompts["null"][0])
     guider.set_cfg(-2.0)
     prompt = feature.prompt(
-        **advanced(["guider", 0], links), ours=deferred("static", **links, start_percent=1.0, pre_escape_cfg=-2.0)
+        **on_lab.custom(["guider", 0], **links),
+        ours=on_lab.deferred("static", **links, start_percent=1.0, pre_escape_cfg=-2.0),
     )
     out = host.run(prompt, {**given, "guider": guider})
     torch.testing.assert_close(samples(out["ours"]), samples(out["custom"]), atol=1e-4, rtol=1e-4)
@@ -132,8 +118,9 @@ def test_at_cfg_1_a_run_without_a_basin_is_vanilla_bit_by_bit(host: Host, checkp
     feature = PATCHES.get(name, Feature())
     links = {**feature.inputs(), "cfg": 1.0, "steps": 2}
     prompt = feature.prompt(
-        a=ksampler(**links), b=deferred(**links, **NO_BASIN), c=deferred("static", **links, start_percent=0.0)
+        a=on_lab.ksampler(**links),
+        b=on_lab.deferred(**links, **on_lab.NO_BASIN),
+        c=on_lab.deferred("static", **links, start_percent=0.0),
     )
     out = host.run(prompt, feature.given(checkpoint))
-    assert torch.equal(samples(out["b"]), samples(out["a"]))
-    assert torch.equal(samples(out["c"]), samples(out["a"]))
+    assert same_bits(out["a"], out["b"], out["c"])

@@ -8,18 +8,14 @@ import comfy.model_management
 import pytest
 import torch
 
-from support import lab_graphs as lab_prompts
-from support.accidents import NeedsCheckpoints, Small, Trouble, hooked, left_behind, slots, told
-from support.executor import Host, NodeError
-from support.graphs import ORDINARY, amg, deferred, detector, ksampler, lab, optimizer, references
+from support.accidents import Trouble, hooked, left_behind, slots
+from support.executor import Host
+from support.graphs import ORDINARY, amg, calibrate, deferred, detector, ksampler, lab, optimizer, patch, references
+from support.graphs import checkpoint as on_lab
 from support.lab_pack import exact
+from support.out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS, NeedsCheckpoints, Small, told
+from support.outcomes import fails, samples
 
-BATCH, MODEL = 5, {"model": ["m", 0]}
-GUIDED = {"model": ["g", 0]}
-OWN = {"positive": ["p", 0]}  # a prompt of its own for every picture
-PROMPTS = [exact.conditioning(name)[0][0] for name in ("ordinary", "memorized", "null", "memorized", "memorized")]
-EACH = {"p": [[torch.cat(PROMPTS), {}]]}
-WORKS = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}}
 PLANS = {
     "per-sample": {"max_iterations": 4, "learning_rate": 0.05},
     "only measured": {"max_iterations": 0},
@@ -42,7 +38,7 @@ def find(host: Host, hook: Small | None, method: str) -> tuple[torch.Tensor, Any
 @pytest.mark.parametrize("rows", [4, 2, 1])
 def test_an_optimizer_that_runs_out_of_memory_goes_on_with_less(host: Host, method: str, rows: int) -> None:
     if method == "per-sample" and rows == 1:
-        pytest.skip("a graph goes through both predictions of a picture")
+        pytest.skip("a graph goes through both predictions of an image")
     noise, report = find(host, None, method)
     small = Small(rows)
     again, same = find(host, small, method)
@@ -68,7 +64,7 @@ def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
     model = checkpoint["m"]
     before, small = slots(model.model), NeedsCheckpoints(model, free=1)
     plan = {"max_iterations": 2, "learning_rate": 0.03}
-    prompt = {**lab_prompts.base(), "o": lab_prompts.optimizer(**plan)}
+    prompt = {**on_lab.base(), "o": on_lab.optimizer(**plan)}
     noise, report, _ = host.run(prompt, checkpoint)["o"]
     again, same, _ = host.run(prompt, {**checkpoint, "m": hooked(model, small)})["o"]
     assert small.seen == [(4, False), (4, False), (2, False), (4, True), (4, True), (4, True)]
@@ -89,8 +85,7 @@ def test_a_detector_that_runs_out_of_memory_measures_the_same_curve(host: Host, 
 
 
 def test_calibration_that_runs_out_of_memory_measures_the_same(host: Host) -> None:
-    own = {"clip": ["clip", 0], "latent_image": ["lab", 4], "prompts": "ordinary\nmemorized", "noise_seed": 7}
-    prompt = {"lab": lab(BATCH), "c": {"class_type": "MG_Calibrate", "inputs": {**MODEL, **own}}}
+    prompt = {"lab": lab(BATCH), "c": calibrate("ordinary\nmemorized", **MODEL)}
     given, model = {"clip": exact.TextEncoder()}, exact.build()
     whole = host.run(prompt, {**given, "m": model})["c"]
     parts = host.run(prompt, {**given, "m": hooked(model, Small(2))})["c"]
@@ -98,14 +93,14 @@ def test_calibration_that_runs_out_of_memory_measures_the_same(host: Host) -> No
 
 
 def test_a_third_prediction_is_asked_apart_where_two_fit(host: Host) -> None:
-    """With a null of its own a batch of pictures inside and outside needs three; KSampler needs two."""
+    """With a null of its own a batch of images inside and outside needs three; KSampler needs two."""
     sampler = deferred(**MODEL, null=["lab", 3], negative=ORDINARY, steps=20)
     prompt, model = {"lab": lab(BATCH), "k": sampler}, exact.build()
     whole = host.run(prompt, {"m": model})["k"]
     assert len(set(whole[1].transition.tolist())) > 1, "there are steps with some inside and some outside"
     small = Small(2 * BATCH)
     parts = host.run(prompt, {"m": hooked(model, small)})["k"]
-    torch.testing.assert_close(parts[0]["samples"], whole[0]["samples"], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(samples(parts), samples(whole), atol=1e-3, rtol=1e-3)
     assert 1 <= small.failed <= 3 and torch.equal(parts[1].transition, whole[1].transition)
 
 
@@ -122,9 +117,7 @@ def test_a_third_prediction_is_asked_apart_where_two_fit(host: Host) -> None:
 )
 def test_where_nothing_is_left_to_split_it_says_what_to_lower(host: Host, node: dict, says: list[str]) -> None:
     model = exact.build()
-    with pytest.raises(NodeError) as caught:
-        host.run({"lab": lab(2), "n": node}, {"m": hooked(model, Trouble("out of memory", 3))})
-    told(caught.value, *says)
+    told(fails(host, {"lab": lab(2), "n": node}, {"m": hooked(model, Trouble("out of memory", 3))}), *says)
     assert not left_behind(model)
 
 
@@ -137,21 +130,15 @@ def test_what_the_failed_attempts_had_made_is_gone_when_the_host_makes_room(host
         unload()
 
     monkeypatch.setattr(comfy.model_management, "unload_all_models", watched)
-    with pytest.raises(NodeError, match="Noise Optimizer: out of memory"):
-        host.run({"lab": lab(2), "o": optimizer(**MODEL)}, {"m": hooked(exact.build(), small)})
+    error = fails(host, {"lab": lab(2), "o": optimizer(**MODEL)}, {"m": hooked(exact.build(), small)})
+    assert "Noise Optimizer: out of memory" in error.message
     assert kept == [0] and small.failed == 2
 
 
-@pytest.mark.parametrize("patch", ["MG_DeferredCFG", "MG_AMGGuidance"])
-def test_the_plain_model_under_a_patch_fails_as_it_does_without(host: Host, patch: str) -> None:
+@pytest.mark.parametrize("node", [patch(**MODEL), amg(**MODEL)], ids=["Deferred CFG", "AMG Guidance"])
+def test_the_plain_model_under_a_patch_fails_as_it_does_without(host: Host, node: dict) -> None:
     """No second attempt in the host's own loop: its sampler's error, in the host's own words."""
-    plan = {"mode": "dynamic", "pre_escape_cfg": 0.0, "start_percent": 0.5, "rule": "sharp drop"}
-    plan |= {"drop_ratio": 0.5, "memorized_threshold": 0.02}
-    node = {"class_type": patch, "inputs": {**MODEL, **plan}} if patch == "MG_DeferredCFG" else amg(**MODEL)
     trouble = Trouble("out of memory", 2)
     prompt = {"lab": lab(2), "refs": references(), "g": node, "k": ksampler(**GUIDED)}
-    if patch == "MG_DeferredCFG":
-        del prompt["refs"]
-    with pytest.raises(NodeError) as caught:
-        host.run(prompt, {**(WORKS if "refs" in prompt else {}), "m": hooked(exact.build(), trouble)})
-    assert caught.value.node_id == "k" and caught.value.kind == "torch.OutOfMemoryError" and trouble.calls == 2
+    error = fails(host, prompt, {**WORKS, "m": hooked(exact.build(), trouble)})
+    assert error.node_id == "k" and error.kind == "torch.OutOfMemoryError" and trouble.calls == 2

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.sd
-import pytest
 import torch
-from host.test_out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS
-from safetensors.torch import load_file
 
-from lab.export import FILE
-from support import lab_graphs as lab_prompts
-from support.accidents import (
+from support.accidents import hooked, left_behind
+from support.amg_runs import pixel_set
+from support.executor import Host
+from support.graphs import amg, check, from_images, ksampler, lab, references
+from support.graphs import checkpoint as on_lab
+from support.lab_pack import exact
+from support.out_of_memory import (
+    BATCH,
+    EACH,
+    GUIDED,
+    MODEL,
+    OWN,
+    WORKS,
     NeedsCheckpoints,
     Small,
-    hooked,
-    left_behind,
     network_too_small,
     out_of_memory,
-    pixel_set,
     told,
 )
-from support.copy_detectors import random_clip_vision
-from support.executor import Host, NodeError
-from support.graphs import amg, ksampler, lab, references
-from support.lab_pack import exact
-
-
-@pytest.fixture(scope="module")
-def vae() -> Any:
-    with torch.inference_mode():
-        return comfy.sd.load_state_dict_guess_config(load_file(FILE), output_clip=False)[2]
+from support.outcomes import fails, samples
 
 
 def guided(batch: int, steps: int = 6, captions: str = "", **changed: Any) -> dict[str, Any]:
@@ -43,10 +37,10 @@ def test_a_gradient_through_the_model_goes_on_with_less(host: Host) -> None:
     prompt, model = guided(BATCH, gradient="through model", threshold_min=0.1), exact.build()
     prompt["k"]["inputs"] |= OWN
     plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **OWN, steps=6)}
-    plain = host.run(plain, {**EACH, "m": model})["k"][0]["samples"]
-    whole = host.run(prompt, {**WORKS, **EACH, "m": model})["k"][0]["samples"]
+    plain = samples(host.run(plain, {**EACH, "m": model})["k"])
+    whole = samples(host.run(prompt, {**WORKS, **EACH, "m": model})["k"])
     small = Small(4, graphs=True)
-    parts = host.run(prompt, {**WORKS, **EACH, "m": hooked(model, small)})["k"][0]["samples"]
+    parts = samples(host.run(prompt, {**WORKS, **EACH, "m": hooked(model, small)})["k"])
     assert not torch.equal(plain, whole) and 1 <= small.failed <= 2, "it was steered, and it learnt what fits"
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
     assert not left_behind(model)
@@ -57,20 +51,20 @@ def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(
 ) -> None:
     model = checkpoint["m"]
     links = {"model": ["m", 0], "steps": 4}
-    plain = host.run({**lab_prompts.base(), "k": lab_prompts.ksampler(**links)}, checkpoint)["k"][0]
+    plain = host.run({**on_lab.base(), "k": on_lab.ksampler(**links)}, checkpoint)["k"][0]
     guide = amg(**MODEL, gradient="through model", threshold_min=0.1)
-    prompt = {**lab_prompts.base(), "refs": references(), "g": guide, "k": lab_prompts.ksampler(**{**links, **GUIDED})}
+    prompt = {**on_lab.base(), "refs": references(), "g": guide, "k": on_lab.ksampler(**{**links, **GUIDED})}
     given = {**checkpoint, "works": {"samples": plain["samples"].clone()}}
-    whole = host.run(prompt, given)["k"][0]["samples"]
+    whole = samples(host.run(prompt, given)["k"])
     small = NeedsCheckpoints(model)
-    parts = host.run(prompt, {**given, "m": hooked(model, small)})["k"][0]["samples"]
+    parts = samples(host.run(prompt, {**given, "m": hooked(model, small)})["k"])
     assert small.seen[:3] == [(4, False), (2, False), (4, True)]
     assert len(small.seen) > 3 and all(thrifty for _, thrifty in small.seen[2:])
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
     assert not torch.equal(whole, plain["samples"]) and not left_behind(model)
 
 
-def test_where_a_patch_keeps_something_of_each_picture_the_batch_is_not_split(host: Host) -> None:
+def test_where_a_patch_keeps_something_of_each_image_the_batch_is_not_split(host: Host) -> None:
     """Halved, a running mean of another pack would get a wrong shape, or wrong values."""
     shapes, model = set(), exact.build()
 
@@ -80,8 +74,8 @@ def test_where_a_patch_keeps_something_of_each_picture_the_batch_is_not_split(ho
 
     patched = hooked(model, Small(4, graphs=True))
     patched.set_model_sampler_post_cfg_function(mean)
-    with pytest.raises(NodeError, match="AMG Guidance: out of memory"):
-        host.run(guided(BATCH, gradient="through model"), {**WORKS, "m": patched})
+    error = fails(host, guided(BATCH, gradient="through model"), {**WORKS, "m": patched})
+    assert "AMG Guidance: out of memory" in error.message
     assert shapes == {BATCH} and not left_behind(model)
 
 
@@ -90,27 +84,27 @@ def test_captions_that_do_not_fit_beside_the_prompts_are_asked_alone(host: Host)
     how = {"deduplication": 5.0, "despecification": 2.0, "dissimilarity": 0.0, "clip": ["clip", 0]}
     prompt, model = guided(BATCH, 8, "ordinary", **how), exact.build()
     small, large = Small(2 * BATCH), Small(10**6)
-    whole = host.run(prompt, {**given, "m": hooked(model, large)})["k"][0]["samples"]
-    parts = host.run(prompt, {**given, "m": hooked(model, small)})["k"][0]["samples"]
+    whole = samples(host.run(prompt, {**given, "m": hooked(model, large)})["k"])
+    parts = samples(host.run(prompt, {**given, "m": hooked(model, small)})["k"])
     assert large.most == 3 * BATCH and small.failed == 1
     torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
 
 
-def test_decoding_goes_on_with_fewer_pictures_and_at_last_says_what_to_lower(host: Host, vae: Any) -> None:
+def test_decoding_goes_on_with_fewer_images_and_at_last_says_what_to_lower(host: Host, vae: Any) -> None:
     model = exact.build()
     given = {"m": model, "s": pixel_set(host, vae), "vae": vae}
     node = amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0)
     prompt = {"lab": lab(3), "g": node, "k": ksampler(**GUIDED, steps=1)}
     with network_too_small(vae.first_stage_model.taesd_decoder, 3) as rows:
-        whole = host.run(prompt, given)["k"][0]["samples"]
+        whole = samples(host.run(prompt, given)["k"])
     assert max(rows) == 3 and min(rows) == 1, "a batch to look at, one by one for a gradient"
     with network_too_small(vae.first_stage_model.taesd_decoder, 2) as rows:
-        parts = host.run(prompt, given)["k"][0]["samples"]
+        parts = samples(host.run(prompt, given)["k"])
     assert rows.count(3) == 1
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
-    with network_too_small(vae.first_stage_model.taesd_decoder, 0), pytest.raises(NodeError) as caught:
-        host.run(prompt, given)
-    told(caught.value, "AMG Guidance", "a TAESD as `vae`", "metric latent")
+    with network_too_small(vae.first_stage_model.taesd_decoder, 0):
+        error = fails(host, prompt, given)
+    told(error, "AMG Guidance", "a TAESD as `vae`", "metric latent")
     assert not left_behind(model)
 
 
@@ -126,45 +120,35 @@ def test_references_that_do_not_fit_on_the_device_are_compared_on_the_cpu(host: 
         return best(self, queries, k)
 
     given = {**WORKS, "m": exact.build()}
-    whole = host.run(guided(2), given)["k"][0]["samples"]
+    whole = samples(host.run(guided(2), given)["k"])
     monkeypatch.setattr(store, "_best", full)
-    assert torch.equal(host.run(guided(2), given)["k"][0]["samples"], whole) and failed
+    assert torch.equal(samples(host.run(guided(2), given)["k"]), whole) and failed
 
 
-def test_references_and_copy_check_say_what_to_lower(host: Host, tmp_path, vae: Any) -> None:
-    clip = random_clip_vision(tmp_path)
-    pictures = {"images": ["i", 0], "captions": ""}
-    made = {
-        metric: {"class_type": "MG_ReferencesFromImages", "inputs": {**pictures, "metric": metric, **link}}
-        for metric, link in (("latent", {"vae": ["vae", 0]}), ("descriptor", {"descriptor": ["clip", 0]}))
-    }
-    given = {"i": torch.rand(2, 64, 64, 3, generator=torch.manual_seed(0)), "vae": vae, "clip": clip}
-    own = {"images": ["i", 0], "references": ["s", 0], "vae": ["vae", 0]}
-    check = {"threshold": 0.5, "latent_threshold": 0.85, "nl2_threshold": 1.4, **own}
-    for metric, network in (("latent", vae.first_stage_model.taesd_encoder), ("descriptor", clip.model)):
-        ready = host.run({"r": made[metric]}, given)["r"][0]
+def test_references_and_copy_check_say_what_to_lower(host: Host, vae: Any, clip_vision: Any) -> None:
+    given = {"i": torch.rand(2, 64, 64, 3, generator=torch.manual_seed(0)), "vae": vae, "descriptor": clip_vision}
+    networks = {"latent": vae.first_stage_model.taesd_encoder, "descriptor": clip_vision.model}
+    for metric, network in networks.items():
+        prompt = {"r": from_images(metric)}
+        ready = host.run(prompt, given)["r"][0]
         with network_too_small(network, 0):
-            with pytest.raises(NodeError) as caught:
-                host.run({"r": made[metric]}, given)
-            told(caught.value, "References from Images", "`descriptor`" if metric == "descriptor" else "--cpu-vae")
-            with pytest.raises(NodeError) as caught:
-                host.run({"c": {"class_type": "MG_CopyCheck", "inputs": check}}, {**given, "s": ready})
-            told(caught.value, "Copy Check")
+            says = "`descriptor`" if metric == "descriptor" else "--cpu-vae"
+            told(fails(host, prompt, given), "References from Images", says)
+            told(fails(host, {"c": check("s", vae=["vae", 0])}, {**given, "s": ready}), "Copy Check")
 
 
-def test_a_picture_too_large_for_the_device_is_shrunk_on_the_cpu(host: Host, tmp_path, monkeypatch) -> None:
+def test_an_image_too_large_for_the_device_is_shrunk_on_the_cpu(host: Host, clip_vision: Any, monkeypatch) -> None:
     sscd = host.module("memorization_guard", "mitigation.references.sscd")
     prepare, failed = sscd.prepare, []
 
-    def full(pictures: torch.Tensor, *args: Any) -> torch.Tensor:
+    def full(images: torch.Tensor, *args: Any) -> torch.Tensor:
         if not failed:
-            failed.append(pictures.shape)
+            failed.append(images.shape)
             out_of_memory()
-        return prepare(pictures, *args)
+        return prepare(images, *args)
 
-    inputs = {"images": ["i", 0], "captions": "", "metric": "descriptor", "descriptor": ["clip", 0]}
-    prompt = {"r": {"class_type": "MG_ReferencesFromImages", "inputs": inputs}}
-    given = {"i": torch.rand(2, 64, 64, 3, generator=torch.manual_seed(0)), "clip": random_clip_vision(tmp_path)}
+    prompt = {"r": from_images("descriptor")}
+    given = {"i": torch.rand(2, 64, 64, 3, generator=torch.manual_seed(0)), "descriptor": clip_vision}
     whole = host.run(prompt, given)["r"][0].features
     monkeypatch.setattr(sscd, "prepare", full)
     assert torch.equal(host.run(prompt, given)["r"][0].features, whole) and failed

@@ -7,11 +7,12 @@ import pytest
 import torch
 from comfy.model_patcher import LowVramPatch
 
-from support import lab_graphs as lab_prompts
 from support.executor import Host
 from support.families import cells, files, states
-from support.gradients import slopes
-from support.lab_graphs import Feature
+from support.gradients import gradients
+from support.graphs import checkpoint as on_lab
+from support.graphs.features import Feature
+from support.paths import LAB_CHECKPOINT
 
 LEFT = {"fp32, LoRA, --lowvram", "fp32, LoRA, --novram"}
 
@@ -20,7 +21,7 @@ def lab_in(dtype: torch.dtype):
     """The lab checkpoint stored and computed in `dtype`."""
     with torch.inference_mode():
         plan = {"model_options": {"dtype": dtype}, "output_vae": False, "output_clip": False}
-        model = comfy.sd.load_checkpoint_guess_config(str(lab_prompts.LAB), **plan)[0]
+        model = comfy.sd.load_checkpoint_guess_config(str(LAB_CHECKPOINT), **plan)[0]
     model.set_model_compute_dtype(dtype)
     return model
 
@@ -29,8 +30,8 @@ def lab_in(dtype: torch.dtype):
 def test_the_optimizers_gradient_in_half_precision_is_single_precisions(
     host: Host, checkpoint, dtype: torch.dtype, alike: float
 ) -> None:
-    expected, _ = slopes(host, Feature(), checkpoint)
-    found, _ = slopes(host, Feature(), {**checkpoint, "m": lab_in(dtype)})
+    expected, _ = gradients(host, Feature(), checkpoint)
+    found, _ = gradients(host, Feature(), {**checkpoint, "m": lab_in(dtype)})
     assert torch.isfinite(found.gradient).all()
     both = found.gradient.flatten(1), expected.gradient.flatten(1)
     assert torch.nn.functional.cosine_similarity(*both).min() > alike
@@ -41,13 +42,13 @@ def test_the_optimizers_gradient_in_half_precision_is_single_precisions(
 def test_the_optimizer_reaches_its_target_in_half_precision(host: Host, checkpoint, dtype: torch.dtype) -> None:
     given = {**checkpoint, "m": lab_in(dtype)}
     plan = {"learning_rate": 0.03, "max_iterations": 30}
-    report = host.run(Feature().prompt(o=lab_prompts.optimizer(**plan)), given)["o"][1]
+    report = host.run(Feature().prompt(o=on_lab.optimizer(**plan)), given)["o"][1]
     assert (report.after < 0.7 * report.before).all()
 
 
 @pytest.mark.parametrize("name", sorted(LEFT))
 def test_weights_that_stay_behind_are_patched_for_each_use(host: Host, name: str) -> None:
-    """Under the same LoRA the pictures are those of the model that is there as a whole."""
+    """Under the same LoRA the images are those of the model that is there as a whole."""
     found = []
     for state in (states.STATES["fp32, LoRA"], states.STATES[name]):
         given = files.SD1.given(state.prepare(files.SD1.make(host, state)))

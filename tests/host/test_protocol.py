@@ -23,8 +23,8 @@ from lab.copies import COPY_RMSE, training_pairs
 from support.copy_detectors import random_sscd
 from support.executor import Host
 from support.lab_pack.arch import TOKENIZER
+from support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
 
 
@@ -55,7 +55,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     assert (plain["prompts"], plain["pictures"], plain["unchanged"]) == (2, 4, 1.0)
     assert plain["evaluations_per_picture"] == 10 and plain["evaluations"] == 1.0
     held = [np.array(Image.open(f)) for f in sorted((out / "pictures").glob("no-mitigation-*/memorized/*.png"))]
-    own = [training_pairs()[i // 2][1] for i in range(4)]  # two pictures of each of the first two captions
+    own = [training_pairs()[i // 2][1] for i in range(4)]  # two images of each of the first two captions
     near = np.array([np.sqrt(np.mean((a / 255 - b / 255) ** 2)) for a, b in zip(held, own, strict=True)])
     assert plain["copies"][0] == np.mean(near < COPY_RMSE)
     assert plain["similarity_most"] == pytest.approx(1 - near.min(), abs=1e-6)
@@ -102,7 +102,7 @@ def test_noise_does_not_depend_on_the_batch(finished: tuple[Path, list[str]], ho
 
 def test_a_method_that_fails_leaves_the_others_alone(host: Host, tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
-    settings.write_text('{"AMG latent": {"references": {"width": 64}}}')  # the pictures are 96 wide
+    settings.write_text('{"AMG latent": {"references": {"width": 64}}}')  # the images are 96 wide
     asked = [*FEW, "--limit", "1", "--images", "1", "--steps", "2", "--out", str(tmp_path), "--settings", str(settings)]
     assert main([*asked, "--methods", "AMG", "static, CFG"], host) == 1
     found = results(tmp_path)
@@ -118,17 +118,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "sscd.safetensors"))
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
     words = transformers.CLIPTokenizer.from_pretrained(str(TOKENIZER))
+    tokens = {"vocab_size": len(words), "max_position_embeddings": 16}
+    tokens |= {"eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id}
     torch.manual_seed(5)
     config = transformers.CLIPConfig(
-        text_config={
-            **sizes,
-            "vocab_size": len(words),
-            "max_position_embeddings": 16,
-            "eos_token_id": words.eos_token_id,
-            "bos_token_id": words.bos_token_id,
-        },
-        vision_config={**sizes, "image_size": 32, "patch_size": 8},
-        projection_dim=16,
+        text_config={**sizes, **tokens}, vision_config={**sizes, "image_size": 32, "patch_size": 8}, projection_dim=16
     )
     transformers.CLIPModel(config).save_pretrained(folder / "clip")
     words.save_pretrained(folder / "clip")
@@ -154,25 +148,21 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
         assert -1 <= row["aligned"][0] <= 1
         assert row["diversity"] is None
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    for said in (
-        "SSCD (sscd.safetensors)",
-        "CLIP of the folder clip",
-        "lpips is not installed",
-        "1 verbatim, 1 template",
-    ):
+    names = ("SSCD (sscd.safetensors)", "CLIP of the folder clip")
+    for said in (*names, "lpips is not installed", "1 verbatim, 1 template"):
         assert said in report
 
 
-def test_sscd_knows_a_training_picture_again(host: Host, weights: Path) -> None:
-    """Beside itself a picture has the similarity 1, and beside others that of their embeddings."""
+def test_sscd_knows_a_training_image_again(host: Host, weights: Path) -> None:
+    """Beside itself an image has the similarity 1, and beside others that of their embeddings."""
     run = session.Session(host, LAB / "lab.safetensors", session.Plan(size=96))
     descriptor = run.copy_detector(weights / "sscd.safetensors")
-    pictures = np.stack([picture for _, picture in training_pairs()[:3]])
-    copies = scorers.SSCDCopies(run, descriptor, [torch.from_numpy(p).float() / 255 for p in pictures])
-    assert copies.similarity(pictures, [0, 1, 2]) == pytest.approx(np.ones(3), abs=1e-5)
-    other = copies.similarity(pictures[:1], [1, 2])
+    images = np.stack([image for _, image in training_pairs()[:3]])
+    copies = scorers.SSCDCopies(run, descriptor, [torch.from_numpy(p).float() / 255 for p in images])
+    assert copies.similarity(images, [0, 1, 2]) == pytest.approx(np.ones(3), abs=1e-5)
+    other = copies.similarity(images[:1], [1, 2])
     assert other[0] < 0.99999
-    assert other == pytest.approx(max(copies.similarity(pictures[:1], [i]) for i in (1, 2)))
+    assert other == pytest.approx(max(copies.similarity(images[:1], [i]) for i in (1, 2)))
 
 
 def test_another_file_of_the_same_name_is_not_taken(host: Host, tmp_path: Path) -> None:
@@ -184,42 +174,24 @@ def test_another_file_of_the_same_name_is_not_taken(host: Host, tmp_path: Path) 
 
 def test_clip_scores_are_transformers_own(weights: Path) -> None:
     clip = scorers.CLIPAlignment(weights / "clip", torch.device("cpu"))
-    pictures = np.stack([picture for _, picture in training_pairs()[:3]])
+    images = np.stack([image for _, image in training_pairs()[:3]])
     text = "Harbour at Dawn, a red disc " * 9  # longer than the 16 tokens it takes
-    seen = clip.pixels(list(pictures), return_tensors="pt")
+    seen = clip.pixels(list(images), return_tensors="pt")
     words = clip.tokens([text], truncation=True, max_length=16, return_tensors="pt")
     with torch.inference_mode():
         wanted = clip.model(**words, **seen).logits_per_image[:, 0] / clip.model.logit_scale.exp()
-    assert clip.score(pictures, text) == pytest.approx(wanted.numpy(), abs=1e-5)
-    assert clip.score(pictures, "a blue ring") != pytest.approx(wanted.numpy(), abs=1e-5)
+    assert clip.score(images, text) == pytest.approx(wanted.numpy(), abs=1e-5)
+    assert clip.score(images, "a blue ring") != pytest.approx(wanted.numpy(), abs=1e-5)
     with pytest.raises(cases.PapersError, match=r"no config\.json"):
         scorers.CLIPAlignment(weights, torch.device("cpu"))
 
 
 def test_the_command_starts_a_host_of_its_own(tmp_path: Path) -> None:
     """As a user runs it, in a process without any of the tests' preparations."""
-    asked = [
-        *FEW,
-        "--limit",
-        "1",
-        "--images",
-        "1",
-        "--steps",
-        "1",
-        "--methods",
-        "no mitigation",
-        "--out",
-        str(tmp_path),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.papers", *asked],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    asked = [*FEW, "--limit", "1", "--images", "1", "--steps", "1", "--methods", "no mitigation"]
+    command = [sys.executable, "-m", "benchmarks.papers", *asked, "--out", str(tmp_path)]
+    own = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "timeout": 120}
+    done = subprocess.run(command, capture_output=True, text=True, **own)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith("report.md")
     assert results(tmp_path)["memorized", "no mitigation"]["evaluations_per_picture"] == 2

@@ -102,7 +102,7 @@ def test_training_images_find_their_prompt(asked: dict, names: list[str], found:
 def test_captions_match_and_a_place_never_fills_up() -> None:
     asked = [cases.Case(0, "Some  words"), cases.Case(1, "other")]
     matches = training.match(asked, [work("1.png"), work("2.png", "some words")])
-    assert matches.works == {0: [1]}, "the second prompt has no picture, although there is one of its number"
+    assert matches.works == {0: [1]}, "the second prompt has no image, although there is one of its number"
     assert "1 of 2" in matches.told(2)
 
 
@@ -148,7 +148,7 @@ def test_methods_are_chosen_and_changed_by_name() -> None:
 
 
 def test_intervals_are_over_prompts() -> None:
-    """100 pictures of each of two prompts that differ are two draws, not 200."""
+    """100 images of each of two prompts that differ are two draws, not 200."""
     estimate, low, high = scores.interval([np.zeros(100), np.ones(100)])
     assert (estimate, low, high) == (0.5, 0.0, 1.0)
     estimate, low, high = scores.interval([np.array([0.0, 1.0])] * 50)

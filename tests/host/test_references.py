@@ -1,4 +1,4 @@
-"""References from folders, pictures and latents, through the real executor."""
+"""References from folders, images and latents, through the real executor."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import pytest
@@ -13,36 +14,33 @@ import torch
 from PIL import Image
 
 from lab.copies import PICTURES
+from support import graphs
 from support.executor import Host, NodeError, Prompt
+from support.graphs import node
+from support.graphs.checkpoint import loader, place, training_images
 from support.image_files import BROKEN, GOOD, STRANGE, make_folder, scene
+from support.outcomes import fails
+from support.paths import LAB_CHECKPOINT
 
-CHECKPOINT = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "lab.safetensors"}}
 VAE = ["ckpt", 2]
 
 
 @pytest.fixture(scope="module")
 def inputs(host: Host) -> Path:
-    """The host's input directory, with the lab checkpoint's training pictures in a folder."""
-    checkpoints = host.base / "models" / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    if not (checkpoints / "lab.safetensors").exists():
-        (checkpoints / "lab.safetensors").symlink_to(PICTURES.parent / "lab.safetensors")
-    shutil.copytree(PICTURES, host.base / "input" / "lab", dirs_exist_ok=True)
-    return host.base / "input"
+    """The host's input directory, with the lab checkpoint's training images in a folder."""
+    place(host, "checkpoints", LAB_CHECKPOINT)
+    return training_images(host, "lab").parent
 
 
-def from_folder(folder: str, **changed) -> Prompt:
-    own = {"folder": folder, "metric": "latent", "width": 96, "height": 96, "subfolders": True, "vae": VAE}
-    return {"ckpt": CHECKPOINT, "r": {"class_type": "MG_ReferencesFromFolder", "inputs": {**own, **changed}}}
+def from_folder(folder: str, **changed: Any) -> Prompt:
+    return {"ckpt": loader(), "r": graphs.from_folder(folder, **{"vae": VAE, **changed})}
 
 
-def fails(host: Host, prompt: Prompt, given: dict | None = None) -> str:
-    with pytest.raises(NodeError) as caught:
-        host.run(prompt, given)
-    return caught.value.message
+def said(host: Host, prompt: Prompt, given: dict | None = None) -> str:
+    return fails(host, prompt, given).message
 
 
-def test_the_training_pictures_become_a_set(host: Host, inputs: Path) -> None:
+def test_the_training_images_become_a_set(host: Host, inputs: Path) -> None:
     references, count, report = host.run(from_folder("lab"))["r"]
     assert count == len(references) == 16
     assert references.metric == "latent" and references.shape == (4, 12, 12)
@@ -58,13 +56,10 @@ def test_the_latents_are_those_of_the_hosts_own_nodes(host: Host, inputs: Path) 
     first = sorted(PICTURES.glob("*.png"))[0]
     shutil.copy(first, inputs / first.name)
     prompt = from_folder("lab") | {
-        "i": {"class_type": "LoadImage", "inputs": {"image": first.name}},
-        "e": {"class_type": "VAEEncode", "inputs": {"pixels": ["i", 0], "vae": VAE}},
-        "l": {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["e", 0], "captions": "x", "vae": VAE}},
-        "p": {
-            "class_type": "MG_ReferencesFromImages",
-            "inputs": {"images": ["i", 0], "captions": "x", "metric": "latent", "vae": VAE},
-        },
+        "i": node("LoadImage", image=first.name),
+        "e": node("VAEEncode", pixels=["i", 0], vae=VAE),
+        "l": node("MG_ReferencesFromLatents", latents=["e", 0], captions="x", vae=VAE),
+        "p": graphs.from_images(captions="x", vae=VAE),
     }
     out = host.run(prompt)
     folder, latents, images = (out[n][0] for n in "rlp")
@@ -74,7 +69,7 @@ def test_the_latents_are_those_of_the_hosts_own_nodes(host: Host, inputs: Path) 
     assert latents.thumbnails.shape == images.thumbnails.shape == (1, 256, 256, 3)
 
 
-def test_200_pictures_of_every_kind_become_a_set(host: Host, inputs: Path) -> None:
+def test_200_images_of_every_kind_become_a_set(host: Host, inputs: Path) -> None:
     folder = inputs / "every kind"
     make_folder(folder)
     assert GOOD + len(STRANGE) + len(BROKEN) == 200
@@ -87,7 +82,7 @@ def test_200_pictures_of_every_kind_become_a_set(host: Host, inputs: Path) -> No
         assert any(name in line and reason in line for line in report.splitlines()), name
     assert f"Left out {len(BROKEN)}:" in report
     captioned = [caption for caption in references.captions if caption]
-    assert len(captioned) == GOOD and captioned[9] == "picture number 9"
+    assert len(captioned) == GOOD and captioned[9] == "image number 9"
     shutil.rmtree(folder)
 
 
@@ -104,7 +99,7 @@ def test_duplicates_are_reported(host: Host, inputs: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["nothing", "a caption", "a picture", "another picture", "a caption removed", "something else"]
+    "change", ["nothing", "a caption", "an image", "another image", "a caption removed", "something else"]
 )
 def test_an_edited_folder_is_read_again(host: Host, inputs: Path, change: str) -> None:
     folder = inputs / f"edited {change}"
@@ -112,10 +107,10 @@ def test_an_edited_folder_is_read_again(host: Host, inputs: Path, change: str) -
     first = host.run(from_folder(folder.name))["r"][0]
     if change == "a caption":
         (folder / "00 Harbour at Dawn.txt").write_text("another caption")
-    elif change == "a picture":
+    elif change == "an image":
         shutil.copy(folder / "01 Winter Orchard.png", folder / "00 Harbour at Dawn.png")
         os.utime(folder / "00 Harbour at Dawn.png", (1, 1))
-    elif change == "another picture":
+    elif change == "another image":
         shutil.copy(folder / "01 Winter Orchard.png", folder / "new.png")
     elif change == "a caption removed":
         (folder / "00 Harbour at Dawn.txt").unlink()
@@ -137,12 +132,12 @@ def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, inputs: Path
     shutil.rmtree(inputs / "kohya")
 
 
-def test_nl2_needs_51_pictures_and_no_vae(host: Host, inputs: Path) -> None:
+def test_nl2_needs_51_images_and_no_vae(host: Host, inputs: Path) -> None:
     folder, rng = inputs / "many", random.Random(1)
     folder.mkdir()
     for i in range(50):
         scene(rng).save(folder / f"{i}.png")
-    assert "at least 51; there are 50" in fails(host, from_folder("many", metric="nL2"))
+    assert "at least 51; there are 50" in said(host, from_folder("many", metric="nL2"))
     scene(rng).save(folder / "50.png")
     prompt = from_folder("many", metric="nL2")
     del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
@@ -154,21 +149,21 @@ def test_nl2_needs_51_pictures_and_no_vae(host: Host, inputs: Path) -> None:
 def test_folders_that_cannot_be_read(host: Host, inputs: Path, tmp_path: Path) -> None:
     (inputs / "empty").mkdir()
     (inputs / "words").mkdir()
-    (inputs / "words" / "a.txt").write_text("no picture")
+    (inputs / "words" / "a.txt").write_text("no image")
     (inputs / "broken").mkdir()
     (inputs / "broken" / "a.png").write_bytes(b"")
     for folder in ("empty", "words"):
-        assert "holds no pictures" in fails(host, from_folder(folder))
-    assert "can be read, e.g. a.png: empty file" in fails(host, from_folder("broken"))
-    assert "is not in" in fails(host, from_folder("no such folder"))
-    assert "`folder` is empty" in fails(host, from_folder(" "))
+        assert "holds no pictures" in said(host, from_folder(folder))
+    assert "can be read, e.g. a.png: empty file" in said(host, from_folder("broken"))
+    assert "is not in" in said(host, from_folder("no such folder"))
+    assert "`folder` is empty" in said(host, from_folder(" "))
     for folder in ("empty", "words", "broken"):
         shutil.rmtree(inputs / folder)
 
 
 @pytest.mark.parametrize("folder", ["..", "../output", "lab/../..", "/", "a\x00b", "C:\\Windows\\..\\.."])
 def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Path, folder: str) -> None:
-    prompt = from_folder(folder) | {"other": {"class_type": "MGTest_Given", "inputs": {"name": "x"}}}
+    prompt = from_folder(folder) | {"other": node("MGTest_Given", name="x")}
     with pytest.raises(NodeError) as caught:
         host.run(prompt)
     assert caught.value.kind == "custom_validation_failed"
@@ -178,7 +173,7 @@ def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Pa
 def test_links_that_lead_out_are_not_followed(host: Host, inputs: Path, tmp_path: Path) -> None:
     shutil.copytree(PICTURES, tmp_path / "private")
     (inputs / "linked").symlink_to(tmp_path / "private", target_is_directory=True)
-    assert "leads out of" in fails(host, from_folder("linked"))
+    assert "leads out of" in said(host, from_folder("linked"))
     (inputs / "linked").unlink()
     folder = inputs / "links inside"
     shutil.copytree(PICTURES, folder)
@@ -197,14 +192,14 @@ def test_links_that_lead_out_are_not_followed(host: Host, inputs: Path, tmp_path
 def test_what_a_metric_lacks_is_named(host: Host, inputs: Path, metric: str) -> None:
     prompt = from_folder("lab", metric=metric)
     del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
-    message = fails(host, prompt)
+    message = said(host, prompt)
     assert {"latent": "`vae`", "descriptor": "`descriptor`"}[metric] in message
     assert message.startswith("References from Folder: ")
 
 
 def test_captions_are_one_a_line(host: Host, inputs: Path) -> None:
     def run(captions: str, batch: int = 3):
-        made = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["l", 0], "captions": captions}}
+        made = graphs.references(captions, "l")
         latents = {"samples": torch.randn(batch, 4, 8, 8, generator=torch.manual_seed(0))}
         return host.run({"r": made}, {"l": latents})["r"][0].captions
 
@@ -224,8 +219,8 @@ def test_captions_are_one_a_line(host: Host, inputs: Path) -> None:
     ],
 )
 def test_latents_that_are_none(host: Host, latents: dict, says: str) -> None:
-    made = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["l", 0], "captions": ""}}
-    assert says in fails(host, {"r": made}, {"l": latents})
+    made = graphs.references(latents="l")
+    assert says in said(host, {"r": made}, {"l": latents})
 
 
 def test_a_vae_that_makes_nan_is_named(host: Host, inputs: Path) -> None:
@@ -235,9 +230,7 @@ def test_a_vae_that_makes_nan_is_named(host: Host, inputs: Path) -> None:
         def encode(self, pixels):
             return torch.full((1, 4, 12, 12), torch.nan)
 
-        decode = encode
-
-    assert "--fp32-vae" in fails(host, from_folder("lab", vae=["v", 0]), {"v": Broken()})
+    assert "--fp32-vae" in said(host, from_folder("lab", vae=["v", 0]), {"v": Broken()})
 
 
 def test_it_can_be_interrupted(host: Host, inputs: Path) -> None:
@@ -249,8 +242,6 @@ def test_it_can_be_interrupted(host: Host, inputs: Path) -> None:
             self.calls += 1
             comfy.model_management.interrupt_current_processing()
             return torch.ones(1, 4, 12, 12)
-
-        decode = encode
 
     slow = Slow()
     with pytest.raises(NodeError) as caught:

@@ -6,6 +6,7 @@ import json
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from memorization_guard.mitigation.references.sscd import prepare
 from support.copy_detectors import Scripted, random_clip_vision, random_sscd
-from support.executor import Host, NodeError, Prompt
+from support.executor import Host, Prompt
+from support.graphs import from_images, node
+from support.outcomes import fails
 
 HOSTILE = ["'; DROP TABLE captions; --", "{'a': __import__('os')}", "\x00\u202e\ud800", "line\nbreak", "𝕌nicode"]
 
 
-@pytest.fixture
-def sets(host: Host) -> Path:
-    folder = host.base / "models" / "memorization_references"
+def emptied(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.rglob("*.*"):
         file.unlink()
@@ -29,43 +30,40 @@ def sets(host: Host) -> Path:
 
 
 @pytest.fixture
+def sets(host: Host) -> Path:
+    return emptied(host.base / "models" / "memorization_references")
+
+
+@pytest.fixture
 def detectors(host: Host) -> Path:
-    folder = host.base / "models" / "copy_detection"
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in folder.glob("*"):
-        file.unlink()
-    return folder
+    return emptied(host.base / "models" / "copy_detection")
 
 
-def pictures(count: int = 3) -> torch.Tensor:
-    return torch.rand(count, 40, 56, 3, generator=torch.Generator().manual_seed(1))
+@pytest.fixture
+def given(clip_vision: Any) -> dict[str, Any]:
+    return {"descriptor": clip_vision, "i": torch.rand(3, 40, 56, 3, generator=torch.Generator().manual_seed(1))}
 
 
-def save(name: str = "mine", overwrite: bool = False, **images) -> Prompt:
-    made = {"images": ["i", 0], "captions": "a\nb\nc", "metric": "descriptor", "descriptor": ["d", 0], **images}
-    return {
-        "r": {"class_type": "MG_ReferencesFromImages", "inputs": made},
-        "s": {
-            "class_type": "MG_SaveReferences",
-            "inputs": {"references": ["r", 0], "name": name, "overwrite": overwrite},
-        },
-    }
+def save(name: str = "mine", overwrite: bool = False, captions: str = "a\nb\nc") -> Prompt:
+    kept = node("MG_SaveReferences", references=["r", 0], name=name, overwrite=overwrite)
+    return {"r": from_images("descriptor", captions=captions), "s": kept}
 
 
-def load(file: str = "mine.safetensors", **inputs) -> Prompt:
-    return {"l": {"class_type": "MG_LoadReferences", "inputs": {"file": file, **inputs}}}
+def load(file: str | None = "mine.safetensors", **inputs: Any) -> Prompt:
+    return {"l": node("MG_LoadReferences", file=file, **inputs)}
 
 
-def fails(host: Host, prompt: Prompt, given: dict | None = None) -> str:
-    with pytest.raises(NodeError) as caught:
-        host.run(prompt, given)
-    return caught.value.message
+def detector(file: str | None) -> Prompt:
+    return {"d": node("MG_LoadCopyDetector", file=file)}
 
 
-def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, tmp_path: Path) -> None:
-    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+def said(host: Host, prompt: Prompt, given: dict | None = None) -> str:
+    return fails(host, prompt, given).message
+
+
+def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, given: dict[str, Any]) -> None:
     saved = host.run(save("loras/my style"), given)["s"][0]
-    loaded, count, report = host.run(load("loras/my style.safetensors", descriptor=["d", 0]), given)["l"]
+    loaded, count, report = host.run(load("loras/my style.safetensors", descriptor=["descriptor", 0]), given)["l"]
     assert count == 3 and "3 references, metric descriptor" in report
     for name in ("metric", "shape", "captions", "names", "descriptor_name", "descriptor_hash", "alpha", "k", "version"):
         assert getattr(loaded, name) == getattr(saved, name), name
@@ -87,18 +85,16 @@ def test_hostile_captions_are_data(host: Host, sets: Path) -> None:
         assert not any("DROP" in value for value in file.metadata().values())
 
 
-def test_nothing_is_overwritten_unasked(host: Host, sets: Path, tmp_path: Path) -> None:
-    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+def test_nothing_is_overwritten_unasked(host: Host, sets: Path, given: dict[str, Any]) -> None:
     host.run(save(), given)
     before = (sets / "mine.safetensors").read_bytes()
-    assert "turn on overwrite" in fails(host, save(captions="x"), given)
+    assert "turn on overwrite" in said(host, save(captions="x"), given)
     assert (sets / "mine.safetensors").read_bytes() == before
     host.run(save(captions="x", overwrite=True), given)
     assert host.run(load())["l"][0].captions == ("x", "x", "x")
 
 
-def test_a_file_written_again_is_read_again(host: Host, sets: Path, tmp_path: Path) -> None:
-    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+def test_a_file_written_again_is_read_again(host: Host, sets: Path, given: dict[str, Any]) -> None:
     host.run(save(), given)
     first = host.run(load())["l"][0]
     assert host.run(load(), keep_cache=True)["l"][0] is first
@@ -109,23 +105,21 @@ def test_a_file_written_again_is_read_again(host: Host, sets: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "name", ["../out", "/absolute/out", "a/../../out", "", "  ", "a\\..\\..\\out", "a:b", "..", "a/ /b", ".x"]
 )
-def test_a_name_cannot_leave_the_folder(host: Host, sets: Path, tmp_path: Path, name: str) -> None:
+def test_a_name_cannot_leave_the_folder(host: Host, sets: Path, given: dict[str, Any], name: str) -> None:
     before = set(host.base.rglob("*.safetensors"))
-    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
-    assert "`name`" in fails(host, save(name), given)
+    assert "`name`" in said(host, save(name), given)
     assert set(host.base.rglob("*.safetensors")) == before and not Path("/absolute").exists()
 
 
-def test_a_link_cannot_leave_the_folder(host: Host, sets: Path, tmp_path: Path) -> None:
-    given = {"d": random_clip_vision(tmp_path), "i": pictures()}
+def test_a_link_cannot_leave_the_folder(host: Host, sets: Path, given: dict[str, Any], tmp_path: Path) -> None:
     host.run(save(), given)
     (sets / "mine.safetensors").rename(tmp_path / "private.safetensors")
     (sets / "link.safetensors").symlink_to(tmp_path / "private.safetensors")
     (sets / "out").symlink_to(tmp_path, target_is_directory=True)
-    assert "leads out of" in fails(host, load("link.safetensors"))
-    assert "`name`" in fails(host, save("out/new"), given)
-    assert "leads out of" in fails(host, load("../../../../../../../../etc/hostname"))
-    assert "is not in" in fails(host, load("nothing.safetensors"))
+    assert "leads out of" in said(host, load("link.safetensors"))
+    assert "`name`" in said(host, save("out/new"), given)
+    assert "leads out of" in said(host, load("../../../../../../../../etc/hostname"))
+    assert "is not in" in said(host, load("nothing.safetensors"))
     (sets / "out").unlink()
 
 
@@ -162,7 +156,7 @@ def parts(**changed) -> dict[str, torch.Tensor]:
 )
 def test_a_file_that_is_no_set_is_refused(host: Host, sets: Path, tensors: dict, metadata: dict, says: str) -> None:
     save_file(tensors, str(sets / "bad.safetensors"), metadata=metadata)
-    message = fails(host, load("bad.safetensors"))
+    message = said(host, load("bad.safetensors"))
     assert says in message and message.startswith("Load References: `file` 'bad.safetensors' cannot be used")
 
 
@@ -178,34 +172,24 @@ def test_a_file_that_only_claims_to_be_safetensors(host: Host, sets: Path, capsy
         torch.save({"features": Trap()}, path)
     else:
         path.write_bytes({"pickle": pickle.dumps(Trap()), "text": b"hello " * 100, "nothing": b""}[content])
-    assert "not a safetensors file" in fails(host, load("claims.safetensors"))
+    assert "not a safetensors file" in said(host, load("claims.safetensors"))
     assert "sprung" not in capsys.readouterr().out
 
 
-def test_another_descriptor_than_the_one_that_made_it(host: Host, sets: Path, tmp_path: Path) -> None:
-    given = {"d": random_clip_vision(tmp_path), "i": pictures(), "e": random_clip_vision(tmp_path, seed=1)}
+def test_another_descriptor_than_the_one_that_made_it(
+    host: Host, sets: Path, given: dict[str, Any], tmp_path: Path
+) -> None:
+    given["e"] = random_clip_vision(tmp_path, seed=1)
     host.run(save(), given)
-    assert "the set was made with CLIP vision" in fails(host, load(descriptor=["e", 0]), given)
+    assert "the set was made with CLIP vision" in said(host, load(descriptor=["e", 0]), given)
     assert host.run(load())["l"][0].descriptor is None
 
 
 def test_a_widget_without_choices_is_explained(host: Host) -> None:
     """An empty folder leaves the widget without a value, and the frontend sends none."""
-    for prompt, says in (
-        (load(None), "is not in"),
-        (detector(None), "SSCD comes from"),
-        (
-            {"r": {"class_type": "MG_ReferencesFromFolder", "inputs": {"folder": None, "metric": "latent"}}},
-            "`folder` is empty",
-        ),
-    ):
-        for node in prompt.values():
-            node["inputs"] |= {"width": 96, "height": 96, "subfolders": True} if "metric" in node["inputs"] else {}
-        assert says in fails(host, prompt)
-
-
-def detector(file: str) -> Prompt:
-    return {"d": {"class_type": "MG_LoadCopyDetector", "inputs": {"file": file}}}
+    folder = {"r": node("MG_ReferencesFromFolder", folder=None)}
+    for prompt, says in ((load(None), "is not in"), (detector(None), "SSCD comes from"), (folder, "`folder` is empty")):
+        assert says in said(host, prompt)
 
 
 def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> None:
@@ -226,11 +210,10 @@ def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> N
 
 
 def test_the_missing_detector_is_named_before_anything_runs(host: Host, detectors: Path) -> None:
-    with pytest.raises(NodeError) as caught:
-        host.run(detector("sscd_disc_mixup.torchscript.pt"))
-    assert caught.value.kind == "custom_validation_failed"
+    error = fails(host, detector("sscd_disc_mixup.torchscript.pt"))
+    assert error.kind == "custom_validation_failed"
     for word in ("sscd_disc_mixup.torchscript.pt", str(detectors), "facebookresearch/sscd-copy-detection"):
-        assert word in caught.value.message
+        assert word in error.message
 
 
 def test_a_detector_that_is_none(host: Host, detectors: Path, capsys) -> None:
@@ -241,7 +224,7 @@ def test_a_detector_that_is_none(host: Host, detectors: Path, capsys) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         for name in ("text.pt", "pickle.pt", "other.safetensors", "text.safetensors"):
-            message = fails(host, detector(name))
+            message = said(host, detector(name))
             assert name in message and "SSCD comes from" in message
     assert "sprung" not in capsys.readouterr().out
     assert load_file(detectors / "other.safetensors")

@@ -13,13 +13,14 @@ import pytest
 from comfy_config.config_parser import extract_node_configuration
 from PIL import Image
 
+from support.paths import ROOMS, SOURCES
 from support.server import find_host
 from tools import release
 from tools.release import ROOT
 
 GITHUB_LIKE = ("https://code.example/artist/memorization-guard/", "https://raw.example/artist/memorization-guard/main")
 RUN_TIME = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt")
-FOLDERS = ("locales", "mitigation", "nodes", "web", "workflows")
+FOLDERS = ("locales", "web", "workflows", *ROOMS)
 tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is made of what git tracks")
 
 
@@ -72,8 +73,8 @@ def test_a_public_address_completes_it(checkout: Path) -> None:
     assert read.project.urls.documentation and read.project.urls.issues
     for name, address in (("icon", read.tool_comfy.icon), ("banner", release.fact("Banner", checkout))):
         assert address.startswith(GITHUB_LIKE[1])
-        with Image.open(ROOT / address.removeprefix(f"{GITHUB_LIKE[1]}/")) as picture:
-            assert picture.size == release.PICTURES[name]
+        with Image.open(ROOT / address.removeprefix(f"{GITHUB_LIKE[1]}/")) as image:
+            assert image.size == release.PICTURES[name]
     assert release.PICTURES["icon"] == (400, 400)  # square, and no larger
     assert release.PICTURES["banner"][0] * 9 == release.PICTURES["banner"][1] * 21
 
@@ -121,7 +122,7 @@ def test_nothing_has_to_be_installed() -> None:
     has = {re.split(r"[=<>~!\[ ]", line)[0].lower() for line in lines}
     has = {"PIL" if name == "pillow" else name for name in has}
     hosts = {path.stem for path in find_host().iterdir()}
-    for file in [*(ROOT / "mitigation").rglob("*.py"), *(ROOT / "nodes").rglob("*.py"), ROOT / "__init__.py"]:
+    for file in SOURCES:
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
         imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
         imported |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0}

@@ -12,20 +12,15 @@ import torch
 
 from support.accidents import slots
 from support.executor import Host
+from support.graphs import node
+from support.graphs.checkpoint import MEMORIZED, ORDINARY, SIZE, optimizer
+from support.graphs.features import CONDITIONS, Feature, encoded, halves, image
 from support.lab_files import EXTRAS, hints
-from support.lab_graphs import CONDITIONS, MEMORIZED, ORDINARY, SIZE, Feature, halves, node, optimizer, picture
 
 BATCH = 3
 PLAN = {"learning_rate": 0.03, "max_iterations": 4}
 CAPTIONS = [MEMORIZED, ORDINARY, "Winter Orchard, a blue cross"]
 LATENT = {"latent_image": ["given latent", 0]}
-
-
-def encoded(host: Host, checkpoint, captions: list[str]) -> list:
-    """One CONDITIONING with a row for each caption."""
-    nodes = {str(i): node("CLIPTextEncode", clip=["clip", 0], text=c) for i, c in enumerate(captions)}
-    out = host.run(nodes, checkpoint)
-    return [[torch.cat([out[str(i)][0][0][0] for i in range(len(captions))]), {}]]
 
 
 def masks() -> torch.Tensor:
@@ -92,10 +87,10 @@ def test_every_method_works_under_it_and_leaves_the_model_alone(host: Host, chec
 
 
 def test_image_to_image_is_optimised_where_it_starts(host: Host, checkpoint) -> None:
-    """At the first sigma of its own schedule, with the picture underneath."""
-    given = {"picture": {"samples": picture(2)}}
+    """At the first sigma of its own schedule, with the image underneath."""
+    given = {"image": {"samples": image(2)}}
     late = node("BasicScheduler", model=["m", 0], scheduler="normal", steps=4, denoise=0.5)
-    plan = {**PLAN, "latent_image": ["picture", 0], "target_magnitude": 0.0}
+    plan = {**PLAN, "latent_image": ["image", 0], "target_magnitude": 0.0}
     prompt = Feature().prompt(
         sigmas=late, at_t=optimizer(**plan), below=optimizer(**plan, sigmas=["sigmas", 0], checkpointing="on")
     )

@@ -1,4 +1,4 @@
-"""Networks that compare pictures, without weights that anybody would have to fetch."""
+"""Networks that compare images, without weights that anybody would have to fetch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLIP_CONFIG = {
 
 
 def random_sscd(dims: int = 64) -> SSCD:
-    """A ResNet-50 of an eighth of the width, with random weights that let pictures through."""
+    """A ResNet-50 of an eighth of the width, with random weights that let images through."""
     torch.manual_seed(3)
     made = SSCD(dims=dims, base=8)
     for part in made.modules():

@@ -10,15 +10,16 @@ from torch import Tensor
 
 import nodes
 from support.executor import AnyType, Host
-from support.graphs import SEED
-from support.lab_graphs import Feature, detector, node
+from support.graphs import SEED, node
+from support.graphs.checkpoint import detector
+from support.graphs.features import Feature
 
 PACK = "memorization_guard"
 STEP, DIRECTIONS = 0.02, 3
 
 
 @dataclass(frozen=True)
-class Slopes:
+class Gradient:
     d: Tensor  # (B,) at the drawn noise, without a graph
     gradient: Tensor  # (B, C, H, W)
     along: Tensor  # (DIRECTIONS, B) the gradient along each direction
@@ -30,7 +31,7 @@ class Slopes:
         return float(((self.along - self.measured).abs() / self.gradient.flatten(1).norm(dim=1)).max())
 
 
-class Slope:
+class Measure:
     RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "run"
     host: Host
@@ -43,11 +44,11 @@ class Slope:
             "optional": {"null": ("CONDITIONING",)},
         }
 
-    def run(self, model, positive, negative, latent_image, checkpoints, null=None) -> tuple[Slopes]:
+    def run(self, model, positive, negative, latent_image, checkpoints, null=None) -> tuple[Gradient]:
         of = lambda name: self.host.module(PACK, name)  # noqa: E731
         magnitude, samples = of("mitigation.prediction").guidance_magnitude, latent_image["samples"]
 
-        def body(pair, noise: Tensor) -> Slopes:
+        def body(pair, noise: Tensor) -> Gradient:
             d = lambda x: magnitude(pair.prediction(x))  # noqa: E731
 
             def descend() -> Tensor:
@@ -59,33 +60,24 @@ class Slope:
             ways = [torch.randn(noise.shape, generator=draw) for _ in range(DIRECTIONS)]
             along = torch.stack([(gradient * v).flatten(1).sum(1) for v in ways])
             measured = torch.stack([(d(noise + STEP * v) - d(noise - STEP * v)) / (2 * STEP) for v in ways])
-            return Slopes(d(noise), gradient, along, measured)
+            return Gradient(d(noise), gradient, along, measured)
 
         drawn = of("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index"))
         sigmas = of("adapter.sampling").first_sigma(model, None, "test")
-        return (
-            of("adapter.two_predictions").run_in_sampling_scope(
-                body,
-                model=model,
-                positive=positive,
-                negative=negative,
-                null=null,
-                noise=drawn,
-                latent_image=samples,
-                sigmas=sigmas,
-                node="test",
-                seed=SEED,
-            ),
-        )
+        wires = {"model": model, "positive": positive, "negative": negative, "null": null, "sigmas": sigmas}
+        run = of("adapter.two_predictions").run_in_sampling_scope
+        return (run(body, noise=drawn, latent_image=samples, node="test", seed=SEED, **wires),)
 
 
-def slopes(host: Host, feature: Feature, checkpoint: dict[str, Any], checkpoints: str = "off") -> tuple[Slopes, Tensor]:
+def gradients(
+    host: Host, feature: Feature, checkpoint: dict[str, Any], checkpoints: str = "off"
+) -> tuple[Gradient, Tensor]:
     """The gradient under `feature`, and d (B,) as the detector measures it in its first step."""
-    Slope.host = host
-    nodes.NODE_CLASS_MAPPINGS["MGTest_Slope"] = Slope
+    Measure.host = host
+    nodes.NODE_CLASS_MAPPINGS["MGTest_Gradient"] = Measure
     links = {k: v for k, v in feature.inputs().items() if k != "denoise"}
     prompt = feature.prompt(
-        slope=node("MGTest_Slope", checkpoints=checkpoints, **links), watch=detector(**links, steps=2)
+        gradient=node("MGTest_Gradient", checkpoints=checkpoints, **links), watch=detector(**links, steps=2)
     )
     out = host.run(prompt, feature.given(checkpoint))
-    return out["slope"][0], out["watch"][3].d[:, 0]
+    return out["gradient"][0], out["watch"][3].d[:, 0]

@@ -1,7 +1,7 @@
-"""Hostile prompts for every node, as hypothesis draws them, and what came of a run: ran, or one clear sentence.
+"""Hostile values for the typed inputs of every node, as hypothesis draws them, and how a run with them must end.
 
-A case starts from inputs that work and replaces one to three of them. What costs only time (steps,
-candidates, sizes) is drawn small, and beyond its range.
+A case starts from inputs that work and replaces one to three of them. Inputs that only cost time (steps,
+candidates, sizes) are drawn small, and outside their range.
 """
 
 from __future__ import annotations
@@ -18,101 +18,23 @@ import torch
 from hypothesis import strategies as st
 
 import nodes as host_nodes
-from support import graphs as prompts
-from support import lab_graphs as lab_prompts
-from support.executor import Host, NodeError, Prompt
-from support.hostile_objects import NAN, Makers, anything
-from support.lab_graphs import node
+from support.every_node import EVERY_NODE
+from support.executor import NodeError, Prompt
 
 ENDLESS = {"dpm_adaptive"}  # the host's never ends on NaN or very large numbers
 COSTLY = {"steps": 4, "max_iterations": 3, "adjustments": 3, "candidates": 4, "width": 200, "height": 200}
-REFS = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["works", 0], "captions": "a ring\na ring"}}
-PICTURES, HOLDS = ["pictures", 0], ["refs", 0]
-COMMON: dict[str, Any] = {k: v for k, v in prompts.ksampler()["inputs"].items() if isinstance(v, list)}
-PLAN = {"mode": "dynamic", "pre_escape_cfg": 0.0, "start_percent": 0.5, **prompts.RULE}
-SIZE = {"width": 64, "height": 64}
-WHOLE: dict[str, dict[str, Any]] = {  # inputs of every node that work
-    "MG_NoiseOptimizer": prompts.optimizer(max_iterations=2, candidates=2)["inputs"],
-    "MG_BasinEscapeDetector": prompts.detector(steps=3)["inputs"],
-    "MG_DeferredCFGKSampler": prompts.deferred(steps=3)["inputs"],
-    "MG_DeferredCFGGuider": {k: COMMON[k] for k in ("model", "positive", "negative")} | {"cfg": 7.0, **PLAN},
-    "MG_DeferredCFG": {"model": prompts.MODEL, **PLAN},
-    "MG_AMGGuidance": prompts.amg()["inputs"],
-    "MG_ReferencesFromFolder": {"folder": "hostile", "metric": "latent", **SIZE, "subfolders": True, "vae": ["vae", 0]},
-    "MG_ReferencesFromImages": {"images": PICTURES, "captions": "", "metric": "latent", "vae": ["vae", 0]},
-    "MG_ReferencesFromLatents": {"latents": prompts.LATENT, "captions": ""},
-    "MG_Calibrate": {
-        "model": prompts.MODEL,
-        "clip": ["clip", 0],
-        "latent_image": prompts.LATENT,
-        "prompts": "memorized\nordinary",
-        "noise_seed": 1,
-    },
-    "MG_SaveReferences": {"references": HOLDS, "name": "mine", "overwrite": True},
-    "MG_LoadReferences": {"file": "whole.safetensors"},
-    "MG_LoadCopyDetector": {"file": "random.safetensors"},
-    "MG_CopyCheck": {
-        "images": PICTURES,
-        "references": HOLDS,
-        "threshold": 0.5,
-        "latent_threshold": 0.5,
-        "nl2_threshold": 1.4,
-        "vae": ["vae", 0],
-    },
-    "MG_PlotCurve": {"curve": ["curve", 0]},
-}
 TEXTS = ["", " ", "\n\n", "x" * 5000, "\x00", "\ud800", "𝕌", "<img src=x onerror=alert(1)>", "(((a:1e999", "a\nb\nc"]
-PATHS = [
-    "..",
-    "../..",
-    "../../etc/passwd",
-    "/etc/passwd",
-    "/",
-    ".",
-    "./",
-    "a/../..",
-    "a/../../b",
-    "~",
-    "$HOME",
-    "%TEMP%",
-    "C:\\Windows\\win.ini",
-    "c:/x",
-    "\\\\server\\share\\x",
-    "//server/share/x",
-    "\\\\?\\C:\\x",
-    "..\\..\\x",
-    "a\\..\\..\\b",
-    "CON",
-    "nul.safetensors",
-    "a\x00b",
-    "\x00",
-    "x" * 5000,
-    "d/" * 3000 + "x",
-    "a/" * 40 + "x",
-    "outside",
-    "outside/x",
-    "loop",
-    "loop/x",
-    "escape.safetensors",
-    "\ud800",
-    "a\nb",
-    "file:///etc/passwd",
-    "http://localhost/x",
-    "-rf",
-    "a:b",
-    " lead",
-    "trail. ",
-    "…",
-    "﷽" * 100,
-    "x" * 251,
-    ".hidden",
-    "a/.hidden/b",
-    "whole.safetensors/x",
-    "*",
-    "a|b",
-    "",
-]
-ODD = st.sampled_from([None, True, False, "", "x", "7", "nan", NAN, float("inf"), -1, 2**64, 10**400, -(10**30), 1e308])
+LEAVING = ["..", "../..", "../../etc/passwd", "/etc/passwd", "/", "a/../..", "a/../../b", "~", "$HOME", "%TEMP%"]
+WINDOWS = ["C:\\Windows\\win.ini", "c:/x", "\\\\server\\share\\x", "//server/share/x", "\\\\?\\C:\\x", "..\\..\\x"]
+WINDOWS += ["a\\..\\..\\b", "CON", "nul.safetensors", "a:b", " lead", "trail. ", "*", "a|b"]
+LINKS = ["outside", "outside/x", "loop", "loop/x", "escape.safetensors"]  # test_hostile_inputs.py makes them
+NAMES = ["", ".", "./", "a\x00b", "\x00", "\ud800", "a\nb", "…", "-rf", ".hidden", "a/.hidden/b", "﷽" * 100]
+LONG = ["x" * 251, "x" * 5000, "d/" * 3000 + "x", "a/" * 40 + "x"]
+ADDRESSES = ["file:///etc/passwd", "http://localhost/x", "every node.safetensors/x"]
+PATHS = [*LEAVING, *WINDOWS, *LINKS, *NAMES, *LONG, *ADDRESSES]
+ODD_NUMBERS = [float("nan"), float("inf"), -1, 2**64, 10**400, -(10**30), 1e308]
+ODD = st.sampled_from([None, True, False, "", "x", "7", "nan", *ODD_NUMBERS])
+OBJECTS = {"a list": [], "a dict": {}, "a tensor": torch.zeros(2), "an object": object(), "bytes": b"\x00"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -126,21 +48,24 @@ class Linked:
         return f"Linked({self.what})"
 
 
+OBJECT = st.sampled_from(sorted(OBJECTS)).map(lambda name: Linked(name, OBJECTS[name]))
+
+
 @dataclass
 class Tally:
-    """What came of the inputs."""
+    """How the runs ended."""
 
     count: Counter = field(default_factory=Counter)  # outcome -> inputs
     said: Counter = field(default_factory=Counter)  # (who, kind, first words) -> inputs
     wrong: dict[str, str] = field(default_factory=dict)  # where -> the first input that went wrong there, and how
 
-    def lines(self) -> list[str]:
-        whole = sum(self.count.values())
-        return [f"{whole} hostile inputs: " + ", ".join(f"{n} {what}" for what, n in self.count.most_common())]
+    def line(self) -> str:
+        outcomes = ", ".join(f"{n} {what}" for what, n in self.count.most_common())
+        return f"{sum(self.count.values())} hostile inputs: {outcomes}"
 
 
 def _number(spec: dict[str, Any], name: str, whole: bool) -> st.SearchStrategy:
-    low, high = spec.get("min", -(2**31)), spec.get("max", 2**31)
+    low, high = spec["min"], spec["max"]
     top = min(high, COSTLY.get(name, high))
     inside = st.integers(low, top) if whole else st.floats(low, top)
     if name == "denoise":  # the host counts steps / denoise steps, and never ends near 0
@@ -149,13 +74,13 @@ def _number(spec: dict[str, Any], name: str, whole: bool) -> st.SearchStrategy:
     return st.one_of(inside, inside, st.sampled_from(edges), ODD)
 
 
-def values(name: str, spec: tuple, pool: dict[str, Makers]) -> st.SearchStrategy:
-    """A literal that the prompt can carry, or something over a link."""
+def values(name: str, spec: tuple) -> st.SearchStrategy | None:
+    """A literal that a prompt can carry, or the same over a link; None for a socket."""
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+    choices = kind if isinstance(kind, list) else options.get("options")
     if name in ("name", "file", "folder"):
         plain = st.one_of(st.sampled_from(PATHS), st.text(max_size=30), ODD)
-    elif isinstance(kind, list) or kind == "COMBO":
-        choices = list(kind) if isinstance(kind, list) else list(options.get("options") or [])
+    elif choices is not None:
         plain = st.one_of(st.sampled_from([*(c for c in choices if c not in ENDLESS), "magic", ""]), ODD)
     elif kind in ("INT", "FLOAT"):
         plain = _number(options, name, kind == "INT")
@@ -164,52 +89,29 @@ def values(name: str, spec: tuple, pool: dict[str, Makers]) -> st.SearchStrategy
     elif kind == "BOOLEAN":
         plain = st.one_of(st.booleans(), ODD)
     else:
-        return _object(kind, pool)
-    linked = st.one_of(
-        plain.map(lambda v: Linked(repr(v)[:60], v)), plain.map(lambda v: Linked(repr(v)[:60], v)), _any()
-    )
-    return st.one_of(plain, linked)
-
-
-def _any() -> st.SearchStrategy:
-    made = anything()
-    return st.sampled_from(sorted(made)).map(lambda name: Linked(name, made[name]()))
-
-
-def _object(kind: str, pool: dict[str, Makers]) -> st.SearchStrategy:
-    own, others = pool.get(kind, {}), {n: m for makers in pool.values() for n, m in makers.items()}
-
-    def of(makers: Makers) -> st.SearchStrategy:
-        return st.sampled_from(sorted(makers)).map(lambda name: Linked(name, makers[name]()))
-
-    return st.one_of(of(own), of(own), of(own), of(own), of(others), _any())
+        return None
+    linked = plain.map(lambda value: Linked(repr(value)[:60], value))
+    return st.one_of(plain, plain, linked, linked, OBJECT)
 
 
 @st.composite
-def inputs(draw: Callable, class_type: str, pool: dict[str, Makers]) -> dict[str, Any]:
+def inputs(draw: Callable, class_type: str) -> dict[str, Any]:
     """What to put in place of a node's inputs."""
     info = host_nodes.NODE_CLASS_MAPPINGS[class_type].INPUT_TYPES()
     specs = {**info.get("required", {}), **info.get("optional", {})}
-    changed = draw(st.lists(st.sampled_from(sorted(specs)), min_size=1, max_size=3, unique=True))
-    return {name: draw(values(name, specs[name], pool)) for name in changed}
+    drawn = {name: strategy for name, spec in specs.items() if (strategy := values(name, spec)) is not None}
+    if not drawn:
+        return {}
+    changed = draw(st.lists(st.sampled_from(sorted(drawn)), min_size=1, max_size=3, unique=True))
+    return {name: draw(drawn[name]) for name in changed}
 
 
 def prompt_of(class_type: str, changed: dict[str, Any]) -> tuple[Prompt, dict[str, Any]]:
-    """The prompt with the node `n`, what uses its output, and the objects that come over links."""
+    """The node's prompt with other inputs, and the objects that come over links."""
     given = {f"given_{name}": v.value for name, v in changed.items() if isinstance(v, Linked)}
     put = {name: [f"given_{name}", 0] if isinstance(v, Linked) else v for name, v in changed.items()}
-    prompt = {"lab": prompts.lab(2), "refs": REFS, "n": node(class_type, **{**WHOLE[class_type], **put})}
-    if class_type in ("MG_DeferredCFG", "MG_AMGGuidance"):
-        prompt["k"] = prompts.ksampler(model=["n", 0], steps=3)
-    if class_type == "MG_DeferredCFGGuider":
-        prompt |= lab_prompts.advanced(["n", 0], COMMON, steps=3)
-    if class_type == "MG_NoiseOptimizer":
-        prompt["k"] = prompts.deferred("off", noise=["n", 0], steps=1)
-    if class_type in ("MG_DeferredCFGKSampler", "MG_BasinEscapeDetector"):
-        prompt["k"] = node("MG_PlotCurve", curve=["n", 1 if class_type == "MG_DeferredCFGKSampler" else 3])
-    if class_type.startswith("MG_References") or class_type == "MG_LoadReferences":
-        prompt["s"] = node("MG_SaveReferences", references=["n", 0], name="made of hostile ones", overwrite=True)
-    return prompt, given
+    prompt = EVERY_NODE[class_type]
+    return {**prompt, "n": {"class_type": class_type, "inputs": {**prompt["n"]["inputs"], **put}}}, given
 
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
@@ -226,16 +128,13 @@ def _who(trace: str) -> str:
     return "nobody"
 
 
-def judge(host: Host, prompt: Prompt, given: dict[str, Any], tally: Tally, changed: Any = None) -> None:
+def judge(run: Callable[[], Any], prompt: Prompt, tally: Tally, changed: Any = None) -> None:
     """Run it, and note anything but a result or one clear sentence as wrong."""
-    names = {
-        host_nodes.NODE_DISPLAY_NAME_MAPPINGS[n["class_type"]]
-        for n in prompt.values()
-        if n["class_type"].startswith("MG_")
-    }
+    ours = [n["class_type"] for n in prompt.values() if n["class_type"].startswith("MG_")]
+    names = {host_nodes.NODE_DISPLAY_NAME_MAPPINGS[name] for name in ours} | {"Deferred CFG", "Noise Optimizer"}
     who, wrong = "", ""
     try:
-        host.run(prompt, given)
+        run()
         tally.count["ran"] += 1
     except NodeError as error:
         if not error.traceback:
@@ -244,7 +143,7 @@ def judge(host: Host, prompt: Prompt, given: dict[str, Any], tally: Tally, chang
                 wrong = f"while the host validated: {error}"
         elif error.kind.endswith("GuardError"):
             tally.count["refused by us in one sentence"] += 1
-            if not any(error.message.startswith(f"{n}: ") for n in names | {"Deferred CFG", "Noise Optimizer"}):
+            if not any(error.message.startswith(f"{name}: ") for name in names):
                 wrong = f"names no node: {error}"
             if not 20 < len(error.message) < 900 or "Traceback" in error.message:
                 wrong = f"not one sentence: {error}"

@@ -1,4 +1,4 @@
-"""A folder of training pictures as artists really have them: most good, some strange, some broken."""
+"""A folder of training images as artists really have them: most good, some strange, some broken."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ BROKEN = {  # name -> a word of the reason
 
 
 def scene(rng: random.Random) -> Image.Image:
-    """A picture that is like no other: a coarse random pattern, in a random aspect."""
+    """An image that is like no other: a coarse random pattern, in a random aspect."""
     low = np.array([[[rng.random() for _ in range(3)] for _ in range(4)] for _ in range(4)]) * 255
     size = rng.choice([(96, 96), (128, 96), (80, 144)])
     return Image.fromarray(low.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
 
 
 def make_folder(folder: Path, good: int = GOOD) -> None:
-    """`good` ordinary pictures with captions (png, jpg, webp), the strange and the broken ones."""
+    """`good` ordinary images with captions (png, jpg, webp), the strange and the broken ones."""
     rng = random.Random(5)
     folder.mkdir(parents=True)
     for i in range(good):
         path = folder / f"{i:03}.{('png', 'jpg', 'webp')[i % 3]}"
         scene(rng).save(path, quality=90)
-        path.with_suffix(".caption" if i % 10 == 9 else ".txt").write_text(f"picture number {i}\nsecond line")
+        path.with_suffix(".caption" if i % 10 == 9 else ".txt").write_text(f"image number {i}\nsecond line")
     make_strange(folder)
     make_broken(folder)
 
@@ -67,7 +67,7 @@ def make_broken(folder: Path) -> None:
     whole = io.BytesIO()
     scene(random.Random(6)).save(whole, "PNG")
     (folder / "cut.png").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
-    (folder / "text.jpg").write_text("not a picture at all, whatever the name says")
+    (folder / "text.jpg").write_text("not an image at all, whatever the name says")
 
 
 def huge_png(path: Path, side: int, colour: tuple[int, int, int]) -> None:

@@ -9,10 +9,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file, save_file
 
-from support import lab_graphs as lab_prompts
 from support.executor import Host
-from support.lab_graphs import LAB, SIZE, Feature, node, text
+from support.graphs import Node, node
+from support.graphs.checkpoint import MEMORIZED, SIZE, load, text
+from support.graphs.features import Feature
 from support.lab_pack.arch import UNET
+from support.paths import LAB_CHECKPOINT
 
 LORA = "tiny_lora.safetensors"
 CONTROL = "tiny_control.safetensors"
@@ -56,33 +58,23 @@ def save_control(host: Host) -> None:
 
 
 def hints(batch: int) -> torch.Tensor:
-    """Control pictures (batch, 8·SIZE, 8·SIZE, 3), each its own: darker from one to the next."""
+    """Control images (batch, 8·SIZE, 8·SIZE, 3), each its own: darker from one to the next."""
     grain = torch.rand(batch, 8 * SIZE, 8 * SIZE, 3, generator=torch.manual_seed(3))
     return (grain + 2 * torch.arange(batch).flip(0).view(-1, 1, 1, 1)) / (2 * batch)
 
 
 def controlled(batch: int, strength: float = 0.7) -> Feature:
     """A ControlNet on both prompts; with `batch` > 1 a hint of its own for every sample."""
-    nodes = {
-        "net": node("ControlNetLoader", control_net_name=CONTROL),
-        "pos": node(
-            "ControlNetApplyAdvanced",
-            positive=["mem", 0],
-            negative=["null", 0],
-            control_net=["net", 0],
-            image=["hint", 0],
-            strength=strength,
-            start_percent=0.0,
-            end_percent=1.0,
-        ),
-    }
+    links = {"positive": ["mem", 0], "negative": ["null", 0], "control_net": ["net", 0], "image": ["hint", 0]}
+    pos = node("ControlNetApplyAdvanced", strength=strength, start_percent=0.0, end_percent=1.0, **links)
+    nodes = {"net": node("ControlNetLoader", control_net_name=CONTROL), "pos": pos}
     return Feature(nodes, {"positive": ["pos", 0], "negative": ["pos", 1]}, lambda _: {"hint": hints(batch)})
 
 
 def scaled_fp8(host: Host) -> ModelPatcher:
     """The lab's UNet as a scaled-fp8 file, loaded by the host's own node."""
     prefix = "model.diffusion_model."
-    tensors = {k.removeprefix(prefix): v for k, v in load_file(LAB).items() if k.startswith(prefix)}
+    tensors = {k.removeprefix(prefix): v for k, v in load_file(LAB_CHECKPOINT).items() if k.startswith(prefix)}
     for name in [k for k, v in tensors.items() if v.ndim == 2 and k.endswith(".weight")]:
         scale = tensors[name].float().abs().max() / 448
         tensors[name] = (tensors[name].float() / scale).to(torch.float8_e4m3fn)
@@ -98,7 +90,7 @@ def scaled_fp8(host: Host) -> ModelPatcher:
 def quantized(host: Host) -> ModelPatcher:
     """The lab's UNet with one layer of the host's own quantized tensors."""
     quant_ops = pytest.importorskip("comfy.quant_ops", reason="an older host has none")
-    model = lab_prompts.load(host)["m"]
+    model = load(host)["m"]
     with torch.inference_mode():
         layer = model.model.diffusion_model.get_submodule("middle_block.1.transformer_blocks.0.attn2.to_q")
         held = quant_ops.QuantizedTensor.from_float(layer.weight.detach().clone(), "TensorCoreFP8Layout")
@@ -106,39 +98,26 @@ def quantized(host: Host) -> ModelPatcher:
     return model
 
 
+def lora(model: str, strength: float) -> Node:
+    own = {"lora_name": LORA, "strength_model": strength, "strength_clip": 1.0}
+    return node("LoraLoader", model=[model, 0], clip=["clip", 0], **own)
+
+
+def with_hook() -> Node:
+    """The positive prompt with the hooks of the node `hook`."""
+    own = {"strength": 1.0, "set_cond_area": "default", "hooks": ["hook", 0]}
+    return node("ConditioningSetProperties", cond_NEW=["mem", 0], **own)
+
+
 HOOK = node("CreateHookLora", lora_name=LORA, strength_model=1.0, strength_clip=1.0)
 CLIP_HOOKS = node("SetClipHooks", clip=["clip", 0], hooks=["hook", 0], apply_to_conds=True, schedule_clip=False)
 EXTRAS = {
     "ControlNet": controlled(1),
     "ControlNet, a hint a sample": controlled(2),
-    "LoRA": Feature(
-        {
-            "lora": node(
-                "LoraLoader", model=["m", 0], clip=["clip", 0], lora_name=LORA, strength_model=1.0, strength_clip=1.0
-            )
-        },
-        {"model": ["lora", 0]},
-    ),
-    "LoRA on the positive": Feature(
-        {
-            "hook": HOOK,
-            "pos": node(
-                "ConditioningSetProperties",
-                cond_NEW=["mem", 0],
-                strength=1.0,
-                set_cond_area="default",
-                hooks=["hook", 0],
-            ),
-        },
-        {"positive": ["pos", 0]},
-    ),
+    "LoRA": Feature({"lora": lora("m", 1.0)}, {"model": ["lora", 0]}),
+    "LoRA on the positive": Feature({"hook": HOOK, "pos": with_hook()}, {"positive": ["pos", 0]}),
     "hooks through the CLIP": Feature(
-        {
-            "hook": HOOK,
-            "hooked": CLIP_HOOKS,
-            "pos": text("Harbour at Dawn, a red disc", "hooked"),
-            "neg": text("", "hooked"),
-        },
+        {"hook": HOOK, "hooked": CLIP_HOOKS, "pos": text(MEMORIZED, "hooked"), "neg": text("", "hooked")},
         {"positive": ["pos", 0], "negative": ["neg", 0]},
     ),
 }

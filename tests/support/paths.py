@@ -10,3 +10,5 @@ LAB_CHECKPOINT = LAB / "lab.safetensors"
 LAB_PACK = ROOT / "tests" / "support" / "lab_pack"  # the nodes that only tests and demos need
 PACK_NAME, LAB_NAME = "memorization-guard", "memorization_guard_lab"  # folder names in custom_nodes
 PACK = "memorization_guard"  # the name under which tests import the repository
+ROOMS = ("adapter", "drawing", "methods", "mitigation", "nodes", "references")  # with the pack's own code
+SOURCES = [ROOT / "__init__.py", *sorted(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))]

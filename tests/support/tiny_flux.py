@@ -10,7 +10,7 @@ import torch
 from comfy.ldm.flux.model import FluxParams
 from comfy.model_patcher import ModelPatcher
 
-from support.lab_graphs import Feature
+from support.graphs.features import Feature
 
 UNET = {
     "image_model": "flux",

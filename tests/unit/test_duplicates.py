@@ -1,4 +1,4 @@
-"""Duplicated captions and near-duplicate pictures, and where the bound between the two lies."""
+"""Duplicated captions and near-duplicate images, and where the bound between the two lies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from memorization_guard.mitigation.references import duplicates
 from memorization_guard.mitigation.references.duplicates import NEAR, duplicate_captions, near_duplicates, signature
 
 
-def tensor(picture: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(picture)).float().div(255).permute(2, 0, 1)[None]
+def tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(image)).float().div(255).permute(2, 0, 1)[None]
 
 
-def compressed(picture: np.ndarray) -> np.ndarray:
+def compressed(image: np.ndarray) -> np.ndarray:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=30)
+    Image.fromarray(image).save(file, "JPEG", quality=30)
     return np.asarray(Image.open(file))
 
 
@@ -35,14 +35,14 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_picture_is_found(change: str) -> None:
-    pictures = [picture for _, picture in training_pairs()]
-    same = torch.cat([signature(tensor(p)) for p in pictures + [CHANGES[change](p) for p in pictures]])
+def test_a_changed_image_is_found(change: str) -> None:
+    images = [image for _, image in training_pairs()]
+    same = torch.cat([signature(tensor(p)) for p in images + [CHANGES[change](p) for p in images]])
     groups = near_duplicates(same)
     assert sorted(map(sorted, groups)) == [[i, i + 16] for i in range(16)]
 
 
-def test_other_pictures_are_not() -> None:
+def test_other_images_are_not() -> None:
     rng = np.random.default_rng(0)
     different = torch.cat([signature(tensor(scenes.draw(rng).image)) for _ in range(150)])
     assert near_duplicates(different) == []

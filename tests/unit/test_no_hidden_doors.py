@@ -10,67 +10,22 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [ROOT / "__init__.py", *sorted((ROOT / "nodes").rglob("*.py")), *sorted((ROOT / "mitigation").rglob("*.py"))]
-MODULES = {
-    "pickle",
-    "cPickle",
-    "dill",
-    "cloudpickle",
-    "joblib",
-    "shelve",
-    "marshal",
-    "ctypes",
-    "cffi",
-    "subprocess",
-    "socket",
-    "ssl",
-    "urllib",
-    "http",
-    "ftplib",
-    "smtplib",
-    "requests",
-    "httpx",
-    "aiohttp",
-    "websocket",
-    "websockets",
-    "pty",
-    "multiprocessing",
-    "code",
-    "codeop",
-    "runpy",
-    "pip",
-    "ensurepip",
-    "huggingface_hub",
-    "webbrowser",
-    "telnetlib",
-}
+from support.paths import ROOT, SOURCES
+
+UNPICKLE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+PROGRAMS = {"subprocess", "multiprocessing", "pty", "code", "codeop", "runpy", "pip", "ensurepip", "ctypes", "cffi"}
+CLIENTS = {"urllib", "http", "requests", "httpx", "aiohttp", "websocket", "websockets", "huggingface_hub", "webbrowser"}
+PROTOCOLS = {"socket", "ssl", "ftplib", "smtplib", "telnetlib"}
+MODULES = UNPICKLE | PROGRAMS | CLIENTS | PROTOCOLS
 NAMES = {"eval", "exec", "compile", "__import__", "breakpoint"}
 SERVER = {("adapter/routes.py", "aiohttp")}  # adds a route to the host's own server, and asks no other
-ATTRIBUTES = {
-    "system",
-    "popen",
-    "spawnl",
-    "spawnv",
-    "execv",
-    "execve",
-    "fork",
-    "startfile",
-    "unsafe_load",
-    "load_module",
-    "load_state_dict_from_url",
-    "download_url_to_file",
-    "hub",
-}
-LOADERS = {  # what unpickles, or runs an archive's code: where, and why it may
-    (
-        "adapter/copy_detector.py",
-        "torch.jit.load",
-    ): "the official SSCD is a TorchScript archive; only its weights are used",
-    (
-        "mitigation/references/convert_sscd.py",
-        "torch.jit.load",
-    ): "a command of its own, for whoever would rather not load that archive",
+STARTS = {"system", "popen", "spawnl", "spawnv", "execv", "execve", "fork", "startfile"}
+ATTRIBUTES = STARTS | {"unsafe_load", "load_module", "load_state_dict_from_url", "download_url_to_file", "hub"}
+LOADERS = {  # the two that unpickle or run an archive's code
+    # The official SSCD is a TorchScript archive; only its weights are used.
+    ("adapter/copy_detector.py", "torch.jit.load"),
+    # A command of its own, for users who would rather not load that archive.
+    ("mitigation/references/convert_sscd.py", "torch.jit.load"),
 }
 
 
@@ -112,24 +67,12 @@ def test_no_door(source: Path) -> None:
     assert doors(ast.parse(source.read_text(encoding="utf-8")), source.relative_to(ROOT).as_posix()) == []
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "import pickle",
-        "from subprocess import run",
-        "import urllib.request",
-        "eval('1')",
-        "os.system('x')",
-        "torch.load('x')",
-        "torch.load('x', weights_only=False)",
-        "torch.jit.load('x')",
-        "np.load('x')",
-        "import ctypes.util",
-        "f = exec",
-        "__import__('os')",
-        "torch.hub.load('x')",
-    ],
-)
+IMPORTS = ["import pickle", "from subprocess import run", "import urllib.request", "import ctypes.util"]
+CALLS = ["eval('1')", "os.system('x')", "f = exec", "__import__('os')", "torch.hub.load('x')"]
+LOADS = ["torch.load('x')", "torch.load('x', weights_only=False)", "torch.jit.load('x')", "np.load('x')"]
+
+
+@pytest.mark.parametrize("line", [*IMPORTS, *CALLS, *LOADS])
 def test_a_door_is_seen(line: str) -> None:
     assert doors(ast.parse(line), "nodes/somewhere.py")
 

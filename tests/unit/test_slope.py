@@ -1,4 +1,4 @@
-"""A gradient through half precision, at the size of a picture."""
+"""A gradient through half precision, at the size of an image."""
 
 from __future__ import annotations
 

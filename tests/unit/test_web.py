@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from support.paths import ROOT
+
 MODULES = sorted((ROOT / "web").glob("*.[jm]*"))
 
 

@@ -1,7 +1,7 @@
 """The columns of the matrix: what every node must do on every model. A check raises where it does not hold.
 
 Each compares with the host's own KSampler on the same inputs: at a strength of zero bit by bit. Steps are
-few, the weights are random: whether a picture is any good is asked elsewhere.
+few, the weights are random: whether an image is any good is asked elsewhere.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from support import graphs as prompts
 from support.executor import Host, NodeError
 from support.families.kinds import Family
+from support.graphs import references
+from support.graphs.checkpoint import LINKS, NO_BASIN
+from support.graphs.words import Link, Node, Prompt, Words
 
 STEPS = 3
-NO_BASIN, BASIN = {"memorized_threshold": 10.0}, {"memorized_threshold": 0.0}
+BASIN = {"memorized_threshold": 0.0}
 
 
 @dataclass(frozen=True)
@@ -43,39 +45,35 @@ class Bench:
     vanilla: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.vanilla = self.samples(k=prompts.ksampler(**self.plan))
+        self.vanilla = self.samples(k=self.words.ksampler())
 
     @property
-    def links(self) -> dict[str, Any]:
-        model = ["p", 0] if self.family.patch else ["m", 0]
-        return {"model": model, "positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0]}
+    def model(self) -> Link:
+        return ["p", 0] if self.family.patch else ["m", 0]
 
     @property
-    def plan(self) -> dict[str, Any]:
-        return {**self.links, "steps": STEPS, "cfg": self.family.cfg}
+    def words(self) -> Words:
+        return Words({**LINKS, "model": self.model}, {"steps": STEPS, "cfg": self.family.cfg})
 
-    def run(self, **nodes: prompts.Node) -> dict[str, list[Any]]:
+    def run(self, **nodes: Node) -> dict[str, list[Any]]:
         patch = {"p": self.family.patch} if self.family.patch else {}
         return self.host.run({**patch, **nodes}, self.given)
 
-    def samples(self, **nodes: prompts.Node) -> Tensor:
+    def samples(self, **nodes: Node) -> Tensor:
         """What the last of the nodes sampled."""
         out = self.run(**nodes)[list(nodes)[-1]][0]["samples"]
         assert torch.isfinite(out).all(), "NaN or infinite"
         return out
 
-    def same(self, **nodes: prompts.Node) -> None:
+    def same(self, **nodes: Node) -> None:
         assert torch.equal(self.samples(**nodes), self.vanilla), "not bit-identical to KSampler"
 
-    def other(self, **nodes: prompts.Node) -> None:
+    def other(self, **nodes: Node) -> None:
         found = self.samples(**nodes)
         assert not torch.equal(found, self.vanilla), "it did nothing"
 
-    def deferred(self, mode: str, **changed: Any) -> prompts.Node:
-        return prompts.deferred(mode, **{**self.plan, **changed})
-
-    def optimizer(self, method: str, **changed: Any) -> prompts.Node:
-        return prompts.optimizer(method, **{**self.links, "target_magnitude": 0.0, **changed})
+    def optimizer(self, method: str, **changed: Any) -> Node:
+        return self.words.optimizer(method, **{"target_magnitude": 0.0, **changed})
 
     def found(self, method: str, **changed: Any) -> tuple[Tensor, Any]:
         """The optimizer's noise and report."""
@@ -90,7 +88,7 @@ class Bench:
 
 
 def detector(bench: Bench) -> None:
-    out = bench.run(d=prompts.detector(**bench.links, steps=STEPS, **BASIN))["d"]
+    out = bench.run(d=bench.words.detector(**BASIN))["d"]
     d = out[3].d[:, : out[3].measured]  # it ends with the last escape
     assert torch.isfinite(d).all() and (d > 0).all(), "d is not a positive number"
     assert out[0] is True and out[1] > 0, "a threshold of 0 is a basin"
@@ -99,37 +97,24 @@ def detector(bench: Bench) -> None:
 
 
 def off(bench: Bench) -> None:
-    bench.same(k=bench.deferred("off"))
+    bench.same(k=bench.words.deferred("off"))
 
 
 def static(bench: Bench) -> None:
-    bench.same(k=bench.deferred("static", start_percent=0.0))
-    bench.other(k=bench.deferred("static", start_percent=0.9))
+    bench.same(k=bench.words.deferred("static", start_percent=0.0))
+    bench.other(k=bench.words.deferred("static", start_percent=0.9))
 
 
 def dynamic(bench: Bench) -> None:
-    bench.same(k=bench.deferred("dynamic", **NO_BASIN))
-    bench.other(k=bench.deferred("dynamic", **BASIN, start_percent=0.9))
+    bench.same(k=bench.words.deferred("dynamic", **NO_BASIN))
+    bench.other(k=bench.words.deferred("dynamic", **BASIN, start_percent=0.9))
 
 
 def guider(bench: Bench) -> None:
-    """For SamplerCustomAdvanced: it takes noise, sampler and schedule apart."""
-    plan = bench.deferred("dynamic")["inputs"]
-    own = ("model", "positive", "negative", "cfg", "mode", "pre_escape_cfg", "start_percent", *prompts.RULE)
-    apart = {
-        "noise": {"class_type": "RandomNoise", "inputs": {"noise_seed": prompts.SEED}},
-        "sampler": {"class_type": "KSamplerSelect", "inputs": {"sampler_name": "euler"}},
-        "sigmas": {
-            "class_type": "BasicScheduler",
-            "inputs": {"model": plan["model"], "scheduler": "normal", "steps": STEPS, "denoise": 1.0},
-        },
-    }
-    links = {**{name: [name, 0] for name in (*apart, "guider")}, "latent_image": plan["latent_image"]}
-    k = {"class_type": "SamplerCustomAdvanced", "inputs": links}
+    """For SamplerCustomAdvanced."""
 
-    def made(**changed: Any) -> dict[str, prompts.Node]:
-        inputs = {n: plan[n] for n in own} | changed
-        return {**apart, "guider": {"class_type": "MG_DeferredCFGGuider", "inputs": inputs}, "k": k}
+    def made(**changed: Any) -> Prompt:
+        return {"guider": bench.words.guider(**changed), **bench.words.custom(["guider", 0])}
 
     bench.same(**made(mode="off"))
     bench.other(**made(**BASIN, start_percent=0.9))
@@ -137,11 +122,10 @@ def guider(bench: Bench) -> None:
 
 def patch(bench: Bench) -> None:
     """On the model of the host's own KSampler."""
-    own = {"pre_escape_cfg": 0.0, **prompts.RULE, "start_percent": 0.9, "model": bench.links["model"]}
-    k = prompts.ksampler(**{**bench.plan, "model": ["g", 0]})
 
-    def made(mode: str, **changed: Any) -> dict[str, prompts.Node]:
-        return {"g": {"class_type": "MG_DeferredCFG", "inputs": {"mode": mode, **own, **changed}}, "k": k}
+    def made(mode: str, **changed: Any) -> Prompt:
+        node = bench.words.patch(mode, start_percent=0.9, **changed)
+        return {"g": node, "k": bench.words.ksampler(model=["g", 0])}
 
     bench.same(**made("off"))
     bench.same(**made("dynamic", **NO_BASIN))
@@ -149,16 +133,14 @@ def patch(bench: Bench) -> None:
 
 
 def calibrate(bench: Bench) -> None:
-    inputs = {"model": bench.links["model"], "clip": ["clip", 0], "latent_image": ["latent", 0]}
-    node = {"class_type": "MG_Calibrate", "inputs": {**inputs, "prompts": "one\ntwo", "noise_seed": prompts.SEED}}
-    ordinary, target, threshold, _ = bench.run(c=node)["c"]
+    ordinary, target, threshold, _ = bench.run(c=bench.words.calibrate("one\ntwo"))["c"]
     assert 0 < target < ordinary < threshold < float("inf"), "thresholds that cannot be"
 
 
 def batchwise(bench: Bench) -> None:
     assert torch.equal(bench.found("batch-wise", adjustment_strength=0.0)[0], bench.drawn), "strength 0 moved the noise"
     assert not torch.equal(bench.found("batch-wise")[0], bench.drawn), "it did nothing"
-    bench.other(o=bench.optimizer("batch-wise"), k=bench.deferred("static", noise=["o", 0]))
+    bench.other(o=bench.optimizer("batch-wise"), k=bench.words.deferred("static", noise=["o", 0]))
 
 
 def per_sample(bench: Bench) -> None:
@@ -170,26 +152,27 @@ def per_sample(bench: Bench) -> None:
 
 
 def search(bench: Bench) -> None:
-    bench.same(o=bench.optimizer("search", candidates=1), k=bench.deferred("off", noise=["o", 0]))
+    bench.same(o=bench.optimizer("search", candidates=1), k=bench.words.deferred("off", noise=["o", 0]))
     report = bench.found("search", candidates=3)[1]
     assert (report.after <= report.before).all(), "the best of three is worse than the first"
 
 
 def amg(bench: Bench, **strengths: Any) -> None:
-    """The references are noise or the picture itself: λ = 0.9 leaves it alone, λ = 0 steers all that is like it."""
+    """The references are noise or the image itself: λ = 0.9 leaves it alone, λ = 0 steers all that is like it."""
     noise = torch.randn(2, *bench.vanilla.shape[1:], generator=torch.Generator().manual_seed(9))
     bench.given["noise"] = {"samples": noise}
     bench.given["twice"] = {"samples": bench.vanilla[:1].repeat(2, *[1] * (noise.ndim - 1))}
-    far, near = (
-        {"class_type": "MG_ReferencesFromLatents", "inputs": {"captions": "one\none", "latents": [name, 0]}}
-        for name in ("noise", "twice")
-    )
+    far, near = (references("one\none", name) for name in ("noise", "twice"))
     zero = {"despecification": 0.0, "deduplication": 0.0, "dissimilarity": 0.0}
-    links = {"model": bench.links["model"], "clip": ["clip", 0], "threshold_schedule": "constant", **zero, **strengths}
-    k = prompts.ksampler(**{**bench.plan, "model": ["g", 0]})
-    bench.same(refs=near, g=prompts.amg(**{**links, **zero}), k=k)
-    bench.same(refs=far, g=prompts.amg(**links, threshold_min=0.9, threshold_max=0.9), k=k)
-    bench.other(refs=near, g=prompts.amg(**links, threshold_min=0.0, threshold_max=0.0), k=k)
+    k = bench.words.ksampler(model=["g", 0])
+
+    def guided(threshold: float, **scales: float) -> Node:
+        limits = {"threshold_min": threshold, "threshold_max": threshold, "threshold_schedule": "constant"}
+        return bench.words.amg(clip=["clip", 0], **limits, **{**zero, **scales})
+
+    bench.same(refs=near, g=guided(0.0), k=k)
+    bench.same(refs=far, g=guided(0.9, **strengths), k=k)
+    bench.other(refs=near, g=guided(0.0, **strengths), k=k)
 
 
 NODES: dict[str, Callable[[Bench], None]] = {

@@ -22,6 +22,7 @@ from torch import Tensor
 from support.executor import Host
 from support.families.kinds import Family, Precision
 from support.families.weights import fill
+from support.graphs import node
 
 SMALL = (4, 2, 4)  # fp16 convolutions of 320 channels are slow on a CPU
 PREFIX = "model.diffusion_model."
@@ -84,7 +85,7 @@ def loaded(host: Host, name: str, weights: dict[str, Tensor], precision: Precisi
     save_file({k: (v if k in kept else v.to(precision.weights)).contiguous() for k, v in weights.items()}, file)
     try:
         if precision.weights == torch.float32:
-            loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": file.name}}
+            loader = node("CheckpointLoaderSimple", ckpt_name=file.name)
             return host.run({"loader": loader})["loader"][0]
         with torch.inference_mode():
             options = {"dtype": precision.weights}
@@ -122,8 +123,8 @@ FAMILIES = [SD1, INPAINTING, SD2_V, SD3]
 
 def _sampled(name: str, family: Family, sampling: str, zsnr: bool) -> Family:
     """With the host's node ModelSamplingDiscrete on the model."""
-    inputs = {"model": ["m", 0], "sampling": sampling, "zsnr": zsnr}
-    return replace(family, name=name, patch={"class_type": "ModelSamplingDiscrete", "inputs": inputs})
+    patch = node("ModelSamplingDiscrete", model=["m", 0], sampling=sampling, zsnr=zsnr)
+    return replace(family, name=name, patch=patch)
 
 
 FAMILIES += [

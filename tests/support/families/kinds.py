@@ -49,7 +49,7 @@ class Family:
     width: int = 768
     pooled: int = 0
     cfg: float = 5.0
-    patch: Callable[[Any], Any] | None = None  # a host node put on the model: a prompt for node `p`, on ["raw", 0]
+    patch: dict[str, Any] | None = None  # a node of the host that is put on the model
     more: dict[str, Any] = field(default_factory=dict)  # goes with every prompt
 
     def prompt(self, seed: int) -> list:

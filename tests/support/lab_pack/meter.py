@@ -32,6 +32,11 @@ class Meter:
         self.last = time.monotonic()
         return out
 
+    def pop_rows(self) -> int:
+        """The rows since the last call."""
+        rows, self.rows = self.rows, 0
+        return rows
+
 
 MeterSocket = io.Custom("MGLAB_METER")
 

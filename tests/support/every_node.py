@@ -1,0 +1,73 @@
+"""A prompt for every node of the pack that works, small enough to run hundreds of times.
+
+`n` is the node itself; `out`, where there is one, samples or draws with what it gives. The others need to be given
+`works`, `clip`, `vae`, `i` (images), `copies` (images like some of them) and `curve`; `prepare` makes all of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from support import graphs
+from support.copy_detectors import random_sscd
+from support.executor import Host
+from support.graphs import checkpoint, node
+from support.graphs.words import Prompt
+from support.lab_pack import exact
+
+SET, DETECTOR, FOLDER = "every node", "every_node.safetensors", "every node"
+SHORT = {"steps": 3}
+GUIDED = {"model": ["n", 0], **SHORT}
+REFS = graphs.references("a ring")
+IMAGES = graphs.from_images("nL2", captions="a ring", vae=["vae", 0])
+KEPT = {"s": graphs.keep("n", "made of them")}
+EVERY_NODE: dict[str, Prompt] = {
+    "MG_NoiseOptimizer": {
+        "n": graphs.optimizer(max_iterations=2, candidates=2),
+        "out": graphs.deferred("off", noise=["n", 0], steps=1),
+    },
+    "MG_BasinEscapeDetector": {"n": graphs.detector(**SHORT), "out": node("MG_PlotCurve", curve=["n", 3])},
+    "MG_DeferredCFGKSampler": {"n": graphs.deferred(**SHORT), "out": node("MG_PlotCurve", curve=["n", 1])},
+    "MG_DeferredCFGGuider": {"n": graphs.guider(), **graphs.custom(["n", 0], **SHORT)},
+    "MG_DeferredCFG": {"n": graphs.patch(), "out": graphs.ksampler(**GUIDED)},
+    "MG_AMGGuidance": {"refs": REFS, "n": graphs.amg(), "out": graphs.ksampler(**GUIDED)},
+    "MG_Calibrate": {"n": graphs.calibrate("memorized\nordinary")},
+    "MG_PlotCurve": {"n": node("MG_PlotCurve", curve=["curve", 0])},
+    "MG_ReferencesFromFolder": {"n": graphs.from_folder(FOLDER, 64), **KEPT},
+    "MG_ReferencesFromImages": {"n": IMAGES, **KEPT},
+    "MG_ReferencesFromLatents": {"n": REFS, **KEPT},
+    "MG_SaveReferences": {"refs": REFS, "n": graphs.keep("refs", SET)},
+    "MG_LoadReferences": {"n": node("MG_LoadReferences", file=f"{SET}.safetensors"), **KEPT},
+    "MG_LoadCopyDetector": {"n": node("MG_LoadCopyDetector", file=DETECTOR)},
+    "MG_CopyCheck": {"refs": IMAGES, "n": graphs.check(images=["copies", 0], vae=["vae", 0])},
+}
+
+
+def prepare(host: Host, vae: Any) -> dict[str, Any]:
+    """What the prompts are given, with the files that they read in their places."""
+    detectors = host.base / "models" / "copy_detection"
+    detectors.mkdir(parents=True, exist_ok=True)
+    save_file({name: weight.clone() for name, weight in random_sscd().state_dict().items()}, detectors / DETECTOR)
+    checkpoint.training_images(host, FOLDER)
+    draw = torch.Generator().manual_seed(5)
+    images = torch.rand(52, 32, 32, 3, generator=draw)  # nL2 needs more than 50
+    given = {
+        "works": {"samples": torch.cat([exact.x_mem(), exact.x_mem() + 0.5])},
+        "clip": exact.TextEncoder(),
+        "vae": vae,
+        "i": images,
+        "copies": images[:3] * 0.9 + 0.1 * torch.rand(3, 32, 32, 3, generator=draw),
+        "curve": host.run({"lab": graphs.lab(2), "d": graphs.detector(steps=4)})["d"][3],
+    }
+    host.run(EVERY_NODE["MG_SaveReferences"], {"works": given["works"]})
+    return given
+
+
+def run(host: Host, prompt: Prompt, given: dict[str, Any]) -> dict[str, list[Any]]:
+    """The prompt on the exact model, given what of these objects it links to."""
+    whole = {"lab": graphs.lab(2), **prompt}
+    linked = {v[0] for n in prompt.values() for v in n["inputs"].values() if isinstance(v, list) and v}
+    return host.run(whole, {name: given[name] for name in linked if name in given})

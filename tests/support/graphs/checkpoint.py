@@ -1,0 +1,67 @@
+"""The same words on the lab checkpoint, which is given to a run as `m`, `clip` and `vae`.
+
+Nodes that every prompt has: `mem`, `ord`, `null`, `latent`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from support.graphs.words import Node, Prompt, Words, node
+from support.paths import LAB, LAB_CHECKPOINT
+
+if TYPE_CHECKING:
+    from support.executor import Host
+
+MEMORIZED, ORDINARY = "Harbour at Dawn, a red disc", "a blue ring"
+STEPS, SIZE, BATCH = 4, 8, 2  # 64×64 pixels: half the cost of its own 96×96
+LINKS: dict[str, Any] = {
+    "model": ["m", 0],
+    "positive": ["mem", 0],
+    "negative": ["null", 0],
+    "latent_image": ["latent", 0],
+}
+WORDS = Words(LINKS, {"steps": STEPS})
+ksampler, deferred, patch, guider = WORDS.ksampler, WORDS.deferred, WORDS.patch, WORDS.guider
+optimizer, detector, calibrate, amg = WORDS.optimizer, WORDS.detector, WORDS.calibrate, WORDS.amg
+stage, custom = WORDS.stage, WORDS.custom
+NO_BASIN = {"memorized_threshold": 10.0}
+START, SWITCH = 0.5, 2  # guidance that starts at START begins with step SWITCH of STEPS
+
+
+def load(host: Host) -> dict[str, Any]:
+    """The lab checkpoint as CheckpointLoaderSimple gives it, ready to be given to prompts."""
+    place(host, "checkpoints", LAB_CHECKPOINT)
+    model, clip, vae = host.run({"loader": loader()})["loader"]
+    return {"m": model, "clip": clip, "vae": vae}
+
+
+def loader() -> Node:
+    return node("CheckpointLoaderSimple", ckpt_name=LAB_CHECKPOINT.name)
+
+
+def place(host: Host, folder: str, file: Path) -> None:
+    """Make `file` one of the models of the host's `folder`."""
+    (host.base / "models" / folder).mkdir(parents=True, exist_ok=True)
+    link = host.base / "models" / folder / file.name
+    if not link.exists():
+        link.symlink_to(file)
+
+
+def training_images(host: Host, folder: str) -> Path:
+    """The 16 memorized images with their captions, as a folder of the host's input directory."""
+    return Path(shutil.copytree(LAB / "training_images", host.base / "input" / folder, dirs_exist_ok=True))
+
+
+def text(words: str, clip: str = "clip") -> Node:
+    return node("CLIPTextEncode", clip=[clip, 0], text=words)
+
+
+def empty(batch: int, side: int = SIZE) -> Node:
+    return node("EmptyLatentImage", width=8 * side, height=8 * side, batch_size=batch)
+
+
+def base(batch: int = BATCH, side: int = SIZE) -> Prompt:
+    return {"mem": text(MEMORIZED), "ord": text(ORDINARY), "null": text(""), "latent": empty(batch, side)}
