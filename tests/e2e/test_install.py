@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from support.server import ROOT, Server
+from support.paths import ROOT
+from support.server import Server
 from tools import release
 
 ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] {50 %} é")

@@ -12,7 +12,8 @@ import pytest
 from lab import scenes
 from lab.copies import COPY_RMSE, rmse, training_pairs
 from support.client import PromptError
-from support.server import ROOT, Server
+from support.paths import ROOT
+from support.server import Server
 from tools.demo.demo import Subject, ask
 from tools.demo.methods import Setting, graph
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def share(server: Server, checkpoint: str):
+def share(server: Server):
     """share(method): of the pictures of three memorized prompts, how many are copies."""
     pairs = training_pairs()
     subjects = [Subject(*pairs[i]) for i in PROMPTS]
@@ -56,7 +57,7 @@ def test_each_mitigation_helps(share, method: str) -> None:
     assert share(method) <= 0.25
 
 
-def test_an_ordinary_prompt_is_ksamplers_picture(server: Server, checkpoint: str) -> None:
+def test_an_ordinary_prompt_is_ksamplers_picture(server: Server) -> None:
     setting, subject = Setting.for_lab(COUNT), Subject("a disc")
     vanilla, dynamic = (ask(server, setting, subject, m, i) for i, m in enumerate(("vanilla", "dynamic")))
     for a, b in zip(vanilla.pictures, dynamic.pictures, strict=True):

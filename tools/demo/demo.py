@@ -8,8 +8,6 @@ SIZE their side in pixels (your own model only), MEMORIZED how many of the 16 me
 
 from __future__ import annotations
 
-from support.paths import ROOT
-
 import io
 import json
 import os
@@ -22,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-
+from lab import scenes
+from lab.copies import COPY_RMSE, is_copy, training_pairs
 from support.client import PromptError
+from support.paths import ROOT
 from support.server import Server, ServerError
 from tools.demo.images import contact_sheet, escape_curves
 from tools.demo.methods import METHODS, Setting, graph
-from lab import scenes
-from lab.copies import COPY_RMSE, is_copy, training_pairs
 
 OUT = ROOT / "demo"
 CONTROL = ("vanilla", "dynamic")  # what ordinary prompts are run with
