@@ -33,9 +33,20 @@ DETECTED = {
     "look": node("MG_BasinEscapeDetector", **MODEL, noise_seed=1, steps=6, **lab_strengths.DETECTOR),
     "sample": node("MG_DeferredCFGKSampler", **SAMPLING, curve=["look", 3]),
 }
+PATCHED = {
+    "patched": node("MG_DeferredCFG", model=["metered", 0], **lab_strengths.DEFERRED),
+    "sample": node("KSampler", **{**SAMPLING, "model": ["patched", 0]}),
+}
+REFERENCES = {"references": node("MG_ReferencesFromFolder", folder="training", vae=VAE, size_of=["latent", 0])}
+GUIDED = {"model": ["metered", 0], "references": ["references", 0]}
+THROUGH_MODEL = {
+    **REFERENCES,
+    "guided": node("MG_AMGGuidance", **GUIDED, gradient="through model"),
+    "sample": node("MG_DeferredCFGKSampler", **{**SAMPLING, "model": ["guided", 0]}),
+}
 AMG = {
-    "references": node("MG_ReferencesFromFolder", folder="training", vae=VAE, size_of=["latent", 0]),
-    "guided": node("MG_AMGGuidance", model=["metered", 0], references=["references", 0], clip=CLIP, deduplication=5.0),
+    **REFERENCES,
+    "guided": node("MG_AMGGuidance", **GUIDED, clip=CLIP, deduplication=5.0),
     "sample": node("KSampler", **{**SAMPLING, "model": ["guided", 0]}),
     "decode": node("VAEDecode", samples=["sample", 0], vae=VAE),
     "check": node("MG_CopyCheck", images=["decode", 0], references=["references", 0], vae=VAE),
@@ -46,6 +57,8 @@ VANILLA = {"sample": node("KSampler", **{**SAMPLING, **WIRES})}  # without the p
 WORKFLOWS = {method: sampled_by(method, Setting.for_lab(2)) for method in METHODS[1:]} | {
     "detector": DETECTED,
     "AMG": AMG,
+    "model patch": PATCHED,
+    "AMG through model": THROUGH_MODEL,
 }
 
 
@@ -159,6 +172,10 @@ def test_a_fault_leaves_nothing_behind(soak: Soak, name: str, kind: str, call: i
     assert (soak.disturb(name, kind, call).error is not None) == fails
 
 
+def test_an_interruption_leaves_nothing_behind(soak: Soak) -> None:
+    soak.disturb("per-sample noise", "interrupt")
+
+
 def test_no_disturbance_leaves_anything_behind(soak: Soak) -> None:
     before = soak.memory()
     for run in range(RUNS):
@@ -167,7 +184,8 @@ def test_no_disturbance_leaves_anything_behind(soak: Soak) -> None:
         got = soak.disturb(name, kind, call)
         if run % 25 == 24:
             soak.server.free()
-        print(f"{run + 1}/{RUNS} {name}, {kind} at call {call}: {got.error or 'done'}", soak.rss(), flush=True)
+        ended = got.error.message[:60] if got.error else "done"
+        print(f"{run + 1}/{RUNS} {name}, {kind} at call {call}: {ended}, {soak.rss() >> 20} MiB", flush=True)
     after = soak.memory()
     grown = after.pop("rss") / before.pop("rss") - 1
     assert after == before and after["tensors"] > 100

@@ -9,7 +9,7 @@ import pytest
 
 from support.frontend import screenshots, views
 from support.paths import ROOT
-from tools.assets.templates import TEMPLATES, run_on_lab
+from tools.assets.templates import TEMPLATES
 
 STEPS = 8
 ITERATIONS = 12  # of an optimizer
@@ -43,7 +43,7 @@ def test_template(either, renderer: str, artefacts: Path, name: str) -> None:
     page.set_all("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
     page.server.free()  # a request right after a prompt's end waits behind the next prompt
     page.frames()
-    entry = run_on_lab(page, template, STEPS)
+    entry = template.run_on_lab(page, STEPS)
     found = views.check(page, entry)
     kinds = {str(n["id"]): n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
     assert {kinds[node] for node, seen in found.items() if seen.plotted} == DRAWN[name]

@@ -13,19 +13,20 @@ import pytest
 from comfy_config.config_parser import extract_node_configuration
 from PIL import Image
 
+from support.paths import ROOT
 from support.server import find_host
 from tools import release
-from tools.release import ROOT
 
 GITHUB_LIKE = ("https://code.example/artist/memorization-guard/", "https://raw.example/artist/memorization-guard/main")
 RUN_TIME = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt")
-FOLDERS = ("locales", "mitigation", "nodes", "web", "workflows")
+CODE = ("adapter", "drawing", "methods", "mitigation", "nodes", "references")
+FOLDERS = (*CODE, "locales", "web", "workflows")
 tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is made of what git tracks")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A committed copy of what a release looks at."""
+    """A committed copy of the files that a release checks."""
     for name in ("pyproject.toml", "CHANGELOG.md", ".comfyignore"):
         shutil.copy(ROOT / name, tmp_path)
     for command in (["init", "-q"], ["add", "."]):
@@ -72,18 +73,18 @@ def test_a_public_address_completes_it(checkout: Path) -> None:
     assert read.project.urls.documentation and read.project.urls.issues
     for name, address in (("icon", read.tool_comfy.icon), ("banner", release.fact("Banner", checkout))):
         assert address.startswith(GITHUB_LIKE[1])
-        with Image.open(ROOT / address.removeprefix(f"{GITHUB_LIKE[1]}/")) as picture:
-            assert picture.size == release.PICTURES[name]
-    assert release.PICTURES["icon"] == (400, 400)  # square, and no larger
-    assert release.PICTURES["banner"][0] * 9 == release.PICTURES["banner"][1] * 21
+        with Image.open(ROOT / address.removeprefix(f"{GITHUB_LIKE[1]}/")) as image:
+            assert image.size == release.IMAGES[name]
+    assert release.IMAGES["icon"] == (400, 400)  # square, and no larger
+    assert release.IMAGES["banner"][0] * 9 == release.IMAGES["banner"][1] * 21
 
 
-def test_what_is_missing_is_said(checkout: Path) -> None:
+def test_what_is_missing_is_reported(checkout: Path) -> None:
     assert [fault.split(":")[0] for fault in release.faults(checkout)] == [
         "pyproject.toml lacks Repository, Documentation, Issues, Icon, Banner"
     ]
     release.fill_in(*GITHUB_LIKE, root=checkout)
-    assert "1 file(s) are not committed, e.g. pyproject.toml" in release.faults(checkout)
+    assert "files that are not committed: 1, for example pyproject.toml" in release.faults(checkout)
     commit(checkout)
     assert release.faults(checkout) == []
     release.git("tag", f"v{release.fact('version', checkout)}", root=checkout)
@@ -121,7 +122,7 @@ def test_nothing_has_to_be_installed() -> None:
     has = {re.split(r"[=<>~!\[ ]", line)[0].lower() for line in lines}
     has = {"PIL" if name == "pillow" else name for name in has}
     hosts = {path.stem for path in find_host().iterdir()}
-    for file in [*(ROOT / "mitigation").rglob("*.py"), *(ROOT / "nodes").rglob("*.py"), ROOT / "__init__.py"]:
+    for file in [ROOT / "__init__.py", *(file for folder in CODE for file in (ROOT / folder).rglob("*.py"))]:
         nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
         imported = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
         imported |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0}

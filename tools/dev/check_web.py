@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Check the types of web/ with the TypeScript compiler; `make lint` does.
 
-The modules are plain JavaScript with types in JSDoc, as the browser loads them: nothing is built. The compiler is
-installed once into the user's cache by npm. Without node and npm this says that nothing was checked, and succeeds:
-they are no requirement of the pack.
+The modules are plain JavaScript with types in JSDoc, and the browser loads them as they are. npm installs the compiler
+once into the user's cache. Without node and npm this says that nothing was checked and succeeds, because the pack does
+not require them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from provision import CACHE, ROOT
+from tools.dev.provision import CACHE, ROOT
 
 VERSION = "5.9.3"
 PROJECT = ROOT / "tests" / "web" / "tsconfig.json"
@@ -24,7 +24,7 @@ def say(text: str) -> None:
 
 
 def compiler(npm: str) -> Path | None:
-    """tsc.js, installed when it is not there yet; None when npm cannot get it."""
+    """tsc.js, installed if it is missing; None if npm cannot install it."""
     home = CACHE / f"typescript-{VERSION}"
     tsc = home / "node_modules" / "typescript" / "lib" / "tsc.js"
     if tsc.is_file():
@@ -47,15 +47,15 @@ def compiler(npm: str) -> Path | None:
 def main() -> int:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        say("SKIPPED: types of web/ not checked, there is no node or no npm here")
+        say("SKIPPED: the types of web/ were not checked, because node or npm is missing")
         return 0
     tsc = compiler(npm)
     if tsc is None:
-        say("SKIPPED: types of web/ not checked, npm could not install the TypeScript compiler (see above)")
+        say("SKIPPED: the types of web/ were not checked, because npm could not install TypeScript (see above)")
         return 0
     done = subprocess.run([node, str(tsc), "--project", str(PROJECT)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     sys.stdout.write(done.stdout)
-    say("types FAILED" if done.returncode else "types checked")
+    say("the type check FAILED" if done.returncode else "types checked")
     return done.returncode
 
 

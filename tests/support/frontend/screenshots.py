@@ -52,7 +52,7 @@ def single_node(page: Page, node_type: str, scale: float, margin: int) -> bytes:
 
 
 def title_and_view(page: Page, node: int, node_width: int, width: int) -> list[bytes]:
-    """PNGs of a node's title and of its view, `width` pixels wide, in the classic renderer with a node of `node_width`."""
+    """PNGs of a node's title and its view, `width` pixels wide, of a node made `node_width` wide. Classic renderer."""
     x, y, _, h = page.tab.evaluate("(given) => mg.isolate(...given)", [node, node_width])
     scale = width / node_width
     with window(page, width + 100, round(h * scale) + 100):
