@@ -34,15 +34,15 @@ def share(server: Server):
     return measure
 
 
-def test_the_training_pictures_are_what_the_generator_draws() -> None:
-    for (caption, picture), pair in zip(training_pairs(), scenes.memorized(), strict=True):
+def test_the_training_images_are_what_the_generator_draws() -> None:
+    for (caption, image), pair in zip(training_pairs(), scenes.memorized(), strict=True):
         assert caption == pair.caption
-        assert np.array_equal(picture, pair.scene.image)
+        assert np.array_equal(image, pair.scene.image)
 
 
-def test_no_two_memorized_pictures_could_be_taken_for_each_other() -> None:
-    pictures = [p for _, p in training_pairs()]
-    nearest = min(rmse(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
+def test_no_two_memorized_images_pass_for_each_other() -> None:
+    images = [image for _, image in training_pairs()]
+    nearest = min(rmse(a, b) for i, a in enumerate(images) for b in images[:i])
     assert nearest > COPY_RMSE
 
 
@@ -56,7 +56,7 @@ def test_each_mitigation_helps(share, method: str) -> None:
     assert share(method) <= 0.25
 
 
-def test_an_ordinary_prompt_is_ksamplers_picture(server: Server) -> None:
+def test_an_ordinary_prompt_gives_ksamplers_image(server: Server) -> None:
     setting, subject = Setting.for_lab(COUNT), Subject("a disc")
     plain = ask(server, setting, subject, "no mitigation", 0)
     dynamic = ask(server, setting, subject, "dynamic deferral", 1)

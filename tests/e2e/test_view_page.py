@@ -68,16 +68,16 @@ def checked(lab: LabWorkflow, folder: str = "training") -> Node:
     return references
 
 
-def test_messages_come_once_and_can_be_silenced(either: Page, artefacts: Path, renderer: str) -> None:
+def test_messages_come_once_and_can_be_silenced(either: Page) -> None:
     lab = LabWorkflow()
     checked(lab)
     ids = lab.build(either)
     toasts(either)
-    found = views.check(either, either.queue_and_wait())
+    entry = either.queue_and_wait()
+    told = toasts(either)  # first of all: they disappear after some seconds
+    found = views.check(either, entry)
     detector, check = found[str(ids["detector"])], found[str(ids["check"])]
     assert "Memorized prompt: 2 of 2" in detector.warning and "may be copies" in check.warning
-    screenshots.whole_graph(either, artefacts / f"messages, {renderer}.png", menus=True)
-    told = toasts(either)
     assert len(told) == 2
     for seen in (detector, check):
         assert any(seen.warning.removeprefix("⚠ ") in text for text in told)
@@ -136,11 +136,11 @@ def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Pat
     folder = server.base / "input" / "markup"
     folder.mkdir(exist_ok=True)
     training = sorted((server.base / "input" / "training").glob("*.png"))
-    for i, source in enumerate(training[:2]):  # the first is the picture that the prompt copies
+    for i, source in enumerate(training[:2]):  # the first is the image that the prompt copies
         name = MARKUP if i == 0 else f"{MARKUP} twice"
         Image.open(source).save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"{MARKUP} a caption", encoding="utf-8")
-    (folder / f"{MARKUP} broken.png").write_bytes(b"no picture")
+    (folder / f"{MARKUP} broken.png").write_bytes(b"not an image")
     either.open()  # its list of folders is new
     lab = LabWorkflow()
     lab.guided(checked(lab, "markup"))
@@ -149,7 +149,7 @@ def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Pat
     found = views.check(either, either.queue_and_wait())
     references, check, guided = (found[str(ids[name])] for name in ("references", "check", "guided"))
     assert MARKUP in references.notes and "broken" in references.notes and MARKUP in check.notes
-    assert any(MARKUP in title for title, _, _ in guided.pictures)
+    assert any(MARKUP in title for title, _, _ in guided.nearest)
     assert either.tab.evaluate("() => [window.mgHacked ?? 0, document.querySelectorAll('img[src=x]').length]") == [0, 0]
     screenshots.whole_graph(either, artefacts / f"markup, {renderer}.png")
 

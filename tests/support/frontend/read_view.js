@@ -26,7 +26,7 @@
     ticks: all(root, "svg line.mg-grid").map((l, i) =>
       [numbers(l, "y1")[0], Number(all(root, "svg text")[i].textContent)]),
     marks: all(root, ".mg-acted").length,
-    pictures: all(root, ".mg-nearest figure").map((f) =>
+    nearest: all(root, ".mg-nearest figure").map((f) =>
       [f.title, f.innerText.trim(), Boolean(f.querySelector("img"))]),
   };
 }

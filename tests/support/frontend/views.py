@@ -35,7 +35,7 @@ class Shown:
     limit: list[list[float]] = field(default_factory=list)
     shades: list[list[float]] = field(default_factory=list)
     ticks: list[list[float]] = field(default_factory=list)
-    pictures: list[list[Any]] = field(default_factory=list)
+    nearest: list[list[Any]] = field(default_factory=list)
 
 
 def shown(page: Page, node: str | int) -> Shown:
@@ -65,7 +65,7 @@ def check_drawn(seen: Shown, chosen: int = 0) -> None:
     assert seen.headline == view["headline"]
     assert seen.warning == (f"⚠ {view['warning']}" if view["warning"] else "")
     assert seen.notes == "\n".join(view["notes"])
-    assert [(title, kept) for title, _, kept in seen.pictures] == [
+    assert [(title, kept) for title, _, kept in seen.nearest] == [
         (n["name"], bool(n["picture"])) for n in view["nearest"]
     ]
     if not seen.plotted:
