@@ -1,24 +1,27 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Each makes what it needs and reuses it.
+# `make demo` and `make test` work on a fresh machine: the first run installs what they need, later runs reuse it.
 PYTHON ?= python3
 RUN := .host/python
 
 .PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-fast fuzz serve lint format locales release soak
 
 help:
-	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
-	@echo "make test    all tests        make lint    style and types"
-	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
-	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; goes on where it stopped)"
+	@echo "make demo          images without and with mitigation, on a real server, into demo/"
+	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same with your own checkpoint"
+	@echo "make serve         the real user interface with the pack and the lab checkpoint, on localhost"
+	@echo "make test          all tests"
+	@echo "make test-fast     the unit tests only"
+	@echo "make lint          check style and types"
+	@echo "make format        correct the style"
+	@echo "make fuzz          2,000 hostile inputs (FUZZ=5000 for more)"
+	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
+	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
+	@echo "make gpu-check     the same on your GPU, as a report to paste into an issue"
+	@echo "make tables        the effect of each setting on the lab checkpoint, into docs/ (an hour)"
+	@echo "make bench         methods, combinations and peers on the lab checkpoint, into bench/ (hours; continues if stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
-	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
-	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)"
-	@echo "make soak    a hundred runs on one server, interrupted and failing, into docs/soak.md (ten minutes)"
-	@echo "make matrix   every node on every model family and precision, into docs/matrix.md (five minutes)"
-	@echo "make gpu-check   the same on your GPU, as a report to paste"
-	@echo "make locales   locales/en from the nodes; translations of what changed are taken out"
-	@echo "make release   the registry's zip into dist/, and what is missing before a version is published"
-	@echo "make serve   the real UI with the pack and the lab checkpoint, on localhost"
-	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same on your own checkpoint"
+	@echo "make bench-cost    evaluations, time and memory compared with KSampler (ten minutes)"
+	@echo "make locales       write locales/en from the nodes; remove translations of changed texts"
+	@echo "make release       write the registry's zip into dist/, and list what is missing before you publish"
 
 setup:
 	@$(PYTHON) tools/dev/provision.py --quiet
@@ -39,7 +42,7 @@ bench-cost: setup
 	@$(RUN) benchmarks/bench_cost.py
 
 soak: setup
-	@OMP_NUM_THREADS=1 $(RUN) tools/soak.py --write
+	@SOAK_RUNS=$${SOAK_RUNS:-100} $(RUN) -m pytest tests/e2e/test_soak.py -q -s
 
 matrix: setup
 	@OMP_NUM_THREADS=1 $(RUN) tools/dev/matrix.py
@@ -49,7 +52,7 @@ gpu-check: setup
 
 test: setup
 	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host
-	@$(RUN) -m pytest -n 2 --dist loadgroup tests/e2e  # one worker has the browser, one what needs a server only
+	@$(RUN) -m pytest -n 2 --dist loadgroup tests/e2e  # one worker for the browser, one for the other server tests
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q

@@ -1,8 +1,8 @@
 """What a maintainer does before publishing a version: `make release`. Nothing is uploaded.
 
-    .host/python tools/release.py                                # checks, then the registry's zip into dist/
-    .host/python tools/release.py --repository URL --raw URL     # fills in what needs a public address
-    .host/python tools/release.py --icons                        # docs/icon/*.svg as PNG, by a browser
+    .host/python tools/release.py                              # write the registry's zip into dist/, and check
+    .host/python tools/release.py --repository URL --raw URL   # fill in the fields that need a public address
+    .host/python tools/release.py --icons                      # draw docs/icon/*.svg as PNG, with a browser
 
 See docs/publishing.md.
 """
@@ -20,7 +20,7 @@ from support.paths import ROOT
 
 IGNORE, FACTS, CHANGES = ".comfyignore", "pyproject.toml", "CHANGELOG.md"
 ADDRESSES = ("Repository", "Documentation", "Issues", "Icon", "Banner")
-PICTURES = {"icon": (400, 400), "banner": (1260, 540)}  # the registry's largest icon; its banners are 21:9
+IMAGES = {"icon": (400, 400), "banner": (1260, 540)}  # the registry's largest icon; its banners are 21:9
 
 
 def git(*args: str, root: Path = ROOT) -> list[str]:
@@ -32,13 +32,13 @@ def git(*args: str, root: Path = ROOT) -> list[str]:
 
 
 def packed(root: Path = ROOT) -> list[str]:
-    """What the registry's own tool takes: every file that git tracks, but for those that .comfyignore names."""
+    """The files that the registry's own tool takes: all that git tracks, except those that .comfyignore names."""
     left_out = set(git("ls-files", "--cached", "--ignored", f"--exclude-from={root / IGNORE}", root=root))
     return [name for name in git("ls-files", root=root) if name not in left_out and (root / name).is_file()]
 
 
 def build(target: Path, root: Path = ROOT) -> list[str]:
-    """Write the zip; returns the names in it."""
+    """Write the zip; return the names of its files."""
     names = packed(root)
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -54,7 +54,7 @@ def fact(name: str, root: Path = ROOT) -> str:
 
 
 def changes(version: str, root: Path = ROOT) -> str:
-    """What CHANGELOG.md says of a version, for the registry's page of it."""
+    """The section of CHANGELOG.md about a version, for the registry's page of that version."""
     text = (root / CHANGES).read_text(encoding="utf-8")
     found = re.search(rf"^## {re.escape(version)}\b.*?\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     return found[1].strip() if found else ""
@@ -66,24 +66,24 @@ def faults(root: Path = ROOT) -> list[str]:
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         found.append(f"{FACTS}: version {version!r} is not three numbers")
     if not changes(version, root):
-        found.append(f"{CHANGES} says nothing under '## {version}'")
+        found.append(f"{CHANGES} has no text under '## {version}'")
     if f"v{version}" in git("tag", root=root):
-        found.append(f"version {version} was published: the tag v{version} exists. Raise the version")
+        found.append(f"version {version} was published already: the tag v{version} exists. Raise the version")
     if dirty := git("status", "--porcelain", root=root):
-        found.append(f"{len(dirty)} file(s) are not committed, e.g.{dirty[0][2:]}")
+        found.append(f"files that are not committed: {len(dirty)}, for example{dirty[0][2:]}")
     if missing := [name for name in ADDRESSES if not fact(name, root)]:
         found.append(f"{FACTS} lacks {', '.join(missing)}: make release REPOSITORY=… RAW=…")
     return found
 
 
 def fill_in(repository: str, raw: str, root: Path = ROOT) -> None:
-    """Write the fields that need a public address. `raw`: where single files of the main branch are served."""
+    """Write the fields that need a public address. `raw`: where the files of the main branch are served one by one."""
     repository, raw = repository.rstrip("/"), raw.rstrip("/")
     values = {
         "Repository": repository,
         "Documentation": f"{repository}#readme",
         "Issues": f"{repository}/issues",
-        **{name.capitalize(): f"{raw}/docs/icon/{name}.png" for name in PICTURES},
+        **{name.capitalize(): f"{raw}/docs/icon/{name}.png" for name in IMAGES},
     }
     text = (root / FACTS).read_text(encoding="utf-8")
     for name, value in values.items():
@@ -92,14 +92,14 @@ def fill_in(repository: str, raw: str, root: Path = ROOT) -> None:
 
 
 def draw_icons(root: Path = ROOT) -> None:
-    """The registry takes SVG, too, but not every host of raw files serves it as a picture."""
+    """As PNG, because not every site that serves raw files serves SVG as an image."""
     from playwright.sync_api import sync_playwright
 
-    from support.browser import FLAGS, find_browser
+    from support.frontend.page import FLAGS, find_browser
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        for name, (width, height) in PICTURES.items():
+        for name, (width, height) in IMAGES.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             page.set_content(f"<body style='margin:0'>{(root / f'docs/icon/{name}.svg').read_text(encoding='utf-8')}")
             page.screenshot(path=str(root / f"docs/icon/{name}.png"), omit_background=True)
@@ -110,24 +110,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repository", default="", help="public address of the repository")
     parser.add_argument("--raw", default="", help="address under which its files are served one by one")
-    parser.add_argument("--icons", action="store_true", help="draw the PNGs anew")
+    parser.add_argument("--icons", action="store_true", help="draw the PNGs again")
     args = parser.parse_args()
     if args.icons:
         draw_icons()
         return 0
     if bool(args.repository) != bool(args.raw):
-        parser.error("--repository and --raw belong together")
+        parser.error("give --repository and --raw together")
     if args.repository:
         fill_in(args.repository, args.raw)
-        print(f"{FACTS} has its addresses: look at it, commit it, and run `make release` again")
+        print(f"{FACTS} now has the addresses: check it, commit it, and run `make release` again")
         return 0
-    target = (
-        ROOT / "dist" / f"{fact('name')}.zip"
-    )  # unpacked into a folder of its name: a dot there hides help's pictures
+    # Without the version: a dot in the name of the folder it is unpacked into hides the help's images.
+    target = ROOT / "dist" / f"{fact('name')}.zip"
     names = build(target)
     target.with_suffix(".txt").write_text(changes(fact("version")) + "\n", encoding="utf-8")
     print(f"{target.relative_to(ROOT)}: {len(names)} files, {target.stat().st_size / 1e6:.2f} MB")
-    print(f"{target.with_suffix('.txt').relative_to(ROOT)}: what {CHANGES} says of this version")
+    print(f"{target.with_suffix('.txt').relative_to(ROOT)}: what {CHANGES} says about this version")
     for fault in (found := faults()):
         print(f"NOT READY: {fault}")
     return 1 if found else 0

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-ARTEFACTS = Path(__file__).parent / "artefacts"
-from support.paths import LAB, ROOT
+from support.frontend.page import BROWSERS, Page, find_browser
+from support.paths import PACK_NAME
 from support.server import Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers: one with the browser, one with all that needs a server only."""
+    """For two workers: one gets the browser tests, one the tests that need only a server."""
     for item in items:
         browser = "opened" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("browser" if browser else "server"))
@@ -28,55 +28,41 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def opened(server: Server) -> Iterator:
-    from support.browser import BROWSERS, Page, find_browser
-
+def opened(server: Server) -> Iterator[Page]:
     if find_browser() is None:
         pytest.skip(f"no browser found: install one of {', '.join(BROWSERS)}")
     with Page(server) as page:
         yield page
 
 
+def checked(page: Page, nodes2: bool) -> Iterator[Page]:
+    """The page with one renderer; the test fails if one of the pack's own scripts reports an error."""
+    page.use(nodes2)
+    page.clear_errors()
+    yield page
+    assert page.console_errors(f"/{PACK_NAME}/") == []
+
+
 @pytest.fixture
-def page(opened):
-    """The page with the classic renderer, and no errors yet."""
-    opened.use(nodes2=False)
-    opened.clear_errors()
-    return opened
+def page(opened: Page) -> Iterator[Page]:
+    """The page with the classic renderer."""
+    yield from checked(opened, nodes2=False)
 
 
 @pytest.fixture(scope="session", params=["classic", "nodes2"])
-def renderer(request) -> str:
+def renderer(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def either(opened, renderer: str):
-    """The page with one renderer, then with the other, and no errors yet."""
-    opened.use(nodes2=renderer == "nodes2")
-    opened.clear_errors()
-    return opened
-
-
-@pytest.fixture(scope="session")
-def pack() -> Path:
-    """The checkout, once it is a pack."""
-    if not (ROOT / "__init__.py").is_file():
-        pytest.skip("the pack has no __init__.py yet")
-    return ROOT
-
-
-@pytest.fixture(scope="session")
-def checkpoint() -> str:
-    """The name of the lab checkpoint, as the host lists it."""
-    files = sorted(LAB.glob("*.safetensors"), key=lambda file: file.stat().st_size)
-    if not files:
-        pytest.skip("no lab checkpoint: lab/ holds no .safetensors")
-    return files[-1].name
+def either(opened: Page, renderer: str) -> Iterator[Page]:
+    """The page with one renderer, then with the other."""
+    yield from checked(opened, nodes2=renderer == "nodes2")
 
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
     """Where the screenshots go; git ignores it."""
-    ARTEFACTS.mkdir(exist_ok=True)
-    return ARTEFACTS
+    folder = Path(__file__).parent / "artefacts"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from support.server import ROOT, Server
+from support.paths import ROOT
+from support.server import Server
 from tools import release
 
 ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] {50 %} é")
@@ -82,7 +83,7 @@ def test_every_copy_loads_with_all_its_nodes(server: Server) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_page_help_pictures_and_templates_are_served_under_the_folders_name(server: Server, folder: str) -> None:
+def test_page_help_images_and_templates_are_served_under_the_folders_name(server: Server, folder: str) -> None:
     name = quote(folder)
     scripts = server.call("GET", "/extensions").json()
     assert [s for s in scripts if s.startswith(f"/extensions/{name}/")] == [f"/extensions/{name}/memorization_guard.js"]

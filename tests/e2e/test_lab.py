@@ -12,9 +12,10 @@ import pytest
 from lab import scenes
 from lab.copies import COPY_RMSE, rmse, training_pairs
 from support.client import PromptError
-from support.server import ROOT, Server
-from tools.demo.demo import Subject, ask
-from tools.demo.methods import Setting, graph
+from support.paths import ROOT
+from support.server import Server
+from tools.demo.measure import Subject, ask, share_of_copies
+from tools.demo.methods import Setting, prompt
 
 COUNT = 2
 PROMPTS = (0, 7, 12)
@@ -22,52 +23,52 @@ pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def share(server: Server, checkpoint: str):
-    """share(method): of the pictures of three memorized prompts, how many are copies."""
+def share(server: Server):
+    """share(method): the share of copies among the images of three memorized prompts."""
     pairs = training_pairs()
     subjects = [Subject(*pairs[i]) for i in PROMPTS]
 
     def measure(method: str) -> float:
-        rows = [ask(server, Setting.for_lab(COUNT), s, method, 1000 + i) for i, s in enumerate(subjects)]
-        return sum(r.copies for r in rows) / (COUNT * len(rows))
+        return share_of_copies(ask(server, Setting.for_lab(COUNT), s, method, i) for i, s in enumerate(subjects))
 
     return measure
 
 
-def test_the_training_pictures_are_what_the_generator_draws() -> None:
-    for (caption, picture), pair in zip(training_pairs(), scenes.memorized(), strict=True):
+def test_the_training_images_are_what_the_generator_draws() -> None:
+    for (caption, image), pair in zip(training_pairs(), scenes.memorized(), strict=True):
         assert caption == pair.caption
-        assert np.array_equal(picture, pair.scene.image)
+        assert np.array_equal(image, pair.scene.image)
 
 
-def test_no_two_memorized_pictures_could_be_taken_for_each_other() -> None:
-    pictures = [p for _, p in training_pairs()]
-    nearest = min(rmse(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
+def test_no_two_memorized_images_pass_for_each_other() -> None:
+    images = [image for _, image in training_pairs()]
+    nearest = min(rmse(a, b) for i, a in enumerate(images) for b in images[:i])
     assert nearest > COPY_RMSE
 
 
 def test_it_copies_with_cfg_and_not_without(share) -> None:
-    assert share("vanilla") >= 0.8
+    assert share("no mitigation") >= 0.8
     assert share("without CFG") <= 0.05
 
 
-@pytest.mark.parametrize("method", ["dynamic", "batch-wise + deferred", "per-sample noise"])
+@pytest.mark.parametrize("method", ["dynamic deferral", "batch-wise + deferred", "per-sample noise"])
 def test_each_mitigation_helps(share, method: str) -> None:
     assert share(method) <= 0.25
 
 
-def test_an_ordinary_prompt_is_ksamplers_picture(server: Server, checkpoint: str) -> None:
+def test_an_ordinary_prompt_gives_ksamplers_image(server: Server) -> None:
     setting, subject = Setting.for_lab(COUNT), Subject("a disc")
-    vanilla, dynamic = (ask(server, setting, subject, m, i) for i, m in enumerate(("vanilla", "dynamic")))
-    for a, b in zip(vanilla.pictures, dynamic.pictures, strict=True):
+    plain = ask(server, setting, subject, "no mitigation", 0)
+    dynamic = ask(server, setting, subject, "dynamic deferral", 1)
+    for a, b in zip(plain.images, dynamic.images, strict=True):
         assert np.array_equal(a, b)
-    assert dynamic.told["rows"] == vanilla.told["rows"] == 2 * 50 * COUNT
+    assert dynamic.told["rows"] == plain.told["rows"] == 2 * 50 * COUNT
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_runs(server: Server) -> None:
-    prompt = graph(Setting.for_own("no-such-file.safetensors", 1), "a ring", "dynamic", 0)
+    given = prompt(server, Setting("no-such-file.safetensors", 1), "a ring", "dynamic deferral", 0)
     with pytest.raises(PromptError) as caught:
-        server.run(prompt)
+        server.run(given)
     assert caught.value.kind == "validation" and "no-such-file.safetensors" in caught.value.message
 
 

@@ -13,35 +13,32 @@ from pathlib import Path
 import pytest
 
 from support.client import PromptError
-from support.server import ROOT, Server, ServerError
+from support.paths import ROOT
+from support.server import Server, ServerError
+from support.server_prompts import VAE, WIRES, node, start, with_defaults
 
-PICTURE = {"class_type": "EmptyImage", "inputs": {"width": 48, "height": 32, "batch_size": 2, "color": 255}}
-PROMPT = {"1": PICTURE, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "e2e"}}}
+IMAGE = node("EmptyImage", width=48, height=32, batch_size=2, color=255)
+PROMPT = {"1": IMAGE, "2": node("SaveImage", images=["1", 0], filename_prefix="e2e")}
 pytestmark = pytest.mark.timeout(600)
 
 
-def with_checkpoint(checkpoint: str, steps: int) -> dict:
-    """A plain text-to-image prompt for the lab checkpoint."""
-    text = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a ring"}}
-    settings = {"seed": 1, "steps": steps, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal"}
-    wires = {"model": ["1", 0], "positive": ["2", 0], "negative": ["3", 0], "latent_image": ["4", 0]}
-    return {
-        "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
-        "2": text,
-        "3": text,
-        "4": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
-        "5": {"class_type": "KSampler", "inputs": {**settings, **wires, "denoise": 1.0}},
-        "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["1", 2]}},
-        "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "e2e"}},
+def text_to_image(server: Server, steps: int) -> dict:
+    """A plain prompt for the lab checkpoint."""
+    nodes = {
+        **start("a ring", size=64, batch=1),
+        "sample": node("KSampler", **WIRES, seed=1, steps=steps, cfg=7.0),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=VAE),
+        "save": node("SaveImage", images=["decode", 0]),
     }
+    return with_defaults(server, nodes)
 
 
-def test_the_packs_load(server: Server, pack: Path) -> None:
+def test_the_packs_load(server: Server) -> None:
     assert server.import_failures() == [], server.log_text()
 
 
-def test_the_nodes_are_listed(server: Server, pack: Path) -> None:
-    sources = [file.read_text(encoding="utf-8") for file in (pack / "nodes").rglob("*.py")]
+def test_the_nodes_are_listed(server: Server) -> None:
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "nodes").rglob("*.py")]
     written = {name for source in sources for name in re.findall(r'node_id="(MG_\w+)"', source)}
     assert written
     assert written - set(server.object_info()) == set(), server.log_text()
@@ -59,17 +56,17 @@ def test_run_returns_outputs_and_images(server: Server) -> None:
     assert "execution_success" in events
 
 
-def test_sampling_reports_progress(server: Server, checkpoint: str) -> None:
+def test_sampling_reports_progress(server: Server) -> None:
     steps: list[int] = []
-    prompt = with_checkpoint(checkpoint, 3)
+    prompt = text_to_image(server, 3)
     outputs = server.run(prompt, lambda event, d: steps.append(d["value"]) if event == "progress" else None)
     assert steps == [1, 2, 3]
-    assert outputs["outputs"]["7"]["images"]
+    assert outputs["outputs"]["save"]["images"]
     server.free()
 
 
-def test_interrupt_stops_a_prompt(server: Server, checkpoint: str) -> None:
-    prompt = with_checkpoint(checkpoint, 10_000)
+def test_interrupt_stops_a_prompt(server: Server) -> None:
+    prompt = text_to_image(server, 10_000)
     with pytest.raises(PromptError) as caught:
         server.run(prompt, lambda event, data: server.interrupt() if event == "progress" else None)
     assert (caught.value.kind, caught.value.node_type) == ("interrupted", "KSampler")
@@ -78,9 +75,9 @@ def test_interrupt_stops_a_prompt(server: Server, checkpoint: str) -> None:
 @pytest.mark.parametrize(
     ("prompt", "node_id", "node_type", "text"),
     [
-        ({"7": {"class_type": "NoSuchNode", "inputs": {}}}, "7", "NoSuchNode", "does not exist"),
-        ({**PROMPT, "3": {"class_type": "PreviewImage", "inputs": {}}}, "3", "PreviewImage", "missing: images"),
-        ({"1": PICTURE}, "", "", "no outputs"),
+        ({"7": node("NoSuchNode")}, "7", "NoSuchNode", "does not exist"),
+        ({**PROMPT, "3": node("PreviewImage")}, "3", "PreviewImage", "missing: images"),
+        ({"1": IMAGE}, "", "", "no outputs"),
     ],
     ids=["unknown node", "one of two outputs is wrong", "no output"],
 )
@@ -92,10 +89,10 @@ def test_refused_prompts(server: Server, prompt: dict, node_id: str, node_type: 
 
 
 def test_a_failing_node_is_named(server: Server) -> None:
-    to_nothing = {"image": ["1", 0], "upscale_method": "bilinear", "scale_by": 0.01}
-    save = {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "e2e"}}
+    to_nothing = node("ImageScaleBy", image=["1", 0], upscale_method="bilinear", scale_by=0.01)
+    save = node("SaveImage", images=["2", 0], filename_prefix="e2e")
     with pytest.raises(PromptError) as caught:
-        server.run({"1": PICTURE, "2": {"class_type": "ImageScaleBy", "inputs": to_nothing}, "3": save})
+        server.run({"1": IMAGE, "2": to_nothing, "3": save})
     error = caught.value
     assert (error.kind, error.node_id, error.node_type) == ("execution", "2", "ImageScaleBy")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from support import views
-from support.browser import Page
-from support.page_graphs import DYNAMIC, Lab
-from support.server import PACK_NAME, Server
+from support.frontend import screenshots, views
+from support.frontend.lab_workflow import LabWorkflow
+from support.frontend.page import Page
+from support.frontend.workflow import Node
+from support.server import Server
 
-OURS = f"/{PACK_NAME}/"
-pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("checkpoint")]
+pytestmark = pytest.mark.timeout(300)
 WARNINGS, CURVES = "MemorizationGuard.Warnings", "MemorizationGuard.Curves"
 MARKUP = "<img src=x onerror='window.mgHacked=1'>"
 SEND = "(detail) => app.api.dispatchEvent(new CustomEvent('memorization_guard.view', { detail }))"
@@ -60,23 +60,24 @@ def toasts(page: Page) -> list[str]:
     return [text for text in found if "memorized" in text.lower() or "copies" in text.lower()]
 
 
-def checked(folder: str = "training") -> Lab:
-    """A memorized prompt: the detector and the copy check have something to say."""
-    lab = Lab()
+def checked(lab: LabWorkflow, folder: str = "training") -> Node:
+    """A memorized prompt: the detector and the copy check both warn. Returns the references."""
     lab.detector()
     references = lab.references(folder)
-    lab.check(lab.saved(lab.plain()[0]), references)
-    return lab
+    lab.check(lab.shown(lab.plain()[0]), references)
+    return references
 
 
-def test_messages_come_once_and_can_be_silenced(either: Page, artefacts: Path, renderer: str) -> None:
-    ids = checked().build(either)
+def test_messages_come_once_and_can_be_silenced(either: Page) -> None:
+    lab = LabWorkflow()
+    checked(lab)
+    ids = lab.build(either)
     toasts(either)
-    found = views.check(either, either.queue_and_wait())
+    entry = either.queue_and_wait()
+    told = toasts(either)  # first of all: they disappear after some seconds
+    found = views.check(either, entry)
     detector, check = found[str(ids["detector"])], found[str(ids["check"])]
     assert "Memorized prompt: 2 of 2" in detector.warning and "may be copies" in check.warning
-    either.screenshot(artefacts / f"messages, {renderer}.png", menus=True)
-    told = toasts(either)
     assert len(told) == 2
     for seen in (detector, check):
         assert any(seen.warning.removeprefix("⚠ ") in text for text in told)
@@ -84,19 +85,18 @@ def test_messages_come_once_and_can_be_silenced(either: Page, artefacts: Path, r
     assert toasts(either) == []
     either.set(WARNINGS, False)
     try:
-        either.set_widgets("KSampler", "seed", 2)
-        either.set_widgets("MG_BasinEscapeDetector", "noise_seed", 2)
+        either.set_all("KSampler", "seed", 2)
+        either.set_all("MG_BasinEscapeDetector", "noise_seed", 2)
         again = views.check(either, either.queue_and_wait())
         assert again[str(ids["detector"])].warning and again[str(ids["check"])].warning  # the mark stays
         assert toasts(either) == []
     finally:
         either.set(WARNINGS, True)
-    assert either.console_errors(OURS) == []
 
 
 def test_curves_can_be_turned_off_and_on(either: Page) -> None:
-    lab = Lab()
-    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    lab = LabWorkflow()
+    lab.shown(lab.sampler()["latent"])
     node = str(lab.build(either)["sampler"])
     first = views.check(either, either.queue_and_wait())[node]
     size = "(id) => app.graph.getNodeById(id).size[1]"
@@ -113,12 +113,11 @@ def test_curves_can_be_turned_off_and_on(either: Page) -> None:
     either.settle()
     views.check_drawn(views.shown(either, node))
     assert views.shown(either, node).lines == first.lines or either.nodes2
-    assert either.console_errors(OURS) == []
 
 
 def test_the_other_series_is_a_click_away(page: Page) -> None:
-    lab = Lab()
-    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    lab = LabWorkflow()
+    lab.shown(lab.sampler()["latent"])
     node = str(lab.build(page)["sampler"])
     first = views.check(page, page.queue_and_wait())[node]
     pull, magnitude = (series["y"] for series in first.view["series"])
@@ -137,34 +136,27 @@ def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Pat
     folder = server.base / "input" / "markup"
     folder.mkdir(exist_ok=True)
     training = sorted((server.base / "input" / "training").glob("*.png"))
-    for i, source in enumerate(training[:2]):  # the first is the picture that the prompt copies
+    for i, source in enumerate(training[:2]):  # the first is the image that the prompt copies
         name = MARKUP if i == 0 else f"{MARKUP} twice"
         Image.open(source).save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"{MARKUP} a caption", encoding="utf-8")
-    (folder / f"{MARKUP} broken.png").write_bytes(b"no picture")
+    (folder / f"{MARKUP} broken.png").write_bytes(b"not an image")
     either.open()  # its list of folders is new
-    lab = checked("markup")
-    lab.guided(next(n for n in _nodes(lab) if n.record["type"] == "MG_ReferencesFromFolder"))
-    lab.saved(lab.plain(seed=3)[0])
+    lab = LabWorkflow()
+    lab.guided(checked(lab, "markup"))
+    lab.shown(lab.plain(seed=3)[0])
     ids = lab.build(either)
     found = views.check(either, either.queue_and_wait())
     references, check, guided = (found[str(ids[name])] for name in ("references", "check", "guided"))
     assert MARKUP in references.notes and "broken" in references.notes and MARKUP in check.notes
-    assert any(MARKUP in title for title, _, _ in guided.pictures)
+    assert any(MARKUP in title for title, _, _ in guided.nearest)
     assert either.tab.evaluate("() => [window.mgHacked ?? 0, document.querySelectorAll('img[src=x]').length]") == [0, 0]
-    either.screenshot(artefacts / f"markup, {renderer}.png")
-    assert either.console_errors(OURS) == []
-
-
-def _nodes(lab: Lab) -> list:
-    from tools.assets.make_workflow import Node
-
-    return [Node(record) for record in lab.graph.nodes]
+    screenshots.whole_graph(either, artefacts / f"markup, {renderer}.png")
 
 
 def test_views_of_another_version(page: Page) -> None:
     """Fields that are missing, that are unknown, and nodes that are not there."""
-    lab = Lab()
+    lab = LabWorkflow()
     lab.sampler()
     ids = lab.build(page)
     node = str(ids["sampler"])
@@ -179,11 +171,10 @@ def test_views_of_another_version(page: Page) -> None:
         assert views.shown(page, node).headline == view.get("headline", "")
     for detail in ({"node": "999", "view": view}, {"node": f"{node}:1", "view": view}, {"node": node, "view": {}}):
         page.tab.evaluate(SEND, detail)
-    assert page.console_errors(OURS) == []
 
 
 def test_the_canvas_moves_under_a_view(either: Page) -> None:
-    lab = Lab()
+    lab = LabWorkflow()
     lab.sampler()
     node = lab.build(either)["sampler"]
     view = {"kind": "escape", "headline": "h", "steps": 2, "series": [{"y": "d", "lines": [[1, 2]]}]}
@@ -202,16 +193,15 @@ def test_the_canvas_moves_under_a_view(either: Page) -> None:
     either.tab.mouse.up(button="middle")
     either.frames()
     assert either.tab.evaluate(where)[1:] != moved
-    assert either.console_errors(OURS) == []
 
 
 def test_a_batch_of_sixteen(either: Page, artefacts: Path, renderer: str) -> None:
-    lab = Lab(batch=16)
-    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    lab = LabWorkflow(batch=16)
+    lab.shown(lab.sampler()["latent"])
     ids = lab.build(either)
     seen = views.check(either, either.queue_and_wait())[str(ids["sampler"])]
     assert len(seen.lines) == 16
-    either.screenshot(artefacts / f"sixteen, {renderer}.png")
+    screenshots.whole_graph(either, artefacts / f"sixteen, {renderer}.png")
     rows = [[0.04 * (1 - i / 70) ** (1 + s / 16) for i in range(50)] for s in range(16)]
     series = [{**old, "lines": rows} for old in seen.view["series"]]
     view = {**seen.view, "done": False, "steps": 50, "series": series, "begins": [20 + s for s in range(16)]}
@@ -223,25 +213,23 @@ def test_a_batch_of_sixteen(either: Page, artefacts: Path, renderer: str) -> Non
     )
     views.check_drawn(views.shown(either, ids["sampler"]))
     assert middle < 16
-    assert either.console_errors(OURS) == []
 
 
 def test_a_light_theme(either: Page, artefacts: Path, renderer: str) -> None:
-    lab = Lab()
+    lab = LabWorkflow()
     lab.guided(lab.references())
-    lab.saved(lab.sampler(**DYNAMIC)["latent"])
+    lab.shown(lab.sampler()["latent"])
     ids = lab.build(either)
     views.check(either, either.queue_and_wait())
     dark = either.tab.evaluate(READABLE, ids["sampler"])
     either.set("Comfy.ColorPalette", "light")
     try:
         either.settle()
-        either.screenshot(artefacts / f"light, {renderer}.png")
+        screenshots.whole_graph(either, artefacts / f"light, {renderer}.png")
         light = either.tab.evaluate(READABLE, ids["sampler"])
         assert all(_brightness(a) > 110 > _brightness(b) for a, b in zip(dark, light, strict=True)), (dark, light)
     finally:
         either.set("Comfy.ColorPalette", "dark")
-    assert either.console_errors(OURS) == []
 
 
 def _brightness(colour: str) -> float:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from support import views
-from support.server import PACK_NAME, ROOT
-from tools.assets.example_workflows import WORKFLOWS
-from tools.assets.thumbnails import run_on_lab
+from support.frontend import screenshots, views
+from support.paths import ROOT
+from tools.assets.templates import TEMPLATES
 
-OURS = f"/{PACK_NAME}/"  # in the address of every file of ours
 STEPS = 8
 ITERATIONS = 12  # of an optimizer
 pytestmark = pytest.mark.timeout(300)
@@ -30,28 +28,27 @@ DRAWN = {
 
 
 def test_the_templates_are_those_described() -> None:
-    assert {p.stem for p in (ROOT / "workflows").iterdir()} == set(WORKFLOWS) == set(DRAWN)
+    assert {p.stem for p in (ROOT / "workflows").iterdir()} == set(TEMPLATES) == set(DRAWN)
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
-def test_template(either, renderer: str, checkpoint: str, artefacts: Path, name: str) -> None:
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_template(either, renderer: str, artefacts: Path, name: str) -> None:
     path, page = ROOT / "workflows" / f"{name}.json", either
-    graph = WORKFLOWS[name]()
+    template = TEMPLATES[name]()
     page.server.free()  # the host keeps no view of a node that it did not visit, because what follows it was cached
     page.use(nodes2=False)
     page.load_workflow(path)
     page.use(nodes2=renderer == "nodes2")
     assert page.missing_nodes() == []
-    page.set_widgets("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
-    page.server.free()  # one that comes when a prompt has just ended waits behind the next prompt
+    page.set_all("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
+    page.server.free()  # a request right after a prompt's end waits behind the next prompt
     page.frames()
-    entry = run_on_lab(page, graph, STEPS)
+    entry = template.run_on_lab(page, STEPS)
     found = views.check(page, entry)
     kinds = {str(n["id"]): n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
     assert {kinds[node] for node, seen in found.items() if seen.plotted} == DRAWN[name]
     for node, kind in kinds.items():
         if kind == "SaveImage":
             assert len(entry["outputs"][node]["images"]) == 4
-    page.screenshot(artefacts / f"{name}, {renderer}.png")
+    screenshots.whole_graph(page, artefacts / f"{name}, {renderer}.png")
     assert page.overlaps() == []
-    assert page.console_errors(OURS) == []

@@ -13,10 +13,9 @@ import pytest
 from comfy_config.config_parser import extract_node_configuration
 from PIL import Image
 
-from support.paths import ROOMS, SOURCES
+from support.paths import ROOMS, ROOT, SOURCES
 from support.server import find_host
 from tools import release
-from tools.release import ROOT
 
 GITHUB_LIKE = ("https://code.example/artist/memorization-guard/", "https://raw.example/artist/memorization-guard/main")
 RUN_TIME = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt")
@@ -26,7 +25,7 @@ tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is ma
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A committed copy of what a release looks at."""
+    """A committed copy of the files that a release checks."""
     for name in ("pyproject.toml", "CHANGELOG.md", ".comfyignore"):
         shutil.copy(ROOT / name, tmp_path)
     for command in (["init", "-q"], ["add", "."]):
@@ -74,17 +73,17 @@ def test_a_public_address_completes_it(checkout: Path) -> None:
     for name, address in (("icon", read.tool_comfy.icon), ("banner", release.fact("Banner", checkout))):
         assert address.startswith(GITHUB_LIKE[1])
         with Image.open(ROOT / address.removeprefix(f"{GITHUB_LIKE[1]}/")) as image:
-            assert image.size == release.PICTURES[name]
-    assert release.PICTURES["icon"] == (400, 400)  # square, and no larger
-    assert release.PICTURES["banner"][0] * 9 == release.PICTURES["banner"][1] * 21
+            assert image.size == release.IMAGES[name]
+    assert release.IMAGES["icon"] == (400, 400)  # square, and no larger
+    assert release.IMAGES["banner"][0] * 9 == release.IMAGES["banner"][1] * 21
 
 
-def test_what_is_missing_is_said(checkout: Path) -> None:
+def test_what_is_missing_is_reported(checkout: Path) -> None:
     assert [fault.split(":")[0] for fault in release.faults(checkout)] == [
         "pyproject.toml lacks Repository, Documentation, Issues, Icon, Banner"
     ]
     release.fill_in(*GITHUB_LIKE, root=checkout)
-    assert "1 file(s) are not committed, e.g. pyproject.toml" in release.faults(checkout)
+    assert "files that are not committed: 1, for example pyproject.toml" in release.faults(checkout)
     commit(checkout)
     assert release.faults(checkout) == []
     release.git("tag", f"v{release.fact('version', checkout)}", root=checkout)

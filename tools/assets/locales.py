@@ -1,32 +1,29 @@
-#!/usr/bin/env python3
-"""Write `locales/en` from the nodes themselves, and carry the translations over to what the nodes now say.
+"""Write `locales/en` from the nodes themselves, and keep the translations of what the nodes still say.
 
     .host/python tools/assets/locales.py            write
-    .host/python tools/assets/locales.py --check    write nothing, say what is missing or stale, and fail if anything is
+    .host/python tools/assets/locales.py --check    only list what is missing or stale; fail if anything is
     .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (same meaning)
 
-The host serves `locales/<language>/*.json` at /i18n, and its frontend puts them over what a node says of itself:
-an English file that is older than the node would hide the node's words. So nodeDefs.json is never written by
-hand in English; main.json (categories) and settings.json are, the same in every language.
-A text that was translated keeps its translation wherever it stands. A text that changed has none: its old ones
-are taken out of every language, the test names what is missing, and the frontend shows English until then.
+The host serves `locales/<language>/*.json` at /i18n, and its frontend shows them instead of the nodes' own texts. An
+English file that is older than the node would hide the node's words, so nodeDefs.json is never written by hand in
+English; main.json (categories) and settings.json are, the same in every language.
+A translated text keeps its translation wherever it moves. A changed text loses its translations in every language: the
+test lists what is missing, and the frontend shows English until it is translated.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from support.paths import ROOT
+from support.paths import PACK, ROOT
 
 LOCALES = ROOT / "locales"
-PACK = "memorization_guard"
 ENGLISH = "en"
 TRANSLATED = ("ja", "ko", "zh", "zh-TW")  # the codes of the frontend's own languages
 FILES = ("main", "nodeDefs", "settings")
@@ -35,7 +32,7 @@ Texts = dict[tuple[str, ...], str]  # path of keys in a file -> text
 
 
 def normal(name: str) -> str:
-    """A node's or input's name as the frontend looks it up: a dot would be a path."""
+    """A node's or input's name as the frontend looks it up, where a dot would be a path."""
     return name.replace(".", "_")
 
 
@@ -76,7 +73,7 @@ def nested(texts: Texts) -> dict[str, Any]:
 
 
 def carried(before: Texts, translated: Texts, now: Texts) -> Texts:
-    """The translations that still hold, in the order of `now`; `before` is the English they were made of."""
+    """The translations that still hold, in the order of `now`; `before` is the English they were made from."""
     known = {text: translated[path] for path, text in before.items() if path in translated}
     return {path: known[text] for path, text in now.items() if text in known}
 
@@ -93,40 +90,36 @@ def write(language: str, name: str, tree: Mapping[str, Any]) -> None:
 
 
 def differences(now: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
-    """What a language lacks, and what it has that English has not."""
+    """What a language lacks, and what it has but English does not."""
     wanted, given = flat(now), flat(tree)
     return [f"missing {'.'.join(p)}" for p in wanted if p not in given] + [
         f"stale {'.'.join(p)}" for p in given if p not in wanted
     ]
 
 
-def schemas_of_the_pack(base: str) -> list[Any]:
-    """The schemas of all nodes, with the host of `.host/python` in the folder `base`, but not started."""
-    from comfy.cli_args import args
+def schemas_of_the_pack() -> list[Any]:
+    """The schemas of all nodes, in the host of `.host/python`, which is not started."""
+    from support.bootstrap import BASE  # prepares the host in a folder of its own, and imports the pack
 
-    args.cpu, args.base_directory = True, base
-    importlib.import_module("utils.extra_config")  # as the host's main.py, before its nodes.py
-    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    pack = importlib.util.module_from_spec(spec)
-    sys.modules[PACK] = pack
-    spec.loader.exec_module(pack)
-    modules = [importlib.import_module(f".nodes.{name}", PACK) for name in pack.MODULES]
-    return [node.GET_SCHEMA() for module in modules for node in module.NODES]
+    pack = sys.modules[PACK]
+    try:
+        modules = [importlib.import_module(f".nodes.{name}", PACK) for name in pack.MODULES]
+        return [node.GET_SCHEMA() for module in modules for node in module.NODES]
+    finally:
+        shutil.rmtree(BASE, ignore_errors=True)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if anything is missing or stale")
-    parser.add_argument("--keep", action="store_true", help="a changed text means the same: keep its translations")
+    parser.add_argument("--keep", action="store_true", help="keep the translations of changed texts")
     asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="memorization-guard-locales-") as base:
-        nodes = english(schemas_of_the_pack(base))
-    wrong = []
+    nodes, wrong = english(schemas_of_the_pack()), []
     for name in FILES:
         before = read(ENGLISH, name)
         now = nodes if name == "nodeDefs" else before
         if before != now:
-            wrong.append(f"{ENGLISH}/{name}.json " + ("is not what the nodes say" if asked.check else "is new"))
+            wrong.append(f"{ENGLISH}/{name}.json " + ("differs from the nodes" if asked.check else "was rewritten"))
         if not asked.check:
             write(ENGLISH, name, now)
         for language in TRANSLATED:
@@ -135,7 +128,7 @@ def main() -> int:
                 tree = nested(carried(flat(now if asked.keep else before), flat(tree), flat(now)))
                 write(language, name, tree)
             wrong += [f"{language}/{name}.json: {what}" for what in differences(now, tree)]
-    print("\n".join(wrong) or "Every language says what the nodes say.")
+    print("\n".join(wrong) or "Every language matches the nodes.")
     return 1 if wrong and asked.check else 0
 
 

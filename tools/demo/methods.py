@@ -1,83 +1,77 @@
-"""The graphs of the demo in the API's format: one prompt, one batch of seeds, one method."""
+"""The demo's prompts for the server: one text, one batch of seeds, one method."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from support import graphs as prompts
+from support import lab_strengths
+from support.client import Client
+from support.server_prompts import VAE, WIRES, Prompt, node, start, with_defaults
 
-METHODS = ("vanilla", "per-sample noise", "batch-wise + deferred", "dynamic")
+METHODS = ("no mitigation", "per-sample noise", "batch-wise + deferred", "dynamic deferral")
+WITHOUT_CFG = "without CFG"
 SEED = 2025
+MODEL = {**WIRES, "model": ["metered", 0]}
+SAMPLING = {**MODEL, "seed": SEED, "steps": 50, "cfg": 7.0, "scheduler": "normal"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What depends on the checkpoint: size, and the strengths that the papers scale with it."""
+    """What depends on the checkpoint. By default the strengths are the nodes' own, which are the papers' for SD 1.4."""
 
     checkpoint: str
-    size: int
     count: int
-    optimizer: dict[str, Any]
-    batchwise: dict[str, Any]
-    batchwise_start: float
-    dynamic: dict[str, Any]
+    size: int = 512
+    per_sample: dict[str, Any] = field(default_factory=dict)
+    batch_wise: dict[str, Any] = field(default_factory=dict)
+    batch_wise_start: dict[str, Any] = field(default_factory=lambda: {"start_percent": 0.1})
+    dynamic: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def for_lab(cls, count: int) -> Setting:
-        """Strengths found on the lab checkpoint."""
+    def for_lab(cls, count: int, size: int = 96) -> Setting:
         return cls(
             "lab.safetensors",
-            96,
             count,
-            optimizer={"target_magnitude": 0.015, "learning_rate": 0.03},
-            batchwise={"sharpness_radius": 9.0, "adjustments": 4, "adjustment_strength": 2.0},
-            batchwise_start=0.4,
-            dynamic={"pre_escape_cfg": -1.0, "start_percent": 0.5, "memorized_threshold": 0.024},
+            size,
+            lab_strengths.PER_SAMPLE,
+            lab_strengths.BATCH_WISE,
+            lab_strengths.BATCH_WISE_START,
+            lab_strengths.DEFERRED,
         )
 
-    @classmethod
-    def for_own(cls, checkpoint: str, count: int, size: int = 512) -> Setting:
-        """The papers' values for SD 1.4 at 512×512."""
-        return cls(checkpoint, size, count, optimizer={}, batchwise={}, batchwise_start=0.1, dynamic={})
+
+def prompt(server: Client, setting: Setting, text: str, method: str, run: int) -> Prompt:
+    """Node `save` holds the images, node `told` the measurements. A new `run` keeps the server from using its cache."""
+    nodes = {
+        **start(text, setting.size, setting.count, setting.checkpoint),
+        "metered": node("MGLab_MeteredModel", model=["checkpoint", 0], run=run),
+        **sampled_by(method, setting),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=VAE),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="demo"),
+    }
+    measured = {}
+    if "noise" in nodes:
+        measured = {"report": ["noise", 1]}
+    elif method == "dynamic deferral":
+        measured = {"curve": ["sample", 1]}
+    nodes["told"] = node("MGLab_Tell", meter=["metered", 1], after=["sample", 0], **measured)
+    return with_defaults(server, nodes)
 
 
-def graph(s: Setting, prompt: str, method: str, run: int) -> dict[str, Any]:
-    """Node `save` holds the pictures, node `tell` what was measured."""
-    common: dict[str, Any] = {
-        "model": ["meter", 0],
-        "positive": ["positive", 0],
-        "negative": ["negative", 0],
-        "latent_image": ["latent", 0],
-    }
-    common["seed"] = SEED
-    tell: dict[str, Any] = {"meter": ["meter", 1], "after": ["sample", 0]}
-    nodes: dict[str, Any] = {
-        "checkpoint": _node("CheckpointLoaderSimple", ckpt_name=s.checkpoint),
-        "meter": _node("MGLab_MeteredModel", model=["checkpoint", 0], run=run),
-        "positive": _node("CLIPTextEncode", clip=["checkpoint", 1], text=prompt),
-        "negative": _node("CLIPTextEncode", clip=["checkpoint", 1], text=""),
-        "latent": _node("EmptyLatentImage", width=s.size, height=s.size, batch_size=s.count),
-        "decode": _node("VAEDecode", samples=["sample", 0], vae=["checkpoint", 2]),
-        "save": _node("SaveImage", images=["decode", 0], filename_prefix="demo"),
-    }
-    start = {k: v for k, v in common.items() if k != "seed"} | {"noise_seed": SEED}
-    if method in ("vanilla", "without CFG"):
-        nodes["sample"] = prompts.ksampler(**common, cfg=7.0 if method == "vanilla" else 0.0)
-    elif method == "per-sample noise":
-        nodes["noise"] = prompts.optimizer(**start, **s.optimizer)
-        nodes["sample"] = prompts.deferred("off", **common, noise=["noise", 0])
-        tell["report"] = ["noise", 1]
-    elif method == "batch-wise + deferred":
-        nodes["noise"] = prompts.optimizer("batch-wise", **start, **s.batchwise)
-        nodes["sample"] = prompts.deferred("static", **common, start_percent=s.batchwise_start, noise=["noise", 0])
-        tell["report"] = ["noise", 1]
+def sampled_by(method: str, setting: Setting) -> Prompt:
+    """The nodes of a method; `sample` gives the latents."""
+    if method == "no mitigation":
+        return {"sample": node("KSampler", **SAMPLING)}
+    if method == WITHOUT_CFG:
+        return {"sample": node("KSampler", **{**SAMPLING, "cfg": 0.0})}
+    if method == "dynamic deferral":
+        return {"sample": node("MG_DeferredCFGKSampler", **SAMPLING, **setting.dynamic)}
+    if method == "per-sample noise":
+        noise, mode = {"method": "per-sample", **setting.per_sample}, {"mode": "off"}
     else:
-        nodes["sample"] = prompts.deferred("dynamic", **common, **s.dynamic)
-        tell["curve"] = ["sample", 1]
-    nodes["tell"] = _node("MGLab_Tell", **tell)
-    return nodes
-
-
-def _node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
+        noise, mode = {"method": "batch-wise", **setting.batch_wise}, {"mode": "static", **setting.batch_wise_start}
+    return {
+        "noise": node("MG_NoiseOptimizer", **MODEL, noise_seed=SEED, **noise),
+        "sample": node("MG_DeferredCFGKSampler", **SAMPLING, **mode, noise=["noise", 0]),
+    }

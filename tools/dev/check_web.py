@@ -64,7 +64,7 @@ def check_types() -> int:
         return 0
     done = subprocess.run([node, str(tsc), "--project", str(PROJECT)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     sys.stdout.write(done.stdout)
-    say("types FAILED" if done.returncode else "types checked")
+    say("the type check FAILED" if done.returncode else "types checked")
     return done.returncode
 
 

@@ -1,8 +1,8 @@
 """`make matrix`: every node on every model family, at every precision. Prints the table and writes docs/matrix.md.
 
-The models are tiny, of the host's real families, with random weights (tests/host/families): what is asked is that a
-node runs, stays finite, changes nothing at a strength of zero and leaves the weights alone. Ends with 1 if a cell
-fails. `--fast` is what CI runs; `--cuda` runs on the first GPU (see tools/gpu_check.py).
+The models are tiny, of the host's real families, with random weights (tests/support/families). Each cell checks that a
+node runs, stays finite, changes nothing at a strength of zero and leaves the weights alone. The exit status is 1 if a
+cell fails. `--fast` runs the part that CI runs; tools/dev/gpu_check.py runs the same on a GPU.
 """
 
 from __future__ import annotations
@@ -21,24 +21,31 @@ from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "matrix.md"
 MARK = {"pass": "✓", "refused": "refused", "not here": "–", "FAIL": "FAIL"}
-INTRO = """# What was tried, on what
+INTRO = """# Models and precisions that were tried
 
-Every node on every family of models, at several precisions, by `make matrix`. The models are tiny ones of the host's
-own architectures with random weights, so this says that a node runs there, not how well it works: that is on
-[bench.md](bench.md). A ✓ means: it ran and stayed finite; with a strength of zero (mode `off`, a start at 0, no
-iterations, scales of 0) the latents are bit-identical to KSampler's; with a strength it did something; and the weights
-afterwards are the same bytes. The other nodes (references, Copy Check, the plot) work on pictures and see no model:
-AMG's columns make their sets from latents. "refused" means one clear sentence instead of a result, "–" that it cannot
-be tried there; the reasons are below the table.
+`make matrix` tries every node on every family of models, at several precisions. The models are tiny ones of the host's
+own architectures with random weights, so this shows that a node runs there, not how well it works: for that see
+[bench.md](bench.md). A ✓ means: the node ran and stayed finite; with a strength of zero (mode `off`, a start at 0, no
+iterations, scales of 0) the latents are bit-identical to KSampler's; with a strength it had an effect; and the weights
+are the same bytes afterwards. The other nodes (references, Copy Check, the plot) work on images and use no model; the
+references of AMG's columns are made from latents. "refused" means one clear sentence instead of a result, "–" that the
+cell cannot be tried on this machine; the reasons are below the table.
+"""
+PRECISIONS = """Precisions: fp32, fp16 and bf16 are the type of the weights and of the computation, except for fp16
+checkpoint files, which the host computes in the type it prefers on the device (fp32 on a CPU); fp8 is the storage of
+the weights (e4m3fn), cast by the host for each use. The last rows are what a host does to a loaded model: LoRA, memory
+saving modes with the LoRA applied at each use, another place of computation, compilation (back end `eager`), layout.
+Quantized weights (scaled fp8, the host's quantized tensors, int8) are in tests/host/test_bad_input.py and
+test_accidents.py: per-sample and "through model" refuse them, all else works.
 """
 
 
-def rows(made, fast: bool = False):
-    """(family, what the weights are and are computed in, cells) of every row that is asked for."""
+def rows(made, fast: bool):
+    """(family, precision, cells) of every row that was asked for."""
     from support.families import FAST, built, cells, files, kinds, states
 
     families = [*files.FAMILIES, *built.FAMILIES]
-    # A patch on the sampling is the same in every precision: two will do.
+    # A patch on the sampling acts the same in every precision, so two precisions are enough for those families.
     wanted = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
     wanted += [(files.SD1, p) for p in states.STATES.values()]
     for family, precision in wanted:
@@ -51,48 +58,43 @@ def rows(made, fast: bool = False):
             yield files.SD1, name, dict.fromkeys(cells.NODES, states.NO_GPU)
 
 
-def page(found: list[tuple], where: str, seconds: float) -> str:
-    """The table as Markdown, its reasons as numbered notes."""
-    notes: list[str] = []
+def all_cells(found: list[tuple]) -> list:
+    return [cell for _, _, row in found for cell in row.values()]
+
+
+def table(found: list[tuple]) -> str:
+    """The cells as a Markdown table, with numbered reasons below it and a count."""
+    reasons: list[str] = []
 
     def shown(cell) -> str:
         if not cell.said:
             return MARK[cell.outcome]
-        if cell.said not in notes:
-            notes.append(cell.said)
-        return f"{MARK[cell.outcome]} ({notes.index(cell.said) + 1})"
+        if cell.said not in reasons:
+            reasons.append(cell.said)
+        return f"{MARK[cell.outcome]} ({reasons.index(cell.said) + 1})"
 
     names = list(found[0][2])
     lines = [["family", "loaded by", "precision", *names]]
-    lines += [[f.name, f.origin, p, *(shown(c[n]) for n in names)] for f, p, c in found]
+    lines += [[family.name, family.origin, p, *(shown(row[name]) for name in names)] for family, p, row in found]
     assert all(all(line) for line in lines), "a blank cell"
-    table = ["| " + " | ".join(line) + " |" for line in lines]
-    table.insert(1, "|" + "---|" * len(lines[0]))
-    said = [f"{i}. {note}" for i, note in enumerate(notes, 1)]
-    cells = [c for _, _, row in found for c in row.values()]
-    count = ", ".join(f"{sum(c.outcome == o for c in cells)} {o}" for o in MARK)
-    foot = f"{len(cells)} cells: {count}. {where}."
-    return "\n".join([INTRO, *table, "", *said, "", foot, "", PRECISIONS])
-
-
-PRECISIONS = """Precisions: fp32, fp16 and bf16 are the type of the weights and of the computation, but for fp16
-checkpoint files, which the host computes in what it prefers on the device (fp32 on a CPU); fp8 is the storage of the
-weights (e4m3fn), cast by the host for each use. The last rows are what a host does to a loaded model: LoRA, memory
-saving modes with the LoRA applied at each use, another place of computation, compilation (back end `eager`), layout.
-Quantized weights (scaled fp8, the host's quantized tensors, int8) are in tests/host/test_bad_input.py and
-test_accidents.py: per-sample and "through model" refuse them, all else works.
-"""
+    text = ["| " + " | ".join(line) + " |" for line in lines]
+    text.insert(1, "|" + "---|" * len(lines[0]))
+    cells = all_cells(found)
+    count = ", ".join(f"{sum(cell.outcome == outcome for cell in cells)} {outcome}" for outcome in MARK)
+    notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
+    return "\n".join([*text, "", *notes, "", f"{len(cells)} cells: {count}."])
 
 
 def run(fast: bool, cuda: bool) -> tuple[list[tuple], float]:
+    """The rows, and the seconds they took."""
     logging.disable(logging.CRITICAL)
     began, found = time.monotonic(), []
     with host(cuda=cuda) as made:
         for family, precision, cells in rows(made, fast):
             found.append((family, precision, cells))
-            bad = [f"{n}: {c}" for n, c in cells.items() if c.outcome != "pass"]
-            passed = len(cells) - len(bad)
-            print(f"[{time.monotonic() - began:4.0f} s] {family.name}, {precision}: {passed} pass", *bad, sep="\n    ")
+            bad = [f"{name}: {cell}" for name, cell in cells.items() if cell.outcome != "pass"]
+            passed = f"{family.name}, {precision}: {len(cells) - len(bad)} pass"
+            print(f"[{time.monotonic() - began:4.0f} s] {passed}", *bad, sep="\n    ")
     return found, time.monotonic() - began
 
 
@@ -101,11 +103,12 @@ def main() -> int:
     parser.add_argument("--fast", action="store_true", help="the part that CI runs; writes no page")
     options = parser.parse_args()
     found, seconds = run(options.fast, cuda=False)
-    text = page(found, f"ComfyUI of this machine's host on the CPU, torch {torch.__version__}", seconds)
+    where = f"ComfyUI on the CPU, torch {torch.__version__}."
+    text = "\n".join([INTRO, f"{table(found)} {where}", "", PRECISIONS])
     print(f"\n{text}\n{seconds:.0f} s")
     if not options.fast:
         PAGE.write_text(text, encoding="utf-8")
-    return int(any(c.outcome == "FAIL" for _, _, cells in found for c in cells.values()))
+    return int(any(cell.outcome == "FAIL" for cell in all_cells(found)))
 
 
 if __name__ == "__main__":

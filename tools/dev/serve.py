@@ -1,9 +1,5 @@
 #!/usr/bin/env python3
-"""Start ComfyUI with this pack and the lab model in it, until Ctrl-C: `make serve`.
-
-The parts are in `comfy_server.py` and `comfy_client.py`, for the demo and the tests as well: append
-this folder to `sys.path` (at the end, the host has a module `server` of its own) and import those.
-"""
+"""Start ComfyUI with this pack and the lab model in it, until Ctrl-C: `make serve`."""
 
 from __future__ import annotations
 
@@ -14,10 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from support.client import Client, PromptError
-from support.server import ROOT, Server, ServerError
-
-__all__ = ["Client", "PromptError", "Server", "ServerError"]
+from support.paths import ROOT
+from support.server import Server, ServerError
 
 
 def main() -> int:
@@ -28,7 +22,7 @@ def main() -> int:
     parser.add_argument("--base", type=Path, default=ROOT / ".host" / "serve", help="base directory")
     parser.add_argument("--no-lab", action="store_true", help="without the lab model and its pack")
     options, extra = parser.parse_known_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
     try:
         server = Server(options.base, options.port, [a for a in extra if a != "--"], not options.no_lab)
         print(f"ComfyUI {server.host.name} is starting, log in {server.log} ...", flush=True)

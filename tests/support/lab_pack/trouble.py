@@ -1,14 +1,11 @@
-"""Trouble for a running server, once per run, and a census of what lives in its process."""
+"""Trouble for a running server, once per run, and a count of what is alive in its process."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
-import sys
 from typing import Any
 
-import psutil
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
@@ -64,36 +61,29 @@ class StruckModel(io.ComfyNode):
         return io.NodeOutput(struck, strike)
 
 
-class Census(io.ComfyNode):
-    """Counts what is alive after a collection; with `trim`, also what of the memory was only malloc's reserve."""
+class Alive(io.ComfyNode):
+    """Counts the tensors and models that are alive after a garbage collection."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
-            node_id="MGLab_Census",
-            display_name="Census (lab)",
+            node_id="MGLab_Alive",
+            display_name="Alive (lab)",
             category="memorization/lab",
             is_output_node=True,
-            inputs=[io.Int.Input("run", min=0, max=2**31), io.Boolean.Input("trim", default=False)],
+            inputs=[io.Int.Input("run", min=0, max=2**31, tooltip="Tells runs apart for the cache.")],
             outputs=[],
         )
 
     @classmethod
-    def execute(cls, run: int, trim: bool) -> io.NodeOutput:
+    def execute(cls, run: int) -> io.NodeOutput:
         gc.collect()
-        told: dict[str, Any] = {"rss": psutil.Process().memory_info().rss}
         # Not isinstance: asking a lazy import of another library for its class would load it.
-        alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | torch.nn.Module | ModelPatcher)]
+        alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | ModelPatcher)]
         tensors = [o for o in alive if issubclass(type(o), torch.Tensor)]
         held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-        told |= {"tensors": len(tensors), "bytes": sum(held.values())}
-        told["patchers"] = sum(issubclass(type(o), ModelPatcher) for o in alive)
-        told["objects"] = len(gc.get_objects())
-        if trim and sys.platform.startswith("linux"):
-            del alive, tensors
-            ctypes.CDLL(None).malloc_trim(0)
-            told["trimmed"] = psutil.Process().memory_info().rss
+        told = {"tensors": len(tensors), "bytes": sum(held.values()), "patchers": len(alive) - len(tensors)}
         return io.NodeOutput(ui={"told": [json.dumps(told)]})
 
 
-NODES: list[type[io.ComfyNode]] = [StruckModel, Census]
+NODES: list[type[io.ComfyNode]] = [StruckModel, Alive]

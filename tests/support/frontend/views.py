@@ -3,46 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from support.browser import Page
+from support.frontend.page import Page
 
 VIEW = "memorization_guard"  # among a node's outputs
 WIDGET = "memorization_guard_view"
-# Everything that is drawn, as it stands in the page's document.
-READ = """(id) => {
-  const node = mg.nodes().find((n) => mg.path(n) === String(id));
-  const widget = node?.widgets?.find((w) => w.name === "memorization_guard_view");
-  if (!widget) throw new Error(`node ${id} has no view`);
-  const root = widget.element, box = root.getBoundingClientRect();
-  const text = (part) => root.querySelector(part)?.textContent ?? "";
-  const all = (from, part) => [...from.querySelectorAll(part)];
-  const numbers = (element, ...names) => names.map((name) => Number(element.getAttribute(name)));
-  const points = (line) => line.getAttribute("points").split(" ").map((p) => p.split(",").map(Number));
-  return {
-    view: widget.view ? JSON.parse(JSON.stringify(widget.view)) : null,
-    there: root.isConnected, width: box.width / app.canvas.ds.scale, height: box.height / app.canvas.ds.scale,
-    inside: all(root, "*").every((e) => e.closest(".mg-notes, .mg-nearest, svg")
-      || e.getBoundingClientRect().bottom <= box.bottom + 1),
-    headline: text(".mg-headline"), warning: text(".mg-warning"), notes: text(".mg-notes"), axis: text(".mg-name"),
-    legend: text(".mg-legend"), plotted: Boolean(root.querySelector("svg")),
-    lines: all(root, ".mg-line").map((g) => ({
-      sample: Number(g.dataset.sample), stroke: g.getAttribute("stroke"),
-      points: [...all(g, "polyline:not(.mg-gap)").flatMap(points),
-               ...all(g, ".mg-alone").map((c) => numbers(c, "cx", "cy"))].sort((a, b) => a[0] - b[0]),
-      begin: all(g, ".mg-begin").map((c) => numbers(c, "cx", "cy"))[0] ?? null,
-    })),
-    limit: all(root, ".mg-limit").flatMap(points),
-    shades: all(root, ".mg-unguided").map((r) => numbers(r, "data-sample", "x", "width")),
-    ticks: all(root, "svg line.mg-grid").map((l, i) =>
-      [numbers(l, "y1")[0], Number(all(root, "svg text")[i].textContent)]),
-    marks: all(root, ".mg-acted").length,
-    pictures: all(root, ".mg-nearest figure").map((f) =>
-      [f.title, f.innerText.trim(), Boolean(f.querySelector("img"))]),
-  };
-}"""
+READ = Path(__file__).with_name("read_view.js").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -65,7 +35,7 @@ class Shown:
     limit: list[list[float]] = field(default_factory=list)
     shades: list[list[float]] = field(default_factory=list)
     ticks: list[list[float]] = field(default_factory=list)
-    pictures: list[list[Any]] = field(default_factory=list)
+    nearest: list[list[Any]] = field(default_factory=list)
 
 
 def shown(page: Page, node: str | int) -> Shown:
@@ -95,7 +65,7 @@ def check_drawn(seen: Shown, chosen: int = 0) -> None:
     assert seen.headline == view["headline"]
     assert seen.warning == (f"⚠ {view['warning']}" if view["warning"] else "")
     assert seen.notes == "\n".join(view["notes"])
-    assert [(title, kept) for title, _, kept in seen.pictures] == [
+    assert [(title, kept) for title, _, kept in seen.nearest] == [
         (n["name"], bool(n["picture"])) for n in view["nearest"]
     ]
     if not seen.plotted:

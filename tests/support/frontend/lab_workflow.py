@@ -1,0 +1,99 @@
+"""Small workflows on the lab checkpoint, built in the page; nodes are found again by their title."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support import lab_strengths
+from support.frontend.page import Page
+from support.frontend.workflow import Graph, Link, Node, build
+
+MEMORIZED = "Harbour at Dawn, a red disc"
+SIDE = 96  # of the lab's images
+
+
+class LabWorkflow:
+    """A graph that begins with the checkpoint, a prompt and a latent."""
+
+    def __init__(self, batch: int = 2, prompt: str = MEMORIZED, steps: int = 8, seed: int = 1) -> None:
+        self.steps, self.seed = steps, seed
+        self.graph = Graph()
+        loader = self.graph.node("CheckpointLoaderSimple", ckpt_name="lab.safetensors")
+        self.model: Link | Node = loader[0]
+        self.clip, self.vae = loader[1, 2]
+        self.prompts = {"positive": self.text(prompt, "positive"), "negative": self.text("", "negative")}
+        self.latent = self.graph.node("EmptyLatentImage", "latent", width=SIDE, height=SIDE, batch_size=batch)
+
+    def text(self, text: str, title: str = "") -> Node:
+        return self.graph.node("CLIPTextEncode", title, clip=self.clip, text=text)
+
+    @property
+    def wires(self) -> dict:
+        return {"model": self.model, **self.prompts, "latent_image": self.latent}
+
+    def _sampled(self, kind: str, title: str, **values: object) -> Node:
+        plan = {"seed": self.seed, "steps": self.steps, "cfg": 7.0, "scheduler": "normal"}
+        return self.graph.node(kind, title, **{**self.wires, **plan, **values})
+
+    def sampler(self, **values: object) -> Node:
+        """Our sampler."""
+        return self._sampled("MG_DeferredCFGKSampler", "sampler", **{**lab_strengths.DEFERRED, **values})
+
+    def plain(self, **values: object) -> Node:
+        """The host's KSampler."""
+        return self._sampled("KSampler", "plain", **values)
+
+    def detector(self, **values: object) -> Node:
+        plan = {"noise_seed": self.seed, "steps": self.steps, **lab_strengths.DETECTOR}
+        return self.graph.node("MG_BasinEscapeDetector", "detector", **{**self.wires, **plan, **values})
+
+    def references(self, folder: str = "training") -> Node:
+        wires = {"vae": self.vae, "size_of": self.latent}
+        return self.graph.node("MG_ReferencesFromFolder", "references", folder=folder, **wires)
+
+    def guided(self, references: Node) -> Node:
+        """AMG Guidance on `model`, which is the guided one from here on."""
+        wires = {"references": references["references"], "vae": self.vae}
+        self.model = node = self.graph.node("MG_AMGGuidance", "guided", model=self.model, **wires)
+        return node
+
+    def patched(self) -> Node:
+        """Deferred CFG on `model`, which is the patched one from here on."""
+        self.model = node = self.graph.node("MG_DeferredCFG", "patched", model=self.model, **lab_strengths.DEFERRED)
+        return node
+
+    def shown(self, latent: Link) -> Node:
+        """Decoded and shown; returns the decoder."""
+        decoded = self.graph.node("VAEDecode", samples=latent, vae=self.vae)
+        self.graph.node("PreviewImage", images=decoded)
+        return decoded
+
+    def check(self, images: Node, references: Node) -> Node:
+        wires = {"references": references["references"], "vae": self.vae}
+        return self.graph.node("MG_CopyCheck", "check", images=images, **wires)
+
+    def build(self, page: Page) -> dict[str, int]:
+        """Put it into the page, with nothing in the server's cache; returns the ids of the nodes by title."""
+        page.server.free()
+        build_classic(page, self.graph, "lab")
+        page.server.free()  # a request right after a prompt's end waits behind the next prompt
+        page.tab.wait_for_timeout(100)
+        return {node["title"]: node["id"] for node in self.graph.nodes if node["title"]}
+
+
+def build_classic(page: Page, graph: Graph, name: str) -> None:
+    """Build the graph, drawn by the page's renderer but laid out by the classic one: Nodes 2.0 does not place nodes."""
+    nodes2 = page.nodes2
+    page.use(nodes2=False)
+    build(page, graph, name)
+    page.use(nodes2)
+    page.settle()
+
+
+def save(page: Page, path: Path) -> dict:
+    """What the frontend would save of the open workflow, opened again from a file."""
+    saved = page.serialized()
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    page.load_workflow(path)
+    return saved

@@ -1,0 +1,221 @@
+"""One browser tab on the host's frontend, driven by Playwright.
+
+with Server() as server, Page(server) as page:
+    page.load_workflow("workflows/example.json")
+    page.queue_and_wait()
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+
+from playwright import sync_api
+
+from support.client import Client, accepted
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+SIZE = (1600, 900)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-gpu-rasterization",
+    "--disable-accelerated-2d-canvas",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # the frontend calls home
+]
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Graph.CanvasMenu": False,
+    "Comfy.Workflow.Persist": False,  # each page starts with the default graph
+    "Comfy.Workflow.ShowMissingNodesWarning": False,  # these two open dialogs; `missing_nodes` tells instead
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw text at every zoom
+}
+RENDERER = "Comfy.VueNodes.Enabled"
+HELPERS = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+# Console errors with the stacks of the errors in them and of the call, so that the file at fault shows.
+BEFORE = """
+const shown = (v) => v instanceof Error ? (v.stack || String(v))
+  : v && typeof v === "object" && Object.values(v).some((x) => x instanceof Error)
+  ? Object.values(v).map(shown).join(" ") : v;
+const original = console.error;
+console.error = (...all) => original(...all.map(shown), "\\n@ " + new Error().stack);
+localStorage.setItem("vueNodesBannerDismissed", "true");
+localStorage.setItem("comfy.vueNodesMigration.dismissed", "true");
+"""
+
+
+class PageError(RuntimeError):
+    """The frontend did not do what was asked; the message holds its dialogs' text and its errors."""
+
+
+@functools.cache
+def find_browser() -> str | None:
+    """The path of an installed Chromium or Chrome."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+class Page:
+    """A browser tab on a server's frontend, as a context manager; `tab` is Playwright's own page."""
+
+    def __init__(self, server: Client):
+        self.server = server
+        self.settings = {**SETTINGS, RENDERER: False}
+        self._errors: list[str] = []
+
+    def __enter__(self) -> Page:
+        browser = find_browser()
+        if browser is None:
+            raise PageError(f"no browser: install one of {', '.join(BROWSERS)}")
+        self._playwright = sync_api.sync_playwright().start()
+        try:
+            self._browser = self._playwright.chromium.launch(executable_path=browser, args=FLAGS)
+            self.tab = self._browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+            self.tab.set_default_timeout(60_000)
+            self.tab.on("console", self._on_console)
+            self.tab.on("pageerror", lambda e: self._errors.append(f"{e.message}\n{e.stack or ''}"))
+            self.tab.add_init_script(BEFORE)
+            self.open()
+        except BaseException:
+            self._playwright.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._browser.close()
+        finally:
+            self._playwright.stop()
+
+    def _on_console(self, message: sync_api.ConsoleMessage) -> None:
+        if message.type == "error":
+            place = message.location
+            self._errors.append(f"{message.text} ({place.get('url')}:{place.get('lineNumber')})")
+
+    def open(self) -> None:
+        """Load (or reload) the frontend and wait until it is ready."""
+        self.server.post("/settings", self.settings)
+        self.tab.goto(self.server.url)
+        self.tab.wait_for_function("() => window.app?.graph && window.app.vueAppReady", timeout=120_000)
+        self._run_button().wait_for(timeout=60_000)
+        self.tab.evaluate(HELPERS)
+        # Screenshots in focus mode would show this button.
+        self.tab.add_style_tag(content=".comfy-menu-hamburger { display: none !important }")
+
+    @property
+    def nodes2(self) -> bool:
+        """Whether the Vue renderer ("Nodes 2.0") draws the nodes, instead of the classic canvas."""
+        return bool(self.settings[RENDERER])
+
+    def use(self, nodes2: bool) -> None:
+        """Switch the renderer, as the user's setting does, without loading the page again.
+
+        Frontend 1.32 scatters the nodes of a workflow that is opened in Nodes 2.0, and keeps the layout of one that is
+        already open: open workflows with the classic renderer.
+        """
+        if self.nodes2 != nodes2:
+            self.settings[RENDERER] = nodes2
+            self.set(RENDERER, nodes2)
+            self.tab.wait_for_timeout(500)
+
+    def set(self, name: str, value: object) -> None:
+        """Change one of the frontend's settings."""
+        self.tab.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+
+    def _run_button(self) -> sync_api.Locator:
+        return self.tab.locator("[data-testid=queue-button] button").first
+
+    def _error(self, text: str) -> PageError:
+        dialogs = " ".join(self.tab.locator(".p-dialog").all_inner_texts())
+        return PageError("\n".join([text, f"dialog: {dialogs[:2000]}", *self._errors[-5:]]))
+
+    def load_workflow(self, path: Path | str) -> None:
+        """Open a workflow file (UI or API format) through the frontend's own file input."""
+        self._close_dialogs()
+        before = self.tab.evaluate("() => mg.opened")
+        self.tab.set_input_files("#comfy-file-input", str(path))
+        try:
+            self.tab.wait_for_function("(n) => mg.opened > n", arg=before, timeout=30_000)
+        except sync_api.TimeoutError:
+            raise self._error(f"the frontend did not open {path}") from None
+        self.settle()
+        if self.tab.locator(".p-dialog").count():
+            raise self._error(f"the frontend complains about {path}")
+
+    def _close_dialogs(self) -> None:
+        """Close dialogs such as those of an earlier error."""
+        dialogs, gone = self.tab.locator(".p-dialog"), "(n) => document.querySelectorAll('.p-dialog').length < n"
+        while count := dialogs.count():
+            dialogs.last.locator(".p-dialog-close-button").first.click(timeout=10_000)
+            self.tab.wait_for_function(gone, arg=count, timeout=10_000)
+
+    def serialized(self) -> dict:
+        """The open workflow as the frontend would save it."""
+        return self.tab.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
+
+    def api_prompt(self) -> dict:
+        """The open workflow as an API-format prompt, made by the frontend."""
+        return self.tab.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def missing_nodes(self) -> list[str]:
+        """The types of the red nodes: those the frontend could not make."""
+        return self.tab.evaluate("() => mg.missing()")
+
+    def set_all(self, node_type: str, name: str, value: object) -> int:
+        """Set a widget on every node of a type, as a click would; returns the number of nodes."""
+        return self.tab.evaluate("(given) => mg.setAll(...given)", [node_type, name, value])
+
+    def set_node(self, node: int | str, name: str, value: object) -> None:
+        """Set a widget of the node with this execution id, as a click would."""
+        self.tab.evaluate("(given) => mg.setOne(...given)", [node, name, value])
+
+    def overlaps(self) -> list[list[str]]:
+        """The titles of nodes that cover each other, in pairs."""
+        return self.tab.evaluate("() => mg.overlaps()")
+
+    def queue_and_wait(self, timeout: float = 300.0) -> dict:
+        """Press Run, wait for the end, return the history entry.
+
+        Raises PromptError when the server refuses or fails the prompt, TimeoutError, or PageError when the frontend
+        sends nothing.
+        """
+        try:
+            with self.tab.expect_response(_is_prompt, timeout=60_000) as waiting:
+                self._run_button().click(timeout=20_000)
+            answer = waiting.value.json()
+        except sync_api.Error as error:
+            raise self._error(f"the frontend did not queue the prompt: {error.message}") from None
+        prompt_id = accepted(answer, {})
+        entry = self.server.wait(prompt_id, timeout, pause=lambda: self.tab.wait_for_timeout(200))
+        self.tab.wait_for_function("() => app.ui.lastQueueSize === 0", timeout=30_000)
+        self.settle()
+        return entry
+
+    def settle(self) -> None:
+        """Give the frontend the time it needs to draw, and wait for the images on the nodes."""
+        for _ in range(2):  # an image is requested only once its node is drawn
+            self.tab.evaluate("() => app.canvas.setDirty(true, true)")
+            self.tab.wait_for_timeout(250)
+            self.tab.wait_for_function("() => mg.imagesLoaded()", timeout=30_000)
+
+    def frames(self) -> None:
+        """Give the frontend the frames it needs to draw a change."""
+        self.tab.evaluate("() => app.canvas.setDirty(true, true)")
+        for _ in range(3):
+            self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(done))")
+
+    def console_errors(self, part: str = "") -> list[str]:
+        """The errors of the page so far that contain `part`, such as a file's address."""
+        return [error for error in self._errors if part in error]
+
+    def clear_errors(self) -> None:
+        self._errors.clear()
+
+
+def _is_prompt(response: sync_api.Response) -> bool:
+    return response.request.method == "POST" and response.url.split("?")[0].endswith("/prompt")

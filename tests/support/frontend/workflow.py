@@ -1,0 +1,143 @@
+"""Describe a UI-format workflow in Python and let the real frontend build it.
+
+    g = Graph()
+    latent = g.node("EmptyLatentImage", width=512, height=512)
+    out = g.node("KSampler", "Sampler", latent_image=latent["LATENT"], seed=1, ...).paint("green")
+
+An input's value is a constant (its widget) or another node's output (a link). What is not given keeps the default of
+the node. The file is what the frontend serialises, so the order of widgets, their sockets and hidden companions such as
+`control_after_generate` (`fixed`, unless given) are right by construction.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.frontend.page import Page
+
+BUILD = Path(__file__).with_name("build_workflow.js").read_text(encoding="utf-8")
+
+
+class WorkflowError(RuntimeError):
+    """The description does not fit the nodes that the server has; the message says where."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """An output of a node: by index or by name."""
+
+    node: int
+    output: int | str
+
+
+class Node:
+    """A node of a Graph; `node[0]` or `node["MODEL"]` is its output, `node[0, 1]` several."""
+
+    def __init__(self, record: dict[str, Any]):
+        self.record = record
+
+    @property
+    def id(self) -> int:
+        return self.record["id"]
+
+    def __getitem__(self, output):
+        if isinstance(output, tuple):
+            return [Link(self.id, one) for one in output]
+        return Link(self.id, output)
+
+    def _set(self, **facts: object) -> Node:
+        self.record.update(facts)
+        return self
+
+    def at(self, x: float, y: float) -> Node:
+        """Place it; a node without a place is laid out in columns along the links."""
+        return self._set(pos=[x, y])
+
+    def sized(self, width: float, height: float) -> Node:
+        """Make it larger than its widgets need."""
+        return self._set(size=[width, height])
+
+    def paint(self, color: str) -> Node:
+        """red, brown, green, blue, pale_blue, cyan, purple, yellow or black."""
+        return self._set(color=color)
+
+    def bypass(self) -> Node:
+        return self._set(mode=4)
+
+
+@dataclass
+class Graph:
+    """The description of a workflow."""
+
+    nodes: list[dict] = field(default_factory=list)
+    links: list[dict] = field(default_factory=list)
+    groups: list[dict] = field(default_factory=list)
+
+    def node(self, type: str, title: str = "", /, **inputs: object) -> Node:
+        """Add a node. An input is a constant, or an output: `other["MODEL"]`, or `other` for its first."""
+        number = len(self.nodes) + 1
+        record: dict = {"id": number, "type": type, "title": title, "mode": 0, "values": {}}
+        for name, value in inputs.items():
+            if isinstance(value, Node):
+                value = value[0]
+            if isinstance(value, Link):
+                self.links.append({"from": value.node, "output": value.output, "to": number, "input": name})
+            else:
+                record["values"][name] = value
+        self.nodes.append(record)
+        return Node(record)
+
+    def note(self, text: str, title: str = "Note") -> Node:
+        """Add a Markdown note of 420 by 220."""
+        return self.node("MarkdownNote", title).sized(420, 220)._set(text=text)
+
+    def group(self, title: str, *nodes: Node, color: str = "#3f789e", bottom: float = -1e6) -> None:
+        """Draw a frame around nodes that reaches down to `bottom` at least."""
+        self.groups.append({"title": title, "nodes": [n.id for n in nodes], "color": color, "bottom": bottom})
+
+
+def build(page: Page, graph: Graph, name: str) -> dict:
+    """Build a description in the page; returns the workflow as the frontend serialises it."""
+    given = {"nodes": graph.nodes, "links": graph.links, "groups": graph.groups}
+    try:
+        workflow = json.loads(page.tab.evaluate(BUILD, given))
+    except Exception as error:
+        raise WorkflowError(f"{name}: {error}") from error
+    modules = {key: info["python_module"].split(".") for key, info in page.server.object_info().items()}
+    for node in workflow["nodes"]:  # by this name of the pack, the frontend tells users who lack it what to install
+        if module := modules.get(node["type"]):
+            node["properties"]["cnr_id"] = module[1] if module[0] == "custom_nodes" else "comfy-core"
+    return _without_variation(workflow, name)
+
+
+def _without_variation(workflow: dict, name: str) -> dict:
+    """Remove what differs from one run to the next: id, view, fractions of pixels."""
+    workflow["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"memorization-guard/{name}"))
+    workflow.pop("extra", None)
+    workflow["extra"] = {}  # without a saved view the frontend fits the graph into the window
+    for node in workflow["nodes"]:
+        node["pos"] = [round(v) for v in node["pos"]]
+        node["size"] = [round(v) for v in node["size"]]
+    for group in workflow["groups"]:
+        group["bounding"] = [round(v) for v in group["bounding"]]
+    return workflow
+
+
+def write(page: Page, graph: Graph, path: Path) -> dict:
+    """Build, write and open the file again; raises WorkflowError when the two differ."""
+    workflow = build(page, graph, path.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    page.load_workflow(path)
+    if missing := page.missing_nodes():
+        raise WorkflowError(f"{path}: nodes missing after opening it again: {missing}")
+    again = page.serialized()
+    for key in ("type", "widgets_values", "inputs", "outputs"):
+        old, new = ({node["id"]: node.get(key) or [] for node in one["nodes"]} for one in (workflow, again))
+        if old != new:
+            raise WorkflowError(f"{path}: {key} changed by opening it again:\n{old}\n{new}")
+    return workflow

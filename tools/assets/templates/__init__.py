@@ -1,0 +1,21 @@
+"""The workflows in `workflows/`, by the name of their file; tools/assets/write_templates.py writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tools.assets.templates.escape import detect_first, dynamic_deferral
+from tools.assets.templates.noise import batch_wise_noise, per_sample_noise
+from tools.assets.templates.references import check_a_batch, everything, keep_a_lora, recommended
+from tools.assets.templates.template import Template
+
+TEMPLATES: dict[str, Callable[[], Template]] = {
+    "Per-sample noise": per_sample_noise,
+    "Batch-wise noise, deferred start": batch_wise_noise,
+    "Dynamic deferral": dynamic_deferral,
+    "Detect first, then sample": detect_first,
+    "Recommended, where you have the pictures": recommended,
+    "Keep a LoRA from copying": keep_a_lora,
+    "Everything together, with a copy check": everything,
+    "Check a batch for copies": check_a_batch,
+}

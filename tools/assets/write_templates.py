@@ -1,0 +1,37 @@
+"""Write the templates into `workflows/`; with --thumbnails also a .jpg of each, from a run on the lab model.
+
+.host/python tools/assets/write_templates.py --thumbnails
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from support.frontend.page import Page
+from support.frontend.workflow import WorkflowError, write
+from support.paths import ROOT
+from support.server import Server
+from tools.assets.templates import TEMPLATES
+from tools.assets.thumbnails import write_thumbnail
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--thumbnails", action="store_true", help="run each template and write its thumbnail")
+    options = parser.parse_args()
+    with Server() as server, Page(server) as page:
+        for name, make in TEMPLATES.items():
+            template, path = make(), ROOT / "workflows" / f"{name}.json"
+            write(page, template.graph, path)
+            print(path)
+            if options.thumbnails:
+                entry = template.run_on_lab(page)
+                if overlaps := page.overlaps():
+                    raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
+                write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
