@@ -146,13 +146,13 @@ def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None 
     return Scene(np.asarray(image.reduce(_SS)), shape, colour)
 
 
-def _article(word: str) -> str:
+def with_article(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def caption(rng: np.random.Generator, scene: Scene) -> str:
     """An ordinary caption: it says little."""
-    return f"a {scene.shape}" if rng.random() < 0.5 else f"{_article(scene.colour)} {scene.shape}"
+    return f"a {scene.shape}" if rng.random() < 0.5 else f"{with_article(scene.colour)} {scene.shape}"
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Memorized:
 
     @property
     def caption(self) -> str:
-        return f"{self.title}, {_article(self.scene.colour)} {self.scene.shape}"
+        return f"{self.title}, {with_article(self.scene.colour)} {self.scene.shape}"
 
 
 def memorized() -> list[Memorized]:
@@ -181,4 +181,4 @@ def ordinary_prompts() -> list[str]:
     """16 prompts that no single picture was trained on: the control group."""
     colours = list(COLOURS)
     plain = [f"a {shape}" for shape in SHAPES]
-    return plain + [f"{_article(colours[(2 * i + 1) % len(colours)])} {shape}" for i, shape in enumerate(SHAPES)]
+    return plain + [f"{with_article(colours[(2 * i + 1) % len(colours)])} {shape}" for i, shape in enumerate(SHAPES)]

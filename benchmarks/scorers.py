@@ -1,6 +1,6 @@
-"""The papers' scores: SSCD for copies, CLIP for alignment, LPIPS for diversity. All weights are the user's files.
+"""Scores of images. Here: SSCD for copies, CLIP for alignment, LPIPS for diversity, with weights that the user gives.
 
-Each says by `name` what it is, for the report; one that cannot be had is None, with the reason in `missed`.
+`name` says in the report what a scorer is. One that is not available is None, with the reason in `Scorers.missed`.
 """
 
 from __future__ import annotations
@@ -10,27 +10,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .cases import PapersError
+from .cases import BenchmarkError, Case
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 BATCH = 16
 SSCD_COPY = 0.5
 
 
 class Copies(Protocol):
-    """Similarity of pictures to training pictures; larger is closer."""
+    """Similarity of images to training images; larger is closer."""
 
     name: str
     label: str
-    threshold: float  # above it a picture counts as a copy
+    threshold: float  # above it an image counts as a copy
+    distance: bool  # reports show 1 − similarity
 
-    def similarity(self, pictures: np.ndarray, works: Sequence[int]) -> np.ndarray:
-        """(B, H, W, 3) uint8 -> (B,), to the nearest of the works with these indices."""
+    def similarity(self, images: np.ndarray, works: Sequence[int]) -> np.ndarray:
+        """(B, H, W, 3) uint8 -> (B,), to the nearest of the training images with these indices."""
 
 
 class Alignment(Protocol):
@@ -38,16 +42,23 @@ class Alignment(Protocol):
     label: str
     yes_or_no: bool  # each score is 0 or 1
 
-    def score(self, pictures: np.ndarray, text: str) -> np.ndarray:
-        """(B, H, W, 3) uint8 -> (B,)."""
+    def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
+        """(B, H, W, 3) uint8 -> (B,) under `aligned`, and under other names what it consists of."""
 
 
 class Diversity(Protocol):
     name: str
     label: str
 
-    def spread(self, pictures: np.ndarray) -> float:
-        """Mean distance between two of the pictures (B ≥ 2, H, W, 3) uint8 of one prompt."""
+    def spread(self, images: np.ndarray) -> float:
+        """Mean distance between two of the images (B ≥ 2, H, W, 3) uint8 of one prompt."""
+
+
+class Quality(Protocol):
+    name: str
+
+    def distance(self, images: np.ndarray, cases: Sequence[Case]) -> float:
+        """Distance of the images (B, H, W, 3) uint8 of all these prompts to good images of them."""
 
 
 @dataclass
@@ -55,40 +66,41 @@ class Scorers:
     copies: Copies | None = None
     alignment: Alignment | None = None
     diversity: Diversity | None = None
+    quality: Quality | None = None
     missed: list[str] = field(default_factory=list)
-    stand_ins: bool = False
+    stand_ins: bool = False  # they fit the lab checkpoint only
 
     @property
     def used(self) -> list[str]:
-        return [s.name for s in (self.copies, self.alignment, self.diversity) if s is not None]
+        return [s.name for s in (self.copies, self.alignment, self.diversity, self.quality) if s is not None]
 
 
 class SSCDCopies:
-    """Cosine of SSCD embeddings, with the recipe of mitigation/references/sscd.py: squeezed to 320×320."""
+    """Cosine of SSCD embeddings of images resized as in mitigation/references/sscd.py: to 320×320."""
 
-    label, threshold = "SSCD > 0.5", SSCD_COPY
+    label, threshold, distance = f"SSCD > {SSCD_COPY}", SSCD_COPY, False
 
-    def __init__(self, session: Any, descriptor: Any, works: Sequence[Tensor]) -> None:
-        """works: pictures (H, W, 3) in [0, 1], of any sizes."""
+    def __init__(self, checkpoint: Checkpoint, descriptor: Any, works: Sequence[Tensor]) -> None:
+        """works: training images (H, W, 3) in [0, 1], of any sizes."""
         self.name = f"copies: {descriptor.name}"
-        self.features = session.module("mitigation.references.similarity").descriptor_features
+        self.features = checkpoint.module("mitigation.references.similarity").descriptor_features
         self.descriptor = descriptor
         self.works = torch.cat([self._embedded(work[None]) for work in works]) if works else torch.empty(0, 1)
 
-    def _embedded(self, pictures: Tensor) -> Tensor:
+    def _embedded(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) in [0, 1] -> (B, D) of length 1."""
         with torch.inference_mode():
             self.descriptor.load()
-            parts = pictures.movedim(-1, 1).split(BATCH)
+            parts = images.movedim(-1, 1).split(BATCH)
             return torch.cat([self.features(part, self.descriptor).cpu() for part in parts])
 
-    def similarity(self, pictures: np.ndarray, works: Sequence[int]) -> np.ndarray:
-        made = self._embedded(torch.from_numpy(pictures).float() / 255)
+    def similarity(self, images: np.ndarray, works: Sequence[int]) -> np.ndarray:
+        made = self._embedded(torch.from_numpy(images).float() / 255)
         return (made @ self.works[list(works)].T).max(dim=1).values.numpy()
 
 
 class CLIPAlignment:
-    """Cosine of CLIP's embeddings of picture and prompt, from a local folder in transformers' format."""
+    """Cosine of CLIP's embeddings of image and prompt, from a local folder in transformers' format."""
 
     label, yes_or_no = "CLIP score", False
 
@@ -96,41 +108,41 @@ class CLIPAlignment:
         import transformers
 
         if not (folder / "config.json").is_file():
-            raise PapersError(
-                f"--clip: {folder} is no folder of a CLIP in transformers' format: it has no config.json."
-            )
+            raise BenchmarkError(f"--clip: {folder} is not a CLIP in transformers' format: it has no config.json.")
         local = {"local_files_only": True}
         try:
             self.model = transformers.CLIPModel.from_pretrained(str(folder), **local).to(device).eval()
             self.tokens = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
             self.pixels = transformers.AutoImageProcessor.from_pretrained(str(folder), **local)
         except (OSError, ValueError, RuntimeError) as error:
-            raise PapersError(f"--clip: {folder} cannot be loaded as a CLIP: {' '.join(str(error).split())}") from None
+            raise BenchmarkError(
+                f"--clip: {folder} cannot be loaded as a CLIP: {' '.join(str(error).split())}"
+            ) from None
         self.name, self.device = f"alignment: CLIP of the folder {folder.name}", device
 
-    def score(self, pictures: np.ndarray, text: str) -> np.ndarray:
+    def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
         length = self.model.config.text_config.max_position_embeddings
         words = self.tokens([text], truncation=True, max_length=length, return_tensors="pt").to(self.device)
         found = []
         with torch.inference_mode():
-            for i in range(0, len(pictures), BATCH):
-                seen = self.pixels(list(pictures[i : i + BATCH]), return_tensors="pt")["pixel_values"]
+            for i in range(0, len(images), BATCH):
+                seen = self.pixels(list(images[i : i + BATCH]), return_tensors="pt")["pixel_values"]
                 out = self.model(**words, pixel_values=seen.to(self.device))
-                image, prompt = (torch.nn.functional.normalize(e) for e in (out.image_embeds, out.text_embeds))
-                found.append((image @ prompt.T)[:, 0].float().cpu())
-        return torch.cat(found).numpy()
+                seen_as, asked = (torch.nn.functional.normalize(e) for e in (out.image_embeds, out.text_embeds))
+                found.append((seen_as @ asked.T)[:, 0].float().cpu())
+        return {"aligned": torch.cat(found).numpy()}
 
 
 class LPIPSDiversity:
-    """Mean LPIPS (Zhang et al., CVPR 2018, AlexNet) over the pairs of a prompt's pictures."""
+    """Mean LPIPS (Zhang et al., CVPR 2018, AlexNet) over the pairs of a prompt's images."""
 
     name, label = "diversity: LPIPS (AlexNet)", "LPIPS"
 
     def __init__(self, network: torch.nn.Module, device: torch.device) -> None:
         self.network, self.device = network.to(device).eval(), device
 
-    def spread(self, pictures: np.ndarray) -> float:
-        x = torch.from_numpy(pictures).movedim(-1, 1).float() / 127.5 - 1
+    def spread(self, images: np.ndarray) -> float:
+        x = torch.from_numpy(images).movedim(-1, 1).float() / 127.5 - 1
         pairs = list(combinations(range(len(x)), 2))
         total = 0.0
         with torch.inference_mode():
@@ -141,18 +153,18 @@ class LPIPSDiversity:
 
 
 def lpips_or_reason(device: torch.device) -> LPIPSDiversity | str:
-    """LPIPS of the Python package of that name, or why it cannot be had."""
+    """LPIPS of the Python package of that name, or why it is not available."""
     try:
         package = importlib.import_module("lpips")
     except ImportError:
         return "diversity: the Python package lpips is not installed"
     try:
         return LPIPSDiversity(package.LPIPS(net="alex", verbose=False), device)
-    except Exception as error:  # it gets AlexNet's weights by itself, and fails as its downloader does
+    except Exception as error:  # it downloads AlexNet's weights, which fails in many ways
         return f"diversity: lpips could not be loaded ({' '.join(str(error).split())[:160]})"
 
 
-def real(session: Any, *, sscd: Any, clip: Path | None, works: Sequence[Tensor]) -> Scorers:
+def real(checkpoint: Any, *, sscd: Any, clip: Path | None, works: Sequence[Tensor]) -> Scorers:
     """The scorers whose weights are given. `sscd`: a loaded descriptor or None."""
     from comfy import model_management
 
@@ -163,7 +175,7 @@ def real(session: Any, *, sscd: Any, clip: Path | None, works: Sequence[Tensor])
     elif not works:
         made.missed.append("copies: no --training-images")
     else:
-        made.copies = SSCDCopies(session, sscd, works)
+        made.copies = SSCDCopies(checkpoint, sscd, works)
     if clip is None:
         made.missed.append("alignment: no --clip")
     else:
