@@ -8,7 +8,7 @@ help:
 	@echo "make demo    pictures without and with mitigation, on a real server, into demo/"
 	@echo "make test    all tests        make lint    style and types"
 	@echo "make tables  what each choice does on the lab checkpoint, into docs/ (an hour)"
-	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; goes on where it stopped)"
+	@echo "make bench   methods, combinations and peers on the lab checkpoint, into bench/ (hours; an interrupted run is continued)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost   evaluations, time and memory against KSampler (ten minutes)"
 	@echo "make fuzz    2,000 hostile inputs (FUZZ=5000 for more)"
@@ -27,16 +27,16 @@ demo: setup
 	@$(RUN) tools/demo/demo.py
 
 tables: setup
-	@$(RUN) benchmarks/tables.py
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab.tables
 
 bench: setup
-	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bench.py
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab
 
 bench-smoke: setup
-	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bench.py --smoke
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab --smoke
 
 bench-cost: setup
-	@$(RUN) benchmarks/bench_cost.py
+	@$(RUN) -m benchmarks.cost
 
 soak: setup
 	@OMP_NUM_THREADS=1 $(RUN) tools/soak.py --write

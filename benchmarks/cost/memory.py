@@ -1,9 +1,8 @@
-"""Peak memory of one run in a process of its own: `bench_memory.py KIND SIZE` prints one line of JSON.
+"""Peak memory of one run in a process of its own: `-m benchmarks.cost.memory KIND SIZE` prints one line of JSON.
 
-On the CPU there is no allocator to ask, so it is the resident set's high-water mark during the run
-(reset by /proc/self/clear_refs) above what was resident before the model was built: weights and
-working memory. Tensors go straight to the system and back (MALLOC_MMAP_THRESHOLD_), so that freed
-memory does not count as held. Linux only.
+On the CPU there is no allocator to ask, so it is the resident set's high-water mark during the run (reset by
+/proc/self/clear_refs) above what was resident before the model was built: weights and working memory. Freed tensors
+go straight back to the system (MALLOC_MMAP_THRESHOLD_), so they do not count as held. Linux only.
 """
 
 from __future__ import annotations
@@ -12,9 +11,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = {"sampling": "", "half": "on", "checkpoints": "full", "graph": "off"}  # checkpointing of the optimizer
+from support.in_process import lab_host
+from support.paths import PACK
+
+from .figure import Figure
+from .subjects import sd15
+
+CHECKPOINTING = {"half": "on", "full": "full", "none": "off"}  # what is kept of a graph -> the optimizer's input
 MB = 1 / 2**20
 
 
@@ -25,46 +31,53 @@ def resident(field: str) -> float:
 
 
 def measure(kind: str, size: int) -> dict[str, float]:
-    from benchmarks.bench_host import PACK, host, sd15
+    """MB of one run, and the constants by which the pack decides about memory.
 
-    with host() as made:
-        import torch
-
-        from benchmarks.bench_runs import Subject
+    `peak`: weights and working memory; `working`; `estimate`: the host's for a forward pass with fused attention.
+    """
+    with lab_host("--cpu --use-pytorch-cross-attention") as host:
         from support.graphs import ksampler, optimizer
 
         before = resident("VmRSS")
-        model, prompts = sd15(torch.bfloat16)
+        subject = sd15(host, size)
         built = resident("VmRSS")
-        subject = Subject("SD1.5", made, model, prompts["positive"], prompts["negative"], (4, size // 8, size // 8))
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
         if kind == "sampling":
             subject.run(ksampler, latent=subject.latent(1), steps=2)
         else:
-            inputs = {"target_magnitude": 0.0, "max_iterations": 1}
-            subject.run(optimizer, latent=subject.latent(1), checkpointing=KINDS[kind], **inputs)
+            inputs = {"target_magnitude": 0.0, "max_iterations": 1, "checkpointing": CHECKPOINTING[kind]}
+            subject.run(optimizer, latent=subject.latent(1), **inputs)
         peak = resident("VmHWM")
-        told = made.module(PACK, "adapter.autograd.checkpointing")
-        estimate = told.graph_memory(model.model, 1, (1, *subject.shape)) / told.GRAPH * MB
-        limits = {
-            "GRAPH": told.GRAPH,
-            "HALF": told.HALF,
-            "HEADROOM": made.module(PACK, "methods.noise_adjustment").GRADIENT_HEADROOM,
-        }
+        module = host.module(PACK, "adapter.autograd.checkpointing")
+        estimate = module.graph_memory(subject.model.model, 1, (1, *subject.shape)) / module.GRAPH * MB
+        headroom = host.module(PACK, "methods.noise_adjustment").GRADIENT_HEADROOM
+        limits = {"GRAPH": module.GRAPH, "HALF": module.HALF, "HEADROOM": headroom}
         return {"peak": peak - before, "working": peak - built, "estimate": estimate, **limits}
 
 
-def peak_memory(kind: str, size: int) -> dict[str, float]:
-    """MB of one run in a fresh process, and the pack's constants.
-
-    `peak`: weights and working memory; `working`; `estimate`: the host's for a forward pass with fused attention.
-    """
+def in_a_process(kind: str, size: int) -> dict[str, float]:
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, kind, str(size)]
+    command = [sys.executable, "-m", "benchmarks.cost.memory", kind, str(size)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the memory measurement {kind} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def memory(size: int) -> Iterator[Figure]:
+    """Peaks at SD1.5's size, and the constants by which the pack decides about memory."""
+    vanilla, half, full, none = (in_a_process(kind, size) for kind in ("sampling", *CHECKPOINTING))
+    for said, key, ours, other, bound in (
+        ("peak memory, per-sample with checkpoints", "peak", half, vanilla["peak"], 1.5),
+        ("peak memory, per-sample with full checkpoints", "peak", full, vanilla["peak"], 1.5),
+        ("peak memory, per-sample without checkpoints", "peak", none, vanilla["peak"], None),
+        ("the same without the weights: with checkpoints", "working", half, vanilla["working"], None),
+        ("the same without the weights: with full checkpoints", "working", full, vanilla["working"], full["HEADROOM"]),
+        ("the same without the weights: without checkpoints", "working", none, vanilla["working"], None),
+        ("without checkpoints, over the host's estimate of a step", "working", none, none["estimate"], none["GRAPH"]),
+        ("with checkpoints, over the host's estimate of a step", "working", half, none["estimate"], half["HALF"]),
+    ):
+        yield Figure(f"SD1.5, {size}×{size}", said, ours[key], "MB", vanilla=other, bound=bound)
 
 
 if __name__ == "__main__":

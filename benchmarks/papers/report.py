@@ -17,8 +17,8 @@ REPORTED = """Other prompts, seeds, preprocessing or scorers give other numbers:
   ImageReward −0.352. An image on an A100: none 1.85 s, batch-wise 2.01 s, per-sample 2.80 s.
 - Chen et al. (AMG), SD: 44.85 % of images above 0.5 SSCD without mitigation, 0.00 % with Main; CLIP 28.04 → 26.98;
   Strong 0.00 % even above 0.4, CLIP 26.72."""
-NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. Evaluations ×, time × and memory × are medians
-  over the images of the same prompt and noise without mitigation. A backward pass is not counted as an evaluation.
+NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. What is marked × is the median of the ratios to
+  the image of the same prompt and noise without mitigation. A backward pass is not counted as an evaluation.
 - This pack's own tests run this protocol on a small model made to memorize, with stand-in scorers; it was published
   without having been run on Stable Diffusion weights."""
 

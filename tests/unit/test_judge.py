@@ -1,4 +1,4 @@
-"""The lab's judge: right on pictures it never saw, and its distances behave as distances."""
+"""The lab's judge: right on images it never saw, and its distances behave as distances."""
 
 import numpy as np
 import pytest
@@ -33,24 +33,24 @@ def test_captions_say_what_is_asked():
 
 
 def test_decoded_scenes_are_aligned_with_their_captions(judge, held_out):
-    pictures, captions = held_out
-    found = judge.alignment(pictures, captions)
+    images, captions = held_out
+    found = judge.alignment(images, captions)
     assert found.shape.mean() >= 0.95
     assert found.colour.mean() >= 0.98
     np.testing.assert_array_equal(found.aligned, found.shape * found.colour)
 
 
 def test_decoded_scenes_are_not_aligned_with_other_captions(judge, held_out):
-    pictures, captions = held_out
+    images, captions = held_out
     other_shape = captions[2 * len(COLOURS) :] + captions[: 2 * len(COLOURS)]
     other_colour = captions[1:] + captions[:1]  # the next colour, and every seventh time the next shape too
-    assert judge.alignment(pictures, other_shape).shape.mean() <= 0.05
-    assert judge.alignment(pictures, other_colour).colour.mean() <= 0.05
+    assert judge.alignment(images, other_shape).shape.mean() <= 0.05
+    assert judge.alignment(images, other_colour).colour.mean() <= 0.05
 
 
 def test_colour_is_asked_only_if_named(judge, held_out):
-    pictures, captions = held_out
-    found = judge.alignment(pictures, [f"a {asked(c)[0]}" for c in captions])
+    images, captions = held_out
+    found = judge.alignment(images, [f"a {asked(c)[0]}" for c in captions])
     assert np.isnan(found.colour).all()
     np.testing.assert_array_equal(found.aligned, found.shape)
 
@@ -72,10 +72,10 @@ def test_rough_shapes_are_mostly_known(judge):
 
 
 def test_probabilities_and_a_second_look(judge, held_out):
-    pictures, _ = held_out
-    first, second = judge.judge(pictures), judge.judge(pictures)
-    assert first.shapes.shape == (len(pictures), len(SHAPES))
-    assert first.colours.shape == (len(pictures), len(COLOURS))
+    images, _ = held_out
+    first, second = judge.judge(images), judge.judge(images)
+    assert first.shapes.shape == (len(images), len(SHAPES))
+    assert first.colours.shape == (len(images), len(COLOURS))
     assert (first.shapes.sum(1) <= 1 + 1e-5).all()
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -97,10 +97,10 @@ def test_frechet_of_gaussians_is_the_closed_form():
 
 
 def test_frechet_grows_as_pictures_get_worse(judge, held_out):
-    pictures, captions = held_out
+    images, captions = held_out
     target = judge.judge(reference(captions, 3 * len(captions), seed=79)).features
-    noise = np.random.default_rng(82).normal(size=pictures.shape)
-    worse = [np.clip(pictures + level * noise, 0, 255).astype(np.uint8) for level in (0, 20, 40, 80)]
+    noise = np.random.default_rng(82).normal(size=images.shape)
+    worse = [np.clip(images + level * noise, 0, 255).astype(np.uint8) for level in (0, 20, 40, 80)]
     distances = [frechet(judge.judge(p).features, target) for p in worse]
     assert distances == sorted(distances)
     assert distances[-1] > 2 * distances[0]

@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from benchmarks.bench_host import host
+from support.in_process import lab_host
 from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "matrix.md"
@@ -87,7 +87,7 @@ test_accidents.py: per-sample and "through model" refuse them, all else works.
 def run(fast: bool, cuda: bool) -> tuple[list[tuple], float]:
     logging.disable(logging.CRITICAL)
     began, found = time.monotonic(), []
-    with host(cuda=cuda) as made:
+    with lab_host(f"{'' if cuda else '--cpu'} --use-pytorch-cross-attention") as made:
         for family, precision, cells in rows(made, fast):
             found.append((family, precision, cells))
             bad = [f"{n}: {c}" for n, c in cells.items() if c.outcome != "pass"]
