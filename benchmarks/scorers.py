@@ -1,6 +1,13 @@
-"""Scores of images. Here: SSCD for copies, CLIP for alignment, LPIPS for diversity, with weights that the user gives.
+"""Scores of images (B, H, W, 3) uint8. Here: SSCD, CLIP and LPIPS, with weights that the user gives.
 
-`name` says in the report what a scorer is. One that is not available is None, with the reason in `Scorers.missed`.
+Every scorer has a `name` for the report, and all but quality a `label` for its column:
+
+- copies: `similarity(images, works)` (B,) to the nearest of the training images with these indices, larger is closer;
+  above `threshold` an image counts as a copy; `distance`: reports show 1 − similarity
+- alignment: `score(images, text)` gives (B,) under `aligned`, and under other names what it consists of; `yes_or_no`:
+  each score is 0 or 1
+- diversity: `spread(images)`, the mean distance between two of the images of one prompt
+- quality: `distance(images, cases)` of the images of all these prompts to good images of them
 """
 
 from __future__ import annotations
@@ -10,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .cases import BenchmarkError, Case
+from .cases import BenchmarkError
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint
@@ -25,49 +32,13 @@ BATCH = 16
 SSCD_COPY = 0.5
 
 
-class Copies(Protocol):
-    """Similarity of images to training images; larger is closer."""
-
-    name: str
-    label: str
-    threshold: float  # above it an image counts as a copy
-    distance: bool  # reports show 1 − similarity
-
-    def similarity(self, images: np.ndarray, works: Sequence[int]) -> np.ndarray:
-        """(B, H, W, 3) uint8 -> (B,), to the nearest of the training images with these indices."""
-
-
-class Alignment(Protocol):
-    name: str
-    label: str
-    yes_or_no: bool  # each score is 0 or 1
-
-    def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
-        """(B, H, W, 3) uint8 -> (B,) under `aligned`, and under other names what it consists of."""
-
-
-class Diversity(Protocol):
-    name: str
-    label: str
-
-    def spread(self, images: np.ndarray) -> float:
-        """Mean distance between two of the images (B ≥ 2, H, W, 3) uint8 of one prompt."""
-
-
-class Quality(Protocol):
-    name: str
-
-    def distance(self, images: np.ndarray, cases: Sequence[Case]) -> float:
-        """Distance of the images (B, H, W, 3) uint8 of all these prompts to good images of them."""
-
-
 @dataclass
 class Scorers:
-    copies: Copies | None = None
-    alignment: Alignment | None = None
-    diversity: Diversity | None = None
-    quality: Quality | None = None
-    missed: list[str] = field(default_factory=list)
+    copies: Any = None
+    alignment: Any = None
+    diversity: Any = None
+    quality: Any = None
+    missed: list[str] = field(default_factory=list)  # why a scorer is not available
     stand_ins: bool = False  # they fit the lab checkpoint only
 
     @property
@@ -170,16 +141,14 @@ def real(checkpoint: Any, *, sscd: Any, clip: Path | None, works: Sequence[Tenso
 
     device = model_management.get_torch_device()
     made = Scorers()
-    if sscd is None:
-        made.missed.append("copies: no --sscd")
-    elif not works:
-        made.missed.append("copies: no --training-images")
-    else:
+    if sscd is not None and works:
         made.copies = SSCDCopies(checkpoint, sscd, works)
-    if clip is None:
-        made.missed.append("alignment: no --clip")
     else:
+        made.missed.append("copies: no --sscd" if sscd is None else "copies: no --training-images")
+    if clip is not None:
         made.alignment = CLIPAlignment(clip, device)
+    else:
+        made.missed.append("alignment: no --clip")
     lpips = lpips_or_reason(device)
     if isinstance(lpips, str):
         made.missed.append(lpips)

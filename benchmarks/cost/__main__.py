@@ -18,7 +18,8 @@ from dataclasses import asdict
 from support.in_process import lab_host
 from support.paths import ROOT
 
-from .figure import Figure, as_table
+from ..report import table
+from .figure import COLUMNS, Figure
 from .measurements import eight_together, evaluations, guidance_time, iteration_time, sampling_time
 from .memory import memory
 from .subjects import exact_model, in_float64, lab_checkpoint, sd15
@@ -83,13 +84,13 @@ def main() -> int:
             own = []
             for figure in PARTS[part](host, asked.quick):
                 own.append(figure)
-                shown = (str(v) for v in figure.cells().values() if v)
+                shown = filter(None, figure.cells().values())
                 print(f"[{time.monotonic() - began:4.0f} s] " + "  ".join(shown), flush=True)
             kept[part] = [{**asdict(f), "ratio": f.ratio, "verdict": f.verdict} for f in own]
             OUT.parent.mkdir(exist_ok=True)
             OUT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             figures += own
-    print(f"\n{as_table(figures)}\n\n{NOTES}")
+    print(f"\n{table([f.cells() for f in figures], COLUMNS)}\n\n{NOTES}")
     return int(any(f.verdict == "SHORT" for f in figures))
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from ..report import Column, table
+from ..report import Column
 
 COLUMNS = [
-    Column(key, key.replace("_", " "))
-    for key in ("model", "measurement", "ours", "vanilla", "ratio", "of_the_fastest", "bound", "verdict")
+    Column(key, key)
+    for key in ("model", "measurement", "ours", "vanilla", "ratio", "ratio of the fastest", "bound", "verdict")
 ]
 
 
@@ -42,21 +40,10 @@ class Figure:
         judged = self.ours if self.exact or self.ratio is None else self.ratio
         return "pass" if (judged == self.bound if self.exact else judged <= self.bound) else "SHORT"
 
-    def cells(self) -> dict[str, Any]:
-        def shown(value: float | None) -> str | None:
-            return None if value is None else f"{value:.4g} {self.unit}".strip()
-
-        return {
-            "model": self.model,
-            "measurement": self.name,
-            "ours": shown(self.ours),
-            "vanilla": shown(self.vanilla),
-            "ratio": self.ratio,
-            "of_the_fastest": self.fastest,
-            "bound": None if self.bound is None else f"{'=' if self.exact else '≤'} {self.bound:g}",
-            "verdict": self.verdict,
-        }
-
-
-def as_table(figures: Iterable[Figure]) -> str:
-    return table([f.cells() for f in figures], [c._replace(places=3) for c in COLUMNS])
+    def cells(self) -> dict[str, str]:
+        """A row for `report.table`."""
+        figures = [None if f is None else f"{f:.4g} {self.unit}".strip() for f in (self.ours, self.vanilla)]
+        ratios = [None if r is None else f"{r:.3f}" for r in (self.ratio, self.fastest)]
+        bound = None if self.bound is None else f"{'=' if self.exact else '≤'} {self.bound:g}"
+        values = (self.model, self.name, *figures, *ratios, bound, self.verdict)
+        return {column.key: value or "" for column, value in zip(COLUMNS, values, strict=True)}

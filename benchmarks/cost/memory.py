@@ -67,17 +67,17 @@ def in_a_process(kind: str, size: int) -> dict[str, float]:
 def memory(size: int) -> Iterator[Figure]:
     """Peaks at SD1.5's size, and the constants by which the pack decides about memory."""
     vanilla, half, full, none = (in_a_process(kind, size) for kind in ("sampling", *CHECKPOINTING))
-    for said, key, ours, other, bound in (
-        ("peak memory, per-sample with checkpoints", "peak", half, vanilla["peak"], 1.5),
-        ("peak memory, per-sample with full checkpoints", "peak", full, vanilla["peak"], 1.5),
-        ("peak memory, per-sample without checkpoints", "peak", none, vanilla["peak"], None),
-        ("the same without the weights: with checkpoints", "working", half, vanilla["working"], None),
-        ("the same without the weights: with full checkpoints", "working", full, vanilla["working"], full["HEADROOM"]),
-        ("the same without the weights: without checkpoints", "working", none, vanilla["working"], None),
-        ("without checkpoints, over the host's estimate of a step", "working", none, none["estimate"], none["GRAPH"]),
-        ("with checkpoints, over the host's estimate of a step", "working", half, none["estimate"], half["HALF"]),
-    ):
-        yield Figure(f"SD1.5, {size}×{size}", said, ours[key], "MB", vanilla=other, bound=bound)
+    name = f"SD1.5, {size}×{size}"
+    made = {"with checkpoints": half, "with full checkpoints": full, "without checkpoints": none}
+    for said, ours in made.items():
+        bound = None if ours is none else 1.5
+        yield Figure(name, f"peak memory, per-sample {said}", ours["peak"], "MB", vanilla["peak"], bound)
+    for said, ours in made.items():
+        bound = full["HEADROOM"] if ours is full else None
+        yield Figure(name, f"the same without the weights: {said}", ours["working"], "MB", vanilla["working"], bound)
+    for said, ours, bound in (("without", none, none["GRAPH"]), ("with", half, half["HALF"])):
+        said = f"{said} checkpoints, over the host's estimate of a step"
+        yield Figure(name, said, ours["working"], "MB", none["estimate"], bound)
 
 
 if __name__ == "__main__":

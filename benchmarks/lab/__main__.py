@@ -41,16 +41,10 @@ def smoke() -> int:
     with lab_host() as host, tempfile.TemporaryDirectory() as work:
         run = experiment(host, Path(work), SMOKE, lambda *_: range(1, 2), [1], groups=[MEMORIZED])
         run.sample()
-        found = [
-            {
-                "method": row["method"],
-                "copies": row["copies"][0],
-                "alignment": row["aligned"][0],
-                "evaluations": row["evaluations"],
-                "time ratio": row["time"],
-            }
-            for row in run.rows(run.scorers())
-        ]
+        rows = run.rows(run.scorers())
+    names = ("method", "copies", "alignment", "evaluations", "time ratio")
+    values = [(r["method"], r["copies"][0], r["aligned"][0], r["evaluations"], r["time"]) for r in rows]
+    found = [dict(zip(names, row, strict=True)) for row in values]
     print(json.dumps(found, indent=1))
     OUT.mkdir(exist_ok=True)
     (OUT / "smoke.json").write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -59,11 +59,10 @@ def measured(checkpoint: Checkpoint, texts: list[str], seeds: Sequence[int], ste
 
 def quality(memorized: np.ndarray, ordinary: np.ndarray) -> dict[str, float]:
     """AUC, and the share of memorized cases above what 1 % of the ordinary ones exceed. Scores (n,), (m,)."""
-    auc = mannwhitneyu(memorized, ordinary).statistic / (len(memorized) * len(ordinary))
-    limit = float(np.quantile(ordinary, 1 - FALSE_ALARMS, method="higher"))
-    hits = float((memorized > limit).mean())
     counts = {"memorized": len(memorized), "ordinary": len(ordinary)}
-    return {"auc": float(auc), "hits_at_1_percent": hits, "threshold": limit, **counts}
+    auc = float(mannwhitneyu(memorized, ordinary).statistic) / (len(memorized) * len(ordinary))
+    limit = float(np.quantile(ordinary, 1 - FALSE_ALARMS, method="higher"))
+    return {"auc": auc, "hits_at_1_percent": float((memorized > limit).mean()), "threshold": limit, **counts}
 
 
 def detection(checkpoint: Checkpoint, memorized: list[str], seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from PIL import Image
 from ..cases import MEMORIZED, ORDINARY
 from ..experiment import Experiment
 from ..methods import NONE
-from ..report import Column, columns, put, table, told
+from ..report import columns, put, table, told
 from ..scorers import Scorers
 from ..scores import Row
 from .configuration import GROUPS
@@ -25,16 +24,6 @@ import matplotlib.pyplot as plt
 
 GRID = 8  # prompts a row
 MARKS = "osD^vPX*<>hdp8"
-AGAIN = [
-    Column("method", ""),
-    Column("group", "prompts"),
-    *(
-        Column(f"{key}{again}", key if not again else "again", 1, "%")
-        for key in ("copies", "aligned")
-        for again in ("", "_again")
-    ),
-    Column("meet", "intervals meet"),
-]
 
 
 def trade_off(rows: Sequence[Row], file: Path, against: str, label: str) -> None:
@@ -73,19 +62,6 @@ def grid(run: Experiment, file: Path, seed: int) -> str:
     return "Rows, from the top: " + "; ".join(names) + "."
 
 
-def again(first: Sequence[Row], second: Sequence[Row]) -> str:
-    """The rows that both runs have; they agree where the intervals meet."""
-    others = {(r["group"], r["method"]): r for r in second}
-    found = []
-    for r in first:
-        if other := others.get((r["group"], r["method"])):
-            pairs = [(r[key], other[key]) for key in ("copies", "aligned")]
-            meet = all(a[1] <= b[2] and b[1] <= a[2] for a, b in pairs)
-            repeated = {"copies_again": other["copies"], "aligned_again": other["aligned"]}
-            found.append({**r, **repeated, "meet": "yes" if meet else "no"})
-    return table(found, AGAIN)
-
-
 def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: Path, docs: Path | None) -> None:
     """report.md and its images into `out`; the tables and images into docs/bench.md and docs/img, too."""
     rows, wanted = results["rows"], columns(scorers)
@@ -96,9 +72,6 @@ def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: 
         names = grid(run, folder / "bench-grid.jpg", results["facts"]["first"])
     tables = {group: table([r for r in rows if r["group"] == group], wanted) for group in GROUPS}
     tables |= {"grid": names, "detection": table(results["detection"], DETECTION)}
-    other = out / "from-101" / "results.json"
-    if other.is_file():
-        tables["again"] = again(rows, json.loads(other.read_text(encoding="utf-8"))["rows"])
     images = [f"![]({n})" for n in ("bench-alignment.png", "bench-time.png", "bench-grid.jpg")]
     failed = [f"**{name}** failed: {why}" for name, why in results["failed"].items()]
     nodes = told([r for r in rows if r["group"] == MEMORIZED])

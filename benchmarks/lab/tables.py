@@ -9,92 +9,90 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab import vae
+from lab.copies import PICTURES
 from lab.judge import reference
 from support.in_process import lab_host
 from support.paths import ROOT
 
 from ..cases import MEMORIZED, ORDINARY, Case
 from ..checkpoint import Facts
-from ..methods import NONE, Inputs, Method, deferred
+from ..methods import NONE, Method, deferred
 from ..report import TOLD, columns, put, table
 from ..scorers import Scorers
 from ..scores import Row, row, score
-from ..training_images import copy_to_input
 from .configuration import GROUPS, experiment
 from .methods import METHODS, PER_SAMPLE, guided, noised
 
 if TYPE_CHECKING:
     from support.executor import Host
 
+SCORES = "method copies aligned shape colour quality"
+THRICE = "every-pair-three-times"  # a folder of the host's input directory
 CONSTRAINTS = ("free", "shell", "sphere", "chi")
 
 
 class Table(NamedTuple):
     page: str
-    methods: Callable[[Inputs], list[Method]]  # from the inputs that make references of every pair three times
-    columns: str  # keys of report.columns and report.TOLD
+    methods: Sequence[Method]
+    columns: str = ""  # keys of report.columns and report.TOLD beside SCORES
     groups: tuple[str, ...] = (MEMORIZED,)
     seeds: int = 2
     generated: int = 512  # images that quality is measured against
 
 
-def noise_methods(_: Inputs) -> list[Method]:
-    """Initial noise alone: CFG from the first step, every constraint, two targets."""
-    tried = [(0.015, c) for c in CONSTRAINTS] + [(0.020, c) for c in ("shell", "sphere")]
-    methods = [
-        noised("per-sample", f"to {target:.3f}, {kept}", {**PER_SAMPLE, "target_magnitude": target, "constraint": kept})
-        for target, kept in tried
-    ]
-    sphere = {**PER_SAMPLE, "constraint": "sphere"}
-    both = noised("per-sample", "to 0.015, sphere; then dynamic", sphere, deferred("dynamic"))
-    return [NONE, *methods, both, named("search, 16 candidates")]
-
-
-def rule_methods(_: Inputs) -> list[Method]:
-    """Deferral alone: the rules and their strengths, against static starts that leave out as many steps."""
-    drops = [Method("sharp drop", str(r), deferred("dynamic", drop_ratio=r)) for r in (0.6, 0.5, 0.4)]
-    opposite = [Method("sharp drop 0.5", f"g0 {g:g}", deferred("dynamic", pre_escape_cfg=g)) for g in (1.0, -1.0)]
-    static = [named(f"static, from {p}%") for p in (30, 40, 50)]
-    return [NONE, *static, *drops, Method("local minimum", "", deferred("dynamic", rule="local minimum")), *opposite]
-
-
-def amg_methods(thrice: Inputs) -> list[Method]:
-    """Each guidance of AMG alone and each combination, as in the paper's Table 4."""
-    strengths = {"despecification": 13.0, "deduplication": 13.0, "dissimilarity": 10.0}
-    found = [
-        guided(" + ".join(chosen), "", {"references": thrice}, **{k: v * (k in chosen) for k, v in strengths.items()})
-        for count in (1, 2, 3)
-        for chosen in combinations(strengths, count)
-    ]
-    alone = {"despecification": 0.0, "dissimilarity": 0.0, "deduplication": 13.0}
-    return [NONE, *found, guided("deduplication, no caption occurs twice", "", **alone)]
-
-
-def amg_choices(_: Inputs) -> list[Method]:
-    """The node's defaults with one thing changed."""
-    tried: dict[str, Inputs] = {
-        "constant growth": {"dissimilarity_growth": "constant"},
-        "through model": {"gradient": "through model"},
-        "every 4th step": {"every": 4},
-    }
-    known = [named("AMG, defaults"), named("AMG, thresholds 0.4 … 0.5")]
-    return [NONE, *known, *(guided("AMG", name, **changed) for name, changed in tried.items())]
-
-
-def cfg_methods(_: Inputs) -> list[Method]:
-    """The checkpoint itself, with less guidance."""
-    return [NONE, *(Method("CFG", f"{scale:g}", deferred("off", cfg=scale)) for scale in (1.0, 0.0))]
-
-
-def named(name: str) -> Method:
-    return next(m for m in METHODS if m.name == name)
+BY_NAME = {m.name: m for m in METHODS}
+TARGETS = [*((0.015, c) for c in CONSTRAINTS), (0.020, "shell"), (0.020, "sphere")]
+NOISE = [
+    *(
+        noised("per-sample", f"to {t:.3f}, {c}", {**PER_SAMPLE, "target_magnitude": t, "constraint": c})
+        for t, c in TARGETS
+    ),
+    noised("per-sample", "to 0.015, sphere; then dynamic", {**PER_SAMPLE, "constraint": "sphere"}, deferred("dynamic")),
+    BY_NAME["search, 16 candidates"],
+]
+RULES = [
+    *(BY_NAME[f"static, from {p}%"] for p in (30, 40, 50)),
+    *(Method("sharp drop", str(r), deferred("dynamic", drop_ratio=r)) for r in (0.6, 0.5, 0.4)),
+    Method("local minimum", "", deferred("dynamic", rule="local minimum")),
+    *(Method("sharp drop 0.5", f"g0 {g:g}", deferred("dynamic", pre_escape_cfg=g)) for g in (1.0, -1.0)),
+]
+ALONE = {"despecification": 13.0, "deduplication": 13.0, "dissimilarity": 10.0}
+COMBINED = [  # as in the paper's Table 4
+    guided(" + ".join(c), "", {"references": {"folder": THRICE}}, **{k: v * (k in c) for k, v in ALONE.items()})
+    for count in (1, 2, 3)
+    for c in combinations(ALONE, count)
+]
+ONCE = guided("deduplication, no caption occurs twice", "", **{**ALONE, "despecification": 0.0, "dissimilarity": 0.0})
+CHOICES = [  # the node's defaults with one thing changed
+    BY_NAME["AMG, defaults"],
+    BY_NAME["AMG, thresholds 0.4 … 0.5"],
+    guided("AMG", "constant growth", dissimilarity_growth="constant"),
+    guided("AMG", "through model", gradient="through model"),
+    guided("AMG", "every 4th step", every=4),
+]
+BOTH = (MEMORIZED, ORDINARY)
+TABLES = {
+    "noise": Table("docs/noise.md", NOISE, "std relative_after reached iterations"),
+    "amg": Table("docs/amg.md", [*COMBINED, ONCE]),
+    "amg-choices": Table("docs/amg.md", CHOICES, groups=BOTH),
+    "rules": Table("docs/escape.md", RULES, "without_cfg"),
+    "checkpoint": Table(
+        "lab/MODEL_CARD.md",
+        [Method("CFG", f"{scale:g}", deferred("off", cfg=scale)) for scale in (1.0, 0.0)],
+        "diversity",
+        BOTH,
+        seeds=4,
+        generated=768,
+    ),
+}
 
 
 def of_the_generator(cases: Sequence[Case], seeds: int, scorers: Scorers) -> Row:
@@ -106,23 +104,21 @@ def of_the_generator(cases: Sequence[Case], seeds: int, scorers: Scorers) -> Row
     return row(Method("the generator itself"), cases[0].group, scored, scorers)
 
 
-SCORES = "method copies aligned shape colour quality"
-BOTH = (MEMORIZED, ORDINARY)
-TABLES = {
-    "noise": Table("docs/noise.md", noise_methods, f"{SCORES} std relative_after reached iterations"),
-    "amg": Table("docs/amg.md", amg_methods, SCORES),
-    "amg-choices": Table("docs/amg.md", amg_choices, SCORES, BOTH),
-    "rules": Table("docs/escape.md", rule_methods, f"{SCORES} without_cfg"),
-    "checkpoint": Table("lab/MODEL_CARD.md", cfg_methods, f"{SCORES} diversity", BOTH, seeds=4, generated=768),
-}
-
-
 def measure(host: Host, wanted: Table, seeds: int, work: Path) -> str:
     """The table, as Markdown."""
     numbers = range(1, seeds + 1)
-    run = experiment(host, work, [], lambda *_: numbers, numbers, groups=wanted.groups, generated=wanted.generated)
-    thrice = copy_to_input(run.works * 3, {i: w.caption for i, w in enumerate(run.works * 3)}, run.checkpoint)
-    run.methods = wanted.methods({"folder": thrice})
+    run = experiment(
+        host,
+        work,
+        [NONE, *wanted.methods],
+        lambda *_: numbers,
+        numbers,
+        groups=wanted.groups,
+        generated=wanted.generated,
+    )
+    thrice = Path(run.checkpoint.module("adapter.folders").input_root()) / THRICE
+    for i in range(3):
+        shutil.copytree(PICTURES, thrice / str(i), dirs_exist_ok=True)
     run.sample()
     scorers = run.scorers()
     own = [of_the_generator(GROUPS[group], seeds, scorers) for group in wanted.groups]
@@ -131,7 +127,7 @@ def measure(host: Host, wanted: Table, seeds: int, work: Path) -> str:
         if held["group"] != wanted.groups[0]:
             held["method"] = f"{held['group']} prompts, {held['method']}"
     known = {c.key: c for c in [*columns(scorers), *TOLD]}
-    return table(rows, [known[key] for key in wanted.columns.split()])
+    return table(rows, [known[key] for key in f"{SCORES} {wanted.columns}".split()])
 
 
 def main() -> None:

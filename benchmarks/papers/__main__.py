@@ -51,7 +51,7 @@ def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
     sscd = checkpoint.copy_detector(asked.sscd) if asked.sscd is not None else None
 
     def make_scorers(images: list[torch.Tensor]) -> scorers.Scorers:
-        if asked.scorers == "lab":
+        if asked.lab:
             from ..lab.scorers import lab_scorers
 
             return lab_scorers(images)
@@ -81,14 +81,11 @@ def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
         "checkpoint": asked.checkpoint.name,
         "constants": asked.constants,
         "plan": {**asdict(plan), "images": asked.images, "seed": asked.seed},
-        "device": str(checkpoint.model.load_device),
-        "torch": torch.__version__,
+        "device": f"{checkpoint.model.load_device}, torch {torch.__version__}",
         "prompts": len(memorized),
         "ordinary": sum(c.group == ORDINARY for c in cases),
         "matched": matches.told(len(memorized)),
         "kinds": report.kinds(memorized),
-        "scorers": used.used,
-        "missed": used.missed,
         "failed": experiment.failed,
         "left_out": asked.left_out,
     }

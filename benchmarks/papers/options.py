@@ -15,29 +15,40 @@ from ..methods import Method, chosen, with_settings
 from .methods import CONSTANTS, methods_for
 
 
+def _file(text: str) -> Path:
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not a file.")
+    return Path(text)
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder.")
+    return Path(text)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m benchmarks.papers",
         description="The papers' protocol on a checkpoint of your own. See docs/protocol.md.",
     )
     files = made.add_argument_group("files")
-    files.add_argument("--checkpoint", type=Path, help="any file that ComfyUI's Load Checkpoint loads")
+    files.add_argument("--checkpoint", type=_file, help="any file that ComfyUI's Load Checkpoint loads")
     files.add_argument(
         "--prompts",
-        type=Path,
-        help="memorized prompts: .jsonl, .json, .csv, .tsv, or one a line; "
-        "by default the captions of --training-images",
+        type=_file,
+        help="memorized prompts: .jsonl, .json, .csv, .tsv, or one a line; else the captions of --training-images",
     )
-    files.add_argument("--ordinary", type=Path, help="ordinary prompts, in the same formats")
-    files.add_argument("--verbatim", type=Path, help="prompts that are memorized verbatim, or a file with their types")
-    files.add_argument("--training-images", type=Path, help="folder of the prompts' training images")
-    files.add_argument("--sscd", type=Path, help="sscd_disc_mixup, as torchscript or safetensors")
+    files.add_argument("--ordinary", type=_file, help="ordinary prompts, in the same formats")
+    files.add_argument("--verbatim", type=_file, help="prompts that are memorized verbatim, or a file with their types")
+    files.add_argument("--training-images", type=_folder, help="folder of the prompts' training images")
+    files.add_argument("--sscd", type=_file, help="sscd_disc_mixup, as torchscript or safetensors")
     files.add_argument("--clip", type=Path, help="folder of a CLIP in transformers' format")
     files.add_argument("--out", type=Path, help="folder for images and report; a second run continues in it")
     what = made.add_argument_group("what is run")
     what.add_argument("--constants", choices=list(CONSTANTS), default="sd1.4", help="whose constants: %(default)s")
     what.add_argument("--methods", nargs="+", metavar="NAME", help="parts of names; all methods otherwise")
-    what.add_argument("--settings", type=Path, help="JSON: method -> node -> inputs that differ")
+    what.add_argument("--settings", type=_file, help="JSON: method -> node -> inputs that differ")
     what.add_argument("--limit", type=int, help="only so many prompts of each file")
     what.add_argument("--images", type=int, default=10, help="images a prompt: %(default)s")
     what.add_argument("--batch-size", type=int, default=1, help="images sampled together: %(default)s")
@@ -47,9 +58,6 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--sampler", default=Plan.sampler)
     what.add_argument("--scheduler", default=Plan.scheduler, help="%(default)s: t 981, 961, … 1, as diffusers' DDIM")
     what.add_argument("--seed", type=int, default=0)
-    what.add_argument(
-        "--scorers", choices=["real", "lab"], default="real", help="lab: stand-ins for the lab checkpoint"
-    )
     what.add_argument("--score-only", action="store_true", help="sample nothing, score what is there")
     what.add_argument("--list", action="store_true", help="name the methods and what they set, and end")
     how = made.add_argument_group("the host")
@@ -89,11 +97,6 @@ def _check(asked: argparse.Namespace) -> None:
             raise BenchmarkError(f"--{name.replace('_', '-')} must be 1 or more.")
     if asked.size % 8 or asked.images > 64:
         raise BenchmarkError("--size must be a multiple of 8, and --images at most 64.")
-    for name in ("checkpoint", "prompts", "ordinary", "verbatim", "sscd"):
-        if getattr(asked, name) is not None and not getattr(asked, name).is_file():
-            raise BenchmarkError(f"--{name}: {getattr(asked, name)} is not a file.")
-    if asked.training_images is not None and not asked.training_images.is_dir():
-        raise BenchmarkError(f"--training-images: {asked.training_images} is not a folder.")
 
 
 def _lacking(method: Method, asked: argparse.Namespace) -> str:
@@ -138,7 +141,7 @@ def _lab(asked: argparse.Namespace) -> None:
     if asked.out is None:
         raise BenchmarkError("Give --out.")
     asked.checkpoint, asked.training_images = LAB_CHECKPOINT, PICTURES
-    asked.constants, asked.scorers, asked.size = "lab", "lab", SIZE
+    asked.constants, asked.size = "lab", SIZE
     asked.pack.append(LAB_PACK)
     if asked.ordinary is None:
         asked.out.mkdir(parents=True, exist_ok=True)

@@ -10,15 +10,10 @@ from ..report import columns, table, told
 from ..scorers import Scorers
 from ..scores import Row
 
-# As far as they are known here (docs/protocol.md); ImageReward is not measured by this protocol.
-REPORTED = """Other prompts, seeds, preprocessing or scorers give other numbers: compare within one report first.
-
-- Han et al., per-sample, l_target 0.9, SD 1.4, 500 prompts × 10 images: SSCD 0.2265 (mean), CLIP 0.2647, LPIPS 0.7615,
-  ImageReward −0.352. An image on an A100: none 1.85 s, batch-wise 2.01 s, per-sample 2.80 s.
-- Chen et al. (AMG), SD: 44.85 % of images above 0.5 SSCD without mitigation, 0.00 % with Main; CLIP 28.04 → 26.98;
-  Strong 0.00 % even above 0.4, CLIP 26.72."""
-NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. What is marked × is the median of the ratios to
+NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. What is marked × is a median of ratios to
   the image of the same prompt and noise without mitigation. A backward pass is not counted as an evaluation.
+- What the papers report: docs/protocol.md. Other prompts, seeds, preprocessing or scorers give other numbers: compare
+  within one report first.
 - This pack's own tests run this protocol on a small model made to memorize, with stand-in scorers; it was published
   without having been run on Stable Diffusion weights."""
 
@@ -34,7 +29,7 @@ def markdown(facts: dict[str, Any], rows: Sequence[Row], scorers: Scorers) -> st
             parts.append("\\* as the authors released it, not a method of this pack.")
     if nodes := told([r for r in rows if r["group"] == MEMORIZED]):
         parts += ["## What the nodes reported", "Means over the memorized prompts.", nodes]
-    return "\n\n".join([*parts, "## What the papers report", REPORTED]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def kinds(memorized: Sequence[Case]) -> str:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.cost.figure import Figure, as_table
+from benchmarks.cost.figure import COLUMNS, Figure
 from benchmarks.cost.measurements import eight_together, evaluations
 from benchmarks.cost.subjects import exact_model, in_float64, lab_checkpoint
+from benchmarks.report import table
 from support.executor import Host
 from support.lab_graphs import SIZE
 
@@ -17,7 +18,7 @@ from support.lab_graphs import SIZE
 def test_evaluations_on_the_exact_model(host: Host) -> None:
     rows = list(evaluations(exact_model(host)))
     assert len(rows) == 5
-    assert all(row.verdict == "pass" for row in rows), "\n" + as_table(rows)
+    assert all(row.verdict == "pass" for row in rows), "\n" + table([row.cells() for row in rows], COLUMNS)
 
 
 def test_a_batch_equals_its_samples(host: Host) -> None:
