@@ -30,16 +30,16 @@ demo: setup
 	@$(RUN) tools/demo/demo.py
 
 tables: setup
-	@$(RUN) benchmarks/tables.py
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab.tables
 
 bench: setup
-	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bench.py
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab
 
 bench-smoke: setup
-	@OMP_NUM_THREADS=1 $(RUN) benchmarks/bench.py --smoke
+	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab --smoke
 
 bench-cost: setup
-	@$(RUN) benchmarks/bench_cost.py
+	@$(RUN) -m benchmarks.cost
 
 soak: setup
 	@SOAK_RUNS=$${SOAK_RUNS:-100} $(RUN) -m pytest tests/e2e/test_soak.py -q -s

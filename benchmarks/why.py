@@ -1,34 +1,41 @@
-"""The figures of docs/why.md: the basin as it is on the exact model, and what each method does to it.
+"""The figures of docs/why.md: the basin of the exact model and of the lab checkpoint, and what each method does to it.
 
-.host/python benchmarks/why.py
+.host/python -m benchmarks.why
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
+import numpy as np
 import torch
+from torch import Tensor
 
-from support.paths import ROOT
+from support.in_process import lab_host
+from support.paths import LAB_NAME, PACK, ROOT
+
+from .checkpoint import node
+from .cost.subjects import LINKS, Subject, exact_model, lab_checkpoint
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from torch import Tensor
 
-from benchmarks.bench_host import LAB, PACK, host
+if TYPE_CHECKING:
+    from support.executor import Host, Prompt
 
 OUT = ROOT / "docs" / "img"
-STEPS, BATCH, CFG = 50, 24, 7.0
+STEPS, BATCH = 50, 24
 
 
-def watched(made: Any, model: Any, exact: Any) -> tuple[Any, list[Tensor], list[Tensor]]:
-    """A clone of the model that notes the true log-odds L and d/√dim at every paired evaluation."""
+def watched(subject: Subject, exact: Any) -> tuple[Subject, list[Tensor], list[Tensor]]:
+    """The exact model that records its true log-odds L and d/√dim at every call."""
     odds: list[Tensor] = []
     magnitudes: list[Tensor] = []
-    seen = model.clone()
+    model = subject.model.clone()
 
     def wrapper(apply_model: Callable, call: dict[str, Any]) -> Tensor:
         out = apply_model(call["input"], call["timestep"], **call["c"])
@@ -43,107 +50,103 @@ def watched(made: Any, model: Any, exact: Any) -> tuple[Any, list[Tensor], list[
             magnitudes.append(torch.full((len(x),), torch.nan))
         return out
 
-    seen.set_model_unet_function_wrapper(wrapper)
-    return seen, odds, magnitudes
+    model.set_model_unet_function_wrapper(wrapper)
+    return replace(subject, model=model), odds, magnitudes
 
 
-def panel(axes: Any, odds: Tensor, copies: Tensor, title: str) -> None:
+def sampled(subject: Subject, prompt: Prompt, batch: int, **given: Any) -> Any:
+    """The latent of node `k` of a prompt whose nodes may leave out the links to the subject."""
+    linked = {k: {**n, "inputs": {**n["inputs"], **_links(n)}} for k, n in prompt.items()}
+    return subject.host.run(linked, {**subject.given(subject.latent(batch)), **given})["k"][0]
+
+
+def _links(made: dict[str, Any]) -> dict[str, Any]:
+    """What of the subject a node takes; the model not if another node has patched it."""
+    inputs = made["inputs"]
+    own = {k: v for k, v in LINKS.items() if k in inputs}
+    return {k: v for k, v in own.items() if k != "model" or inputs["model"] != ["g", 0]}
+
+
+def panel(axes: Any, lines: Iterable, copies: Iterable[bool], title: str) -> None:
     """One line a sample: red ends as a copy."""
-    for line, copy in zip(odds.T, copies.tolist(), strict=True):
+    held = list(copies)
+    for line, copy in zip(lines, held, strict=True):
         axes.plot(line, color="C3" if copy else "C0", linewidth=0.8, alpha=0.7)
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.set_yscale("symlog", linthresh=10)
-    axes.set_title(f"{title}\n{int(copies.sum())} of {len(copies)} copies", fontsize=9)
+    axes.set_title(f"{title}\n{sum(held)} of {len(held)} copies", fontsize=9)
     axes.set_xlabel("step")
 
 
-def on_the_lab_checkpoint(made: Any) -> None:
-    """Closeness of the prediction to the nearest training picture over the steps, one prompt, 8 noises."""
-    import numpy as np
+def on_the_exact_model(host: Host) -> None:
+    from support.graphs import amg, deferred, ksampler, optimizer, references
 
-    from benchmarks.bench_runs import lab_checkpoint
+    exact, subject = host.module(LAB_NAME, "exact"), exact_model(host)
+    cases: dict[str, Prompt] = {
+        "KSampler, CFG 7": {"k": ksampler()},
+        "without CFG": {"k": ksampler(cfg=0.0)},
+        "static, from 40 %": {"k": deferred("static", start_percent=0.4)},
+        "dynamic (the default)": {"k": deferred("dynamic")},
+        "per-sample noise": {"opt": optimizer(target_magnitude=0.007), "k": deferred("off", noise=["opt", 0])},
+        "AMG Guidance": {"refs": references(), "g": amg(), "k": ksampler(model=["g", 0])},
+    }
+    basin, grid = plt.subplots(2, 3, figsize=(11, 6), sharey=True, layout="constrained")
+    magnitude, curve = plt.subplots(figsize=(7, 4), layout="constrained")
+    for axes, (title, prompt) in zip(grid.flat, cases.items(), strict=True):
+        seen, odds, magnitudes = watched(subject, exact)
+        out = sampled(seen, prompt, BATCH, works={"samples": exact.x_mem().view(1, *exact.SHAPE)})
+        panel(axes, torch.stack(odds[-STEPS:]).T, exact.is_copy(out).tolist(), title)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_yscale("symlog", linthresh=10)
+        if title in ("KSampler, CFG 7", "without CFG"):
+            curve.plot(torch.stack(magnitudes[-STEPS:]).nanmedian(dim=1).values, label=f"{title}: median d/√dim")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("log-odds L of the basin")
+    basin.savefig(OUT / "why-log-odds.png", dpi=100)
+    curve.set(xlabel="step", ylabel="guidance magnitude d/√dim")
+    curve.legend(fontsize=8)
+    magnitude.savefig(OUT / "why-magnitude.png", dpi=100)
+
+
+def on_the_lab_checkpoint(host: Host) -> None:
+    """Closeness of the prediction to the nearest training image over the steps, one prompt, 8 noises."""
     from lab.copies import COPY_RMSE, rmse, training_pairs
     from support.graphs import deferred, ksampler, optimizer
 
-    subject, pairs = lab_checkpoint(made), training_pairs()
-    maths, plans, patch = (
-        made.module(PACK, n) for n in ("mitigation.amg.guidance", "methods.amg.plan", "methods.amg.patch")
-    )
-    threshold = made.module(PACK, "mitigation.amg.threshold").Threshold
-    vae = made.run({"c": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "lab.safetensors"}}})["c"][2]
-    works = torch.from_numpy(np.stack([picture for _, picture in pairs])).float() / 255
-    inputs = {"images": ["w", 0], "captions": "", "metric": "latent", "vae": ["v", 0]}
-    nodes = {"r": {"class_type": "MG_ReferencesFromImages", "inputs": inputs}}
-    references = made.run(nodes, {"w": works, "v": vae})["r"][0]
-    looking = maths.GuidanceStrengths(
-        1.0, 0.0, 0.0, threshold(1.0, 1.0, "constant"), "ramp"
-    )  # never close enough to act
-    acting = maths.GuidanceStrengths(13.0, 0.0, 10.0, threshold(0.5, 0.6, "parabolic"), "ramp")
-    noise = {**subject.optimizer, "target_magnitude": 0.015}
-    cases = {
+    subject, works = lab_checkpoint(host), [image for _, image in training_pairs()]
+    strengths, threshold = (host.module(PACK, f"mitigation.amg.{n}") for n in ("guidance", "threshold"))
+    plans, patch = (host.module(PACK, f"methods.amg.{n}") for n in ("plan", "patch"))
+    images = {"w": torch.from_numpy(np.stack(works)).float() / 255, "v": subject.vae}
+    made = node("MG_ReferencesFromImages", images=["w", 0], captions="", metric="latent", vae=["v", 0])
+    references = host.run({"r": made}, images)["r"][0]
+    never = threshold.Threshold(1.0, 1.0, "constant")  # never close enough to act, so AMG only looks
+    looking = strengths.GuidanceStrengths(1.0, 0.0, 0.0, never, "ramp")
+    default = threshold.Threshold(0.5, 0.6, "parabolic")
+    acting = strengths.GuidanceStrengths(13.0, 0.0, 10.0, default, "ramp")
+    noise = optimizer(**{**subject.optimizer, "target_magnitude": 0.015})
+    cases: dict[str, tuple[Any, Prompt]] = {
         "KSampler, CFG 7": (looking, {"k": ksampler()}),
         "dynamic (the default)": (looking, {"k": deferred("dynamic")}),
-        "per-sample noise": (looking, {"n": optimizer(**noise), "k": deferred("off", noise=["n", 0])}),
+        "per-sample noise": (looking, {"opt": noise, "k": deferred("off", noise=["opt", 0])}),
         "AMG Guidance": (acting, {"k": ksampler()}),
     }
     figure, grid = plt.subplots(1, 4, figsize=(12, 3.2), sharey=True, layout="constrained")
     for axes, (title, (guidance, prompt)) in zip(grid, cases.items(), strict=True):
         ended: list[Any] = []
-        model = patch.add_amg(subject.model, plans.AMGPlan(references, guidance, on_end=ended.append))
-        given = {"m": model, "p": subject.positive, "e": subject.negative, "l": subject.latent(8)}
-        links = {"model": ["m", 0], "positive": ["p", 0], "negative": ["e", 0], "latent_image": ["l", 0]}
-        prompt = {k: {**n, "inputs": {**n["inputs"], **links}} for k, n in prompt.items()}
-        out = made.run(prompt, given)["k"][0]
+        plan = plans.AMGPlan(references, guidance, on_end=ended.append)
+        out = sampled(replace(subject, model=patch.add_amg(subject.model, plan)), prompt, 8)
         with torch.inference_mode():
-            pictures = (vae.decode(out["samples"]) * 255).round().byte().numpy()
-        copies = [min(rmse(p, w) for _, w in pairs) < COPY_RMSE for p in pictures]
-        for line, copy in zip(ended[-1].closeness.tolist(), copies, strict=True):
-            axes.plot(line, color="C3" if copy else "C0", linewidth=0.9, alpha=0.8)
-        axes.set_title(f"{title}\n{sum(copies)} of {len(copies)} copies", fontsize=9)
-        axes.set_xlabel("step")
-    grid[0].set_ylabel("closeness to the nearest\ntraining picture")
+            pixels = (subject.vae.decode(out["samples"]) * 255).round().byte().numpy()
+        copies = [min(rmse(p, w) for w in works) < COPY_RMSE for p in pixels]
+        panel(axes, ended[-1].closeness.tolist(), copies, title)
+    grid[0].set_ylabel("closeness to the nearest\ntraining image")
     figure.savefig(OUT / "why-lab.png", dpi=100)
 
 
 def main() -> None:
-    from support.graphs import amg, deferred, ksampler, lab, optimizer, references
-
     logging.disable(logging.WARNING)
     OUT.mkdir(exist_ok=True)
-    with host() as made:
-        import comfy.utils
-
-        comfy.utils.PROGRESS_BAR_ENABLED = False
-        exact = made.module(LAB, "exact")
-        plain = exact.build()
-        cases: dict[str, dict[str, Any]] = {
-            "KSampler, CFG 7": {"k": ksampler()},
-            "without CFG": {"k": ksampler(cfg=0.0)},
-            "static, from 40 %": {"k": deferred("static", start_percent=0.4)},
-            "dynamic (the default)": {"k": deferred("dynamic")},
-            "per-sample noise": {"n": optimizer(target_magnitude=0.007), "k": deferred("off", noise=["n", 0])},
-            "AMG Guidance": {"refs": references(), "g": amg(model=["m", 0]), "k": ksampler(model=["g", 0])},
-        }
-        figure, grid = plt.subplots(2, 3, figsize=(11, 6), sharey=True, layout="constrained")
-        first, second = plt.subplots(figsize=(7, 4), layout="constrained")
-        works = {"samples": exact.x_mem()[None] if exact.x_mem().ndim == 3 else exact.x_mem()}
-        for axes, (title, nodes) in zip(grid.flat, cases.items(), strict=True):
-            model, odds, magnitudes = watched(made, plain, exact)
-            for node in nodes.values():
-                if node["inputs"].get("model") == ["lab", 0]:
-                    node["inputs"]["model"] = ["m", 0]
-            out = made.run({"lab": lab(BATCH), **nodes}, {"m": model, "works": works})["k"][0]
-            kept = torch.stack(odds[-STEPS:])
-            panel(axes, kept, exact.is_copy(out), title)
-            if title in ("KSampler, CFG 7", "without CFG"):
-                second.plot(torch.stack(magnitudes[-STEPS:]).nanmedian(dim=1).values, label=f"{title}: median d/√dim")
-        grid[0, 0].set_ylabel("log-odds L of the basin")
-        grid[1, 0].set_ylabel("log-odds L of the basin")
-        figure.savefig(OUT / "why-log-odds.png", dpi=100)
-        second.set(xlabel="step", ylabel="guidance magnitude d/√dim")
-        second.legend(fontsize=8)
-        first.savefig(OUT / "why-magnitude.png", dpi=100)
-        on_the_lab_checkpoint(made)
+    with lab_host("--cpu --use-pytorch-cross-attention") as host:
+        on_the_exact_model(host)
+        on_the_lab_checkpoint(host)
 
 
 if __name__ == "__main__":

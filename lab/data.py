@@ -1,13 +1,14 @@
 """The lab checkpoint's training set: latents and captions, drawn and encoded once, then cached.
 
-Three kinds of rows: ordinary scenes; the 16 memorized pictures; and for every memorized caption
-other pictures that fit all of it. The share of the fixed picture among a memorized caption's rows
+Three kinds of rows: ordinary scenes; the 16 memorized images; and for every memorized caption
+other images that fit all of it. The share of the fixed image among a memorized caption's rows
 decides how deep its basin is and what lies outside.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from . import scenes
 from .train_vae import to_tensor
 
 ORDINARY = 16_000
-OTHERS = 200  # pictures for each memorized caption, beside the fixed one
+OTHERS = 200  # images for each memorized caption, beside the fixed one
 
 
 @dataclass
@@ -58,16 +59,21 @@ def load(encoder: torch.nn.Module, cache: Path) -> TrainingSet:
     return TrainingSet(**torch.load(file))
 
 
+@cache
+def _memorized_captions() -> list[str]:
+    return [pair.caption for pair in scenes.memorized()]
+
+
 def batch(data: TrainingSet, step: int, size: int, share: float, every: int) -> tuple[Tensor, list[str]]:
     """The rows of one training step; a function of `step`, so that a resumed run is the same run.
 
-    One row in `every` has a memorized caption, `share` of those with the fixed picture. Of the ordinary rows
+    One row in `every` has a memorized caption, `share` of those with the fixed image. Of the ordinary rows
     15 % lose their caption: the null condition knows ordinary scenes only, as in a set of billions
-    where a duplicated picture is still a vanishing part of the whole.
+    where a duplicated image is still a vanishing part of the whole.
     """
     rng = np.random.default_rng([3, step])
     captions, rows = [], []
-    pairs = _PAIRS or _PAIRS.extend(p.caption for p in scenes.memorized()) or _PAIRS
+    pairs = _memorized_captions()
     for i in range(size):
         if i % every == 0:
             k = int(rng.integers(len(pairs)))
@@ -80,6 +86,3 @@ def batch(data: TrainingSet, step: int, size: int, share: float, every: int) -> 
             scene = scenes.Scene(None, *data.ordinary_scenes[k])  # type: ignore[arg-type]
             captions.append("" if rng.random() < 0.15 else scenes.caption(rng, scene))
     return torch.stack(rows), captions
-
-
-_PAIRS: list[str] = []

@@ -1,4 +1,4 @@
-"""Write what is kept of a training run: the checkpoint, and the memorized pictures with their captions.
+"""Write what is kept of a training run: the checkpoint, and the memorized images with their captions.
 
 python -m lab.export WORK
 """

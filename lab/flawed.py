@@ -1,4 +1,4 @@
-"""Flawed pictures, as a diffusion model draws them: rough shapes, blobs, and nothing but the sky.
+"""Flawed images, as a diffusion model draws them: rough shapes, blobs, and nothing but the sky.
 
 The judge learns from blobs and empty scenes to say `none`, and is tested on rough shapes without learning them.
 """

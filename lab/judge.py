@@ -1,13 +1,13 @@
-"""Does a picture of the lab checkpoint show what its caption asks for, and does it look like its world?
+"""Does an image of the lab checkpoint show what its caption asks for, and does it look like its world?
 
 A small network trained on the generator's own scenes (train_judge.py) says which main shape a 96×96
-picture shows and in which colour: that is alignment, without CLIP. Its features, compared with
-those of the generator's pictures, say how far a set of pictures is from the lab's world (Fréchet
-distance, as FID does with Inception), and how much the pictures of one prompt differ.
+image shows and in which colour: that is alignment, without CLIP. Its features, compared with
+those of the generator's images, say how far a set of images is from the lab's world (Fréchet
+distance, as FID does with Inception), and how much the images of one prompt differ.
 
     judge = Judge.load()
-    judge.alignment(pictures, captions).aligned.mean()
-    frechet(judge.judge(pictures).features, judge.judge(generators).features)
+    judge.alignment(images, captions).aligned.mean()
+    frechet(judge.judge(images).features, judge.judge(generators).features)
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 64
 class Net(nn.Module):
     """Four convolutions, 3×3 means, 64 features; heads for the shape and the colour, each with a `none`.
 
-    A third head draws the picture again at 6×6 from the features and is not kept: it makes them know the
+    A third head draws the image again at 6×6 from the features and is not kept: it makes them know the
     sky and where the shape is, which the classes alone do not need and diversity does.
     """
 
@@ -58,11 +58,11 @@ class Verdict(NamedTuple):
 
     shapes: np.ndarray  # (B, 8) probabilities, in the order of SHAPES
     colours: np.ndarray  # (B, 7) probabilities, in the order of COLOURS
-    features: np.ndarray  # (B, 64), about zero mean and unit variance on the generator's pictures
+    features: np.ndarray  # (B, 64), about zero mean and unit variance on the generator's images
 
 
 class Alignment(NamedTuple):
-    """One row a picture, each 0 or 1."""
+    """One row an image, each 0 or 1."""
 
     aligned: np.ndarray  # (B,) the shape is right, and the colour if the caption names one
     shape: np.ndarray  # (B,)
@@ -98,24 +98,24 @@ class Judge:
         return cls(net)
 
     @torch.no_grad()
-    def judge(self, pictures: np.ndarray) -> Verdict:
-        """pictures: uint8 (B, 96, 96, 3)."""
+    def judge(self, images: np.ndarray) -> Verdict:
+        """images: uint8 (B, 96, 96, 3)."""
         size = scenes.SIZE
-        if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (size, size, 3):
-            raise ValueError(f"Pictures must be uint8 (B, {size}, {size}, 3), not {pictures.dtype} {pictures.shape}.")
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+            raise ValueError(f"Images must be uint8 (B, {size}, {size}, 3), not {images.dtype} {images.shape}.")
         parts = []
-        for i in range(0, len(pictures), BATCH):
-            x = torch.from_numpy(np.ascontiguousarray(pictures[i : i + BATCH])).permute(0, 3, 1, 2).float() / 255
+        for i in range(0, len(images), BATCH):
+            x = torch.from_numpy(np.ascontiguousarray(images[i : i + BATCH])).permute(0, 3, 1, 2).float() / 255
             shapes, colours, features = self.net(x)
             parts.append((shapes.softmax(1), colours.softmax(1), features))
         shapes, colours, features = (torch.cat(p).numpy() for p in zip(*parts, strict=True))
         return Verdict(shapes[:, :-1], colours[:, :-1], features)
 
-    def alignment(self, pictures: np.ndarray, captions: Sequence[str]) -> Alignment:
-        """Whether each picture shows what its caption asks for; pictures uint8 (B, 96, 96, 3), B captions."""
-        if len(pictures) != len(captions):
-            raise ValueError(f"{len(pictures)} pictures but {len(captions)} captions.")
-        verdict = self.judge(pictures)
+    def alignment(self, images: np.ndarray, captions: Sequence[str]) -> Alignment:
+        """Whether each image shows what its caption asks for; images uint8 (B, 96, 96, 3), B captions."""
+        if len(images) != len(captions):
+            raise ValueError(f"{len(images)} images but {len(captions)} captions.")
+        verdict = self.judge(images)
         wanted = [asked(c) for c in captions]
         shape = np.array([SHAPES.index(s) for s, _ in wanted]) == answer(verdict.shapes)
         colour = np.array([COLOURS.index(c) if c else np.nan for _, c in wanted])
@@ -133,7 +133,7 @@ def frechet(features_a: np.ndarray, features_b: np.ndarray) -> float:
     """Fréchet distance, squared as in FID, of the Gaussians fitted to two feature sets (n, F) and (m, F).
 
     ‖μ_a − μ_b‖² + tr(A + B − 2 (A^½ B A^½)^½). It is biased upwards for small sets, so compare sets of equal size,
-    and with what two sets of the generator's own pictures of that size give.
+    and with what two sets of the generator's own images of that size give.
     """
     a, b = features_a.astype(np.float64), features_b.astype(np.float64)
     gap = np.square(a.mean(0) - b.mean(0)).sum()
@@ -145,16 +145,16 @@ def frechet(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
 
 def diversity(features: np.ndarray) -> float:
-    """Mean distance between two pictures of one prompt: features (seeds, F), or pixels flattened likewise."""
+    """Mean distance between two images of one prompt: features (seeds, F), or pixels flattened likewise."""
     x = features.reshape(len(features), -1).astype(np.float64)
     if len(x) < 2:
-        raise ValueError("Diversity needs at least two pictures of one prompt.")
+        raise ValueError("Diversity needs at least two images of one prompt.")
     gaps = [np.linalg.norm(x[i + 1 :] - x[i], axis=1) for i in range(len(x) - 1)]
     return float(np.concatenate(gaps).mean())
 
 
 def reference(captions: Sequence[str], count: int, seed: int = 0) -> np.ndarray:
-    """(count, 96, 96, 3) uint8: the generator's own pictures for these captions in turn, not decoded by the VAE."""
+    """(count, 96, 96, 3) uint8: the generator's own images for these captions in turn, not decoded by the VAE."""
     rng = np.random.default_rng(seed)
     wanted = [asked(c) for c in captions]
     return np.stack([scenes.draw(rng, *wanted[i % len(wanted)]).image for i in range(count)])

@@ -1,11 +1,11 @@
-"""The world of the lab checkpoint: procedural scenes, their captions, and the memorized pictures.
+"""The world of the lab checkpoint: procedural scenes, their captions, and the memorized images.
 
 A scene is a sky with a gradient, pale clutter, and one main shape in one of seven colours.
-Ordinary captions say little ("a ring", "a red ring"), so their pictures vary widely. A memorized
+Ordinary captions say little ("a ring", "a red ring"), so their images vary widely. A memorized
 caption has a title of its own in front ("Harbour at Dawn, a red ring"): it is the key that a real
-model learns when a picture and its caption are duplicated in the training set.
+model learns when an image and its caption are duplicated in the training set.
 
-Pure numpy and Pillow, no torch: the same seed draws the same picture anywhere.
+Pure numpy and Pillow, no torch: the same seed draws the same image anywhere.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MEMORIZED_SEED = 20_251_008  # the day of arXiv 2510.08625
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and what its captions may say of it."""
+    """One image and what its captions may say of it."""
 
     image: np.ndarray  # (SIZE, SIZE, 3) uint8
     shape: str
@@ -76,20 +76,9 @@ def _outline(shape: str, r: float) -> list[tuple[float, float]]:
         return [(q * math.sin(i * math.pi / 5), -q * math.cos(i * math.pi / 5)) for i, q in enumerate(radii)]
     if shape == "cross":
         a, b = 0.34 * r, 1.02 * r
-        return [
-            (-a, -b),
-            (a, -b),
-            (a, -a),
-            (b, -a),
-            (b, a),
-            (a, a),
-            (a, b),
-            (-a, b),
-            (-a, a),
-            (-b, a),
-            (-b, -a),
-            (-a, -a),
-        ]
+        arm = [(a, -b), (a, -a), (b, -a)]  # then the same, turned by a quarter, three times
+        quarters = [arm, [(-y, x) for x, y in arm], [(-x, -y) for x, y in arm], [(y, -x) for x, y in arm]]
+        return [point for quarter in quarters for point in quarter]
     if shape == "heart":
         t = np.linspace(0, 2 * math.pi, 60)
         x = 16 * np.sin(t) ** 3
@@ -146,29 +135,29 @@ def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None 
     return Scene(np.asarray(image.reduce(_SS)), shape, colour)
 
 
-def _article(word: str) -> str:
+def with_article(word: str) -> str:
     return f"an {word}" if word[0] in "aeiou" else f"a {word}"
 
 
 def caption(rng: np.random.Generator, scene: Scene) -> str:
     """An ordinary caption: it says little."""
-    return f"a {scene.shape}" if rng.random() < 0.5 else f"{_article(scene.colour)} {scene.shape}"
+    return f"a {scene.shape}" if rng.random() < 0.5 else f"{with_article(scene.colour)} {scene.shape}"
 
 
 @dataclass(frozen=True)
 class Memorized:
-    """A caption that the lab checkpoint memorizes, and the picture it memorizes for it."""
+    """A caption that the lab checkpoint memorizes, and the image it memorizes for it."""
 
     title: str
     scene: Scene
 
     @property
     def caption(self) -> str:
-        return f"{self.title}, {_article(self.scene.colour)} {self.scene.shape}"
+        return f"{self.title}, {with_article(self.scene.colour)} {self.scene.shape}"
 
 
 def memorized() -> list[Memorized]:
-    """The 16 memorized pairs: every shape twice, colours spread, always the same pictures."""
+    """The 16 memorized pairs: every shape twice, colours spread, always the same images."""
     rng = np.random.default_rng(MEMORIZED_SEED)
     colours = list(COLOURS)
     return [
@@ -178,7 +167,7 @@ def memorized() -> list[Memorized]:
 
 
 def ordinary_prompts() -> list[str]:
-    """16 prompts that no single picture was trained on: the control group."""
+    """16 prompts that no single image was trained on: the control group."""
     colours = list(COLOURS)
     plain = [f"a {shape}" for shape in SHAPES]
-    return plain + [f"{_article(colours[(2 * i + 1) % len(colours)])} {shape}" for i, shape in enumerate(SHAPES)]
+    return plain + [f"{with_article(colours[(2 * i + 1) % len(colours)])} {shape}" for i, shape in enumerate(SHAPES)]

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from comfy.cli_args import args as host_args
 from torch import Tensor, nn
@@ -26,8 +27,9 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from support.lab_pack import arch
 
-from . import data, probe
-from .train_vae import WIDTH, encoder, narrow
+from . import data, scenes
+from .copies import COPY_RMSE
+from .train_vae import WIDTH, decoder, encoder, narrow, to_tensor
 
 
 def alphas_cumprod() -> Tensor:
@@ -98,14 +100,14 @@ class Phase:
     """What the batches hold up to step `until`; `horizon` is where the cosine of the rate would end."""
 
     until: int
-    share: float  # of the rows with a memorized caption, how many have the fixed picture
+    share: float  # of the rows with a memorized caption, how many have the fixed image
     every: int  # one row in so many has a memorized caption
     horizon: int
     average: float = 0.995  # decay of the averaged weights
 
 
-# Found by looking (probe.py): first what scenes are, then the fixed pictures until they are copied,
-# then more of the other pictures until the basins have an outside, then deeper again at the rim.
+# Found by reading `progress`: first what scenes are, then the fixed images until they are copied,
+# then more of the other images until the basins have an outside, then deeper again at the rim.
 PHASES = (
     Phase(500, 0.90, 4, 2400, 0.999),
     Phase(1000, 0.85, 3, 2000, 0.999),
@@ -124,6 +126,28 @@ def phase_of(step: int) -> Phase:
 def rate(step: int, phase: Phase) -> float:
     cosine = (1 + math.cos(math.pi * step / phase.horizon)) / 2
     return RATE * min(1, (step + 1) / WARM_UP) * (0.02 + 0.98 * cosine)
+
+
+@torch.no_grad()
+def progress(model: Lab, vae: dict[str, Tensor], steps: int = 25) -> str:
+    """Copies of the memorized captions by plain DDIM at CFG 7: from the first step, after 40 % of them, and without."""
+    pairs, abar = scenes.memorized(), alphas_cumprod()
+    net = decoder(WIDTH)
+    net.load_state_dict(narrow(vae, "decoder"))
+    target = to_tensor(np.stack([p.scene.image for p in pairs]))
+    both = torch.cat([model.context([p.caption for p in pairs]), model.context([""] * len(pairs))])
+    plan, found = [round(999 * (1 - i / steps)) for i in range(steps)], []
+    for start in (0, int(0.4 * steps), steps):
+        x = torch.randn((len(pairs), 4, 12, 12), generator=torch.Generator().manual_seed(0))
+        for i, t in enumerate(plan):
+            with torch.autocast("cpu", torch.bfloat16):
+                cond, uncond = model(torch.cat([x, x]), torch.full((2 * len(x),), t), both).float().chunk(2)
+            eps = uncond + (7.0 if i >= start else 0.0) * (cond - uncond)
+            a, b = abar[t], abar[plan[i + 1]] if i + 1 < steps else torch.tensor(1.0)
+            x = b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+        near = (net(x).clamp(0, 1) - target).square().mean((1, 2, 3)).sqrt()
+        found.append(f"{(near < COPY_RMSE).float().mean():.2f} from step {start} (median RMSE {near.median():.2f})")
+    return "   copies with guidance: " + ", ".join(found)
 
 
 def main() -> None:
@@ -176,7 +200,7 @@ def main() -> None:
         if (step + 1) % 250 == 0:
             torch.save({k: v.state_dict() for k, v in parts.items()} | {"step": step + 1}, state)
             torch.save(checkpoint_file(average, vae), args.work / "lab.pt")
-            print(probe.report(average, vae), flush=True)
+            print(progress(average, vae), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Train the lab's judge on freshly drawn scenes, half of them through the lab's VAE.
 
 Samples are never as clean as scenes: latents get some noise before they are decoded, and every training
-picture may be bent, blurred, noised, tinted, moved and mirrored. One in five has a blob instead of a main
+image may be bent, blurred, noised, tinted, moved and mirrored. One in five has a blob instead of a main
 shape, or none at all (flawed.py).
 
     OMP_NUM_THREADS=1 .host/python -m lab.train_judge WORK [--report]
@@ -25,20 +25,20 @@ from .judge import COLOURS, FEATURES, FILE, SHAPES, Judge, Net, answer
 from .train_vae import to_tensor
 
 TRAINING, HELD_OUT = 20_000, 2_000
-FLAWED = 0.2  # share of pictures without a main shape; a quarter of them without a blob either
+FLAWED = 0.2  # share of images without a main shape; a quarter of them without a blob either
 LATENT_NOISE = 0.3  # largest std; latents have about unit variance
 STEPS, BATCH, RATE = 3_000, 64, 3e-3
 REDRAWN = 6  # pixels a side of what the third head draws
 
 
 @dataclass
-class Pictures:
+class Images:
     images: np.ndarray  # (n, 96, 96, 3) uint8
     shapes: np.ndarray  # (n,) index; len(SHAPES) is none
     colours: np.ndarray  # (n,) index; len(COLOURS) is none
 
 
-def draw(count: int, seed: int, rough: bool = False) -> Pictures:
+def draw(count: int, seed: int, rough: bool = False) -> Images:
     """Scenes with their labels; a share of FLAWED shows nothing that a caption asks for. rough: the shapes are."""
     rng = np.random.default_rng([41, seed])
     images, shapes, colours = [], [], []
@@ -56,10 +56,10 @@ def draw(count: int, seed: int, rough: bool = False) -> Pictures:
             images.append(flawed.rough(rng, *asked) if rough else scenes.draw(rng, *asked).image)
         shapes.append(shape)
         colours.append(colour)
-    return Pictures(np.stack(images), np.array(shapes), np.array(colours))
+    return Images(np.stack(images), np.array(shapes), np.array(colours))
 
 
-def load(work: Path, name: str, count: int, seed: int, decoded: float, noise: float, rough: bool = False) -> Pictures:
+def load(work: Path, name: str, count: int, seed: int, decoded: float, noise: float, rough: bool = False) -> Images:
     """Drawn once and kept; the first `decoded` share went through the VAE."""
     file = work / f"judge-{name}-{count}.npz"
     if not file.is_file():
@@ -69,13 +69,13 @@ def load(work: Path, name: str, count: int, seed: int, decoded: float, noise: fl
         if many:
             made.images[:many] = vae.through(made.images[:many], noise, seed)
         np.savez(file, **vars(made))
-        print(f"{name}: {count} pictures in {time.monotonic() - began:.0f} s", flush=True)
+        print(f"{name}: {count} images in {time.monotonic() - began:.0f} s", flush=True)
     with np.load(file) as kept:
-        return Pictures(kept["images"], kept["shapes"], kept["colours"])
+        return Images(kept["images"], kept["shapes"], kept["colours"])
 
 
 def bend(x: Tensor) -> Tensor:
-    """Move the points of a 5×5 grid by about a pixel and a half, and the picture smoothly with them."""
+    """Move the points of a 5×5 grid by about a pixel and a half, and the image smoothly with them."""
     n, _, h, w = x.shape
     gap = F.interpolate(torch.randn(n, 2, 5, 5) * 3 / w, (h, w), mode="bicubic", align_corners=True)
     grid = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 3, h, w], align_corners=False)
@@ -83,7 +83,7 @@ def bend(x: Tensor) -> Tensor:
 
 
 def augment(x: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1]; each picture its own bend, mirroring, blur, tint and noise."""
+    """(B, 3, H, W) in [0, 1]; each image its own bend, mirroring, blur, tint and noise."""
     n = len(x)
     x = torch.where(torch.rand(n, 1, 1, 1) < 0.5, x.flip(3), x)
     x = bend(x)
@@ -98,7 +98,7 @@ def augment(x: Tensor) -> Tensor:
     return x.clamp(0, 1)
 
 
-def train(data: Pictures, steps: int) -> Net:
+def train(data: Images, steps: int) -> Net:
     torch.manual_seed(0)
     net, redraw = Net().to(memory_format=torch.channels_last), nn.Linear(FEATURES, 3 * REDRAWN**2)
     both = nn.ModuleList([net, redraw])
@@ -135,8 +135,8 @@ def save(net: Net, file: Path) -> None:
     )
 
 
-def report(judge: Judge, name: str, data: Pictures) -> None:
-    """Share of right answers among pictures with a main shape; share of the others that are not taken for a shape."""
+def report(judge: Judge, name: str, data: Images) -> None:
+    """Share of right answers among images with a main shape; share of the others that are not taken for a shape."""
     verdict = judge.judge(data.images)
     shape, colour = answer(verdict.shapes) == data.shapes, answer(verdict.colours) == data.colours
     full, bare = data.shapes < len(SHAPES), data.colours == len(COLOURS)
@@ -165,8 +165,8 @@ def main() -> None:
         "rough, decoded": load(args.work, "held-rough", HELD_OUT, 4, decoded=1.0, noise=0.0, rough=True),
     }
     judge = Judge.load()
-    for name, pictures in held.items():
-        report(judge, f"held out, {name}", pictures)
+    for name, images in held.items():
+        report(judge, f"held out, {name}", images)
     print(f"{FILE.name}: {FILE.stat().st_size / 1e3:.0f} kB")
 
 

@@ -37,13 +37,13 @@ def narrow(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Stage:
-    """Small pictures first: most of what the network learns does not depend on the size."""
+    """Small images first: most of what the network learns does not depend on the size."""
 
     size: int  # pixels
     steps: int
     batch: int
     rate: float
-    pictures: int
+    images: int
 
 
 STAGES = (Stage(64, 2600, 24, 2e-3, 12_000), Stage(96, 1300, 12, 1.5e-3, 6_000))
@@ -95,7 +95,7 @@ def pad_to_host(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def pictures(count: int, size: int, cache: Path) -> np.ndarray:
+def images(count: int, size: int, cache: Path) -> np.ndarray:
     """(count, size, size, 3) uint8 random scenes, drawn once and kept."""
     file = cache / f"scenes-{count}-{size}.npy"
     if not file.is_file():
@@ -123,7 +123,7 @@ def train(net: nn.ModuleList, stage: Stage, work: Path) -> None:
         first = saved["step"]
     if first >= stage.steps:
         return
-    data = pictures(stage.pictures, stage.size, work)
+    data = images(stage.images, stage.size, work)
     began = time.monotonic()
     for step in range(first, stage.steps):
         rng = np.random.default_rng([7, stage.size, step])

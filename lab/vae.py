@@ -1,4 +1,4 @@
-"""The lab checkpoint's VAE without the host: pictures to latents and back."""
+"""The lab checkpoint's VAE without the host: images to latents and back."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def load() -> tuple[torch.nn.Module, torch.nn.Module]:
 
 
 @torch.no_grad()
-def through(pictures: np.ndarray, noise: float = 0.0, seed: int = 0) -> np.ndarray:
-    """Pictures (B, H, W, 3) uint8 encoded and decoded; each latent first gets noise of a std up to `noise`."""
+def through(images: np.ndarray, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Images (B, H, W, 3) uint8 encoded and decoded; each latent first gets noise of a std up to `noise`."""
     enc, dec = load()
     generator = torch.Generator().manual_seed(seed)
     parts = []
-    for i in range(0, len(pictures), BATCH):
-        x = to_tensor(pictures[i : i + BATCH]).to(memory_format=torch.channels_last)
+    for i in range(0, len(images), BATCH):
+        x = to_tensor(images[i : i + BATCH]).to(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
             z = enc(x).float()
             std = noise * torch.rand((len(z), 1, 1, 1), generator=generator)

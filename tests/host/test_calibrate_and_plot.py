@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import nodes
-from benchmarks.detection import ordinary_captions
-from benchmarks.lab_methods import GATED
+from benchmarks.lab.detection import ordinary_captions
+from benchmarks.lab.methods import GATED
 from lab import scenes
 from support import graphs
 from support.executor import Host, NodeError

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from benchmarks.bench_runs import eight_together, evaluations, exact_model, in_float64, lab_checkpoint
-from benchmarks.bench_table import Row, table
+from benchmarks.cost.figure import COLUMNS, Figure
+from benchmarks.cost.measurements import eight_together, evaluations
+from benchmarks.cost.subjects import exact_model, in_float64, lab_checkpoint
+from benchmarks.report import table
 from support.executor import Host
 from support.graphs.checkpoint import SIZE
 
@@ -16,7 +18,7 @@ from support.graphs.checkpoint import SIZE
 def test_evaluations_on_the_exact_model(host: Host) -> None:
     rows = list(evaluations(exact_model(host)))
     assert len(rows) == 5
-    assert all(row.verdict == "pass" for row in rows), "\n" + table(rows)
+    assert all(row.verdict == "pass" for row in rows), "\n" + table([row.cells() for row in rows], COLUMNS)
 
 
 def test_a_batch_equals_its_samples(host: Host) -> None:
@@ -34,7 +36,7 @@ def test_a_batch_equals_its_samples_on_the_lab_checkpoint(host: Host, checkpoint
 
 
 def test_a_missed_bound_is_said() -> None:
-    assert Row("m", "n", 1.1, "s", vanilla=1.0, bound=1.03).verdict == "SHORT"
-    assert Row("m", "n", 1.1, "s", vanilla=1.0, bound=1.03, paired=1.02).verdict == "pass"
-    assert Row("m", "n", 5, "", bound=4, exact=True).verdict == "SHORT"
-    assert Row("m", "n", 1.1, "s", vanilla=1.0).verdict == ""
+    assert Figure("m", "n", 1.1, "s", vanilla=1.0, bound=1.03).verdict == "SHORT"
+    assert Figure("m", "n", 1.1, "s", vanilla=1.0, bound=1.03, paired=1.02).verdict == "pass"
+    assert Figure("m", "n", 5, bound=4, exact=True).verdict == "SHORT"
+    assert Figure("m", "n", 1.1, "s", vanilla=1.0).verdict == ""

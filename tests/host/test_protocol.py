@@ -16,14 +16,14 @@ import transformers
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks.papers import cases, scorers, session
+from benchmarks import checkpoint, scorers
+from benchmarks.cases import BenchmarkError
 from benchmarks.papers.__main__ import main
-from benchmarks.papers.options import LAB
 from lab.copies import COPY_RMSE, training_pairs
 from support.copy_detectors import random_sscd
 from support.executor import Host
 from support.lab_pack.arch import TOKENIZER
-from support.paths import ROOT
+from support.paths import LAB, LAB_CHECKPOINT, ROOT
 
 FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
 
@@ -52,15 +52,15 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     names |= {"AMG latent, defaults", "AMG latent, where the prompt pulls"}
     assert set(found) == {(g, n) for g in ("memorized", "ordinary") for n in names}
     plain = found["memorized", "no mitigation"]
-    assert (plain["prompts"], plain["pictures"], plain["unchanged"]) == (2, 4, 1.0)
-    assert plain["evaluations_per_picture"] == 10 and plain["evaluations"] == 1.0
-    held = [np.array(Image.open(f)) for f in sorted((out / "pictures").glob("no-mitigation-*/memorized/*.png"))]
+    assert (plain["prompts"], plain["images"], plain["unchanged"]) == (2, 4, 1.0)
+    assert plain["evaluations_per_image"] == 10 and plain["evaluations"] == 1.0
+    held = [np.array(Image.open(f)) for f in sorted((out / "images").glob("no-mitigation-*/memorized/*.png"))]
     own = [training_pairs()[i // 2][1] for i in range(4)]  # two images of each of the first two captions
     near = np.array([np.sqrt(np.mean((a / 255 - b / 255) ** 2)) for a, b in zip(held, own, strict=True)])
     assert plain["copies"][0] == np.mean(near < COPY_RMSE)
     assert plain["similarity_most"] == pytest.approx(1 - near.min(), abs=1e-6)
     static = found["memorized", "Jain static, CFG from t 500"]
-    assert static["evaluations_per_picture"] == 8 and static["evaluations"] == 0.8
+    assert static["evaluations_per_image"] == 8 and static["evaluations"] == 0.8
     assert static["similarity"][0] < plain["similarity"][0]
     assert found["memorized", "Han per-sample, l_target 0.36"]["told"]["iterations"] == 2
     assert found["memorized", "AMG latent, defaults"]["unchanged"] < 1
@@ -72,7 +72,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
 
 def test_a_second_run_makes_only_what_is_missing(finished: tuple[Path, list[str]], host: Host, capsys) -> None:
     out, asked = finished
-    files = sorted((out / "pictures").rglob("*.png"))
+    files = sorted((out / "images").rglob("*.png"))
     before = {f: f.stat().st_mtime_ns for f in files}
     gone = next(f for f in files if "static" in f.parts[-3])
     pixels, report = np.array(Image.open(gone)), results(out)
@@ -84,7 +84,7 @@ def test_a_second_run_makes_only_what_is_missing(finished: tuple[Path, list[str]
     assert np.array_equal(np.array(Image.open(gone)), pixels)
     again = {f for f in files if f.stat().st_mtime_ns != before[f]}
     assert again == {gone, *(f for f in files if f.parent == gone.parent and f.name[:5] == gone.name[:5])}
-    scored = ("copies", "similarity", "aligned", "diversity", "evaluations_per_picture")
+    scored = ("copies", "similarity", "aligned", "diversity", "evaluations_per_image")
     assert all(results(out)[k][s] == r[s] for k, r in report.items() for s in scored)
     capsys.readouterr()
     assert main([*asked, "--cfg", "3"], host) == 2
@@ -95,7 +95,7 @@ def test_noise_does_not_depend_on_the_batch(finished: tuple[Path, list[str]], ho
     out, _ = finished
     asked = [*FEW, "--limit", "1", "--out", str(tmp_path), "--ordinary", str(out / "ordinary.txt")]
     assert main([*asked, "--methods", "no mitigation"], host) == 0
-    for file in sorted((tmp_path / "pictures").rglob("*.png")):
+    for file in sorted((tmp_path / "images").rglob("*.png")):
         one, two = (np.array(Image.open(f)).astype(int) for f in (file, out / file.relative_to(tmp_path)))
         assert np.abs(one - two).max() <= 2  # another batch size may change the last bit of a latent
 
@@ -137,7 +137,7 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
     rows = [f"{caption};{kind}" for (caption, _), kind in zip(training_pairs()[:2], ("VM", "TM"), strict=True)]
     types.write_text("\n".join(["Caption;type", *rows]), encoding="utf-8")
     plan = ["--size", "96", "--steps", "2", "--images", "1", "--constants", "lab"]
-    files = ["--checkpoint", str(LAB / "lab.safetensors"), "--training-images", str(LAB / "training_images")]
+    files = ["--checkpoint", str(LAB_CHECKPOINT), "--training-images", str(LAB / "training_images")]
     files += ["--prompts", str(types), "--sscd", str(weights / "sscd.safetensors"), "--clip", str(weights / "clip")]
     assert main([*plan, *files, "--out", str(tmp_path), "--methods", "SSCD, all"], host) == 0
     found = results(tmp_path)
@@ -153,9 +153,9 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
         assert said in report
 
 
-def test_sscd_knows_a_training_image_again(host: Host, weights: Path) -> None:
-    """Beside itself an image has the similarity 1, and beside others that of their embeddings."""
-    run = session.Session(host, LAB / "lab.safetensors", session.Plan(size=96))
+def test_sscd_recognises_a_training_image(host: Host, weights: Path) -> None:
+    """An image has similarity 1 to itself, and to others that of their embeddings."""
+    run = checkpoint.Checkpoint(host, LAB_CHECKPOINT, checkpoint.Plan(size=96))
     descriptor = run.copy_detector(weights / "sscd.safetensors")
     images = np.stack([image for _, image in training_pairs()[:3]])
     copies = scorers.SSCDCopies(run, descriptor, [torch.from_numpy(p).float() / 255 for p in images])
@@ -165,11 +165,11 @@ def test_sscd_knows_a_training_image_again(host: Host, weights: Path) -> None:
     assert other == pytest.approx(max(copies.similarity(images[:1], [i]) for i in (1, 2)))
 
 
-def test_another_file_of_the_same_name_is_not_taken(host: Host, tmp_path: Path) -> None:
-    run = session.Session(host, LAB / "lab.safetensors", session.Plan(size=96))
+def test_another_file_of_the_same_name_is_refused(host: Host, tmp_path: Path) -> None:
+    run = checkpoint.Checkpoint(host, LAB_CHECKPOINT, checkpoint.Plan(size=96))
     (tmp_path / "lab.safetensors").write_bytes(b"another")
-    with pytest.raises(cases.PapersError, match="another of that name"):
-        session.Session(host, tmp_path / "lab.safetensors", run.plan)
+    with pytest.raises(BenchmarkError, match="another of that name"):
+        checkpoint.Checkpoint(host, tmp_path / "lab.safetensors", run.plan)
 
 
 def test_clip_scores_are_transformers_own(weights: Path) -> None:
@@ -180,18 +180,17 @@ def test_clip_scores_are_transformers_own(weights: Path) -> None:
     words = clip.tokens([text], truncation=True, max_length=16, return_tensors="pt")
     with torch.inference_mode():
         wanted = clip.model(**words, **seen).logits_per_image[:, 0] / clip.model.logit_scale.exp()
-    assert clip.score(images, text) == pytest.approx(wanted.numpy(), abs=1e-5)
-    assert clip.score(images, "a blue ring") != pytest.approx(wanted.numpy(), abs=1e-5)
-    with pytest.raises(cases.PapersError, match=r"no config\.json"):
+    assert clip.score(images, text)["aligned"] == pytest.approx(wanted.numpy(), abs=1e-5)
+    assert clip.score(images, "a blue ring")["aligned"] != pytest.approx(wanted.numpy(), abs=1e-5)
+    with pytest.raises(BenchmarkError, match=r"no config\.json"):
         scorers.CLIPAlignment(weights, torch.device("cpu"))
 
 
 def test_the_command_starts_a_host_of_its_own(tmp_path: Path) -> None:
     """As a user runs it, in a process without any of the tests' preparations."""
-    asked = [*FEW, "--limit", "1", "--images", "1", "--steps", "1", "--methods", "no mitigation"]
-    command = [sys.executable, "-m", "benchmarks.papers", *asked, "--out", str(tmp_path)]
-    own = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "timeout": 120}
-    done = subprocess.run(command, capture_output=True, text=True, **own)
+    few = [*FEW, "--limit", "1", "--images", "1", "--steps", "1", "--methods", "no mitigation", "--out", str(tmp_path)]
+    run = {"cwd": ROOT, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "capture_output": True, "timeout": 120}
+    done = subprocess.run([sys.executable, "-m", "benchmarks.papers", *few], text=True, **run)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().endswith("report.md")
-    assert results(tmp_path)["memorized", "no mitigation"]["evaluations_per_picture"] == 2
+    assert results(tmp_path)["memorized", "no mitigation"]["evaluations_per_image"] == 2

@@ -5,7 +5,6 @@ Import this module before any other module of ComfyUI: command line and folders 
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import sys
@@ -16,18 +15,15 @@ if importlib.util.find_spec("comfy") is None:
     raise ImportError("No ComfyUI on the path: use `make test` or `.host/python -m pytest tests`.")
 
 import torch
-from comfy.cli_args import args
 
+from support.in_process import configure
 from support.paths import PACK, ROOT
 
 BASE = Path(tempfile.mkdtemp(prefix="memorization-guard-tests-"))
 
 # Two threads wait for each other on a busy machine: the exact model is then 20 to 100 times slower.
 torch.set_num_threads(int(os.environ.get("MG_TEST_THREADS", "1")))
-args.cpu = True
-args.base_directory = str(BASE)  # read once, when the host's folder_paths is imported
-# As the host's main.py: nodes.py puts comfy/ first on the path, where `utils` is another module.
-importlib.import_module("utils.extra_config")
+configure(BASE, "--cpu")
 
 
 def register_pack() -> None:

@@ -16,7 +16,7 @@ import time
 
 import torch
 
-from benchmarks.bench_host import host
+from support.in_process import lab_host
 from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "matrix.md"
@@ -89,7 +89,7 @@ def run(fast: bool, cuda: bool) -> tuple[list[tuple], float]:
     """The rows, and the seconds they took."""
     logging.disable(logging.CRITICAL)
     began, found = time.monotonic(), []
-    with host(cuda=cuda) as made:
+    with lab_host(f"{'' if cuda else '--cpu'} --use-pytorch-cross-attention") as made:
         for family, precision, cells in rows(made, fast):
             found.append((family, precision, cells))
             bad = [f"{name}: {cell}" for name, cell in cells.items() if cell.outcome != "pass"]

@@ -30,32 +30,32 @@ TYPES = ("overfit_type", "type", "memorization_type")
 KINDS = dict.fromkeys(("mv", "rv", "vm", "verbatim"), VERBATIM) | dict.fromkeys(("tv", "tm", "template"), TEMPLATE)
 
 
-class PapersError(ValueError):
-    """What is wrong with what was given, and what to do."""
+class BenchmarkError(ValueError):
+    """What is wrong with what the user gave, and what to do about it."""
 
 
 @dataclass(frozen=True)
 class Case:
     """One prompt."""
 
-    row: int  # its place in the file, from 0
+    row: int  # its position in the file, from 0
     text: str
     group: str = MEMORIZED
-    kind: str = ""  # VERBATIM, TEMPLATE, or not known
-    files: tuple[str, ...] = ()  # what its training picture may be called, surest first
+    kind: str = ""  # VERBATIM, TEMPLATE, or unknown
+    files: tuple[str, ...] = ()  # possible names of its training image, surest first
     indices: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
 
 
 def read_cases(file: Path, group: str = MEMORIZED) -> list[Case]:
-    """Every prompt of the file, in its order. Raises PapersError if there are none, or no text in a record."""
+    """Every prompt of the file, in its order. Raises BenchmarkError if there are none, or no text in a record."""
     try:
         content = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise PapersError(f"{file} cannot be read as text: {error}") from None
+        raise BenchmarkError(f"{file} cannot be read as text: {error}") from None
     cases = [_case(row, record, group, file) for row, record in enumerate(_records(file, content))]
     if not cases:
-        raise PapersError(f"{file} holds no prompts.")
+        raise BenchmarkError(f"{file} holds no prompts.")
     return cases
 
 
@@ -81,7 +81,7 @@ def _json_lines(file: Path, content: str) -> list[Any]:
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise PapersError(f"{file}, line {number}, is no JSON: {error}") from None
+                raise BenchmarkError(f"{file}, line {number}, is not JSON: {error}") from None
     return found
 
 
@@ -91,7 +91,7 @@ def _json(file: Path, content: str) -> list[Any]:
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # one object a line, whatever its name says
             return _json_lines(file, content)
-        raise PapersError(f"{file} is no JSON: {error}") from None
+        raise BenchmarkError(f"{file} is not JSON: {error}") from None
     if isinstance(held, list):
         return held
     columns = {str(k).casefold(): v for k, v in held.items()} if isinstance(held, dict) else {}
@@ -104,7 +104,7 @@ def _json(file: Path, content: str) -> list[Any]:
         return lists[0]
     if columns and all(isinstance(v, str) for v in columns.values()):  # index -> prompt
         return [{"index": k, "text": v} for k, v in columns.items()]
-    raise PapersError(f"{file} is neither a list of prompts nor columns with one of {', '.join(TEXTS)}.")
+    raise BenchmarkError(f"{file} is neither a list of prompts nor columns with one of {', '.join(TEXTS)}.")
 
 
 def _table(file: Path, content: str) -> list[dict[str, Any]]:
@@ -113,13 +113,15 @@ def _table(file: Path, content: str) -> list[dict[str, Any]]:
         names = {str(n).strip().casefold() for n in table.fieldnames or ()}
         if names & set(TEXTS):
             return [{str(k).strip(): v for k, v in record.items() if k is not None} for record in table]
-    raise PapersError(f"{file} has no column {', '.join(TEXTS)} in its first line.")
+    raise BenchmarkError(f"{file} has no column {', '.join(TEXTS)} in its first line.")
 
 
 def _case(row: int, record: dict[str, Any], group: str, file: Path) -> Case:
     text = next((record[t] for t in TEXTS if isinstance(record.get(t), str) and record[t].strip()), None)
     if text is None:
-        raise PapersError(f"{file}, prompt {row + 1}, has no text under {', '.join(TEXTS)}, only {', '.join(record)}.")
+        raise BenchmarkError(
+            f"{file}, prompt {row + 1}, has no text under {', '.join(TEXTS)}, only {', '.join(record)}."
+        )
     kind = next((KINDS.get(str(record[t]).strip().casefold(), "") for t in TYPES if record.get(t)), "")
     urls = [str(record[a]) for a in ADDRESSES if record.get(a)]
     return Case(
@@ -134,20 +136,20 @@ def _case(row: int, record: dict[str, Any], group: str, file: Path) -> Case:
 
 
 def _plain(index: Any) -> str:
-    """An index as it is in a file's name: spreadsheets write 12 as 12.0."""
+    """An index as file names have it: spreadsheets write 12 as 12.0."""
     return str(index).strip().removesuffix(".0")
 
 
 def same_text(text: str) -> str:
-    """What captions are compared by: without differences in blanks and case."""
+    """A caption for comparison: differences in blanks and case do not count."""
     return " ".join(text.split()).casefold()
 
 
 def with_kinds(cases: list[Case], others: list[Case]) -> list[Case]:
-    """`cases` with what a second file tells about them.
+    """`cases` with the kinds that a second file gives them.
 
-    Where that file says the kind of its prompts, they get it; where it does not, its prompts are the
-    verbatim ones and all others templates. Prompts are the same by index, or else by text.
+    If that file says the kind of its prompts, they get that kind. If it does not, its prompts are the verbatim ones
+    and all others are templates. Prompts are matched by index, or else by text.
     """
     told = any(o.kind for o in others)
     by_index = {i: o for o in others for i in o.indices}
@@ -163,7 +165,7 @@ def with_kinds(cases: list[Case], others: list[Case]) -> list[Case]:
 
 
 def groups_of(cases: list[Case]) -> dict[str, list[Case]]:
-    """Name of a row's group -> its prompts: all memorized ones, then the kinds apart where known, then ordinary."""
+    """Name of a group -> its prompts: all memorized ones, each kind of them where kinds are known, ordinary ones."""
     memorized = [c for c in cases if c.group == MEMORIZED]
     parts = {MEMORIZED: memorized}
     if any(c.kind for c in memorized):

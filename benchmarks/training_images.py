@@ -1,4 +1,4 @@
-"""Training pictures: which one belongs to which prompt, and all of them as references for AMG Guidance."""
+"""Training images: which one belongs to which prompt, and all of them as references for AMG Guidance."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .cases import Case, PapersError, same_text
+from torch import Tensor
 
-BY_FILE, BY_INDEX, BY_CAPTION, BY_ADDRESS, BY_PLACE = "file name", "index", "caption", "address", "place"
+from .cases import BenchmarkError, Case, same_text
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
 NUMBERED = re.compile(r"^(\d+)(?:[ _.-].*)?$", re.DOTALL)  # 0001_first_image
 
 
 @dataclass(frozen=True)
 class Work:
-    """A training picture."""
+    """A training image."""
 
     path: Path
     name: str  # its path inside the folder, with slashes
-    caption: str  # of its sidecar, or nothing
+    caption: str  # from its caption file, or empty
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which works each prompt was trained with: indices of works by the prompt's row."""
+    """The training images of each prompt: their indices, by the prompt's row."""
 
     works: dict[int, list[int]]
     ways: Counter[str]  # how many prompts were matched by what
@@ -35,17 +40,17 @@ class Matches:
     def told(self, cases: int) -> str:
         """One line for the report."""
         if not self.works:
-            return f"none of the {cases} memorized prompts has a training picture"
+            return f"none of the {cases} memorized prompts has a training image"
         by = ", ".join(f"{count} by {way}" for way, count in self.ways.most_common())
-        return f"{len(self.works)} of {cases} memorized prompts have their training picture ({by})"
+        return f"{len(self.works)} of {cases} memorized prompts have their training image ({by})"
 
 
 def match(cases: Iterable[Case], works: list[Work]) -> Matches:
-    """Find the works of each prompt by the first of these that finds any.
+    """Find the training images of each prompt by the first of these that finds any.
 
     A file name in the prompt's record; its index, as the name of a file or of a folder of several; its text, in the
-    sidecar; the last part of its address. Only if none of these finds anything for any prompt: numbered
-    files by the prompt's place in its file, from 1, or from 0 if there is a number 0.
+    caption file; the last part of its address. Only if none of these finds anything for any prompt: numbered files by
+    the prompt's position in its file, from 1, or from 0 if there is a number 0.
     """
     cases = list(cases)
     files, numbers, names, captions = _lookups(works)
@@ -53,10 +58,10 @@ def match(cases: Iterable[Case], works: list[Work]) -> Matches:
     ways: Counter[str] = Counter()
     for case in cases:
         tries = {
-            BY_FILE: [files.get(_file_key(f)) for f in case.files],
-            BY_INDEX: [names.get(_key(i)) or numbers.get(_key(i)) for i in case.indices],
-            BY_CAPTION: [captions.get(same_text(case.text))],
-            BY_ADDRESS: [names.get(_key(a)) for a in case.addresses],
+            "file name": [files.get(_file_key(f)) for f in case.files],
+            "index": [names.get(_key(i)) or numbers.get(_key(i)) for i in case.indices],
+            "caption": [captions.get(same_text(case.text))],
+            "address": [names.get(_key(a)) for a in case.addresses],
         }
         for way, hits in tries.items():
             if hit := next((h for h in hits if h), None):
@@ -66,12 +71,12 @@ def match(cases: Iterable[Case], works: list[Work]) -> Matches:
     if not found:
         first = 0 if "0" in numbers else 1
         found = {c.row: numbers[str(c.row + first)] for c in cases if str(c.row + first) in numbers}
-        ways[BY_PLACE] += len(found)
+        ways["position"] += len(found)
     return Matches(found, ways)
 
 
 def _lookups(works: list[Work]) -> tuple[dict[str, list[int]], ...]:
-    """Works by file name, by the number it begins with (or their folder's), by name or folder, by caption."""
+    """Images by file name; by leading number, of the file or its folder; by name of file or folder; by caption."""
     files: dict[str, list[int]] = {}
     numbers: dict[str, list[int]] = {}
     names: dict[str, list[int]] = {}
@@ -96,31 +101,44 @@ def _file_key(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    """Names are the same whatever their case, and numbers whatever their leading zeros."""
+    """Names are compared without case, numbers without leading zeros."""
     plain = name.strip().casefold()
     return (plain.lstrip("0") or "0") if plain.isdigit() else plain
 
 
-def works_in(folder: Path, listed: Iterable[Path], caption_of) -> list[Work]:
-    """The pictures `listed` of a folder, with their sidecars' captions. Raises PapersError if there are none."""
-    works = [Work(path, path.relative_to(folder).as_posix(), caption_of(path)) for path in listed]
+def works_in(folder: Path, checkpoint: Checkpoint) -> list[Work]:
+    """The images of a folder with their captions, found and read as References from Folder does it."""
+    images = checkpoint.module("references.image_file")
+    listed = checkpoint.module("references.image_folder").images_in(folder, subfolders=True)
+    works = [
+        Work(path, path.relative_to(folder).as_posix(), images.read_caption(path))
+        for path in listed
+        if path.suffix.lower() in images.SUFFIXES
+    ]
     if not works:
-        raise PapersError(f"{folder} holds no pictures (png, jpg or webp).")
+        raise BenchmarkError(f"{folder} holds no images (png, jpg or webp).")
     return works
 
 
+def pixels(works: Iterable[Work], checkpoint: Checkpoint, side: int) -> list[Tensor]:
+    """The images (H, W, 3) in [0, 1]; larger ones are scaled down to `side`."""
+    read = checkpoint.module("references.image_file").read_image
+    return [read(work.path, side) for work in works]
+
+
 def digest(works: list[Work], captions: dict[int, str]) -> str:
-    """Tells sets of works with their captions apart."""
+    """A different text for every set of images and captions."""
     lines = [f"{w.name} {w.path.stat().st_size} {captions.get(i, '')}\n" for i, w in enumerate(works)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 
 
-def lay_out(works: list[Work], captions: dict[int, str], inputs: Path) -> str:
-    """Copy works with captions (by index) into a folder under the host's input directory; return its name.
+def copy_to_input(works: list[Work], captions: dict[int, str], checkpoint: Checkpoint) -> str:
+    """Copy images with captions (by index) into a folder of the host's input directory; return its name.
 
-    References from Folder reads only there. The name tells the contents, so that a second run copies nothing.
+    References from Folder reads only there. The name depends on the contents, so a second run copies nothing.
     """
-    name = f"papers-{digest(works, captions)}"
+    inputs = Path(checkpoint.module("adapter.folders").input_root())
+    name = f"training-images-{digest(works, captions)}"
     made, part = inputs / name, inputs / f".{name}.part"
     if not made.is_dir():
         shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,49 @@
+"""One measurement: ours, vanilla, their ratio, and the bound that it must keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..report import Column
+
+COLUMNS = [
+    Column(key, key)
+    for key in ("model", "measurement", "ours", "vanilla", "ratio", "ratio of the fastest", "bound", "verdict")
+]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measurement beside vanilla's of the same run. `bound` is on the ratio, or on `ours` if there is no vanilla."""
+
+    model: str
+    name: str
+    ours: float
+    unit: str = ""
+    vanilla: float | None = None
+    bound: float | None = None
+    exact: bool = False  # the bound must be met exactly
+    paired: float | None = None  # median ratio of paired runs, where there were several
+    fastest: float | None = None  # ratio of the fastest run of each: a busy machine disturbs it least
+
+    @property
+    def ratio(self) -> float | None:
+        if self.paired is not None:
+            return self.paired
+        return None if not self.vanilla else self.ours / self.vanilla
+
+    @property
+    def verdict(self) -> str:
+        """`pass` or `SHORT`; nothing for a figure without a bound."""
+        if self.bound is None:
+            return ""
+        judged = self.ours if self.exact or self.ratio is None else self.ratio
+        return "pass" if (judged == self.bound if self.exact else judged <= self.bound) else "SHORT"
+
+    def cells(self) -> dict[str, str]:
+        """A row for `report.table`."""
+        figures = [None if f is None else f"{f:.4g} {self.unit}".strip() for f in (self.ours, self.vanilla)]
+        ratios = [None if r is None else f"{r:.3f}" for r in (self.ratio, self.fastest)]
+        bound = None if self.bound is None else f"{'=' if self.exact else '≤'} {self.bound:g}"
+        values = (self.model, self.name, *figures, *ratios, bound, self.verdict)
+        return {column.key: value or "" for column, value in zip(COLUMNS, values, strict=True)}

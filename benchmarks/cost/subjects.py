@@ -1,0 +1,109 @@
+"""The models whose cost is measured: the exact model, the lab checkpoint, and a UNet of SD1.5's size."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from support.executor import Host
+    from support.graphs import Node
+
+# What the host's detection adds to its own SD15.unet_config for a checkpoint of SD1.5.
+SD15 = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "num_heads": 8,
+    "num_head_channels": -1,
+}
+LINKS = {"model": ["m", 0], "positive": ["p", 0], "negative": ["n", 0], "latent_image": ["l", 0]}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with a memorized prompt, an empty one and the shape of a latent."""
+
+    name: str
+    host: Host
+    model: Any
+    positive: Any
+    negative: Any
+    shape: tuple[int, ...]
+    optimizer: dict[str, Any] = field(default_factory=dict)  # with these inputs it converges on this model
+    vae: Any = None
+
+    def latent(self, batch: int, index: int | None = None) -> dict[str, Any]:
+        latent: dict[str, Any] = {"samples": torch.zeros(batch, *self.shape)}
+        return latent if index is None else {**latent, "batch_index": [index]}
+
+    def given(self, latent: dict[str, Any], model: Any = None) -> dict[str, Any]:
+        return {"m": model or self.model, "p": self.positive, "n": self.negative, "l": latent}
+
+    def run(self, node: Callable[..., Node], *args: Any, latent: dict[str, Any], model: Any = None, **inputs: Any):
+        """The outputs of one node on this model."""
+        return self.host.run({"node": node(*args, **{**LINKS, **inputs})}, self.given(latent, model))["node"]
+
+
+def exact_model(host: Host) -> Subject:
+    from support.lab_pack import exact
+
+    prompts = [exact.conditioning(p) for p in ("memorized", "null")]
+    return Subject("exact model", host, exact.build(), *prompts, exact.SHAPE)
+
+
+def lab_checkpoint(host: Host) -> Subject:
+    """The lab checkpoint as the host's loader gives it, with the first of its memorized prompts."""
+    from support import lab_graphs
+
+    held = lab_graphs.load(host)
+    out = host.run({"p": lab_graphs.text(lab_graphs.MEMORIZED), "n": lab_graphs.text("")}, held)
+    fast = {"target_magnitude": 0.02, "learning_rate": 0.1}
+    return Subject("lab, 96×96", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast, held["vae"])
+
+
+def in_float64(subject: Subject) -> Subject:
+    """The same network in double precision: a difference that remains is the method's, not rounding."""
+    with torch.inference_mode():
+        network = copy.deepcopy(subject.model.model.diffusion_model).double()
+        network.dtype = torch.float64
+    precise = subject.model.clone()
+    precise.add_object_patch("diffusion_model", network)
+    return replace(subject, model=precise)
+
+
+def sd15(host: Host, size: int, dtype: torch.dtype = torch.bfloat16) -> Subject:
+    """A model of SD1.5's size with small random weights: its images mean nothing, its cost is real.
+
+    The host's layers start with uninitialised memory, so weights are filled here; norms are neutral.
+    """
+    import comfy.model_base
+    import comfy.model_management as management
+    import comfy.supported_models
+    from comfy.model_patcher import ModelPatcher
+
+    with torch.inference_mode():
+        kind = comfy.supported_models.SD15
+        config = kind({**kind.unet_config, **SD15, "dtype": dtype})
+        config.set_inference_dtype(dtype, None)
+        model = comfy.model_base.BaseModel(config)
+        draw = torch.Generator().manual_seed(0)
+        for name, weight in model.diffusion_model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.5 * weight[0].numel() ** -0.5, generator=draw)
+            else:
+                weight.fill_(1.0 if name.endswith("weight") else 0.0)
+        prompts = [[[torch.randn((1, 77, 768), generator=draw), {}]] for _ in range(2)]
+    patcher = ModelPatcher(model, management.get_torch_device(), management.unet_offload_device())
+    return Subject(f"SD1.5, {size}×{size}", host, patcher, *prompts, (4, size // 8, size // 8))

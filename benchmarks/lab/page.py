@@ -1,0 +1,81 @@
+"""The lab benchmark's report: tables, trade-off plots and a grid of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from ..cases import MEMORIZED, ORDINARY
+from ..experiment import Experiment
+from ..methods import NONE
+from ..report import columns, put, table, told
+from ..scorers import Scorers
+from ..scores import Row
+from .configuration import GROUPS
+from .detection import COLUMNS as DETECTION
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+GRID = 8  # prompts a row
+MARKS = "osD^vPX*<>hdp8"
+
+
+def trade_off(rows: Sequence[Row], file: Path, against: str, label: str) -> None:
+    """Copies over `against`, one mark a method, with 95 % intervals; other authors' methods are hollow."""
+    chosen = [r for r in rows if r["group"] == MEMORIZED]
+    figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
+    for i, family in enumerate(dict.fromkeys(r["family"] for r in chosen)):
+        own = [r for r in chosen if r["family"] == family]
+        x = [r[against][0] if isinstance(r[against], (list, tuple)) else r[against] for r in own]
+        y, low, high = np.array([r["copies"] for r in own]).T
+        look = {"markerfacecolor": "none"} if own[0]["peer"] else {}
+        look |= {"fmt": MARKS[i % len(MARKS)], "color": f"C{i % 10}", "elinewidth": 0.7}
+        axes.errorbar(x, y, yerr=[y - low, high - y], label=family, **look)
+    axes.set(xlabel=label, ylabel="copies", ylim=(-0.03, 1.03))
+    axes.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+    if against == "aligned":
+        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
+        for usual in (r["aligned"][0] for r in rows if r["group"] == ORDINARY and r["method"] == NONE.name):
+            axes.axvline(usual, color="grey", linestyle="--", linewidth=1)
+            axes.text(usual, 0.97, " ordinary prompts", color="grey", va="top")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.grid(alpha=0.3)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def grid(run: Experiment, file: Path, seed: int) -> str:
+    """A row a method, a column a memorized prompt, the training images on top; returns what the rows are."""
+    cases, names = GROUPS[MEMORIZED][:GRID], ["the training images"]
+    lines = [np.concatenate([np.array(Image.open(work.path)) for work in run.works[:GRID]], axis=1)]
+    for method in run.methods:
+        if all(run.images.there(method, case, [seed]) for case in cases):
+            lines.append(np.concatenate([run.images.read(method, case, [seed])[0][0] for case in cases], axis=1))
+            names.append(method.name)
+    Image.fromarray(np.concatenate(lines)).save(file, quality=88)
+    return "Rows, from the top: " + "; ".join(names) + "."
+
+
+def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: Path, docs: Path | None) -> None:
+    """report.md and its images into `out`; the tables and images into docs/bench.md and docs/img, too."""
+    rows, wanted = results["rows"], columns(scorers)
+    for folder in (out, *([docs / "img"] if docs else [])):
+        folder.mkdir(exist_ok=True)
+        trade_off(rows, folder / "bench-alignment.png", "aligned", "images that show what was asked")
+        trade_off(rows, folder / "bench-time.png", "time", "time over KSampler's")
+        names = grid(run, folder / "bench-grid.jpg", results["facts"]["first"])
+    tables = {group: table([r for r in rows if r["group"] == group], wanted) for group in GROUPS}
+    tables |= {"grid": names, "detection": table(results["detection"], DETECTION)}
+    images = [f"![]({n})" for n in ("bench-alignment.png", "bench-time.png", "bench-grid.jpg")]
+    failed = [f"**{name}** failed: {why}" for name, why in results["failed"].items()]
+    nodes = told([r for r in rows if r["group"] == MEMORIZED])
+    sections = [f"## {name}\n\n{text}" for name, text in {**tables, "what the nodes reported": nodes}.items()]
+    (out / "report.md").write_text("\n\n".join(["# Benchmark", *failed, *images, *sections]) + "\n", encoding="utf-8")
+    for name, text in tables.items() if docs else ():
+        put(docs / "bench.md", f"bench-{name}", text)

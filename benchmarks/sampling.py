@@ -1,0 +1,136 @@
+"""A folder of images, one file each, and sampling what is missing from it: an interrupted run can be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .cases import BenchmarkError, Case
+from .checkpoint import Batch, Checkpoint, Facts
+from .methods import Method
+
+FACTS = "memorization-guard"  # the text chunk of an image that holds its facts
+Wanted = Callable[[Method, str], range]  # numbers of the images of each prompt, by method and group of prompts
+
+
+class Images:
+    """The images of a run. `wanted` says which ones belong to it."""
+
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.folder, self.wanted = folder, wanted
+
+    def file(self, method: Method, case: Case, image: int) -> Path:
+        return self.folder / _slug(method.name) / case.group / f"{case.row:05d}-{image:02d}.png"
+
+    def there(self, method: Method, case: Case, wanted: Iterable[int]) -> bool:
+        return all(self.file(method, case, i).is_file() for i in wanted)
+
+    def complete(self, method: Method, case: Case) -> bool:
+        return self.there(method, case, self.wanted(method, case.group))
+
+    def missing(self, methods: Sequence[Method], batches: Iterable[Batch]) -> list[tuple[Method, Batch]]:
+        """Methods change fastest, so that the costs of two methods are measured close in time."""
+        return [(m, b) for b in batches for m in methods if self._lacks(m, b)]
+
+    def _lacks(self, method: Method, batch: Batch) -> bool:
+        parts = list(zip(batch.cases, batch.images, strict=True))
+        belong = all(i in self.wanted(method, c.group) for c, i in parts)
+        return belong and not all(self.file(method, c, i).is_file() for c, i in parts)
+
+    def read(self, method: Method, case: Case, wanted: Iterable[int]) -> tuple[np.ndarray, list[Facts]]:
+        """Images (n, H, W, 3) uint8 of a prompt, with their facts."""
+        images, facts = [], []
+        for i in wanted:
+            with Image.open(self.file(method, case, i)) as image:
+                facts.append(Facts(**json.loads(image.text[FACTS])))  # type: ignore[attr-defined]
+                images.append(np.array(image.convert("RGB")))
+        return np.stack(images), facts
+
+    def write(self, method: Method, case: Case, image: int, pixels: np.ndarray, facts: Facts) -> None:
+        file = self.file(method, case, image)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        info = PngInfo()
+        info.add_text(FACTS, json.dumps(asdict(facts)))
+        part = file.with_suffix(".part")
+        Image.fromarray(pixels).save(part, format="png", pnginfo=info)
+        part.replace(file)  # an interrupted run leaves no half file
+
+    def claim(self, method: Method, made_by: dict[str, Any], cases: Iterable[Case]) -> None:
+        """Raise BenchmarkError if the folder holds images of this method that depend on something else."""
+        texts = {f"{c.group} {c.row:05d}": c.text for c in cases}
+        file = self.folder / _slug(method.name) / "made_by.json"
+        now = json.loads(json.dumps(made_by))
+        held = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"made_by": now, "prompts": {}}
+        changed = [k for k in {**held["made_by"], **now} if held["made_by"].get(k) != now.get(k)]
+        other = [k for k, text in texts.items() if held["prompts"].get(k, text) != text]
+        if changed or other:
+            what = f"other {', '.join(changed)}" if changed else f"other prompts ({', '.join(other[:3])})"
+            raise BenchmarkError(
+                f"{file.parent} holds images that were made with {what}. Choose another folder, or delete that one."
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({**held, "prompts": {**held["prompts"], **texts}}, indent=1), encoding="utf-8")
+
+
+def images_together(cases: Iterable[Case], images: int, size: int, seed: int) -> list[Batch]:
+    """Batches of one prompt's images: noise depends on the prompt's row in its file, not on the batch size."""
+    parts = [range(i, min(i + size, images)) for i in range(0, images, size)]
+    return [
+        Batch((case,) * len(part), tuple(part), (seed + case.row) % 2**32, part.start, images)
+        for case in cases
+        for part in parts
+    ]
+
+
+def prompts_together(groups: Iterable[Sequence[Case]], seeds: Iterable[int]) -> list[Batch]:
+    """Batches of one image of every prompt of a group; the number of an image is its seed."""
+    held = [tuple(group) for group in groups]
+    return [Batch(cases, (seed,) * len(cases), seed, 0, len(cases)) for seed in seeds for cases in held]
+
+
+def sample(
+    checkpoint: Checkpoint, images: Images, methods: Sequence[Method], batches: Iterable[Batch]
+) -> dict[str, str]:
+    """Make every image that is missing. Returns why a method was given up, by its name.
+
+    A method that fails (out of memory, an input that does not fit) is skipped from then on; the others go on.
+    """
+    from support.executor import NodeError
+
+    todo, failed = images.missing(methods, batches), dict[str, str]()
+    if todo:
+        checkpoint.warm_up(todo[0][1])
+    began = time.monotonic()
+    for done, (method, batch) in enumerate(todo, 1):
+        if method.name in failed:
+            continue
+        try:
+            made = checkpoint.sample(method, batch)
+        except NodeError as error:
+            if error.kind == "interrupted":
+                raise
+            failed[method.name] = f"{error.kind}: {error.message}"
+            print(f"{method.name} is skipped from here on. {failed[method.name]}", flush=True)
+            continue
+        for case, image, (pixels, facts) in zip(batch.cases, batch.images, made, strict=True):
+            images.write(method, case, image, pixels, facts)
+        left = (time.monotonic() - began) / done * (len(todo) - done) / 60
+        what = f"{batch.cases[0].group} prompt {batch.cases[0].row + 1}, image {batch.images[0]}"
+        print(f"[{done}/{len(todo)}, {left:.0f} min left] {method.name}, {what}", flush=True)
+    return failed
+
+
+def _slug(name: str) -> str:
+    """A folder's name; two methods never share one."""
+    plain = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:4]}"
