@@ -54,11 +54,7 @@ class SSCDCopies:
     def __init__(self, checkpoint: Checkpoint, descriptor: Any, works: Sequence[Tensor]) -> None:
         """works: training images (H, W, 3) in [0, 1], of any sizes."""
         self.name = f"copies: {descriptor.name}"
-<<<<<<< HEAD:benchmarks/papers/scorers.py
-        self.features = session.module("mitigation.references.features").descriptor_features
-=======
         self.features = checkpoint.module("mitigation.references.features").descriptor_features
->>>>>>> bench:benchmarks/scorers.py
         self.descriptor = descriptor
         self.works = torch.cat([self._embedded(work[None]) for work in works]) if works else torch.empty(0, 1)
 
