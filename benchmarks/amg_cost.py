@@ -47,7 +47,7 @@ class Bench:
         sscd = self.host.module("memorization_guard", "mitigation.references.sscd")
         kind = self.host.module("memorization_guard", "adapter.copy_detector").LoadedDescriptor
         with torch.inference_mode():
-            network = sscd.SSCD().eval()
+            network = sscd.sscd_network().eval()
         device = torch.device("cpu")
         return kind("random", "0", ModelPatcher(network, device, device), network, sscd.SIDE, sscd.MEAN, sscd.STD)
 

@@ -1,8 +1,9 @@
-"""Draw escape curves with what the host has: Pillow, on a dark canvas."""
+"""Draw escape curves with Pillow, on a dark canvas."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,31 +17,31 @@ WIDTH, HEIGHT = 896, 512
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 52, 56
 BACK, GRID, TEXT, FREE = (24, 26, 32), (52, 56, 66), (214, 218, 226), (70, 76, 90)
 COLOURS = ((102, 194, 255), (255, 159, 92), (126, 217, 133), (240, 118, 160), (196, 160, 255), (250, 214, 96))
-SCALE = 2  # drawn twice as large and reduced: smooth lines
-BAR, MOST_BARS = 6, 16  # a row of the phases below the curves, and how many are drawn
+SCALE = 2  # drawn twice as large and reduced, which smooths the lines
+BAR, MOST_BARS = 6, 16  # height of a bar below the curves, and how many are drawn
 TITLES = {
     "pull": "pull towards the first step's direction",
-    "guidance magnitude": "relative guidance magnitude",  # the host's font has no root sign
+    "guidance magnitude": "relative guidance magnitude",  # the font that Pillow brings has no root sign
 }
 
 
 def plot_curves(curves: list[EscapeCurve], quantity: str = "pull") -> Tensor:
-    """IMAGE (1, H, W, 3): a line a sample over the steps, its transition marked by a ring.
+    """IMAGE (1, H, W, 3): a line per sample over the steps, with a ring where guidance begins.
 
-    Each curve has a colour of its own when there are several, each sample when there is one. Below
-    them, a bar a sample: grey without CFG, in the line's colour with it. The dashed line is the
-    threshold above which the first step counts as inside a basin.
+    Several curves have one colour each; a single curve has one per sample. Below the lines, a bar per sample is grey
+    without CFG and in the line's colour with it. The dashed line is the threshold: a sample that starts above it is
+    inside a basin.
     """
     rows = [
-        _Row(values, int(left), COLOURS[(k if len(curves) > 1 else i) % len(COLOURS)])
+        _Row(values, int(begins), COLOURS[(k if len(curves) > 1 else i) % len(COLOURS)])
         for k, curve in enumerate(curves)
-        for i, (values, left) in enumerate(
+        for i, (values, begins) in enumerate(
             zip((curve.pull if quantity == "pull" else curve.relative).tolist(), curve.transition, strict=True)
         )
     ]
     steps = max(max(c.steps for c in curves), 2)
     threshold = curves[0].threshold if quantity == "pull" and math.isfinite(curves[0].threshold) else 0.0
-    highest = max([1e-6, threshold, *(v for row in rows for v in row.values if v == v)]) * 1.08
+    highest = max([1e-6, threshold, *(v for row in rows for _, v in row.known)]) * 1.08
     canvas = _Canvas(steps, highest, min(len(rows), MOST_BARS))
     canvas.axes(TITLES[quantity] + "    ring: guidance begins")
     if threshold:
@@ -53,12 +54,18 @@ def plot_curves(curves: list[EscapeCurve], quantity: str = "pull") -> Tensor:
     return torch.from_numpy(pixels).unsqueeze(0)
 
 
+@dataclass(frozen=True)
 class _Row:
-    """One sample: its values, the step at which guidance begins, its colour."""
+    """One sample."""
 
-    def __init__(self, values: list[float], left: int, colour: tuple[int, int, int]):
-        self.values = [v if math.isfinite(v) else math.nan for v in values]  # NaN is not drawn
-        self.left, self.colour = left, colour
+    values: list[float]
+    begins: int  # the step at which guidance begins
+    colour: tuple[int, int, int]
+
+    @property
+    def known(self) -> list[tuple[int, float]]:
+        """(step, value) of the measured steps."""
+        return [(i, v) for i, v in enumerate(self.values) if math.isfinite(v)]
 
 
 class _Canvas:
@@ -94,19 +101,17 @@ class _Canvas:
             x += 16 * SCALE
 
     def curve(self, row: _Row) -> None:
-        points = [self.at(i, v) for i, v in enumerate(row.values) if v == v]
+        points = [self.at(*known) for known in row.known]
         if len(points) > 1:
             self.pen.line(points, fill=row.colour, width=3 * SCALE, joint="curve")
-        if points and row.left < len(row.values):
-            known = [i for i, v in enumerate(row.values) if v == v]
-            i = min(row.left, known[-1])  # guidance can begin after the last measurement
-            x, y = self.at(row.left, row.values[i])
-            r = 7 * SCALE
+        if points and row.begins < len(row.values):
+            last, r = row.known[-1][0], 7 * SCALE
+            x, y = self.at(row.begins, row.values[min(row.begins, last)])  # it can begin after the last measurement
             self.pen.ellipse([x - r, y - r, x + r, y + r], outline=row.colour, fill=BACK, width=3 * SCALE)
 
     def bar(self, number: int, row: _Row) -> None:
         y = (HEIGHT - BOTTOM - (number + 1) * BAR) * SCALE
-        left, turn = self.at(0, 0)[0], self.at(min(row.left, self.steps - 1), 0)[0]
+        left, turn = self.at(0, 0)[0], self.at(min(row.begins, self.steps - 1), 0)[0]
         end = self.at(max(len(row.values) - 1, 0), 0)[0]
         height = (BAR - 2) * SCALE
         if turn > left:

@@ -14,7 +14,7 @@ from ..drawing.node_views import text_view
 from ..references.builder import ReferenceSetBuilder
 from ..references.feature_extraction import feature_extractor
 from ..references.image_folder import collect, fingerprint, images_in
-from ..references.image_size import pixel_size
+from ..references.image_resize import pixel_size
 from ..references.report import report
 from . import schema
 
@@ -112,7 +112,7 @@ class ReferencesFromFolder(io.ComfyNode):
         )
         left_out = collect(root, files, made, max(size))
         references = made.finish()
-        text, live = report(references, left_out, made.signatures), LiveView()
+        text, live = report(references, left_out, made.duplicate_features), LiveView()
         live.finish(text_view(text))
         return io.NodeOutput(references, len(references), text, ui=live.ui)
 

@@ -1,10 +1,34 @@
-"""IMAGE tensors to three channels and to a given size."""
+"""IMAGE tensors to three channels and to a given size, such as the size that a latent stands for."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..adapter.errors import GuardError, check_latent
+
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+
+
+def latent_in_pixels(shape: Sequence[int], vae: VAE | None, node: str) -> tuple[int, int]:
+    """(width, height) of the image that a latent (..., H, W) stands for; without a VAE, 8 pixels per element as in SD.
+
+    Raises GuardError if the VAE does not say how many.
+    """
+    ratio = 8 if vae is None else vae.spacial_compression_encode()
+    if not isinstance(ratio, int) or ratio < 1:
+        raise GuardError(f"{node}: `vae` does not say how large its latents are. Connect the VAE of the model.")
+    return shape[-1] * ratio, shape[-2] * ratio
+
+
+def pixel_size(size_of: dict, vae: VAE | None, node: str) -> tuple[int, int]:
+    """`latent_in_pixels` of the LATENT on the input `size_of`."""
+    return latent_in_pixels(check_latent(size_of, node, "size_of").shape, vae, node)
 
 
 def opaque(images: Tensor) -> Tensor:

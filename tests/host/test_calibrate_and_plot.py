@@ -37,7 +37,7 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, check
     assert target == pytest.approx(0.85 * magnitude)
     for caption in [p.caption for p in scenes.memorized()][:6]:
         assert host.run({"c": calibrate(caption)}, checkpoint)["c"][0] > threshold, caption
-    assert f"{len(ordinary)} ordinary prompts x 2 noises" in summary
+    assert f"{len(ordinary)} ordinary prompts × 2 noises" in summary
     assert summary.count("\n- ") == len(ordinary)
 
 

@@ -49,7 +49,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(folder: Path, mon
 def test_another_format_under_a_known_name_never_reaches_its_decoder(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "really.gif")
     (folder / "really.gif").rename(folder / "gif.png")
-    with pytest.raises(pictures.ImageFileError, match="no PNG, JPEG or WebP"):
+    with pytest.raises(pictures.ImageFileError, match="not a PNG, JPEG or WebP"):
         pictures.read_image(folder / "gif.png", 96)
 
 
