@@ -21,16 +21,14 @@ def side_by_side(
 
     closeness: 0 … 1 of the bar, one per image; above `mark` it is red. words: a line under each.
     """
-    drawn = []
-    font = ImageFont.load_default(22)
+    drawn, font = [], ImageFont.load_default(22)
     for i, image in enumerate(images):
         canvas = Image.new("RGB", (2 * SIDE + 3 * GAP, SIDE + 2 * GAP + FOOT), BACK)
         pen = ImageDraw.Draw(canvas)
         _paste(canvas, image, GAP)
         if nearest is None:
             pen.rectangle([2 * GAP + SIDE, GAP, 2 * (GAP + SIDE), GAP + SIDE], outline=FAINT)
-            middle = (2 * GAP + 1.5 * SIDE, GAP + SIDE / 2)
-            pen.text(middle, "no thumbnail kept", fill=FAINT, font=font, anchor="mm")
+            pen.text((2 * GAP + 1.5 * SIDE, GAP + SIDE / 2), "no thumbnail kept", fill=FAINT, font=font, anchor="mm")
         else:
             _paste(canvas, nearest[i], 2 * GAP + SIDE)
         _bar(pen, closeness[i], mark)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +25,14 @@ THUMBNAIL_SIDE = 64
 
 def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:
     """d and the pull over the steps, and where guidance begins. `alarm`: warn if the prompt is in a basin."""
-    inside = int(curve.memorized.sum())
-    warning = f"Memorized prompt: in a basin at the first step: {inside} of {counted(curve.batch, 'image')}."
+    inside = f"{int(curve.memorized.sum())} of {counted(curve.batch, 'image')}"
+    warns = alarm and bool(curve.memorized.any())
     return _view(
         "escape",
         curve.headline,
         done,
         notes=[*notes, *([curve.hint] if curve.hint else [])],
-        warning=warning if alarm and inside else "",
+        warning=f"Memorized prompt: {inside} inside a basin at the first step." if warns else "",
         steps=curve.steps,
         series=[
             _series("pull of the prompt", curve.pull, [curve.threshold], "memorized_threshold"),
@@ -46,8 +47,6 @@ def noise_view(
     headline: str, magnitudes: Tensor, target: float | None, *, done: bool, notes: Sequence[str] = (), warning: str = ""
 ) -> View:
     """d/√dim (B, iterations) against the target, both relative."""
-    last = magnitudes[:, -1] if magnitudes.numel() else magnitudes.sum(dim=1)
-    marked = [False] * len(magnitudes) if target is None else (last > target).tolist()
     return _view(
         "noise",
         headline,
@@ -57,7 +56,7 @@ def noise_view(
         steps=magnitudes.shape[1],
         x="iteration",
         series=[_series("guidance magnitude d/√dim", magnitudes, [] if target is None else [target], "target")],
-        marked=marked,
+        marked=(magnitudes[:, -1] > (math.inf if target is None else target)).tolist(),
     )
 
 
@@ -102,7 +101,7 @@ def _series(y: str, lines: Tensor, limit: Sequence[float] = (), limit_name: str 
 
 def _number(value: float) -> float | None:
     """Rounded to DIGITS; None for NaN, which JSON does not have."""
-    return float(f"{value:.{DIGITS}g}") if abs(value) < float("inf") else None
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def _numbers(values: Tensor) -> list[list[float | None]]:
@@ -113,18 +112,17 @@ def _nearest(trace: GuidanceTrace, references: ReferenceSet) -> list[dict[str, A
     """The references that the steered images came closest to, each once, the closest first."""
     closeness, rows = trace.closest()
     found: dict[int, float] = {}
-    for i in trace.acted.any(dim=1).nonzero().flatten().tolist():
-        row = int(rows[i])
-        found[row] = max(found.get(row, -1.0), float(closeness[i]))
-    best = sorted(found.items(), key=lambda item: -item[1])[:MOST_SHOWN]
+    for i in closeness.argsort(descending=True).tolist():
+        if trace.acted[i].any():
+            found.setdefault(int(rows[i]), float(closeness[i]))
     return [
         {"name": references.names[row], "closeness": _number(close), "picture": _thumbnail(references, row)}
-        for row, close in best
+        for row, close in list(found.items())[:MOST_SHOWN]
     ]
 
 
 def _thumbnail(references: ReferenceSet, row: int) -> str:
-    """As a data URL, "" where the set has none."""
+    """A data URL, "" where the set has no thumbnails."""
     if references.thumbnails is None:
         return ""
     image = Image.fromarray(references.thumbnails[row].numpy())

@@ -14,7 +14,7 @@ from ..adapter.sampling import progress
 from ..drawing.node_views import text_view
 from ..references.builder import ReferenceSetBuilder, caption_lines
 from ..references.feature_extraction import FeatureExtractor, feature_extractor
-from ..references.image_resize import opaque, pixel_size
+from ..references.image_resize import latent_in_pixels, opaque
 from ..references.report import report
 from . import schema
 
@@ -79,7 +79,11 @@ class ReferencesFromImages(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = opaque(check_images(images, FROM_IMAGES))
         lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
-        size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
+        size = (
+            None
+            if size_of is None
+            else latent_in_pixels(check_latent(size_of, FROM_IMAGES, "size_of").shape, vae, FROM_IMAGES)
+        )
         by = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
         made, bar = ReferenceSetBuilder(by, FROM_IMAGES, len(images)), progress(len(images))
         for i, picture in enumerate(pictures):

@@ -74,12 +74,10 @@ class ReferenceSetBuilder:
 
 def caption_lines(text: str, count: int, node: str, what: str) -> Sequence[str]:
     """The caption of each of `count` references, from the lines of the input `captions`: none, one, or `count`."""
-    lines = [line.strip() for line in text.strip("\n").split("\n")] if text.strip() else []
-    if len(lines) == 1:
-        return lines * count
-    if lines and len(lines) != count:
+    lines = [line.strip() for line in text.strip("\n").split("\n")] if text.strip() else [""]
+    if len(lines) not in (1, count):
         raise GuardError(
             f"{node}: `captions` has {len(lines)} lines for {count} {what}. Write one line for each (a blank one where "
             "there is no caption), one line for all, or nothing."
         )
-    return lines or [""] * count
+    return lines * count if len(lines) == 1 else lines

@@ -15,15 +15,13 @@ from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
-from .image_resize import cover, latent_in_pixels
+from .image_resize import Size, cover, latent_in_pixels
 
 if TYPE_CHECKING:
     from comfy.clip_vision import ClipVisionModel
     from comfy.sd import VAE
 
-    Descriptor: TypeAlias = LoadedDescriptor | ClipVisionModel | None
-
-Size = tuple[int, int]  # (width, height)
+    DescriptorInput: TypeAlias = LoadedDescriptor | ClipVisionModel | None
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class FeatureExtractor:
 
 
 def feature_extractor(
-    metric: str, node: str, *, vae: VAE | None, descriptor: Descriptor, size: Size | None
+    metric: Metric, node: str, *, vae: VAE | None, descriptor: DescriptorInput, size: Size | None
 ) -> FeatureExtractor:
     """The extractor of a metric. `size`: images are cropped to it, for latent and nL2.
 
@@ -56,19 +54,14 @@ def feature_extractor(
     return _descriptor_extractor(node, descriptor)
 
 
-def _cropped(image: Tensor, size: Size | None) -> Tensor:
-    return cover(image[None], *size) if size else image[None]
-
-
 def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureExtractor:
     if vae is None:
         raise GuardError(
-            f"{node}: the latent metric compares latents and needs `vae`: connect the VAE of the model, or choose "
-            "another metric."
+            f"{node}: the latent metric needs `vae`. Connect the model's VAE, or set metric to another one."
         )
 
     def encode(image: Tensor) -> Tensor:
-        cropped = _cropped(image, size)
+        cropped = cover(image[None], size)
         with explain_out_of_memory(node, "Use smaller images, start ComfyUI with --cpu-vae, or set metric to nL2."):
             latents = vae.encode(cropped)  # one image per call: a video VAE takes a batch for the frames of one video
         if not isinstance(latents, Tensor) or latents.ndim < 4 or latents.numel() == 0:
@@ -80,14 +73,14 @@ def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureE
 
 def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
     def shrink(image: Tensor) -> Tensor:
-        cropped = _cropped(image, size)
+        cropped = cover(image[None], size)
         pixels = image_features(cropped.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
         return check_features(pixels, cropped, node, "resizing", "--fp32-vae")
 
     return FeatureExtractor("nL2", shrink)
 
 
-def _descriptor_extractor(node: str, descriptor: Descriptor) -> FeatureExtractor:
+def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtractor:
     network = ready_descriptor(descriptor, node)
     network.load()
 
@@ -104,9 +97,7 @@ def features_to_compare(references: ReferenceSet, images: Tensor, vae: VAE | Non
 
     Raises GuardError if they cannot be compared.
     """
-    size = None
-    if references.metric == "latent" and vae is not None:
-        size = latent_in_pixels(references.shape, vae, node)
+    size = latent_in_pixels(references.shape, vae, node) if references.metric == "latent" else None
     if references.metric == "descriptor" and references.descriptor is None:
         raise GuardError(
             f"{node}: `references` holds embeddings of {references.descriptor_name or 'a descriptor'}, which is not "

@@ -53,8 +53,7 @@ def collect(folder: Path, files: Sequence[Path], builder: ReferenceSetBuilder, s
     if not builder.rows:
         example = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise GuardError(
-            f"{builder.node}: none of the {len(files)} image files in `folder` can be read{example}. "
-            "Save them as png or jpg."
+            f"{builder.node}: none of the {len(files)} files in `folder` can be read{example}. Save them as png or jpg."
         )
     return left_out
 

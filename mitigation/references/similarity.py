@@ -15,8 +15,7 @@ MEMORIZED = {"latent": 0.5, "nL2": -1.4, "descriptor": 0.5}  # σ above which a 
 def negative_nl2(query: Tensor, neighbours: Tensor, alpha: float = NL2_ALPHA) -> Tensor:
     """σ = −ℓ₂(x, n₀) / (α · mean of ℓ₂ to the k nearest), (B, D), (B, k, D) -> (B,). [AMG] Eq. 8.
 
-    `neighbours`: the k nearest, the nearest first. The nearest is one of the k, as in Carlini et al. (2301.13188,
-    Sec. 5.1). −σ < 1.4 is memorized. The gradient passes through all distances.
+    The k nearest include n₀ itself, which comes first, as in Carlini et al. (2301.13188, Sec. 5.1).
     """
     distance = torch.linalg.vector_norm(query[:, None] - neighbours, dim=2)
     return nl2_ratio(distance[:, :1], distance, alpha)[:, 0]
@@ -28,10 +27,7 @@ def nl2_ratio(distance: Tensor, nearest: Tensor, alpha: float = NL2_ALPHA) -> Te
 
 
 def similarity(metric: Metric, query: Tensor, neighbours: Tensor, alpha: float = NL2_ALPHA) -> Tensor:
-    """σ of each sample to its nearest reference: features (B, D), its neighbours (B, k, D) -> (B,).
-
-    `ReferenceSet.neighbours` says how many the metric needs.
-    """
+    """σ of each sample (B, D) to its nearest reference -> (B,). `neighbours` (B, k, D): k = `ReferenceSet.neighbours`."""
     if metric == "nL2":
         return negative_nl2(query, neighbours, alpha)
     return (query * neighbours[:, 0]).sum(dim=1)  # the cosine, because features have length 1

@@ -170,7 +170,7 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({"vae": None}, "Copy Check: the latent metric compares latents and needs `vae`"),
+        ({"vae": None}, "Copy Check: the latent metric needs `vae`"),
         ({"images": "none"}, "Copy Check: `images` is empty"),
         ({"images": "NaN"}, "Copy Check: `images` holds NaN"),
     ],

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from memorization_guard.references import image_file as pictures
+from memorization_guard.references import image_resize
 from support.image_files import BROKEN, STRANGE, huge_png, make_broken, make_strange
 
 
@@ -68,19 +69,19 @@ def test_captions(tmp_path: Path) -> None:
 def test_cover_fills_the_size_and_never_skews() -> None:
     picture = torch.zeros(1, 50, 200, 3)
     picture[:, :, 75:125] = 1  # a square in the middle
-    square = pictures.cover(picture, 80, 80)
+    square = image_resize.cover(picture, (80, 80))
     assert square.shape == (1, 80, 80, 3)
     assert square.min() > 0.8
-    assert pictures.cover(picture, 200, 50) is picture
+    assert image_resize.cover(picture, (200, 50)) is picture
 
 
 def test_contain_keeps_the_whole_picture() -> None:
-    small = pictures.contain(torch.ones(50, 200, 3), 64)
+    small = image_resize.contain(torch.ones(50, 200, 3), 64)
     assert small.shape == (64, 64, 3) and small.dtype == torch.uint8
     assert (small == 255).all(dim=-1).sum() == 64 * 16
 
 
 def test_opaque() -> None:
     rgba = torch.tensor([0.2, 0.4, 0.6, 0.5]).expand(1, 2, 2, 4)
-    torch.testing.assert_close(pictures.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
-    assert pictures.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()
+    torch.testing.assert_close(image_resize.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
+    assert image_resize.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()
