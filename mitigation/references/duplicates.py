@@ -47,9 +47,11 @@ def near_duplicates(features: Tensor, nearer_than: float = NEAR) -> list[list[in
     for start in range(0, count, ROWS):
         rows = features[start : start + ROWS]
         gap = squared[start : start + ROWS, None] + squared[None] - 2 * rows @ features.T
-        pairs.append(torch.nonzero(gap < dim * nearer_than**2) + torch.tensor([start, 0]))
+        later = (gap < dim * nearer_than**2).triu(start + 1)  # each pair once
+        pairs.append(torch.nonzero(later) + torch.tensor([start, 0]))
     i, j = torch.cat(pairs).T.numpy()
-    return _groups(connected_components(coo_array((i == i, (i, j)), shape=(count, count)))[1].tolist())
+    graph = coo_array((torch.ones(len(i)).numpy(), (i, j)), shape=(count, count))
+    return _groups(connected_components(graph)[1].tolist())
 
 
 def _groups(labels: Iterable[Hashable]) -> list[list[int]]:

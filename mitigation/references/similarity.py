@@ -27,7 +27,7 @@ def nl2_ratio(distance: Tensor, nearest: Tensor, alpha: float = NL2_ALPHA) -> Te
 
 
 def similarity(metric: Metric, query: Tensor, neighbours: Tensor, alpha: float = NL2_ALPHA) -> Tensor:
-    """σ of each sample (B, D) to its nearest reference -> (B,). `neighbours` (B, k, D): k = `ReferenceSet.neighbours`."""
+    """σ of each sample (B, D) to its nearest reference -> (B,). `neighbours`: (B, `ReferenceSet.neighbours`, D)."""
     if metric == "nL2":
         return negative_nl2(query, neighbours, alpha)
     return (query * neighbours[:, 0]).sum(dim=1)  # the cosine, because features have length 1

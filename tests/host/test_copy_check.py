@@ -118,10 +118,10 @@ def test_to_branch_on(host: Host, lab: Prompt) -> None:
 
 def test_another_vae_than_the_sets_is_noted(host: Host, lab: Prompt) -> None:
     out = host.run(lab | {"r": references(), "c": check()}, {"i": torch.rand(1, 96, 96, 3)})
-    assert "another VAE" not in out["c"][3]
+    assert "different VAE" not in out["c"][3]
     other = dataclasses.replace(out["r"][0], model_hash="0" * 64)
     again = host.run(lab | {"c": check(references=["s", 0])}, {"i": torch.rand(1, 96, 96, 3), "s": other})
-    assert "another VAE" in again["c"][3]
+    assert "different VAE" in again["c"][3]
 
 
 @pytest.mark.parametrize("metric", ["nL2", "descriptor"])
@@ -190,7 +190,7 @@ def test_what_is_missing_is_named(host: Host, lab: Prompt, inputs: dict, says: s
 def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: Prompt) -> None:
     other = {"samples": torch.randn(1, 16, 12, 12)}
     made = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["l", 0], "captions": ""}}
-    with pytest.raises(NodeError, match="16 × 12 × 12, but here 4 × 12 × 12") as caught:
+    with pytest.raises(NodeError, match="16 × 12 × 12, but these images give 4 × 12 × 12") as caught:
         host.run(lab | {"r": made, "c": check()}, {"l": other, "i": torch.rand(1, 96, 96, 3)})
     assert "`references`" in caught.value.message
     sets = host.module("memorization_guard", "mitigation.references.reference_set")

@@ -146,7 +146,7 @@ def parts(**changed) -> dict[str, torch.Tensor]:
     ("tensors", "metadata", "says"),
     [
         (parts(), facts(version="2"), "newer version of this pack (format 2)"),
-        (parts(), {"format": "pt"}, "not one that Save References wrote"),
+        (parts(), {"format": "pt"}, "Save References did not write it"),
         ({"captions": texts("a")}, facts(), "damaged (KeyError"),
         (parts(), facts(shape="[3, 3, 3]"), "do not fit the shape"),
         (parts(), facts(shape="12"), "damaged"),
