@@ -46,8 +46,7 @@ def _paste(canvas: Image.Image, pixels: Tensor, left: int) -> None:
 
 def _bar(pen: ImageDraw.ImageDraw, closeness: float, mark: float) -> None:
     top, width = SIDE + 2 * GAP + 2, 2 * SIDE + GAP
-    filled = min(max(closeness, 0.0), 1.0) * width
+    end, at = (GAP + min(max(value, 0.0), 1.0) * width for value in (closeness, mark))
     pen.rectangle([GAP, top, GAP + width, top + 20], fill=FAINT)
-    pen.rectangle([GAP, top, GAP + filled, top + 20], fill=HOT if closeness > mark else CALM)
-    at = GAP + min(max(mark, 0.0), 1.0) * width
+    pen.rectangle([GAP, top, end, top + 20], fill=HOT if closeness > mark else CALM)
     pen.line([at, top - 4, at, top + 24], fill=TEXT, width=3)

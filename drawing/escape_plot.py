@@ -45,14 +45,11 @@ def plot_curves(curves: list[EscapeCurve], quantity: str = "pull") -> Tensor:
         canvas.curve(line)
     for i, line in enumerate(lines[:MOST_BARS]):
         canvas.bar(i, line)
-    pixels = np.asarray(canvas.image.reduce(SCALE), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).unsqueeze(0)
+    return torch.from_numpy(np.asarray(canvas.image.reduce(SCALE), dtype=np.float32) / 255)[None]
 
 
 class _Line(NamedTuple):
-    """One sample."""
-
-    points: list[tuple[int, float]]  # (step, value) of the measured steps
+    points: list[tuple[int, float]]  # (step, value) of the measured steps of one sample
     steps: int
     begins: int  # the step at which guidance begins; `steps` if it never does
     colour: tuple[int, int, int]
@@ -84,8 +81,8 @@ class _Canvas:
             self.pen.line([(left, y), self.at(self.steps - 1, value)], fill=GRID, width=SCALE)
             self.pen.text((left - 8 * SCALE, y), f"{value:.3f}", fill=TEXT, font=self.small, anchor="rm")
         for step in range(0, self.steps, max(1, self.steps // 10)):
-            x = self.at(step, 0)[0]
-            self.pen.text((x, (HEIGHT - BOTTOM + 2) * SCALE), str(step), fill=TEXT, font=self.small, anchor="ma")
+            place = self.at(step, 0)[0], (HEIGHT - BOTTOM + 2) * SCALE
+            self.pen.text(place, str(step), fill=TEXT, font=self.small, anchor="ma")
         self.pen.text((LEFT * SCALE, 16 * SCALE), title, fill=TEXT, font=self.font)
         below = (LEFT + WIDTH - RIGHT) / 2 * SCALE, (HEIGHT - 28) * SCALE
         note = "step    (bars: grey without CFG, coloured with it)"

@@ -19,8 +19,7 @@ from ..mitigation.wording import counted
 
 View = dict[str, Any]
 DIGITS = 4
-MOST_SHOWN = 8  # nearest references
-THUMBNAIL_SIDE = 64
+MOST_SHOWN, THUMBNAIL_SIDE = 8, 64  # nearest references, and the pixels of each
 
 
 def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]  # (width, height)
 
 
-def latent_in_pixels(shape: Sequence[int], vae: VAE | None, node: str) -> Size:
+def latent_in_pixels(shape: tuple[int, ...], vae: VAE | None, node: str) -> Size:
     """The size of the image that a latent (..., H, W) stands for; without a VAE, 8 pixels per element as in SD.
 
     Raises GuardError if the VAE does not say how many.
