@@ -1,4 +1,4 @@
-"""Each picture beside its nearest reference, with a bar that shows how close they are."""
+"""Draw each image beside its nearest reference, with a bar that shows how close they are."""
 
 from __future__ import annotations
 
@@ -17,40 +17,36 @@ CALM, HOT = (74, 158, 116), (226, 88, 76)
 def side_by_side(
     images: Tensor, nearest: Tensor | None, closeness: Sequence[float], mark: float, words: Sequence[str]
 ) -> Tensor:
-    """IMAGE (B, h, w, 3): pictures (B, H, W, 3) and references (B, s, s, 3), both in [0, 1].
+    """IMAGE (B, h, w, 3) of images (B, H, W, 3) and their references (B, s, s, 3), both in [0, 1].
 
-    closeness: 0 … 1 of the bar, one a picture; above `mark` it is red. words: a line under each.
+    closeness: 0 … 1 of the bar, one per image; above `mark` it is red. words: a line under each.
     """
-    rows = []
+    drawn, font = [], ImageFont.load_default(22)
     for i, image in enumerate(images):
         canvas = Image.new("RGB", (2 * SIDE + 3 * GAP, SIDE + 2 * GAP + FOOT), BACK)
         pen = ImageDraw.Draw(canvas)
         _paste(canvas, image, GAP)
         if nearest is None:
             pen.rectangle([2 * GAP + SIDE, GAP, 2 * (GAP + SIDE), GAP + SIDE], outline=FAINT)
-            middle = (2 * GAP + 1.5 * SIDE, GAP + SIDE / 2)
-            pen.text(middle, "no picture kept", fill=FAINT, font=ImageFont.load_default(22), anchor="mm")
+            pen.text((2 * GAP + 1.5 * SIDE, GAP + SIDE / 2), "no thumbnail kept", fill=FAINT, font=font, anchor="mm")
         else:
             _paste(canvas, nearest[i], 2 * GAP + SIDE)
         _bar(pen, closeness[i], mark)
-        pen.text((GAP, SIDE + GAP + 44), words[i], fill=TEXT, font=ImageFont.load_default(22))
-        rows.append(torch.from_numpy(np.asarray(canvas, dtype=np.float32) / 255))
-    return torch.stack(rows)
+        pen.text((GAP, SIDE + GAP + 44), words[i], fill=TEXT, font=font)
+        drawn.append(torch.from_numpy(np.asarray(canvas, dtype=np.float32) / 255))
+    return torch.stack(drawn)
 
 
-def _paste(canvas: Image.Image, picture: Tensor, left: int) -> None:
-    pixels = (picture.float().clamp(0, 1) * 255).round().byte().cpu().numpy()
-    image = Image.fromarray(pixels)
-    scale = SIDE / max(image.size)
-    size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
-    place = (left + (SIDE - size[0]) // 2, GAP + (SIDE - size[1]) // 2)
-    canvas.paste(image.resize(size, Image.Resampling.LANCZOS), place)
+def _paste(canvas: Image.Image, pixels: Tensor, left: int) -> None:
+    image = Image.fromarray((pixels.float().clamp(0, 1) * 255).round().byte().cpu().numpy())
+    width, height = (max(round(side * SIDE / max(image.size)), 1) for side in image.size)
+    place = (left + (SIDE - width) // 2, GAP + (SIDE - height) // 2)
+    canvas.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
 
 
 def _bar(pen: ImageDraw.ImageDraw, closeness: float, mark: float) -> None:
     top, width = SIDE + 2 * GAP + 2, 2 * SIDE + GAP
-    filled = min(max(closeness, 0.0), 1.0) * width
+    end, at = (GAP + min(max(value, 0.0), 1.0) * width for value in (closeness, mark))
     pen.rectangle([GAP, top, GAP + width, top + 20], fill=FAINT)
-    pen.rectangle([GAP, top, GAP + filled, top + 20], fill=HOT if closeness > mark else CALM)
-    at = GAP + min(max(mark, 0.0), 1.0) * width
+    pen.rectangle([GAP, top, end, top + 20], fill=HOT if closeness > mark else CALM)
     pen.line([at, top - 4, at, top + 24], fill=TEXT, width=3)

@@ -1,8 +1,10 @@
-"""Draw escape curves with what the host has: Pillow, on a dark canvas."""
+"""Draw escape curves with Pillow, on a dark canvas."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,58 +13,57 @@ from torch import Tensor
 
 from ..mitigation.escape.curve import EscapeCurve
 
-QUANTITIES = ["pull", "guidance magnitude"]
 WIDTH, HEIGHT = 896, 512
 LEFT, RIGHT, TOP, BOTTOM = 84, 24, 52, 56
 BACK, GRID, TEXT, FREE = (24, 26, 32), (52, 56, 66), (214, 218, 226), (70, 76, 90)
 COLOURS = ((102, 194, 255), (255, 159, 92), (126, 217, 133), (240, 118, 160), (196, 160, 255), (250, 214, 96))
-SCALE = 2  # drawn twice as large and reduced: smooth lines
-BAR, MOST_BARS = 6, 16  # a row of the phases below the curves, and how many are drawn
+SCALE = 2  # drawn twice as large and reduced, which smooths the lines
+BAR, MOST_BARS = 6, 16  # height of a bar below the curves, and how many are drawn
 TITLES = {
     "pull": "pull towards the first step's direction",
-    "guidance magnitude": "relative guidance magnitude",  # the host's font has no root sign
+    "guidance magnitude": "relative guidance magnitude",  # the font that Pillow brings has no root sign
 }
+QUANTITIES = list(TITLES)
 
 
 def plot_curves(curves: list[EscapeCurve], quantity: str = "pull") -> Tensor:
-    """IMAGE (1, H, W, 3): a line a sample over the steps, its transition marked by a ring.
+    """IMAGE (1, H, W, 3): a line per sample over the steps, with a ring where guidance begins.
 
-    Each curve has a colour of its own when there are several, each sample when there is one. Below
-    them, a bar a sample: grey without CFG, in the line's colour with it. The dashed line is the
-    threshold above which the first step counts as inside a basin.
+    Several curves have one colour each; a single curve has one per sample. Below the lines, a bar per sample is grey
+    without CFG and in the line's colour with it. The dashed line is the threshold: a sample that starts above it is
+    inside a basin.
     """
-    rows = [
-        _Row(values, int(left), COLOURS[(k if len(curves) > 1 else i) % len(COLOURS)])
-        for k, curve in enumerate(curves)
-        for i, (values, left) in enumerate(
-            zip((curve.pull if quantity == "pull" else curve.relative).tolist(), curve.transition, strict=True)
-        )
-    ]
+    lines = [line for k, curve in enumerate(curves) for line in _lines(curve, quantity, k if len(curves) > 1 else None)]
     steps = max(max(c.steps for c in curves), 2)
     threshold = curves[0].threshold if quantity == "pull" and math.isfinite(curves[0].threshold) else 0.0
-    highest = max([1e-6, threshold, *(v for row in rows for v in row.values if v == v)]) * 1.08
-    canvas = _Canvas(steps, highest, min(len(rows), MOST_BARS))
+    highest = max([1e-6, threshold, *(v for line in lines for _, v in line.points)]) * 1.08
+    canvas = _Canvas(steps, highest, min(len(lines), MOST_BARS))
     canvas.axes(TITLES[quantity] + "    ring: guidance begins")
     if threshold:
         canvas.dashes(threshold)
-    for row in rows:
-        canvas.curve(row)
-    for i, row in enumerate(rows[:MOST_BARS]):
-        canvas.bar(i, row)
-    pixels = np.asarray(canvas.image.reduce(SCALE), dtype=np.float32) / 255
-    return torch.from_numpy(pixels).unsqueeze(0)
+    for line in lines:
+        canvas.curve(line)
+    for i, line in enumerate(lines[:MOST_BARS]):
+        canvas.bar(i, line)
+    return torch.from_numpy(np.asarray(canvas.image.reduce(SCALE), dtype=np.float32) / 255)[None]
 
 
-class _Row:
-    """One sample: its values, the step at which guidance begins, its colour."""
+class _Line(NamedTuple):
+    points: list[tuple[int, float]]  # (step, value) of the measured steps of one sample
+    steps: int
+    begins: int  # the step at which guidance begins; `steps` if it never does
+    colour: tuple[int, int, int]
 
-    def __init__(self, values: list[float], left: int, colour: tuple[int, int, int]):
-        self.values = [v if math.isfinite(v) else math.nan for v in values]  # NaN is not drawn
-        self.left, self.colour = left, colour
+
+def _lines(curve: EscapeCurve, quantity: str, colour: int | None) -> Iterator[_Line]:
+    values = (curve.pull if quantity == "pull" else curve.relative).tolist()
+    for i, begins in enumerate(curve.transition.tolist()):
+        points = [(step, v) for step, v in enumerate(values[i]) if math.isfinite(v)]
+        yield _Line(points, curve.steps, begins, COLOURS[(i if colour is None else colour) % len(COLOURS)])
 
 
 class _Canvas:
-    def __init__(self, steps: int, highest: float, bars: int):
+    def __init__(self, steps: int, highest: float, bars: int) -> None:
         self.steps, self.highest = steps, highest
         self.image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE), BACK)
         self.pen = ImageDraw.Draw(self.image)
@@ -76,40 +77,35 @@ class _Canvas:
     def axes(self, title: str) -> None:
         for i in range(6):
             value = self.highest * i / 5
-            self.pen.line([self.at(0, value), self.at(self.steps - 1, value)], fill=GRID, width=SCALE)
-            x, y = self.at(0, value)
-            self.pen.text((x - 8 * SCALE, y), f"{value:.3f}", fill=TEXT, font=self.small, anchor="rm")
+            left, y = self.at(0, value)
+            self.pen.line([(left, y), self.at(self.steps - 1, value)], fill=GRID, width=SCALE)
+            self.pen.text((left - 8 * SCALE, y), f"{value:.3f}", fill=TEXT, font=self.small, anchor="rm")
         for step in range(0, self.steps, max(1, self.steps // 10)):
-            x = self.at(step, 0)[0]
-            self.pen.text((x, (HEIGHT - BOTTOM + 2) * SCALE), str(step), fill=TEXT, font=self.small, anchor="ma")
+            place = self.at(step, 0)[0], (HEIGHT - BOTTOM + 2) * SCALE
+            self.pen.text(place, str(step), fill=TEXT, font=self.small, anchor="ma")
         self.pen.text((LEFT * SCALE, 16 * SCALE), title, fill=TEXT, font=self.font)
-        middle = (LEFT + WIDTH - RIGHT) / 2 * SCALE
+        below = (LEFT + WIDTH - RIGHT) / 2 * SCALE, (HEIGHT - 28) * SCALE
         note = "step    (bars: grey without CFG, coloured with it)"
-        self.pen.text((middle, (HEIGHT - 28) * SCALE), note, fill=TEXT, font=self.small, anchor="ma")
+        self.pen.text(below, note, fill=TEXT, font=self.small, anchor="ma")
 
     def dashes(self, value: float) -> None:
-        (x, y), (end, _) = self.at(0, value), self.at(self.steps - 1, value)
-        while x < end:
-            self.pen.line([(x, y), (min(x + 8 * SCALE, end), y)], fill=(255, 255, 255), width=SCALE)
-            x += 16 * SCALE
+        (left, y), (right, _) = self.at(0, value), self.at(self.steps - 1, value)
+        for x in range(round(left), round(right), 16 * SCALE):
+            self.pen.line([(x, y), (min(x + 8 * SCALE, right), y)], fill=(255, 255, 255), width=SCALE)
 
-    def curve(self, row: _Row) -> None:
-        points = [self.at(i, v) for i, v in enumerate(row.values) if v == v]
+    def curve(self, line: _Line) -> None:
+        points = [self.at(*point) for point in line.points]
         if len(points) > 1:
-            self.pen.line(points, fill=row.colour, width=3 * SCALE, joint="curve")
-        if points and row.left < len(row.values):
-            known = [i for i, v in enumerate(row.values) if v == v]
-            i = min(row.left, known[-1])  # guidance can begin after the last measurement
-            x, y = self.at(row.left, row.values[i])
-            r = 7 * SCALE
-            self.pen.ellipse([x - r, y - r, x + r, y + r], outline=row.colour, fill=BACK, width=3 * SCALE)
+            self.pen.line(points, fill=line.colour, width=3 * SCALE, joint="curve")
+        if points and line.begins < line.steps:  # guidance can begin after the last measurement
+            _, value = min(line.points, key=lambda point: abs(point[0] - line.begins))
+            (x, y), r = self.at(line.begins, value), 7 * SCALE
+            self.pen.ellipse([x - r, y - r, x + r, y + r], outline=line.colour, fill=BACK, width=3 * SCALE)
 
-    def bar(self, number: int, row: _Row) -> None:
+    def bar(self, number: int, line: _Line) -> None:
         y = (HEIGHT - BOTTOM - (number + 1) * BAR) * SCALE
-        left, turn = self.at(0, 0)[0], self.at(min(row.left, self.steps - 1), 0)[0]
-        end = self.at(max(len(row.values) - 1, 0), 0)[0]
-        height = (BAR - 2) * SCALE
-        if turn > left:
-            self.pen.rectangle([left, y, turn, y + height], fill=FREE)
-        if end > turn:
-            self.pen.rectangle([turn, y, end, y + height], fill=row.colour)
+        ends = 0, min(line.begins, self.steps - 1), max(line.steps - 1, 0)
+        start, turn, end = (self.at(step, 0)[0] for step in ends)
+        for left, right, colour in ((start, turn, FREE), (turn, end, line.colour)):
+            if right > left:
+                self.pen.rectangle([left, y, right, y + (BAR - 2) * SCALE], fill=colour)

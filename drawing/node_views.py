@@ -1,9 +1,10 @@
-"""What a node shows of its run in the page: plain data, drawn by web/. The fields: web/types.mjs."""
+"""What a node shows of its run in the page: plain data that web/ draws. web/types.mjs describes the fields."""
 
 from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,25 +15,23 @@ from ..mitigation.amg.trace import GUIDANCES, GuidanceTrace
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.noise.report import NoiseReport
 from ..mitigation.references.reference_set import ReferenceSet
+from ..mitigation.wording import counted
 
 View = dict[str, Any]
 DIGITS = 4
-PICTURES = 8  # nearest references shown
-PICTURE_SIDE = 64
+MOST_SHOWN, THUMBNAIL_SIDE = 8, 64  # nearest references, and the pixels of each
 
 
 def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:
-    """d and the pull over the steps, and where guidance begins. `alarm`: a prompt in a basin is worth a warning."""
-    inside = int(curve.memorized.sum())
-    warning = ""
-    if alarm and inside:
-        warning = f"Memorized prompt: {inside} of {curve.batch} picture(s) start inside a basin."
+    """d and the pull over the steps, and where guidance begins. `alarm`: warn if the prompt is in a basin."""
+    inside = f"{int(curve.memorized.sum())} of {counted(curve.batch, 'image')}"
+    warns = alarm and bool(curve.memorized.any())
     return _view(
         "escape",
         curve.headline,
         done,
         notes=[*notes, *([curve.hint] if curve.hint else [])],
-        warning=warning,
+        warning=f"Memorized prompt: {inside} inside a basin at the first step." if warns else "",
         steps=curve.steps,
         series=[
             _series("pull of the prompt", curve.pull, [curve.threshold], "memorized_threshold"),
@@ -47,8 +46,6 @@ def noise_view(
     headline: str, magnitudes: Tensor, target: float | None, *, done: bool, notes: Sequence[str] = (), warning: str = ""
 ) -> View:
     """d/√dim (B, iterations) against the target, both relative."""
-    last = magnitudes[:, -1] if magnitudes.numel() else magnitudes.sum(dim=1)
-    marked = [False] * len(magnitudes) if target is None else (last > target).tolist()
     return _view(
         "noise",
         headline,
@@ -58,23 +55,23 @@ def noise_view(
         steps=magnitudes.shape[1],
         x="iteration",
         series=[_series("guidance magnitude d/√dim", magnitudes, [] if target is None else [target], "target")],
-        marked=marked,
+        marked=(magnitudes[:, -1] > (math.inf if target is None else target)).tolist(),
     )
 
 
 def report_view(report: NoiseReport, notes: Sequence[str] = ()) -> View:
     """The finished optimization."""
-    history = report.relative(report.history).T if report.history.numel() else report.relative(report.before)[:, None]
+    history = report.relative(report.history).T
     best = history if report.method == "batch-wise" else history.cummin(dim=1).values
     target = None if report.target is None else float(report.relative(report.target))
     return noise_view(report.headline, best, target, done=True, notes=[*report.remarks, *notes], warning=report.missed)
 
 
 def guidance_view(trace: GuidanceTrace, references: ReferenceSet, *, done: bool) -> View:
-    """Closeness against λ_t, which guidance acted where, and the references that pictures came close to."""
+    """Closeness against λ_t, which guidance acted where, and the references that images came close to."""
     return _view(
         "guidance",
-        trace.headline,
+        trace.headline(references.names),
         done,
         notes=[trace.hint] if trace.hint else [],
         steps=trace.steps,
@@ -86,24 +83,15 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, *, done: bool)
 
 
 def text_view(text: str, warning: str = "") -> View:
-    """What a node has to say in words: the first line, and the others below it."""
+    """A text, with its first line as the headline."""
     headline, *rest = filter(None, text.splitlines())
     return _view("text", headline, True, notes=rest, warning=warning)
 
 
 def _view(kind: str, headline: str, done: bool, **more: Any) -> View:
-    empty: View = {
-        "notes": [],
-        "warning": "",
-        "steps": 0,
-        "x": "step",
-        "series": [],
-        "marked": [],
-        "begins": [],
-        "acted": {},
-        "nearest": [],
-    }
-    return {"kind": kind, "headline": headline, "done": done, **empty, **more}
+    text: View = {"kind": kind, "headline": headline, "done": done, "notes": [], "warning": ""}
+    plot: View = {"steps": 0, "x": "step", "series": [], "marked": [], "begins": [], "acted": {}, "nearest": []}
+    return {**text, **plot, **more}
 
 
 def _series(y: str, lines: Tensor, limit: Sequence[float] = (), limit_name: str = "") -> View:
@@ -111,8 +99,8 @@ def _series(y: str, lines: Tensor, limit: Sequence[float] = (), limit_name: str 
 
 
 def _number(value: float) -> float | None:
-    """Short, and JSON knows no NaN."""
-    return float(f"{value:.{DIGITS}g}") if abs(value) < float("inf") else None
+    """Rounded to DIGITS; None for NaN, which JSON does not have."""
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
 def _numbers(values: Tensor) -> list[list[float | None]]:
@@ -120,24 +108,24 @@ def _numbers(values: Tensor) -> list[list[float | None]]:
 
 
 def _nearest(trace: GuidanceTrace, references: ReferenceSet) -> list[dict[str, Any]]:
-    """The references that the steered samples were closest to, each once, the closest first."""
+    """The references that the steered images came closest to, each once, the closest first."""
+    closeness, rows = trace.closest()
     found: dict[int, float] = {}
-    for sample in trace.acted.any(dim=1).nonzero().flatten().tolist():
-        seen = trace.closeness[sample].nan_to_num(-1)
-        row = int(trace.nearest[sample, int(seen.argmax())])
-        found[row] = max(found.get(row, -1.0), float(seen.max()))
-    best = sorted(found.items(), key=lambda item: -item[1])[:PICTURES]
+    for i in closeness.argsort(descending=True).tolist():
+        if trace.acted[i].any():
+            found.setdefault(int(rows[i]), float(closeness[i]))
     return [
-        {"name": references.names[row], "closeness": _number(close), "picture": _picture(references, row)}
-        for row, close in best
+        {"name": references.names[row], "closeness": _number(close), "picture": _thumbnail(references, row)}
+        for row, close in list(found.items())[:MOST_SHOWN]
     ]
 
 
-def _picture(references: ReferenceSet, row: int) -> str:
+def _thumbnail(references: ReferenceSet, row: int) -> str:
+    """A data URL, "" where the set has no thumbnails."""
     if references.thumbnails is None:
         return ""
-    picture = Image.fromarray(references.thumbnails[row].numpy())
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    image = Image.fromarray(references.thumbnails[row].numpy())
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
+    image.save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

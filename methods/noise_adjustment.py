@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ def find_noise(
             on_round(headline, torch.stack(seen, dim=1), goal)
 
         noise, report = _adjust(plan, pair, noise, draw, target, on_step)
-        return noise, report.in_units(unit)
+        return noise, replace(report, eps_unit=unit)
 
     start = draw(0)
     with explain_out_of_memory(node, _lower(plan)):

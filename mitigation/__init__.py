@@ -1,6 +1,6 @@
 """The mathematics of memorization mitigation: tensors and papers, no ComfyUI.
 
-A model is seen only as a callable that returns a conditional noise prediction. Sources:
+A model appears only as a callable that returns a conditional noise prediction. Sources:
 
 [HAN]  Han et al., Adjusting Initial Noise to Mitigate Memorization in Text-to-Image Diffusion
        Models, NeurIPS 2025, arXiv 2510.08625

@@ -1,7 +1,7 @@
-"""Conditional noise prediction and guidance magnitude, from denoised predictions.
+"""Conditional noise prediction, guidance magnitude and pull, from denoised predictions.
 
-A host hands out denoised predictions D_c and D_u. The papers' quantities live in the model's own
-output space: ε̃(x, t, y) = ε(x, t, y) − ε(x, t, y_null) and d(x, t) = ‖ε̃‖₂, one number a sample.
+The host returns denoised predictions D_c and D_u. The papers' quantities live in the model's own output space:
+ε̃(x, t, y) = ε(x, t, y) − ε(x, t, y_null) and d(x, t) = ‖ε̃‖₂, one number per sample.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+
+from .batch import broadcast, norms
 
 Parameterisation = Literal["eps", "v", "flow"]
 SD_T = 14.6146  # σ of Stable Diffusion's first timestep, where the papers' constants hold
@@ -30,8 +32,7 @@ def conditional_noise_prediction(
     V predicts D = x·σ_d²/(σ²+σ_d²) − out·σσ_d/√(σ²+σ_d²), hence (D_u − D_c)·√(σ²+σ_d²)/(σσ_d).
     """
     gap = denoised_uncond - denoised_cond
-    s = torch.as_tensor(sigma, dtype=gap.dtype, device=gap.device)
-    s = s.reshape(-1, *[1] * (gap.ndim - 1)) if s.numel() > 1 else s.reshape(())
+    s = broadcast(torch.as_tensor(sigma, dtype=gap.dtype).reshape(-1), gap)
     if parameterisation == "v":
         return gap * (s.square() + sigma_data**2).sqrt() / (s * sigma_data)
     if parameterisation in ("eps", "flow"):
@@ -41,16 +42,16 @@ def conditional_noise_prediction(
 
 def guidance_magnitude(prediction: Tensor) -> Tensor:
     """d = ‖ε̃‖₂ over all latent dimensions of each sample: (B, ...) -> (B,) float32. [HAN] Sec. 3."""
-    return torch.linalg.vector_norm(prediction.float().flatten(1), dim=1)
+    return norms(prediction)
 
 
 def pull(denoised_cond: Tensor, denoised_uncond: Tensor, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """How far one unit of guidance moves the predicted picture the way it did at the first step.
+    """How far one unit of guidance moves the predicted image in the direction of the first step.
 
     p_t = ⟨D_c − D_u, u⟩/(√dim·σ_T), with u the direction of D_c − D_u at the first step and SD's σ_T, so
-    that at the first step of an EPS model p is d/√dim. Our own measure: at T the prompt knows nothing of
-    the picture yet but where the memorized one lies, so u points there; what guidance does later in
-    other directions is the prompt's legitimate work.
+    that at the first step of an EPS model p is d/√dim. This measure is ours. At T the sample holds nothing of the
+    image yet, so for a memorized prompt u points to the memorized image; what guidance does later in other
+    directions is the prompt's legitimate work.
 
     (B, ...) -> p (B,) float32 and the direction u (B, dim) that the later steps need as `first`.
     """
@@ -66,16 +67,16 @@ def dimension(latent: Tensor) -> int:
 
 
 def relative(d: Tensor, dim: int) -> Tensor:
-    """d/√dim: what carries over between resolutions and models."""
+    """d/√dim, which is comparable between resolutions."""
     return d / math.sqrt(dim)
 
 
 def eps_unit(sigma: float, parameterisation: Parameterisation, sigma_data: float = 1.0) -> float:
-    """What one unit of an EPS model's d at T is worth in this model's d at noise level `sigma`.
+    """This model's d at noise level `sigma`, per unit of an EPS model's d at T.
 
-    The same pull on the predicted picture, ‖D_u − D_c‖, is another d in every output space: 1 for an
-    EPS model at SD's T, about 14.65 for a V model there, 14.61 for a flow model at σ = 1. So one
-    threshold, given as the papers do for EPS models, serves them all.
+    The same change of the predicted image, ‖D_u − D_c‖, has another d in every output space: the unit is 1 for an
+    EPS model at SD's T, about 14.65 for a V model there, 14.61 for a flow model at σ = 1. With it, one threshold,
+    given as the papers do for EPS models, serves them all.
     """
     one = torch.ones(1, dtype=torch.float64)
     return SD_T * float(conditional_noise_prediction(one * 0, one, sigma, parameterisation, sigma_data))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
@@ -16,7 +17,7 @@ from ..adapter.schedule import first_sigma
 from ..adapter.text_encode import encode_text
 from ..adapter.two_predictions import relative_magnitude
 from ..drawing.node_views import text_view
-from ..mitigation.escape.calibration import calibrate
+from ..mitigation.escape.calibration import Calibration
 from . import schema
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class Calibrate(io.ComfyNode):
                 )
             )
             bar.update_absolute(i + 1)
-        made, live = calibrate(found), LiveView()
+        made, live = Calibration(torch.stack(found).cpu()), LiveView()
         text = "\n".join([*made.lines(lines), *distilled_hint(model)])
         live.finish(text_view(text))
         return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=live.ui)

@@ -14,9 +14,9 @@ from ..drawing.copy_comparison import side_by_side
 from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import ReferenceSet
 from ..mitigation.references.similarity import nearest_similarity
+from ..mitigation.wording import counted
 from ..references.feature_extraction import features_to_compare
 from ..references.image_resize import opaque
-from ..references.report import counted
 from . import schema
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..adapter.errors import GuardError
+from ..adapter.errors import GuardError, check_latent
 from ..adapter.folders import input_folder, input_folders
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
@@ -14,7 +14,7 @@ from ..drawing.node_views import text_view
 from ..references.builder import ReferenceSetBuilder
 from ..references.feature_extraction import feature_extractor
 from ..references.image_folder import collect, fingerprint, images_in
-from ..references.image_size import pixel_size
+from ..references.image_resize import latent_in_pixels
 from ..references.report import report
 from . import schema
 
@@ -106,13 +106,17 @@ class ReferencesFromFolder(io.ComfyNode):
     ) -> io.NodeOutput:
         root = input_folder(folder, NAME)
         files = images_in(root, subfolders)
-        size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
+        size = (
+            (width, height)
+            if size_of is None
+            else latent_in_pixels(check_latent(size_of, NAME, "size_of").shape, vae, NAME)
+        )
         made = ReferenceSetBuilder(
             feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files)
         )
         left_out = collect(root, files, made, max(size))
         references = made.finish()
-        text, live = report(references, left_out, made.signatures), LiveView()
+        text, live = report(references, left_out, made.duplicate_features), LiveView()
         live.finish(text_view(text))
         return io.NodeOutput(references, len(references), text, ui=live.ui)
 

@@ -14,8 +14,7 @@ from ..adapter.sampling import progress
 from ..drawing.node_views import text_view
 from ..references.builder import ReferenceSetBuilder, caption_lines
 from ..references.feature_extraction import FeatureExtractor, feature_extractor
-from ..references.image_resize import opaque
-from ..references.image_size import pixel_size
+from ..references.image_resize import latent_in_pixels, opaque
 from ..references.report import report
 from . import schema
 
@@ -80,14 +79,18 @@ class ReferencesFromImages(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = opaque(check_images(images, FROM_IMAGES))
         lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
-        size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
+        size = (
+            None
+            if size_of is None
+            else latent_in_pixels(check_latent(size_of, FROM_IMAGES, "size_of").shape, vae, FROM_IMAGES)
+        )
         by = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
         made, bar = ReferenceSetBuilder(by, FROM_IMAGES, len(images)), progress(len(images))
         for i, picture in enumerate(pictures):
             made.add_image(picture, f"#{i}", lines[i])
             bar.update_absolute(i + 1)
         references = made.finish()
-        text, live = report(references, signatures=made.signatures), LiveView()
+        text, live = report(references, duplicate_features=made.duplicate_features), LiveView()
         live.finish(text_view(text))
         return io.NodeOutput(references, text, ui=live.ui)
 
@@ -121,7 +124,7 @@ class ReferencesFromLatents(io.ComfyNode):
             picture = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
             made.add_feature(latent, f"#{i}", lines[i], picture)
         references = made.finish()
-        text, live = report(references, signatures=made.signatures), LiveView()
+        text, live = report(references, duplicate_features=made.duplicate_features), LiveView()
         live.finish(text_view(text))
         return io.NodeOutput(references, text, ui=live.ui)
 

@@ -13,8 +13,9 @@ from ..adapter.folders import REFERENCES, model_file, model_files, model_folder,
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
+from ..mitigation.wording import counted
 from ..references.reference_file import load_references, save_references
-from ..references.report import counted, report
+from ..references.report import report
 from . import schema
 
 if TYPE_CHECKING:

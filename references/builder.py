@@ -1,4 +1,4 @@
-"""Collects references one at a time and makes the set."""
+"""Collect references one at a time and make the set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..adapter.errors import GuardError
-from ..mitigation.references.duplicates import signature
+from ..mitigation.references.duplicates import duplicate_features
 from ..mitigation.references.reference_set import ReferenceSet
 from .feature_extraction import FeatureExtractor
 from .image_resize import contain
@@ -25,7 +25,7 @@ def thumbnail_side(count: int) -> int:
 
 @dataclass
 class ReferenceSetBuilder:
-    """`expected`: how many references will come; it decides the size of the thumbnails."""
+    """`expected`: how many references will be added; it decides the size of the thumbnails."""
 
     extractor: FeatureExtractor
     node: str
@@ -35,7 +35,7 @@ class ReferenceSetBuilder:
     captions: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     thumbnails: list[Tensor] = field(default_factory=list)
-    signatures: list[Tensor] = field(default_factory=list)  # for finding near-duplicates
+    duplicate_features: list[Tensor] = field(default_factory=list)  # one row per image, to find near-duplicates
 
     def add_image(self, image: Tensor, name: str, caption: str) -> None:
         """One image (H, W, 3) in [0, 1]."""
@@ -48,7 +48,7 @@ class ReferenceSetBuilder:
         self.names.append(name)
         self.captions.append(caption)
         if image is not None:
-            self.signatures.append(signature(image.movedim(-1, 0)[None])[0].cpu())
+            self.duplicate_features.append(duplicate_features(image.movedim(-1, 0)[None])[0].cpu())
             if side := thumbnail_side(self.expected):
                 self.thumbnails.append(contain(image, side))
 
@@ -73,13 +73,11 @@ class ReferenceSetBuilder:
 
 
 def caption_lines(text: str, count: int, node: str, what: str) -> Sequence[str]:
-    """`captions`, one a line, for `count` references: none, one for all, or one for each."""
-    lines = [line.strip() for line in text.strip("\n").split("\n")] if text.strip() else []
-    if len(lines) == 1:
-        return lines * count
-    if lines and len(lines) != count:
+    """The caption of each of `count` references, from the lines of the input `captions`: none, one, or `count`."""
+    lines = [line.strip() for line in text.strip("\n").split("\n")] if text.strip() else [""]
+    if len(lines) not in (1, count):
         raise GuardError(
             f"{node}: `captions` has {len(lines)} lines for {count} {what}. Write one line for each (a blank one where "
-            "there is no caption), a single line for all, or nothing."
+            "there is no caption), one line for all, or nothing."
         )
-    return lines or [""] * count
+    return lines * count if len(lines) == 1 else lines

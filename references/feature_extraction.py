@@ -1,9 +1,10 @@
-"""How images become the features of a metric: one function for building a set and for checking against it."""
+"""How images become the features of a metric, both for making a set and for comparing with one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,13 +15,18 @@ from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
-from .image_resize import cover
-from .image_size import pixels_per_latent
+from .image_resize import Size, cover, latent_in_pixels
+
+if TYPE_CHECKING:
+    from comfy.clip_vision import ClipVisionModel
+    from comfy.sd import VAE
+
+    DescriptorInput: TypeAlias = LoadedDescriptor | ClipVisionModel | None
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """`extract(image (H, W, 3))` returns one feature with its own shape; `rows` flattens a stack of them."""
+    """`extract`: an image (H, W, 3) -> one feature in its own shape; `rows` flattens a stack of them."""
 
     metric: Metric
     extract: Callable[[Tensor], Tensor]
@@ -35,11 +41,11 @@ class FeatureExtractor:
 
 
 def feature_extractor(
-    metric: str, node: str, *, vae=None, descriptor=None, size: tuple[int, int] | None = None
+    metric: Metric, node: str, *, vae: VAE | None, descriptor: DescriptorInput, size: Size | None
 ) -> FeatureExtractor:
-    """The extractor of a metric. `size`: (width, height) that images are cropped to, for latent and nL2.
+    """The extractor of a metric. `size`: images are cropped to it, for latent and nL2.
 
-    Raises GuardError if the metric lacks its VAE or its descriptor.
+    Raises GuardError if the VAE or the descriptor that the metric needs is missing.
     """
     if metric == "latent":
         return _latent_extractor(node, vae, size)
@@ -48,21 +54,16 @@ def feature_extractor(
     return _descriptor_extractor(node, descriptor)
 
 
-def _cropped(image: Tensor, size: tuple[int, int] | None) -> Tensor:
-    return cover(image[None], *size) if size else image[None]
-
-
-def _latent_extractor(node: str, vae, size: tuple[int, int] | None) -> FeatureExtractor:
+def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureExtractor:
     if vae is None:
         raise GuardError(
-            f"{node}: the latent metric compares latents and needs `vae`: connect the VAE of the model, or set metric "
-            "to another one."
+            f"{node}: the latent metric needs `vae`. Connect the model's VAE, or set metric to another one."
         )
 
     def encode(image: Tensor) -> Tensor:
-        cropped = _cropped(image, size)
+        cropped = cover(image[None], size)
         with explain_out_of_memory(node, "Use smaller images, start ComfyUI with --cpu-vae, or set metric to nL2."):
-            latents = vae.encode(cropped)  # one image a call: a video VAE takes a batch for one film
+            latents = vae.encode(cropped)  # one image per call: a video VAE takes a batch for the frames of one video
         if not isinstance(latents, Tensor) or latents.ndim < 4 or latents.numel() == 0:
             raise GuardError(f"{node}: `vae` returned no latent for an image. Connect the VAE of the model.")
         return check_features(latents[0].float().cpu(), cropped, node, "`vae`", "--fp32-vae or --bf16-vae")
@@ -70,16 +71,16 @@ def _latent_extractor(node: str, vae, size: tuple[int, int] | None) -> FeatureEx
     return FeatureExtractor("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
 
 
-def _pixel_extractor(node: str, size: tuple[int, int] | None) -> FeatureExtractor:
+def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
     def shrink(image: Tensor) -> Tensor:
-        cropped = _cropped(image, size)
+        cropped = cover(image[None], size)
         pixels = image_features(cropped.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
         return check_features(pixels, cropped, node, "resizing", "--fp32-vae")
 
     return FeatureExtractor("nL2", shrink)
 
 
-def _descriptor_extractor(node: str, descriptor) -> FeatureExtractor:
+def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtractor:
     network = ready_descriptor(descriptor, node)
     network.load()
 
@@ -91,15 +92,12 @@ def _descriptor_extractor(node: str, descriptor) -> FeatureExtractor:
     return FeatureExtractor("descriptor", embed, network)
 
 
-def features_to_compare(references: ReferenceSet, images: Tensor, vae, node: str) -> tuple[Tensor, str]:
-    """Images (B, H, W, 3) as features (B, D) to compare with the set, and a note if they may not match it.
+def features_to_compare(references: ReferenceSet, images: Tensor, vae: VAE | None, node: str) -> tuple[Tensor, str]:
+    """Images (B, H, W, 3) as features (B, D) to compare with the set, and a warning or "".
 
     Raises GuardError if they cannot be compared.
     """
-    size = None
-    if references.metric == "latent" and vae is not None:
-        ratio = pixels_per_latent(vae, node)
-        size = (references.shape[-1] * ratio, references.shape[-2] * ratio)
+    size = latent_in_pixels(references.shape, vae, node) if references.metric == "latent" else None
     if references.metric == "descriptor" and references.descriptor is None:
         raise GuardError(
             f"{node}: `references` holds embeddings of {references.descriptor_name or 'a descriptor'}, which is not "
@@ -117,5 +115,5 @@ def features_to_compare(references: ReferenceSet, images: Tensor, vae, node: str
         )
     note = ""
     if references.model_hash and extractor.model_hash and references.model_hash != extractor.model_hash:
-        note = "The references were made with another VAE than the connected one: similarities may be too low."
+        note = "The references were made with a different VAE than the connected one: similarities may be too low."
     return extractor.rows(torch.stack(extracted)), note

@@ -1,4 +1,4 @@
-"""Picture files as tensors: what artists' folders really hold, read with Pillow."""
+"""Image files as tensors, read with Pillow: every kind that artists' folders contain."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder sees the file, whatever its name says
+FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow tries no other decoder, whatever the file's name says
 OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".jfif")  # named when left out
-MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 picture is 144 million
+MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 image has 144 million
 REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
 SIDECARS = (".txt", ".caption")
 SIDECAR_BYTES = 65_536
 
 
 class ImageFileError(ValueError):
-    """A file that is no readable picture; the message is the reason, for a report."""
+    """A file that cannot be read as an image; the message is the reason, for a report."""
 
 
 def read_image(path: Path, side: int) -> Tensor:
     """(H, W, 3) in [0, 1]: upright by its EXIF, transparency on white, the first frame of an animation.
 
-    16-bit grey keeps its range. A picture whose sides are both above 4 · side is reduced while it is
-    read, to spare memory. Raises ImageFileError with the reason if the file is empty, corrupt, too large
-    or no PNG, JPEG or WebP.
+    16-bit grey keeps its range. An image whose sides are both above 4 · side is reduced while it is read, to save
+    memory. Raises ImageFileError with the reason if the file is empty, corrupt, too large or in another format.
     """
     try:
         if path.stat().st_size == 0:
@@ -44,17 +43,17 @@ def read_image(path: Path, side: int) -> Tensor:
     except Image.DecompressionBombError:
         raise ImageFileError("too many pixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageFileError("no PNG, JPEG or WebP inside, whatever its name says") from None
+        raise ImageFileError("not a PNG, JPEG or WebP file, whatever its name says") from None
     except FileNotFoundError:
-        raise ImageFileError("not there any more, or a link to nothing") from None
+        raise ImageFileError("removed, or a link to a missing file") from None
     except MemoryError:
-        raise ImageFileError("too large for the memory") from None
-    except Exception as error:  # a decoder on a corrupt file raises nearly anything; it costs this file only
+        raise ImageFileError("too large for memory") from None
+    except Exception as error:  # decoders raise almost anything on a corrupt file, which must not stop the others
         raise ImageFileError(f"corrupt ({error or type(error).__name__})") from None
 
 
 def _pixels(image: Image.Image, side: int) -> Tensor:
-    image.draft("RGB", (2 * side, 2 * side))  # JPEG only: decoded at a half, a quarter or an eighth
+    image.draft("RGB", (2 * side, 2 * side))  # JPEG only: decoded at a half, a quarter or an eighth of its size
     image.load()
     factor = min(image.size) // (2 * side)
     ImageOps.exif_transpose(image, in_place=True)
@@ -70,13 +69,13 @@ def _pixels(image: Image.Image, side: int) -> Tensor:
     return torch.from_numpy(np.array(upright.convert("RGB"))).float() / 255
 
 
-def read_caption(picture: Path) -> str:
-    """The first line with words in `picture.txt`, or else `picture.caption`; "" without one.
+def read_caption(image: Path) -> str:
+    """The first line with words in the .txt file beside the image, or else in the .caption file; "" without one.
 
-    One line, because that is what trainers read of such a file. Bytes that are no UTF-8 are replaced.
+    One line, because trainers read no more. Bytes that are not UTF-8 are replaced.
     """
     for suffix in SIDECARS:
-        file = picture.with_suffix(suffix)
+        file = image.with_suffix(suffix)
         if file.is_file():
             with file.open("rb") as stream:
                 text = stream.read(SIDECAR_BYTES).decode("utf-8-sig", errors="replace")

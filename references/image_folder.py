@@ -1,4 +1,4 @@
-"""A folder of training pictures with caption files, as trainers lay it out, read into references."""
+"""Read a folder of training images with caption files, as trainers lay it out, into references."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .image_file import OTHER_SUFFIXES, SIDECARS, SUFFIXES, ImageFileError, read
 
 
 def images_in(folder: Path, subfolders: bool) -> list[Path]:
-    """Picture files of any kind, in the order of their names; hidden ones are left out."""
+    """Image files of any kind, sorted by name, without hidden ones."""
     wanted = SUFFIXES + OTHER_SUFFIXES
     return sorted(
         path
@@ -28,7 +28,7 @@ def images_in(folder: Path, subfolders: bool) -> list[Path]:
 
 
 def fingerprint(files: Sequence[Path]) -> str:
-    """Another one as soon as a picture or a caption file is added, removed or written again."""
+    """A hash that changes when an image or a caption file is added, removed or written again."""
     digest = hashlib.sha256()
     for path in files:
         for file in (path, *(path.with_suffix(suffix) for suffix in SIDECARS)):
@@ -39,33 +39,32 @@ def fingerprint(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-def collect(folder: Path, files: Sequence[Path], made: ReferenceSetBuilder, side: int) -> list[tuple[str, str]]:
-    """Add every readable picture; return (name, reason) of the others. Raises GuardError if none is readable."""
+def collect(folder: Path, files: Sequence[Path], builder: ReferenceSetBuilder, side: int) -> list[tuple[str, str]]:
+    """Add every readable image; return (name, reason) of the others. Raises GuardError if none is readable."""
     left_out: list[tuple[str, str]] = []
     bar = progress(len(files))
     for i, path in enumerate(files):
         name = path.relative_to(folder).as_posix()
         try:
-            made.add_image(_picture(path, side), name, _caption(path))
+            builder.add_image(_image(path, side), name, _caption(path))
         except ImageFileError as error:
             left_out.append((name, str(error)))
         bar.update_absolute(i + 1)
-    if not made.rows:
+    if not builder.rows:
         example = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise GuardError(
-            f"{made.node}: none of the {len(files)} files in `folder` can be read{example}. Save them as png or jpg."
+            f"{builder.node}: none of the {len(files)} files in `folder` can be read{example}. Save them as png or jpg."
         )
     return left_out
 
 
-def _picture(path: Path, side: int) -> Tensor:
+def _image(path: Path, side: int) -> Tensor:
     if not inside(path, [input_root()]):
         raise ImageFileError("a link that leads out of ComfyUI's input directory")
     if path.suffix.lower() in OTHER_SUFFIXES:
-        raise ImageFileError(f"{path.suffix.lower()} is not read: save it as png, jpg or webp")
+        raise ImageFileError(f"{path.suffix.lower()} is not supported: save it as png, jpg or webp")
     return read_image(path, side)
 
 
 def _caption(path: Path) -> str:
-    sidecars = [path.with_suffix(suffix) for suffix in SIDECARS]
-    return read_caption(path) if all(inside(file, [input_root()]) for file in sidecars) else ""
+    return read_caption(path) if all(inside(path.with_suffix(s), [input_root()]) for s in SIDECARS) else ""

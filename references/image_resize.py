@@ -1,10 +1,30 @@
-"""IMAGE tensors to three channels and to a given size."""
+"""IMAGE tensors to three channels and to a given size, such as the size that a latent stands for."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..adapter.errors import GuardError
+
+if TYPE_CHECKING:
+    from comfy.sd import VAE
+
+Size = tuple[int, int]  # (width, height)
+
+
+def latent_in_pixels(shape: tuple[int, ...], vae: VAE | None, node: str) -> Size:
+    """The size of the image that a latent (..., H, W) stands for; without a VAE, 8 pixels per element as in SD.
+
+    Raises GuardError if the VAE does not say how many.
+    """
+    ratio = 8 if vae is None else vae.spacial_compression_encode()
+    if not isinstance(ratio, int) or ratio < 1:
+        raise GuardError(f"{node}: `vae` does not say how large its latents are. Connect the VAE of the model.")
+    return shape[-1] * ratio, shape[-2] * ratio
 
 
 def opaque(images: Tensor) -> Tensor:
@@ -16,11 +36,12 @@ def opaque(images: Tensor) -> Tensor:
     return images[..., :1].expand(*images.shape[:-1], 3) if channels < 3 else images[..., :3]
 
 
-def cover(images: Tensor, width: int, height: int) -> Tensor:
-    """(B, H, W, 3) -> (B, height, width, 3): scaled to fill the size and cropped at the centre, never distorted."""
+def cover(images: Tensor, fill: Size | None) -> Tensor:
+    """(B, H, W, 3) scaled to fill a size and cropped at the centre, never distorted; None leaves them as they are."""
     high, wide = images.shape[1:3]
-    if (wide, high) == (width, height):
+    if fill is None or (wide, high) == fill:
         return images
+    width, height = fill
     scale = max(width / wide, height / high)
     size = (max(height, round(high * scale)), max(width, round(wide * scale)))
     scaled = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", antialias=True, align_corners=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...adapter.conditioning import merge_rows, with_prompt_settings
 from ...adapter.model_call import PartwiseCall, SamplerCall
-from ...mitigation.amg.guidance import only
+from ...mitigation.batch import replace_samples
 
 if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
@@ -41,7 +41,7 @@ class CaptionPredictions:
         out = torch.zeros_like(call.x)
         for caption, cond in texts.items():  # captions of different lengths
             rows = torch.tensor([c == caption for c in captions], device=call.x.device)
-            out = only(rows, self._ask(call, cond), out)
+            out = replace_samples(rows, self._ask(call, cond), out)
         return out
 
     def _ask(self, call: SamplerCall, cond: list[dict]) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ...adapter.model_call import Options
-from ...mitigation.amg.guidance import move_away, only
+from ...mitigation.amg.guidance import move_away
+from ...mitigation.batch import replace_samples
 from .caption_predictions import Captions
 
 
@@ -59,7 +60,7 @@ class LinearGuidance:
         moved = move_away(denoised, pair.cond, pair.uncond, self.s1)  # [AMG] Eq. 11
         if caption_prediction is not None:
             moved = move_away(moved, caption_prediction, pair.uncond, self.s2)  # [AMG] Eq. 13
-        return only((self.s1 > 0) | (self.s2 > 0), moved, denoised)
+        return replace_samples((self.s1 > 0) | (self.s2 > 0), moved, denoised)
 
     def for_autograd(self, rows: slice) -> LinearGuidance:
         """Of these samples, without tensors made under inference mode."""

@@ -17,9 +17,9 @@ from ...mitigation.amg.guidance import (
     dissimilarity_scale,
     dissimilarity_step,
     noise_ratio,
-    only,
 )
 from ...mitigation.amg.trace import GuidanceTrace
+from ...mitigation.batch import replace_samples
 from ...mitigation.prediction import pull
 from .caption_predictions import CaptionPredictions, Captions
 from .linear_guidance import GuidancePair, GuidanceRecorder, LinearGuidance
@@ -100,11 +100,11 @@ class AMGRun:
         if not self.least_pull or pair is None:
             return torch.ones(len(denoised), dtype=torch.bool, device=denoised.device)
         known = pull(pair.cond, pair.uncond)[0].masked_fill(~pair.differs, torch.nan)
-        return self.trace.judged(known, self.least_pull)
+        return self.trace.record_pull(known, self.least_pull)
 
     def _compare(self, denoised: Tensor, threshold: float) -> NearestReferences:
         nearest = self.scorer.nearest(denoised)
-        self.trace.saw(self.step, threshold, nearest.closeness, nearest.rows[:, 0])
+        self.trace.record_comparison(self.step, threshold, nearest.closeness, nearest.rows[:, 0])
         return nearest
 
     def _linear_guidance(
@@ -124,13 +124,13 @@ class AMGRun:
             captions = [c if s > 0 else None for c, s in zip(captions, s2.tolist(), strict=True)]
         if not bool(((s1 > 0) | (s2 > 0)).any()):
             return None
-        self.trace.did(self.step, "despecification", s1)
-        self.trace.did(self.step, "deduplication", s2)
+        self.trace.record_guidance(self.step, "despecification", s1)
+        self.trace.record_guidance(self.step, "deduplication", s2)
         return LinearGuidance(s1, s2, captions)
 
     def _voted(self, nearest: NearestReferences, sample: int, threshold: float) -> int | None:
         close = nearest.rows[sample][nearest.neighbours_closeness[sample] > threshold]
-        return self.plan.captions.voted(close.tolist())
+        return self.plan.captions.vote(close.tolist())
 
     def _move_from_reference(
         self,
@@ -154,5 +154,5 @@ class AMGRun:
             steered, gradient, scale, noise_ratio(call.level, self.flow), self.guidance.longest_step
         )
         share = step.flatten(1).norm(dim=1) / steered.flatten(1).norm(dim=1).clamp_min(1e-12)
-        self.trace.did(self.step, "dissimilarity", share)
-        return only(close, steered - step, steered)
+        self.trace.record_guidance(self.step, "dissimilarity", share)
+        return replace_samples(close, steered - step, steered)

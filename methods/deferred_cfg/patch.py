@@ -33,7 +33,7 @@ def add_deferred_cfg(
             guider.conds["null"] = to_conds(plan.null)
         here = plan
         if plan.rule is not None and starts_late(guider.model_patcher, sigmas):
-            here = replace(plan, rule=plan.rule.begun_late())
+            here = replace(plan, rule=plan.rule.for_late_start())
         return run_class(here, guider, sigmas, noise)
 
     def finish(run: DeferralRun, guider: CFGGuider) -> None:

@@ -13,9 +13,10 @@ from ...adapter.errors import GuardError, check_finite, check_magnitude
 from ...adapter.model_call import PartwiseCall, SamplerCall, denoised_predictions
 from ...adapter.schedule import TOLERANCE, StepCounter, sigma_of
 from ...adapter.two_predictions import conditional_noise
+from ...mitigation.batch import replace_samples
 from ...mitigation.escape.curve import EscapeCurve
-from ...mitigation.escape.deferred_cfg import inside_condition, per_sample
-from ...mitigation.escape.rules import EscapeRule
+from ...mitigation.escape.deferred_cfg import inside_condition
+from ...mitigation.escape.rules import EscapeRule, EscapeTracker
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
 from .plan import DeferralPlan
 
@@ -48,7 +49,7 @@ class DeferralRun:
         self.pull = self.d.clone()
         self.direction: Tensor | None = None  # of the pull at the first step
         self.transition = torch.full((self.batch,), self.n)  # first step outside; n while a sample is inside
-        self.tracker = None if plan.rule is None else plan.rule.track()
+        self.tracker = None if plan.rule is None else EscapeTracker(plan.rule)
         self.released = False  # nothing is measured or deferred any more
         self.parts = PartwiseCall()
         known = plan.transition_sigma
@@ -111,7 +112,7 @@ class DeferralRun:
         late = reached <= self.latest_start
         if late:
             self._leave(torch.ones(self.batch, dtype=torch.bool))
-        may_return = self.tracker is not None and not self.tracker.settled
+        may_return = self.tracker is not None and not self.tracker.no_basin
         self.released = self.all_outside and (late or not may_return)
 
     def _evaluate(self, call: SamplerCall) -> Predictions:
@@ -169,10 +170,10 @@ class DeferralRun:
             inside = {0.0: p.null, 1.0: p.cond}.get(g0)
             inside = inside_condition(p.cond, p.null, g0, w) if inside is None else inside
             inside_against = p.cond if g0 == 1 else p.null
-            cond, against = per_sample(outside, p.cond, inside), per_sample(outside, p.negative, inside_against)
-            return call.guided(w, cond, against)
+            cond = replace_samples(~outside, inside, p.cond)
+            return call.guided(w, cond, replace_samples(~outside, inside_against, p.negative))
         held = self._guide_inside(call, p)
-        return per_sample(outside, call.guided(w, p.cond, p.negative), held) if outside.any() else held
+        return replace_samples(~outside, held, call.guided(w, p.cond, p.negative)) if outside.any() else held
 
     def _guide_inside(self, call: SamplerCall, p: Predictions) -> Tensor:
         """All samples at scale g₀."""

@@ -1,8 +1,8 @@
 """Anti-Memorization Guidance: steer a prediction away from the reference that it gets too close to. [AMG]
 
-[AMG] writes its guidances as additions to the noise prediction, ε̂ ← ε̂ + G. A host's samplers work on
+[AMG] writes its guidances as additions to the noise prediction, ε̂ ← ε̂ + G. The samplers of the host work on
 the denoised prediction D = x̂₀, so everything here is an update of D. Let x be the latent as the sampler
-sees it:
+sees it, n Gaussian noise, and ᾱ and t the paper's signal level and time:
 
 EPS   x = x₀ + σn (the paper's x_t divided by √ᾱ_t), σ = √(1−ᾱ)/√ᾱ, D = x − σ·ε̂.
       ε̂ ← ε̂ + G is D ← D − σG, and ε(y) − ε(∅) = (D_∅ − D_y)/σ: in the linear guidances σ cancels.
@@ -30,6 +30,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ..batch import broadcast, norms
 from ..references.reference_set import Metric
 from ..references.similarity import MEMORIZED
 from .threshold import Threshold
@@ -37,7 +38,7 @@ from .threshold import Threshold
 Growth = Literal["constant", "ramp"]
 GROWTHS: tuple[str, ...] = get_args(Growth)
 RAMP = 1000 / 170  # the authors' exp((1000 − t)/170)
-STEEPEST = 1e3  # r of a flow model at σ = 1 is infinite
+LARGEST_RATIO = 1e3  # r of a flow model at σ = 1 is infinite
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class GuidanceStrengths:
 
     despecification: float = 0.0  # c₁
     deduplication: float = 0.0  # c₂
-    dissimilarity: float = 0.0  # c₃
+    dissimilarity: float = 0.0  # c₃, see dissimilarity_step for its unit
     threshold: Threshold = field(default_factory=Threshold)
     growth: Growth = "ramp"  # of c₃ over time
-    longest_step: float = 4.0  # of the dissimilarity guidance, in lengths of D
+    longest_step: float = 4.0  # of the dissimilarity guidance, in units of ‖D‖
 
     @property
     def off(self) -> bool:
@@ -57,9 +58,9 @@ class GuidanceStrengths:
 
 
 def closeness(metric: Metric, similarity: Tensor) -> Tensor:
-    """σ_t on one scale for all metrics: 0.5 is where a sample counts as memorized, 1 is the reference itself.
+    """σ_t on one scale for all metrics: from 0.5 on a sample counts as memorized, 1 is the reference itself.
 
-    A cosine is its own closeness. nL2 (Eq. 8, a negative ratio −r; memorized up to r = 1.4) becomes
+    A cosine is already on that scale. nL2 (Eq. 8, a negative ratio −r; memorized up to r = 1.4) becomes
     1/(1 + r/1.4), which lies between 0 and 1: the authors' nL2 thresholds 1.95 … 1.5 are 0.42 … 0.48.
     """
     if metric == "nL2":
@@ -68,7 +69,7 @@ def closeness(metric: Metric, similarity: Tensor) -> Tensor:
 
 
 def despecification_scale(close: Tensor, c1: float, cfg: float) -> Tensor:
-    """s₁ = clamp(c₁σ_t, 0, s₀ − 1), (B,). [AMG] Eq. 12: guidance is never taken below scale 1."""
+    """s₁ = clamp(c₁σ_t, 0, s₀ − 1), (B,), so that guidance never falls below scale 1. [AMG] Eq. 12."""
     return (c1 * close).clamp(0.0, max(cfg - 1.0, 0.0))
 
 
@@ -82,14 +83,14 @@ def move_away(denoised: Tensor, cond: Tensor, uncond: Tensor, scale: Tensor) -> 
 
     Predictions (B, ...), `scale` (B,).
     """
-    return denoised - _rows(scale, denoised) * (cond - uncond)
+    return denoised - broadcast(scale, denoised) * (cond - uncond)
 
 
 def dissimilarity_scale(close: Tensor, guidance: GuidanceStrengths, remaining: float) -> Tensor:
-    """c₃ at this time and closeness, (B,). The paper: c₃. The authors: c₃(σ_t − λ_min)·exp((1000 − t)/170).
+    """c₃ at this time and closeness, (B,).
 
-    ∇σ_t is multiplied by r², which falls by five orders of magnitude during a run; without the ramp the
-    guidance has no effect in the second half.
+    constant, the paper: c₃. ramp, the authors' code: c₃(σ_t − λ_min)·exp((1000 − t)/170), because ∇σ_t is multiplied
+    by r², which falls by five orders of magnitude during a run; without it the second half is hardly guided.
     """
     c3 = guidance.dissimilarity
     if guidance.growth == "constant":
@@ -100,34 +101,19 @@ def dissimilarity_scale(close: Tensor, guidance: GuidanceStrengths, remaining: f
 
 def noise_ratio(sigma: float, flow: bool) -> float:
     """r, the noise-to-signal ratio at σ."""
-    return min(sigma / max(1 - sigma, 1e-9), STEEPEST) if flow else sigma
+    return min(sigma / max(1 - sigma, 1e-9), LARGEST_RATIO) if flow else sigma
 
 
 def dissimilarity_step(denoised: Tensor, gradient: Tensor, scale: Tensor, ratio: float, longest: float) -> Tensor:
     """What G_sim subtracts from D (B, ...): scale·r²·‖D‖²·∇σ_t, at most `longest`·‖D‖ long. `scale` (B,), `ratio` r.
 
-    Two things differ from the paper. ‖D‖² makes c₃ a number without units: the gradient of a cosine has the
-    length 1/‖D‖, so with the paper's formula the same c₃ moves a prediction of four times the pixels only a
-    quarter of the way. And the step is bounded: r² is 213 at SD's first step and infinite at a flow model's,
-    while a gradient says nothing about places that are much farther away than the prediction is long.
+    Two things differ from the paper. ‖D‖² makes c₃ dimensionless: the gradient of a cosine has the length 1/‖D‖,
+    so with the paper's formula the same c₃ moves a prediction of four times the pixels only a quarter as far. And
+    the step is bounded: r² is 213 at SD's first step and infinite at a flow model's, while a gradient says
+    nothing about points much farther away than ‖D‖.
     """
-    length = _norm(denoised)
-    step = _rows(scale * length.square(), gradient) * (ratio * ratio) * gradient
+    length = norms(denoised)
+    step = broadcast(scale * length.square(), gradient) * (ratio * ratio) * gradient
     step = step.nan_to_num(0.0, posinf=0.0, neginf=0.0)
-    allowed = longest * length / _norm(step).clamp_min(1e-12)
-    return step * _rows(allowed.clamp_max(1.0), step)
-
-
-def _norm(rows: Tensor) -> Tensor:
-    """(B, ...) -> (B,) float32."""
-    return torch.linalg.vector_norm(rows.flatten(1).float(), dim=1)
-
-
-def only(rows: Tensor, changed: Tensor, kept: Tensor) -> Tensor:
-    """`changed` where the mask (B,) is set; the other rows are the same bits as in `kept`."""
-    return torch.where(_rows(rows, kept, torch.bool), changed.to(kept.dtype), kept)
-
-
-def _rows(values: Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """(B,) -> (B, 1, ...) beside `like`."""
-    return values.to(like.device, dtype or like.dtype).view(-1, *[1] * (like.ndim - 1))
+    allowed = longest * length / norms(step).clamp_min(1e-12)
+    return step * broadcast(allowed.clamp_max(1.0), step)

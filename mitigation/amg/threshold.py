@@ -1,8 +1,8 @@
 """λ_t: how close a prediction may come to a reference before it is steered away. [AMG] Sec. 4.3.
 
-Early predictions are blurred averages, close to everything; late ones are pictures. The paper draws a
-"parabolic" threshold that rises as t → 0 and gives no constants; its released code uses exponentials.
-`remaining` is t/T here: 1 at the start of the noise schedule, 0 at its end.
+Early predictions are blurred averages and resemble every reference; late ones show the image. The paper describes
+a "parabolic" threshold that rises as t → 0 and gives no constants; its released code uses exponentials.
+`remaining` is t/T: 1 at the start of the noise schedule, 0 at its end.
 """
 
 from __future__ import annotations
@@ -35,7 +35,5 @@ class Threshold:
 
         The authors' code for Stable Diffusion is `exponential` from 0.3 to 0.4. constant: λ_min.
         """
-        rise = {"parabolic": (1 - remaining) ** 2, "exponential": math.exp(-DECAY * remaining), "constant": 0.0}[
-            self.schedule
-        ]
-        return self.low + (self.high - self.low) * rise
+        rise = {"parabolic": (1 - remaining) ** 2, "exponential": math.exp(-DECAY * remaining), "constant": 0.0}
+        return self.low + (self.high - self.low) * rise[self.schedule]

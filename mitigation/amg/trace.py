@@ -1,21 +1,24 @@
-"""What Anti-Memorization Guidance saw and did, step by step and sample by sample."""
+"""What Anti-Memorization Guidance measured and did, step by step and image by image."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from ..wording import counted
 
 GUIDANCES = ("despecification", "deduplication", "dissimilarity")
 
 
 @dataclass
 class GuidanceTrace:
-    """One run's account, filled while it samples; every tensor on the CPU. Steps count from 0.
+    """The record of one run, filled while it samples; every tensor is on the CPU. Steps count from 0.
 
-    A sampler that evaluates the model several times a step leaves the first evaluation's closeness and
-    the largest action of the step.
+    Some samplers evaluate the model several times a step: the closeness kept is that of the first evaluation, the
+    strength of a guidance the largest of the step.
     """
 
     sigmas: Tensor  # (n + 1,)
@@ -26,7 +29,7 @@ class GuidanceTrace:
     despecification: Tensor = field(init=False)  # (B, n) s₁; 0 where it did not act
     deduplication: Tensor = field(init=False)  # (B, n) s₂
     dissimilarity: Tensor = field(init=False)  # (B, n) length of its step, as a share of ‖D‖
-    pull: Tensor | None = None  # (B,) at the first evaluation, where only prompts that pull are steered; NaN unknown
+    pull: Tensor | None = None  # (B,) at the first evaluation, NaN where unknown; None if every sample may be steered
     memorized_threshold: float = 0.0
 
     def __post_init__(self) -> None:
@@ -36,26 +39,26 @@ class GuidanceTrace:
         self.nearest = torch.full((self.batch, n), -1)
         self.despecification, self.deduplication, self.dissimilarity = torch.zeros(3, self.batch, n)
 
-    def saw(self, step: int, threshold: float, closeness: Tensor, nearest: Tensor) -> None:
-        """The first look of a step: λ_t, σ_t (B,) and the nearest rows (B,)."""
+    def record_comparison(self, step: int, threshold: float, closeness: Tensor, nearest: Tensor) -> None:
+        """Keep λ_t, σ_t (B,) and the nearest rows (B,), unless this step has them already."""
         if self.threshold[step].isnan():
             self.threshold[step] = threshold
             self.closeness[:, step] = closeness.float().cpu()
             self.nearest[:, step] = nearest.cpu()
 
-    def did(self, step: int, guidance: str, amount: Tensor) -> None:
-        """`guidance` acted with this strength (B,); 0 where it did not."""
+    def record_guidance(self, step: int, guidance: str, strength: Tensor) -> None:
+        """Keep the strength (B,) with which `guidance` acted; 0 where it did not."""
         kept: Tensor = getattr(self, guidance)
-        kept[:, step] = torch.maximum(kept[:, step], amount.float().cpu())
+        kept[:, step] = torch.maximum(kept[:, step], strength.float().cpu())
 
-    def judged(self, pull: Tensor, memorized_threshold: float) -> Tensor:
-        """Which samples may be steered: (B,) bool, those that pull above the threshold, and the unknown ones (NaN)."""
+    def record_pull(self, pull: Tensor, memorized_threshold: float) -> Tensor:
+        """Keep the pull (B,) and return which samples may be steered: those above the threshold, and unknown ones."""
         self.pull, self.memorized_threshold = pull.float().cpu(), memorized_threshold
         return ~(pull <= memorized_threshold)
 
     @property
     def ordinary(self) -> Tensor:
-        """(B,) bool: left alone, whatever it looked like, since its prompt pulled no harder than the threshold."""
+        """(B,) bool: never steered, because the prompt pulls no harder than memorized_threshold."""
         if self.pull is None:
             return torch.zeros(self.batch, dtype=torch.bool)
         return self.pull <= self.memorized_threshold
@@ -69,52 +72,36 @@ class GuidanceTrace:
         """(B, n) bool: some guidance changed this sample in this step."""
         return (self.despecification > 0) | (self.deduplication > 0) | (self.dissimilarity > 0)
 
-    @property
-    def headline(self) -> str:
-        """The run in a sentence."""
-        touched = self.acted.any(dim=1)
-        closest = self.closeness.nan_to_num(-torch.inf).amax(dim=1) if self.steps else torch.empty(0)
+    def closest(self) -> tuple[Tensor, Tensor]:
+        """Each sample's highest closeness of the run (B,), −inf if never measured, and that reference's row (B,)."""
+        if not self.steps:
+            return torch.full((self.batch,), -torch.inf), torch.full((self.batch,), -1)
+        closeness, step = self.closeness.nan_to_num(-torch.inf).max(dim=1)
+        return closeness, self.nearest.gather(1, step[:, None])[:, 0]
+
+    def headline(self, names: Sequence[str]) -> str:
+        """The run in a sentence or two. `names`: of the references."""
         if self.pull is not None and self.ordinary.all():
             return (
                 f"No prompt pulls above memorized_threshold ({self.pull.max():.3f} of {self.memorized_threshold:g}): "
                 "nothing was compared or changed."
             )
-        if not len(closest) or closest.max() == -torch.inf:
+        closeness, rows = self.closest()
+        first = int(closeness.argmax())
+        if closeness[first] == -torch.inf:
             return "Not compared with the references."
-        if not touched.any():
-            return f"No picture came too close to a reference (closest {closest.max():.2f}): nothing was changed."
-        sample = int(closest.argmax())
-        where = int(self.nearest[sample, int(self.closeness[sample].nan_to_num(-torch.inf).argmax())])
-        alone = int(self.ordinary.sum())
+        steered, left_alone = int(self.acted.any(dim=1).sum()), int(self.ordinary.sum())
+        if not steered:
+            return f"No image came too close to a reference (closest {closeness[first]:.2f}): nothing was changed."
         return (
-            f"{int(touched.sum())} of {self.batch} picture(s) steered away. "
-            f"Closest: #{sample}, {closest[sample]:.2f} to reference {where}."
-            + (f" {alone} left alone: prompts that do not pull." if alone else "")
+            f"{steered} of {counted(self.batch, 'image')} steered away. "
+            f"Image {first + 1} came closest: {closeness[first]:.2f} to {names[int(rows[first])]}."
+            + (f" Left alone because the prompt does not pull: {counted(left_alone, 'image')}." if left_alone else "")
         )
 
     @property
     def hint(self) -> str:
-        """What is probably not meant, or nothing."""
-        always = self.steps > 0 and bool(self.acted.all())
-        return (
-            "Every picture was steered in every step: if they are no copies, raise threshold_min and threshold_max."
-            if always
-            else ""
-        )
-
-    def lines(self) -> list[str]:
-        """One sentence a sample."""
-        out = []
-        for i in range(self.batch):
-            if bool(self.ordinary[i]) and self.pull is not None:
-                out.append(f"#{i}: left alone, its prompt pulls {self.pull[i]:.3f}")
-                continue
-            seen = self.closeness[i].nan_to_num(-torch.inf)
-            if not self.steps or seen.max() == -torch.inf:
-                out.append(f"#{i}: not measured")
-                continue
-            step = int(seen.argmax())
-            where = f"closest {seen[step]:.2f} to reference {int(self.nearest[i, step])} at step {step}"
-            count = int(self.acted[i].sum())
-            out.append(f"#{i}: {where}, " + (f"guided in {count} of {self.steps} steps" if count else "not touched"))
-        return out
+        """A remark on a setting that is probably a mistake, or ""."""
+        if not self.steps or not self.acted.all():
+            return ""
+        return "Every image was steered in every step. If they are not copies, raise threshold_min and threshold_max."

@@ -1,4 +1,4 @@
-"""The escape curve: guidance magnitude per sample and step, and where each sample left the basin."""
+"""The escape curve: guidance magnitude and pull per sample and step, and where each sample left the basin."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import torch
 from torch import Tensor
 
 from ..prediction import relative
+from ..wording import counted
+
+MOST_LISTED = 8  # images whose first guided step the headline names
 
 
 @dataclass(frozen=True)
 class EscapeCurve:
-    """What one CFG-free or deferred run measured. All tensors on the CPU.
+    """What one CFG-free or deferred run measured. All tensors are on the CPU.
 
     Steps count from 0: step i goes from sigmas[i] to sigmas[i + 1].
     """
 
     d: Tensor  # (B, n) absolute d; NaN where a step was not measured
-    pull: Tensor  # (B, n) towards where the first step pulled, see prediction.pull; NaN likewise
+    pull: Tensor  # (B, n) see prediction.pull; NaN likewise
     sigmas: Tensor  # (n + 1,)
     dim: int  # latent elements of a sample
     transition: Tensor  # (B,) first step outside the basin; n if it never left
     memorized: Tensor  # (B,) bool: inside a basin at the first step
-    threshold: float  # pull that `memorized` was judged by
-    hint: str = ""  # what was probably not meant, for an artist
+    threshold: float  # the pull from which a sample counted as `memorized`
+    hint: str = ""  # a remark on a setting that is probably a mistake
 
     @classmethod
     def unmeasured(cls, batch: int, sigmas: Tensor, dim: int) -> EscapeCurve:
@@ -44,7 +47,7 @@ class EscapeCurve:
 
     @property
     def measured(self) -> int:
-        """Steps up to and with the last one that was measured."""
+        """Steps up to and including the last one that was measured."""
         seen = (~self.d.isnan()).any(dim=0).nonzero()
         return int(seen.max()) + 1 if len(seen) else 0
 
@@ -55,7 +58,7 @@ class EscapeCurve:
 
     @property
     def transition_sigma(self) -> Tensor:
-        """(B,) the noise level at which each sample may be guided: how another schedule uses this curve."""
+        """(B,) the noise level from which each sample may be guided, for runs with another schedule."""
         return self.sigmas[self.transition]
 
     @property
@@ -65,12 +68,18 @@ class EscapeCurve:
 
     @property
     def headline(self) -> str:
-        """One line for an artist: how many were inside a basin, and from which step each is guided."""
-        steps = ", ".join(str(int(t)) if t < self.steps else "never" for t in self.transition[:8])
-        more = ", …" if self.batch > 8 else ""
+        """How many images started inside a basin, and from which step each is guided."""
         if not self.steps or bool(self.pull[:, 0].isnan().any()):
-            return f"guided from step {steps}{more} (nothing was measured)"
+            return f"Nothing was measured: {self._guided_from('never guided')}."
         if not bool(self.memorized.any()):
-            return f"no basin: pull {float(self.pull[:, 0].max()):.4f}, below {self.threshold:.4f}"
-        inside = int(self.memorized.sum())
-        return f"in a basin: {inside} of {self.batch}; guided from step {steps}{more}"
+            return f"No basin: the pull is {float(self.pull[:, 0].max()):.4f}, below {self.threshold:.4f}."
+        inside = f"{int(self.memorized.sum())} of {counted(self.batch, 'image')}"
+        return f"In a basin: {inside}; {self._guided_from('still in the basin')}."
+
+    def _guided_from(self, otherwise: str) -> str:
+        """`guided from step 0, 2; still in the basin: 1 of 3 images`."""
+        first = self.transition[self.transition < max(self.steps, 1)].tolist()
+        more = ", …" if len(first) > MOST_LISTED else ""
+        guided = [f"guided from step {', '.join(map(str, first[:MOST_LISTED]))}{more}"] if first else []
+        rest = self.batch - len(first)
+        return "; ".join(guided + ([f"{otherwise}: {rest} of {counted(self.batch, 'image')}"] if rest else []))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..batch import broadcast
 from ..prediction import guidance_magnitude
-from .report import NoiseReport, account
+from .report import NoiseReport, make_report
 
 
 def adjust_batchwise(
@@ -18,7 +19,6 @@ def adjust_batchwise(
     strength: float = 0.7,
     radius: float = 50.0,
     adjustments: int = 2,
-    measure_result: bool = False,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, NoiseReport]:
     """Move the whole batch M times towards a flatter, smaller ε̃, each sample with its own norm.
@@ -27,8 +27,8 @@ def adjust_batchwise(
 
     `noise`: x_T (B, ...). `predict(x)`: ε̃ at T, same shape. `strength` γ̃, `radius` ρ (absolute, a
     norm over a sample's latent: 50 at 512² is 0.39·√dim), `adjustments` M. 2M evaluations of
-    `predict`, one more when `measure_result`; otherwise the report's `after` is d before the last
-    adjustment. `on_step(i, d)` is called before each adjustment and may raise to stop.
+    `predict`, or one for M = 0. The report's `after` is d before the last adjustment.
+    `on_step(i, d)` is called before each adjustment and may raise to stop.
     """
     x = noise
     history: list[Tensor] = []
@@ -38,21 +38,13 @@ def adjust_batchwise(
         history.append(d)
         if on_step:
             on_step(i, d)
-        norm = d.clamp_min(torch.finfo(torch.float32).tiny).to(x.dtype)
-        delta = radius * e0 / norm.view(-1, *[1] * (x.ndim - 1))
+        norm = d.clamp_min(torch.finfo(torch.float32).tiny)
+        delta = radius * e0 / broadcast(norm, x)
         x = x - strength * (predict(x + delta) - e0)  # Eq. 10
-    if measure_result or not history:
+    if not history:
         history.append(guidance_magnitude(predict(x)))
-    count = torch.full((len(x),), adjustments)
-    evaluations = 2 * (2 * adjustments + int(measure_result or adjustments == 0))
-    return x, account(
-        "batch-wise",
-        noise,
-        x,
-        history[0],
-        history[-1],
-        count,
-        evaluations,
-        history=history,
-        after_is_final=measure_result or adjustments == 0,
+    count, evaluations = torch.full((len(x),), adjustments), 2 * (2 * adjustments or 1)
+    final = adjustments == 0
+    return x, make_report(
+        "batch-wise", noise, x, history, iterations=count, evaluations=evaluations, after_is_final=final
     )

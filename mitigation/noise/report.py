@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..batch import norms
 from ..prediction import dimension
+from ..wording import counted
 
-WIDE = 1.1  # std above which a noise is visibly no longer a natural one
+INFLATED = 1.1  # std from which images turn visibly grainy
 
 
 @dataclass(frozen=True)
 class NoiseReport:
-    """Per-sample account of one adjustment; every tensor is (B,) on the CPU, d in absolute units."""
+    """The report of one adjustment; every tensor is (B,) on the CPU unless noted, d in absolute units."""
 
     method: str
     dim: int
     target: float | None  # absolute d, None where the method has no target
-    before: Tensor  # d(x_T, T) of the drawn noise
-    after: Tensor  # d of the noise that is handed out
+    history: Tensor  # (measurements, B) d; the first is that of the drawn noise
+    after: Tensor  # d of the returned noise
     iterations: Tensor  # updates applied (candidates drawn, for a search)
     moved: Tensor  # ‖x_T' − x_T‖₂/√dim
-    std: Tensor  # of the noise that is handed out; 1 for a Gaussian
+    std: Tensor  # of the returned noise; 1 for a Gaussian
     evaluations: Tensor  # model evaluations spent on each sample, both branches counted
     after_is_final: bool = True  # False: `after` was measured before the last adjustment
-    history: Tensor = field(default_factory=lambda: torch.empty(0))  # (iterations + 1, B) absolute d
     eps_unit: float = 1.0  # d of this model per unit of an EPS model's d, see prediction.eps_unit
 
     def relative(self, d: Tensor | float) -> Tensor:
-        """d/√dim in an EPS model's units: what carries over between resolutions and models."""
+        """d/√dim in an EPS model's units, which is comparable between resolutions and models."""
         return torch.as_tensor(d) / (self.dim**0.5 * self.eps_unit)
 
-    def in_units(self, eps_unit: float) -> NoiseReport:
-        """The same report for a model whose d has another unit."""
-        return replace(self, eps_unit=eps_unit)
+    @property
+    def before(self) -> Tensor:
+        """d(x_T, T) of the drawn noise."""
+        return self.history[0]
 
     @property
     def reached(self) -> Tensor:
@@ -46,10 +48,10 @@ class NoiseReport:
 
     @property
     def headline(self) -> str:
-        """One line: how it was found, at what cost, and whether every sample got there."""
+        """The method, its cost, and how many samples reached the target."""
         count = self.evaluations.unique().tolist()
         each = f"{count[0]}" if len(count) == 1 else f"{count[0]} to {count[-1]}"
-        line = f"{self.method}: {len(self.after)} sample(s), {each} model evaluations each"
+        line = f"{self.method}: {counted(len(self.after), 'image')}, {each} model evaluations each"
         if self.target is not None:
             done = int(self.reached.sum())
             line += f", target d/√dim {float(self.relative(self.target)):.4f} reached by {done} of {len(self.after)}"
@@ -57,63 +59,65 @@ class NoiseReport:
 
     @property
     def missed(self) -> str:
-        """What to do about samples that were not brought to the target, or nothing."""
+        """What to do about samples that did not reach the target, or ""."""
         missed = int((~self.reached).sum())
         if not missed:
             return ""
-        way = "try more candidates" if self.method == "search" else "raise max_iterations or learning_rate"
-        return f"NOT REACHED for {missed} of {len(self.after)}: {way}, or accept a higher target"
+        advice = "try more candidates" if self.method == "search" else "raise max_iterations or learning_rate"
+        return f"NOT REACHED for {missed} of {counted(len(self.after), 'image')}: {advice}, or accept a higher target"
 
     @property
     def remarks(self) -> list[str]:
-        """What else an artist should know."""
+        """Warnings about the returned noise."""
         remarks = []
-        if float(self.std.max()) > WIDE:
-            way = "Set constraint to sphere, or raise the target" if self.method == "per-sample" else "Adjust it less"
+        if float(self.std.max()) > INFLATED:
+            advice = (
+                "Set constraint to sphere, or raise the target" if self.method == "per-sample" else "Adjust it less"
+            )
             remarks.append(
-                f"The noise was inflated (std up to {self.std.max():.2f}, a natural one has 1): pictures can turn "
-                f"grainy. {way}."
+                f"The noise was inflated (std up to {self.std.max():.2f} instead of 1), so images can turn grainy. "
+                f"{advice}."
             )
         if not self.after_is_final:
-            remarks.append("d is as measured before the last adjustment. Sample this noise with a deferred start.")
+            remarks.append("d was measured before the last adjustment. Sample this noise with deferred CFG.")
         return remarks
 
     def lines(self) -> list[str]:
-        """A headline, a warning if the target was missed, and a line a sample, for an artist to read."""
+        """The headline, a warning if the target was missed, the remarks, and a line for each image."""
         lines = [self.headline, *([self.missed] if self.missed else []), *self.remarks]
         before, after = self.relative(self.before), self.relative(self.after)
-        rows = [
-            f"- #{i}: d/√dim {before[i]:.4f} -> {after[i]:.4f} after {int(self.iterations[i])} iteration(s), "
-            f"moved {self.moved[i]:.3f}, std {self.std[i]:.3f}{'' if self.reached[i] else '  NOT REACHED'}"
+        images = [
+            f"- image {i + 1}: d/√dim {before[i]:.4f} -> {after[i]:.4f} after "
+            f"{counted(int(self.iterations[i]), 'iteration')}, moved {self.moved[i]:.3f}, std {self.std[i]:.3f}"
+            f"{'' if self.reached[i] else ', NOT REACHED'}"
             for i in range(len(self.after))
         ]
-        return [*lines, *rows]
+        return [*lines, *images]
 
 
-def account(
+def make_report(
     method: str,
     start: Tensor,
     final: Tensor,
-    before: Tensor,
-    after: Tensor,
+    history: list[Tensor],
+    *,
     iterations: Tensor,
     evaluations: Tensor | int,
+    after: Tensor | None = None,
     target: float | None = None,
-    history: list[Tensor] | None = None,
     after_is_final: bool = True,
 ) -> NoiseReport:
-    """Measure how far the noise moved and make the report. `start`, `final`: (B, ...)."""
+    """Report the way from `start` to `final` (B, ...). `after`: d of `final`, by default the last of `history`."""
     dim = dimension(start)
     return NoiseReport(
         method=method,
         dim=dim,
         target=target,
-        before=before.detach().float().cpu(),
-        after=after.detach().float().cpu(),
+        history=torch.stack([d.detach().float().cpu() for d in history]),
+        after=(history[-1] if after is None else after).detach().float().cpu(),
         iterations=iterations.cpu(),
-        moved=((final - start).float().flatten(1).norm(dim=1) / dim**0.5).cpu(),
+        moved=(norms(final - start) / dim**0.5).cpu(),
         std=final.float().flatten(1).std(dim=1).cpu(),
         evaluations=torch.as_tensor(evaluations).expand(len(start)).clone(),
         after_is_final=after_is_final,
-        history=torch.stack([h.detach().float().cpu() for h in history]) if history else torch.empty(0),
     )

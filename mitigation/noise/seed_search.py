@@ -1,7 +1,7 @@
 """Search over seeds: exactly Gaussian noise with a small d, without gradients.
 
-Not from a paper: the plainest use of its observation that d(x_T, T) differs between noises, and the
-way out for models that cannot be differentiated.
+Not from a paper. It is the simplest use of the observation that d(x_T, T) differs between noises, and works for
+models that cannot be differentiated.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..batch import replace_samples
 from ..prediction import guidance_magnitude
-from .report import NoiseReport, account
+from .report import NoiseReport, make_report
 
 
 def search_noise(
@@ -25,23 +26,25 @@ def search_noise(
 ) -> tuple[Tensor, NoiseReport]:
     """Keep, for each sample, the drawn noise with the smallest d.
 
-    `draw(i)`: the i-th candidate batch (B, ...); candidate 0 is what the vanilla sampler would use.
-    `predict(x)`: ε̃ at T. `target` (absolute d) only tells the report what counts as reached.
+    `draw(i)`: the i-th candidate batch (B, ...); candidate 0 is what the plain sampler would use.
+    `predict(x)`: ε̃ at T. `target` (absolute d) is only for the report.
     `on_step(i, best_d)` is called after every candidate and may raise to stop.
     """
     first = best = draw(0)
-    best_d = before = guidance_magnitude(predict(best))
-    chosen_after = torch.zeros(len(best), dtype=torch.long, device=best.device)
-    history = [before]
+    best_d = guidance_magnitude(predict(best))
+    chosen = torch.zeros(len(best), dtype=torch.long, device=best.device)
+    history = [best_d]
     for i in range(max(candidates, 1)):
         if i > 0:
             x = draw(i)
             d = guidance_magnitude(predict(x))
             better = d < best_d
-            best = torch.where(better.view(-1, *[1] * (x.ndim - 1)), x, best)
+            best = replace_samples(better, x, best)
             best_d = torch.where(better, d, best_d)
-            chosen_after = torch.where(better, i, chosen_after)
+            chosen = torch.where(better, i, chosen)
             history.append(best_d)
         if on_step:
             on_step(i, best_d)
-    return best, account("search", first, best, before, best_d, chosen_after, 2 * len(history), target, history)
+    return best, make_report(
+        "search", first, best, history, iterations=chosen, evaluations=2 * len(history), target=target
+    )

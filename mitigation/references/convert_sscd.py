@@ -1,6 +1,6 @@
-"""SSCD's official TorchScript archive as safetensors, so that nothing but numbers is ever loaded.
+"""Convert SSCD's official TorchScript archive to safetensors, which holds numbers and no code.
 
-In the folder of this pack, with ComfyUI's Python:
+Run it in the folder of this pack with ComfyUI's Python:
 
     python -m mitigation.references.convert_sscd sscd_disc_mixup.torchscript.pt sscd_disc_mixup.safetensors
 """
@@ -14,22 +14,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from .sscd import own_names, sscd_from
+from .sscd import sscd_from, torchvision_names
 
 SOURCE = "https://github.com/facebookresearch/sscd-copy-detection"
 
 
 def convert(archive: Path, target: Path) -> int:
-    """Write the weights of `archive`; return how many. Raises ValueError or RuntimeError for another file."""
+    """Write the weights of `archive` and return how many. Raises ValueError or RuntimeError if it is not SSCD."""
     with torch.inference_mode(False):
-        weights = own_names(torch.jit.load(str(archive), map_location="cpu").state_dict())
-        sscd_from(weights)  # raises if it is another network
+        weights = torchvision_names(torch.jit.load(str(archive), map_location="cpu").state_dict())
+        sscd_from(weights)  # raises ValueError for another network
         plain = {name: weight.detach().float().contiguous().clone() for name, weight in weights.items()}
     save_file(plain, str(target), metadata={"format": "pt", "source": f"{SOURCE}, {archive.name}"})
     return len(plain)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("target", type=Path)
@@ -37,11 +37,9 @@ def main() -> int:
     try:
         count = convert(asked.archive, asked.target)
     except (OSError, ValueError, RuntimeError) as error:
-        sys.stderr.write(f"{asked.archive} cannot be converted: {error}\n")
-        return 1
-    sys.stdout.write(f"{asked.target}: {count} weights. Put it into ComfyUI's models/copy_detection.\n")
-    return 0
+        sys.exit(f"{asked.archive} cannot be converted: {error}")
+    sys.stdout.write(f"{asked.target}: {count} weights. Move it to ComfyUI's models/copy_detection.\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,71 +1,62 @@
-"""Duplicates inside a set: captions and pictures that occur more than once are why models memorize.
+"""Duplicates inside a set: captions and images that occur more than once are why models memorize.
 
-[AMG] Sec. 3 names the two causes that can be seen in the data: duplicated captions and duplicated
-pictures. Near-duplicates are found on tiny pictures, so that another size, compression or brightness
-does not hide them; a crop does.
+[AMG] Sec. 3 names the two causes that are visible in the data: duplicated captions and duplicated images.
+Near-duplicates are compared as tiny images, so another size, compression or brightness does not hide them; a crop does.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from .features import image_features
 
-SIGNATURE = 16  # pixels a side
-NEAR = 0.03  # root mean square difference of two signatures, in [0, 1]; see tests/unit/test_duplicates.py
-MOST = 20_000  # rows whose pairs are compared: beyond it minutes, not seconds
-
-
-def plain_caption(caption: str) -> str:
-    """What makes two captions the same: letter case and spacing do not count."""
-    return " ".join(caption.split()).casefold()
+TINY_SIDE = 16  # pixels
+NEAR = 0.03  # root mean square difference of two tiny images in [0, 1]; see tests/unit/test_duplicates.py
+ROWS = 1024  # compared with all others at a time
 
 
 def duplicate_captions(captions: Sequence[str]) -> list[list[int]]:
-    """Rows that share a caption, the largest group first; references without a caption are in none.
+    """Rows that share a caption, the largest group first; letter case and spacing do not count, nor do empty captions.
 
-    A duplicated caption is the key that retrieves a memorized picture. [AMG] Sec. 4.2.
+    A duplicated caption is the key that retrieves a memorized image. [AMG] Sec. 4.2.
     """
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, caption in enumerate(captions):
-        if caption.strip():
-            groups[plain_caption(caption)].append(row)
-    return sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)
+    plain = [" ".join(caption.split()).casefold() for caption in captions]
+    return [group for group in _groups(plain) if plain[group[0]]]
 
 
-def signature(pictures: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] -> (B, 768): tiny and less their own mean brightness."""
-    tiny = image_features(pictures, SIGNATURE)
+def duplicate_features(images: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] -> (B, 768) for `near_duplicates`: tiny images minus their own mean brightness."""
+    tiny = image_features(images, TINY_SIDE)
     return tiny - tiny.mean(dim=1, keepdim=True)
 
 
-def near_duplicates(signatures: Tensor, nearer_than: float = NEAR) -> list[list[int]]:
-    """Groups of rows (N, D) connected by a root mean square difference below the bound, largest first.
+def near_duplicates(features: Tensor, nearer_than: float = NEAR) -> list[list[int]]:
+    """Groups of rows (N, D) connected by a root mean square difference below the bound, the largest first.
 
-    Compares every pair; raises ValueError above MOST rows.
+    Compares every pair.
     """
-    count, dim = signatures.shape
-    if count > MOST:
-        raise ValueError(f"{count} pictures are too many to compare every pair (at most {MOST})")
-    squared = signatures.square().sum(dim=1)
-    parent = list(range(count))
+    count, dim = features.shape
+    squared = features.square().sum(dim=1)
+    pairs = []
+    for start in range(0, count, ROWS):
+        rows = features[start : start + ROWS]
+        gap = squared[start : start + ROWS, None] + squared[None] - 2 * rows @ features.T
+        later = (gap < dim * nearer_than**2).triu(start + 1)  # each pair once
+        pairs.append(torch.nonzero(later) + torch.tensor([start, 0]))
+    i, j = torch.cat(pairs).T.numpy()
+    graph = coo_array((torch.ones(len(i)).numpy(), (i, j)), shape=(count, count))
+    return _groups(connected_components(graph)[1].tolist())
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
 
-    for start in range(0, count, 1024):
-        rows = signatures[start : start + 1024]
-        gap = squared[start : start + 1024, None] + squared[None] - 2 * rows @ signatures.T
-        for i, j in torch.nonzero(gap < dim * nearer_than**2).tolist():
-            if start + i < j:
-                parent[root(start + i)] = root(j)
-    groups: dict[int, list[int]] = defaultdict(list)
-    for i in range(count):
-        groups[root(i)].append(i)
+def _groups(labels: Iterable[Hashable]) -> list[list[int]]:
+    """The positions of every label that occurs more than once, the largest group first."""
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for position, label in enumerate(labels):
+        groups[label].append(position)
     return sorted((g for g in groups.values() if len(g) > 1), key=len, reverse=True)

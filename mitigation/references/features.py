@@ -1,4 +1,4 @@
-"""What is compared: features (B, D) of latents and images, one row a sample, in float32.
+"""What is compared: features (B, D) of latents and images, one row per sample, in float32.
 
 The metric of a reference set says which of the three it holds. [AMG] Sec. 4.1 uses image embeddings
 (object level) and pixels (pixel level); latents are ours.
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .reference_set import NL2_SIZE, Descriptor
 
-BLOCK = 2**12  # rows that are converted to float32 at a time
+BLOCK = 2**12  # rows converted to float32 at a time
 
 
 def unit(rows: Tensor) -> Tensor:
@@ -23,9 +23,9 @@ def unit(rows: Tensor) -> Tensor:
 def latent_features(latents: Tensor) -> Tensor:
     """(B, C, H, W), or any (B, ...) -> (B, D): each sample minus its mean over all elements, at length 1.
 
-    The inner product of two such rows is the correlation of the latents. It does not change under
-    x -> a·x + b with a > 0, so a VAE's scaling factor does not matter. Pass latents as a VAE gives them: a
-    model that scales each channel differently needs its prediction converted back first.
+    The inner product of two such rows is the correlation of the latents. It does not change under x -> a·x + b with
+    a > 0, so a VAE's scaling factor does not matter. Pass latents as a VAE returns them: the prediction of a model that
+    scales each channel differently has to be converted back first.
     """
     rows = latents.float().flatten(1)
     return unit(rows - rows.mean(dim=1, keepdim=True))
@@ -42,16 +42,16 @@ def descriptor_features(images: Tensor, descriptor: Descriptor) -> Tensor:
     return unit(descriptor(images.float()).float().flatten(1))
 
 
-# Latents of images in one style correlate, whether they are copies or not. On the small lab checkpoint,
-# 16 different training images have cosines of up to 0.80 to each other, and images of ordinary prompts up to
-# 0.85 to one of them: no threshold separates that from a copy. After subtracting the mean of the set the
-# figures are 0.51 and 0.62, and copies stay at 1. [AMG] does not need this: its descriptor is trained for it.
+# Latents of images in one style correlate, whether they are copies or not. On the small lab checkpoint, 16 different
+# training images have cosines of up to 0.80 to each other, and images of ordinary prompts up to 0.85 to one of them: no
+# threshold separates that from a copy. After subtracting the mean of the set the figures are 0.51 and 0.62, and copies
+# stay at 1. [AMG] does not need this: its descriptor is trained for it.
 
 
 def shared_mean(features: Tensor) -> Tensor:
     """(N, D) -> (D,) float32: what all references have in common, the mean times (N − 1)/N.
 
-    The factor makes it zero for a single reference, which shares nothing with others.
+    The factor makes it zero for a single reference, which would vanish without it.
     """
     count = len(features)
     total = torch.stack([block.float().sum(dim=0) for block in features.split(BLOCK)]).sum(dim=0)
@@ -64,5 +64,5 @@ def remove_mean(mean: Tensor, features: Tensor) -> Tensor:
 
 
 def centre_all(features: Tensor, mean: Tensor) -> Tensor:
-    """A whole set (N, D) minus the shared mean, float16."""
+    """`remove_mean` for a whole set (N, D), in float16."""
     return torch.cat([remove_mean(mean, block).half() for block in features.split(BLOCK)])

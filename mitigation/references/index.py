@@ -1,7 +1,7 @@
 """Exact nearest references by chunked matrix products.
 
-Rows are stored as float16 and multiplied as float32, a chunk at a time. That halves the memory, and the
-products are as exact as the stored rows. A chunk fits into a CPU's cache, which makes the conversion free.
+Rows are stored as float16 and multiplied as float32, a chunk at a time. That halves the memory, and the products are
+as exact as the stored rows. A chunk fits into a CPU's cache, so the conversion costs nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SPARE = 8  # nL2: candidates measured again, exactly
 class ReferenceIndex:
     """Compares a query with every reference.
 
-    `features`: (N, D) float16, moved to `device` once. Queries may come from another device. Leave `device`
-    out where the features do not fit; the comparison then runs where they are.
+    `features`: (N, D) float16, moved to `device` once. Queries may come from another device. Without `device` the
+    comparison runs where the features are, for sets that do not fit on the device.
     """
 
     def __init__(self, features: Tensor, metric: Metric, device: torch.device | str | None = None) -> None:
@@ -37,8 +37,8 @@ class ReferenceIndex:
     def nearest(self, queries: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         """(B, D) -> values (B, k) float32 and rows (B, k) int64, the nearest first, on the queries' device.
 
-        Values are cosines, largest first; for nL2 ℓ₂ distances, smallest first. A k above the number of
-        references returns all of them. No gradient.
+        Values are cosines, or ℓ₂ distances for nL2. A k above the number of references returns all of them. No
+        gradient.
         """
         with torch.no_grad():
             home = queries.device
@@ -59,32 +59,27 @@ class ReferenceIndex:
             return self.features[rows.to(self.features.device)].float().to(rows.device)
 
     def _best(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k rows of largest score: the cosine, or q·r − |r|²/2, which orders as −ℓ₂ does."""
+        """The k rows with the largest score: the cosine, or q·r − |r|²/2, which orders as −ℓ₂ does."""
         values = queries.new_empty(len(queries), 0)
         rows = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
         for start in range(0, len(self), BLOCK):
-            scores = self._scores(queries, start, min(start + BLOCK, len(self)))
+            end = min(start + BLOCK, len(self))
+            scores = torch.cat([queries @ chunk.T for chunk in self._chunks(start, end)], dim=1)
+            if self.squared is not None:
+                scores -= self.squared[start:end] / 2
             best, at = scores.topk(min(k, scores.shape[1]), dim=1)
             values, rows = torch.cat([values, best], dim=1), torch.cat([rows, at + start], dim=1)
             values, order = values.topk(min(k, values.shape[1]), dim=1)
             rows = rows.gather(1, order)
         return values, rows
 
-    def _scores(self, queries: Tensor, start: int, end: int) -> Tensor:
-        scores = queries.new_empty(len(queries), end - start)
-        for i, chunk in self._chunks(start, end):
-            scores[:, i - start : i - start + len(chunk)] = queries @ chunk.T
-        return scores if self.squared is None else scores - self.squared[start:end] / 2
-
-    def _chunks(self, start: int, end: int) -> Iterator[tuple[int, Tensor]]:
-        """(first row, rows as float32) of one reused buffer."""
+    def _chunks(self, start: int, end: int) -> Iterator[Tensor]:
+        """The rows as float32, a few at a time; each chunk overwrites the one before."""
         size = CPU_CHUNK if self.features.device.type == "cpu" else DEVICE_CHUNK
         step = min(max(size // self.features.shape[1], 1), end - start)
         buffer = torch.empty(step, self.features.shape[1], device=self.features.device)
-        for i in range(start, end, step):
-            part = self.features[i : min(i + step, end)]
-            yield i, buffer[: len(part)].copy_(part)
+        for part in self.features[start:end].split(step):
+            yield buffer[: len(part)].copy_(part)
 
     def _squared_lengths(self) -> Tensor:
-        squared = [chunk.square().sum(dim=1) for _, chunk in self._chunks(0, len(self))]
-        return torch.cat(squared)
+        return torch.cat([chunk.square().sum(dim=1) for chunk in self._chunks(0, len(self))])

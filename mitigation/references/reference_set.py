@@ -1,10 +1,10 @@
-"""A set of references: the pictures that a generation must not come too close to.
+"""A set of references: the images that a generation must not come too close to.
 
-The features are what a search compares; which features, the metric says:
+The metric decides which features a search compares:
 
-- `latent`: latents as a VAE gives them (a LATENT's samples, not the model's own scaling), each less
-  its mean over all its elements, then of length 1. A set holds latents of one shape.
-- `nL2`: pictures in [0, 1], squeezed to `NL2_SIZE` × `NL2_SIZE`, for Eq. 8 of [AMG].
+- `latent`: latents as a VAE returns them (a LATENT's samples, not the model's own scaling), each minus
+  its mean over all its elements, then scaled to length 1. A set holds latents of one shape.
+- `nL2`: images in [0, 1], resized to `NL2_SIZE` × `NL2_SIZE`, for Eq. 8 of [AMG].
 - `descriptor`: embeddings of length 1, of SSCD or another network. See `similarity.py` for the three.
 """
 
@@ -19,17 +19,15 @@ from torch import Tensor
 
 Metric = Literal["latent", "nL2", "descriptor"]
 METRICS: tuple[str, ...] = get_args(Metric)
-VERSION = 1
 NL2_SIZE = 64
 NL2_ALPHA, NL2_NEIGHBOURS = 0.5, 50  # [AMG] Eq. 8
 
 
 class Descriptor(Protocol):
-    """A network that tells copies: pictures (B, 3, H, W) in [0, 1] -> embeddings (B, D), not normalised.
+    """A network for copy detection: images (B, 3, H, W) in [0, 1] -> embeddings (B, D), not of length 1.
 
-    Differentiable with respect to the pictures; resizing and normalising them is its own affair.
-    `name` is for messages, `fingerprint` identifies the weights: embeddings of other weights cannot
-    be compared.
+    Differentiable with respect to the images, which it resizes and normalizes itself. `name` is for messages;
+    `fingerprint` identifies the weights, because embeddings of different weights cannot be compared.
     """
 
     @property
@@ -38,52 +36,43 @@ class Descriptor(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
-    def __call__(self, pictures: Tensor) -> Tensor: ...
+    def __call__(self, images: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSet:
-    """N references, on the CPU.
-
-    Raises ValueError if the parts do not fit together.
-    """
+    """N references, on the CPU. Raises ValueError if the parts do not fit together."""
 
     metric: Metric
     features: Tensor  # (N, D) float16
     shape: tuple[int, ...]  # of one feature before flattening: latent (C, H, W), nL2 (3, h, w), descriptor (D,)
     captions: tuple[str, ...]  # N, "" where there is none
-    names: tuple[str, ...]  # N, file names or "#3": for reports only
+    names: tuple[str, ...]  # N, file names or "#3", for reports only
     thumbnails: Tensor | None = None  # (N, h, w, 3) uint8
     descriptor_name: str = ""  # of the network that made the embeddings
     descriptor_hash: str = ""
     model_hash: str = ""  # of the VAE or checkpoint that the latents were made with, where known
     alpha: float = NL2_ALPHA  # nL2 only: α and k of Eq. 8
     k: int = NL2_NEIGHBOURS
-    version: int = VERSION
-    descriptor: Descriptor | None = field(default=None, repr=False)  # at run time only, never saved
+    descriptor: Descriptor | None = field(default=None, repr=False)  # never saved
 
     def __post_init__(self) -> None:
         rows = len(self.features)
         if not self.shape or not all(isinstance(side, int) and side > 0 for side in self.shape):
             raise ValueError(f"the shape {self.shape} of a reference must be whole numbers above 0")
-        elements = math.prod(self.shape)
         if self.metric not in METRICS:
             raise ValueError(f"unknown metric {self.metric!r}: expected one of {', '.join(METRICS)}")
         if self.features.ndim != 2 or rows == 0 or self.features.dtype != torch.float16:
             raise ValueError("features must be a float16 tensor (N, D) with at least one row")
-        if self.features.shape[1] != elements:
+        if self.features.shape[1] != math.prod(self.shape):
             raise ValueError(f"features of {self.features.shape[1]} elements do not fit the shape {self.shape}")
         if len(self.captions) != rows or len(self.names) != rows:
-            raise ValueError(f"{rows} references need as many captions and names")
+            raise ValueError(f"{rows} references need as many captions and as many names")
         if not all(isinstance(text, str) for text in (*self.captions, *self.names)):
-            raise ValueError("captions and names must be texts")
-        picture = self.thumbnails
-        if picture is not None and (
-            picture.ndim != 4
-            or len(picture) != rows
-            or picture.dtype != torch.uint8
-            or picture.shape[3] != 3
-            or picture.numel() == 0
+            raise ValueError("captions and names must be strings")
+        kept = self.thumbnails
+        if kept is not None and (
+            kept.ndim != 4 or len(kept) != rows or kept.dtype != torch.uint8 or kept.shape[3] != 3 or not kept.numel()
         ):
             raise ValueError("thumbnails must be a uint8 tensor (N, h, w, 3)")
         if self.k < 1 or not (math.isfinite(self.alpha) and self.alpha > 0):

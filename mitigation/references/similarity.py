@@ -1,4 +1,4 @@
-"""How close a sample is to a reference: one number a sample, larger is closer. [AMG] Sec. 4.1."""
+"""How close a sample is to a reference: one number per sample, larger is closer. [AMG] Sec. 4.1."""
 
 from __future__ import annotations
 
@@ -12,16 +12,10 @@ from .reference_set import NL2_ALPHA, Metric, ReferenceSet
 MEMORIZED = {"latent": 0.5, "nL2": -1.4, "descriptor": 0.5}  # σ above which a sample counts as memorized
 
 
-def cosine(query: Tensor, reference: Tensor) -> Tensor:
-    """Inner product of two sets of rows of length 1: (B, D), (B, D) -> (B,)."""
-    return (query * reference).sum(dim=1)
-
-
 def negative_nl2(query: Tensor, neighbours: Tensor, alpha: float = NL2_ALPHA) -> Tensor:
     """σ = −ℓ₂(x, n₀) / (α · mean of ℓ₂ to the k nearest), (B, D), (B, k, D) -> (B,). [AMG] Eq. 8.
 
-    `neighbours`: the k nearest, the nearest first. The nearest is one of the k, as in Carlini et al.
-    (2301.13188, Sec. 5.1). −σ < 1.4 is memorized. The gradient passes through both distances.
+    The k nearest include n₀ itself, which comes first, as in Carlini et al. (2301.13188, Sec. 5.1).
     """
     distance = torch.linalg.vector_norm(query[:, None] - neighbours, dim=2)
     return nl2_ratio(distance[:, :1], distance, alpha)[:, 0]
@@ -33,20 +27,17 @@ def nl2_ratio(distance: Tensor, nearest: Tensor, alpha: float = NL2_ALPHA) -> Te
 
 
 def similarity(metric: Metric, query: Tensor, neighbours: Tensor, alpha: float = NL2_ALPHA) -> Tensor:
-    """σ of each sample to its nearest reference: features (B, D), its neighbours (B, k, D) -> (B,).
-
-    k may be 1 except for nL2; see `ReferenceSet.neighbours`.
-    """
+    """σ of each sample (B, D) to its nearest reference -> (B,). `neighbours`: (B, `ReferenceSet.neighbours`, D)."""
     if metric == "nL2":
         return negative_nl2(query, neighbours, alpha)
-    return cosine(query, neighbours[:, 0])
+    return (query * neighbours[:, 0]).sum(dim=1)  # the cosine, because features have length 1
 
 
 def nearest_similarity(references: ReferenceSet, features: Tensor) -> tuple[Tensor, Tensor]:
     """Features (B, D) -> σ to the nearest reference (B,) float32, and its row (B,) int64.
 
-    Latents are compared after the set's shared mean is removed (features.py), so that a shared style does
-    not count as a copy. nL2 values are negative: −1.4 and above is memorized.
+    Latents are compared after the set's shared mean is removed (features.py), so that a shared style does not count
+    as a copy.
     """
     kept, queries = references.features, features.float()
     if references.metric == "latent":

@@ -1,8 +1,8 @@
-"""SSCD: the network that tells copies. Pizzi et al., CVPR 2022, arXiv 2202.10261.
+"""SSCD, a network for copy detection. Pizzi et al., CVPR 2022, arXiv 2202.10261.
 
-A ResNet-50 (He et al., 1512.03385; stride in the 3×3 convolution) whose last map is pooled by a
-generalised mean (GeM) and projected to an embedding. Two pictures are compared by the cosine of their
-embeddings. The weights are the user's: the official files come in two namings, which `own_names` reads.
+A ResNet-50 (torchvision's: the stride is in the 3×3 convolution) whose last feature map is pooled by a generalized
+mean (GeM) and projected to an embedding. Two images are compared by the cosine of their embeddings. The user
+supplies the weights; the official files name them in two ways.
 """
 
 from __future__ import annotations
@@ -13,61 +13,28 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, ResNet
 
-SIDE = 320  # Meta's recipe for square tensors: squeeze the whole picture, no crop
+SIDE = 320  # Meta's recipe for square tensors: resize the whole image, no crop
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GEM = 3.0
-LAYERS = (3, 4, 6, 3)
 
 
-class Bottleneck(nn.Module):
-    def __init__(self, inside: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inside, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.downsample: nn.Module | None = None
-        if stride != 1 or inside != 4 * width:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inside, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width)
-            )
+class GeM(nn.Module):
+    """Generalized-mean pooling: (B, C, H, W) -> (B, C, 1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return x.clamp(min=1e-6).pow(GEM).mean(dim=(2, 3), keepdim=True).pow(1 / GEM)
 
 
-class SSCD(nn.Module):
-    """Pictures (B, 3, H, W), normalised by MEAN and STD -> embeddings (B, dims), not of length 1."""
-
-    def __init__(self, dims: int = 512, base: int = 64) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, base, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(base)
-        inside = base
-        for i, count in enumerate(LAYERS):
-            width = base * 2**i
-            blocks = []
-            for j in range(count):
-                blocks.append(Bottleneck(inside, width, 2 if i > 0 and j == 0 else 1))
-                inside = 4 * width
-            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(inside, dims)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        for i in range(len(LAYERS)):
-            x = getattr(self, f"layer{i + 1}")(x)
-        pooled = x.clamp(min=1e-6).pow(GEM).mean(dim=(2, 3)).pow(1 / GEM)
-        return self.fc(pooled)
+def sscd_network(dims: int = 512, width: int = 64) -> ResNet:
+    """Images (B, 3, H, W), normalized by MEAN and STD -> embeddings (B, dims), not of length 1. `width`: 64 in SSCD."""
+    network = ResNet(Bottleneck, [3, 4, 6, 3], num_classes=dims, width_per_group=width)
+    network.avgpool = GeM()
+    return network
 
 
-CLASSY = [  # the naming of Classy Vision's ResNet, in which the weights were trained -> ours
+CLASSY = [  # names in Classy Vision's ResNet, with which the weights were trained -> torchvision's
     (r"^initial_block\._module\.0\.", "conv1."),
     (r"^initial_block\._module\.1\.", "bn1."),
     (r"\.convolutional_block\.0\.", ".conv1."),
@@ -80,8 +47,8 @@ CLASSY = [  # the naming of Classy Vision's ResNet, in which the weights were tr
 ]
 
 
-def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of either official naming (Classy Vision's or torchvision's), or our own, by our names."""
+def torchvision_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of either official naming (Classy Vision's or torchvision's) by torchvision's names."""
     out = {}
     for name, weight in weights.items():
         own = name.removeprefix("backbone.")
@@ -95,32 +62,25 @@ def own_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def sscd_from(weights: Mapping[str, Tensor]) -> SSCD:
-    """The network with these weights, in float32, for inference.
-
-    Raises ValueError if they are not those of a ResNet-50 SSCD.
-    """
-    own = own_names(weights)
-    first, last = own.get("conv1.weight"), own.get("fc.weight")
+def sscd_from(weights: Mapping[str, Tensor]) -> ResNet:
+    """The network with these weights, in float32. Raises ValueError or RuntimeError if they are not SSCD's."""
+    own = torchvision_names(weights)
+    first, last = own.get("layer1.0.conv1.weight"), own.get("fc.weight")
     if first is None or last is None or first.ndim != 4 or last.ndim != 2:
-        raise ValueError("no first convolution or no last projection among the weights")
-    made = SSCD(dims=len(last), base=len(first))
-    known = {name: held.shape for name, held in made.state_dict().items() if not name.endswith("num_batches_tracked")}
-    missing, foreign = sorted(known.keys() - own.keys()), sorted(own.keys() - known.keys())
-    if missing or foreign:
-        raise ValueError(f"not a ResNet-50: {len(missing)} weights are missing, {len(foreign)} are unknown")
-    for name, shape in known.items():
-        if own[name].shape != shape:
-            raise ValueError(f"{name} has the shape {tuple(own[name].shape)} instead of {tuple(shape)}")
-    made.load_state_dict({name: weight.detach().float() for name, weight in own.items()}, strict=False)
-    return made.eval().requires_grad_(False)
+        raise ValueError("no first block or no last projection among the weights")
+    network = sscd_network(dims=len(last), width=len(first))
+    found = network.load_state_dict(own, strict=False)  # raises RuntimeError for a wrong shape
+    missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
+    if missing or found.unexpected_keys:
+        raise ValueError(
+            f"not a ResNet-50: {len(missing)} weights are missing, {len(found.unexpected_keys)} are unknown"
+        )
+    return network.eval().requires_grad_(False)
 
 
-def prepare(pictures: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Pictures (B, 3, H, W) in [0, 1] -> squeezed to side × side and normalised; differentiable."""
-    if pictures.shape[-2:] != (side, side):
-        pictures = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)
-    shape = (1, 3, 1, 1)
-    return (pictures - torch.tensor(mean, device=pictures.device).view(shape)) / torch.tensor(
-        std, device=pictures.device
-    ).view(shape)
+def prepare(images: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] -> resized to side × side and normalized; differentiable."""
+    if images.shape[-2:] != (side, side):
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    centre, spread = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
+    return (images - centre) / spread

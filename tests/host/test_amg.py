@@ -133,6 +133,6 @@ def test_cfg_1_leaves_dissimilarity_alone_to_act(host: Host, counted) -> None:
 
 def test_the_node_says_what_the_run_did(host: Host) -> None:
     run(host, batch=3, g=amg(), b=ksampler(model=GUIDED))
-    assert "3 of 3 picture(s) steered away" in host.views("g")[-1]["headline"]
+    assert "3 of 3 images steered away" in host.views("g")[-1]["headline"]
     run(host, batch=3, g=amg(), b=ksampler(model=GUIDED, positive=ORDINARY))
     assert "nothing was changed" in host.views("g")[-1]["headline"]

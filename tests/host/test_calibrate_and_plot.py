@@ -35,7 +35,7 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given
     assert target == pytest.approx(0.85 * magnitude)
     for caption in [p.caption for p in scenes.memorized()][:6]:
         assert host.run({"c": calibrate(caption)}, given)["c"][0] > threshold, caption
-    assert f"{len(ordinary)} ordinary prompts x 2 noises" in summary
+    assert f"{len(ordinary)} ordinary prompts × 2 noises" in summary
     assert summary.count("\n- ") == len(ordinary)
 
 

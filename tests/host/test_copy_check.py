@@ -104,10 +104,10 @@ def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
 
 def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> None:
     out = host.run({"r": references(), "c": check()}, {**lab, "i": torch.rand(1, 96, 96, 3)})
-    assert "another VAE" not in out["c"][3]
+    assert "different VAE" not in out["c"][3]
     other = dataclasses.replace(out["r"][0], model_hash="0" * 64)
     again = host.run({"c": graphs.check("s", vae=["vae", 0])}, {**lab, "i": torch.rand(1, 96, 96, 3), "s": other})
-    assert "another VAE" in again["c"][3]
+    assert "different VAE" in again["c"][3]
 
 
 @pytest.mark.parametrize("metric", ["nL2", "descriptor"])
@@ -150,7 +150,7 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({"vae": None}, "Copy Check: the latent metric compares latents and needs `vae`"),
+        ({"vae": None}, "Copy Check: the latent metric needs `vae`"),
         ({"images": "none"}, "Copy Check: `images` is empty"),
         ({"images": "NaN"}, "Copy Check: `images` holds NaN"),
     ],
@@ -166,7 +166,7 @@ def test_what_is_missing_is_named(host: Host, lab: dict[str, Any], inputs: dict,
 def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: dict[str, Any]) -> None:
     other = {"samples": torch.randn(1, 16, 12, 12)}
     made = graphs.references(latents="l")
-    with pytest.raises(NodeError, match="16 × 12 × 12, but here 4 × 12 × 12") as caught:
+    with pytest.raises(NodeError, match="16 × 12 × 12, but these images give 4 × 12 × 12") as caught:
         host.run({"r": made, "c": check()}, {**lab, "l": other, "i": torch.rand(1, 96, 96, 3)})
     assert "`references`" in caught.value.message
     sets = host.module("memorization_guard", "mitigation.references.reference_set")

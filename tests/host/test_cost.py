@@ -27,7 +27,7 @@ def test_a_batch_equals_its_samples(host: Host) -> None:
 
 
 def test_a_batch_equals_its_samples_on_the_lab_checkpoint(host: Host, checkpoint) -> None:
-    """Exactly in double precision; in single as far as `individual.EPS` keeps rounding from becoming steps."""
+    """Exactly in double precision; in single as far as `per_sample.ADAMW_EPS` keeps rounding from becoming steps."""
     lab = replace(lab_checkpoint(host), shape=(4, SIZE, SIZE))
     (row,) = eight_together(in_float64(lab), 0)
     assert row.verdict == "pass", row

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from memorization_guard.references import image_file
+from memorization_guard.references import image_file, image_resize
 from support.image_files import BROKEN, STRANGE, huge_png, make_broken, make_strange
 
 
@@ -49,7 +49,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(folder: Path, mon
 def test_another_format_under_a_known_name_never_reaches_its_decoder(folder: Path) -> None:
     Image.new("RGB", (8, 8)).save(folder / "really.gif")
     (folder / "really.gif").rename(folder / "gif.png")
-    with pytest.raises(image_file.ImageFileError, match="no PNG, JPEG or WebP"):
+    with pytest.raises(image_file.ImageFileError, match="not a PNG, JPEG or WebP"):
         image_file.read_image(folder / "gif.png", 96)
 
 
@@ -68,19 +68,19 @@ def test_captions(tmp_path: Path) -> None:
 def test_cover_fills_the_size_and_never_skews() -> None:
     image = torch.zeros(1, 50, 200, 3)
     image[:, :, 75:125] = 1  # a square in the middle
-    square = image_file.cover(image, 80, 80)
+    square = image_resize.cover(image, (80, 80))
     assert square.shape == (1, 80, 80, 3)
     assert square.min() > 0.8
-    assert image_file.cover(image, 200, 50) is image
+    assert image_resize.cover(image, (200, 50)) is image
 
 
 def test_contain_keeps_the_whole_image() -> None:
-    small = image_file.contain(torch.ones(50, 200, 3), 64)
+    small = image_resize.contain(torch.ones(50, 200, 3), 64)
     assert small.shape == (64, 64, 3) and small.dtype == torch.uint8
     assert (small == 255).all(dim=-1).sum() == 64 * 16
 
 
 def test_opaque() -> None:
     rgba = torch.tensor([0.2, 0.4, 0.6, 0.5]).expand(1, 2, 2, 4)
-    torch.testing.assert_close(image_file.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
-    assert image_file.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()
+    torch.testing.assert_close(image_resize.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
+    assert image_resize.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()

@@ -80,7 +80,7 @@ def test_200_images_of_every_kind_become_a_set(host: Host, inputs: Path) -> None
     assert set(STRANGE) <= set(references.names)
     for name, reason in BROKEN.items():
         assert any(name in line and reason in line for line in report.splitlines()), name
-    assert f"Left out {len(BROKEN)}:" in report
+    assert f"Left out {len(BROKEN)} files:" in report
     captioned = [caption for caption in references.captions if caption]
     assert len(captioned) == GOOD and captioned[9] == "image number 9"
     shutil.rmtree(folder)

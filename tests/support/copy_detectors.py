@@ -8,8 +8,9 @@ from pathlib import Path
 import comfy.clip_vision
 import torch
 from torch import nn
+from torchvision.models.resnet import ResNet
 
-from memorization_guard.mitigation.references.sscd import SSCD
+from memorization_guard.mitigation.references.sscd import sscd_network
 
 CLIP_CONFIG = {
     "hidden_size": 32,
@@ -25,10 +26,10 @@ CLIP_CONFIG = {
 }
 
 
-def random_sscd(dims: int = 64) -> SSCD:
-    """A ResNet-50 of an eighth of the width, with random weights that let images through."""
+def random_sscd(dims: int = 64) -> ResNet:
+    """SSCD with blocks of an eighth of the width and random weights that keep the differences between images."""
     torch.manual_seed(3)
-    made = SSCD(dims=dims, base=8)
+    made = sscd_network(dims=dims, width=8)
     for part in made.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.normal_(std=0.1)
@@ -39,7 +40,7 @@ def random_sscd(dims: int = 64) -> SSCD:
 class Scripted(nn.Module):
     """As the official archive: the network under `backbone`, its output of length 1."""
 
-    def __init__(self, network: SSCD) -> None:
+    def __init__(self, network: ResNet) -> None:
         super().__init__()
         self.backbone = network
 

@@ -24,7 +24,7 @@ STRANGE = {  # name -> what read_image must make of its middle: RGB in 0 … 1
 BROKEN = {  # name -> a word of the reason
     "zero.png": "empty file",
     "cut.png": "corrupt",
-    "text.jpg": "no PNG, JPEG or WebP",
+    "text.jpg": "not a PNG, JPEG or WebP",
 }
 
 

@@ -15,10 +15,10 @@ from memorization_guard.mitigation.amg.guidance import (
     dissimilarity_scale,
     dissimilarity_step,
     move_away,
-    only,
 )
 from memorization_guard.mitigation.amg.threshold import SCHEDULES, Threshold
 from memorization_guard.mitigation.amg.trace import GuidanceTrace
+from memorization_guard.mitigation.batch import replace_samples
 from memorization_guard.mitigation.references.features import centre_all, remove_mean, shared_mean
 
 FAR = 1e9  # a reach that never binds
@@ -145,7 +145,7 @@ def test_rows_that_are_not_meant_keep_their_bits():
     torch.manual_seed(2)
     kept, changed = torch.randn(2, 3, 4, 5, 5)
     kept[2, 0, 0, 0] = torch.nan
-    found = only(torch.tensor([True, False, False]), changed.double(), kept)
+    found = replace_samples(torch.tensor([True, False, False]), changed.double(), kept)
     assert found.dtype == kept.dtype
     assert torch.equal(found[0], changed[0])
     assert found[1:].view(torch.int32).equal(kept[1:].view(torch.int32))
@@ -170,40 +170,40 @@ def test_a_single_reference_is_compared_as_it_is():
     torch.testing.assert_close(centre_all(one, shared_mean(one)), one, atol=1e-3, rtol=0)
 
 
-def test_the_elected_caption():
+def test_the_caption_vote():
     captions = ("A ring", "a  RING", "a disc", "", "a star", "a star", "a star", "")
     found = DuplicatedCaptions.among(captions)
     assert found.texts == ("a star", "A ring")
-    assert found.of == {0: 1, 1: 1, 4: 0, 5: 0, 6: 0}
-    assert found.voted([1]) == 1  # the nearest, and it is duplicated
-    assert found.voted([2, 4]) is None  # the nearest has a caption of its own: a tie
-    assert found.voted([2, 4, 5]) == 0  # the most common among the neighbours
-    assert found.voted([3, 7]) is None and found.voted([]) is None
+    assert found.text_of_row == {0: 1, 1: 1, 4: 0, 5: 0, 6: 0}
+    assert found.vote([1]) == 1  # the nearest, and it is duplicated
+    assert found.vote([2, 4]) is None  # the nearest has a caption of its own: a tie
+    assert found.vote([2, 4, 5]) == 0  # the most common among the neighbours
+    assert found.vote([3, 7]) is None and found.vote([]) is None
     assert DuplicatedCaptions.among(("a", "b", "c")).texts == ()
-    assert DuplicatedCaptions.among(captions, at_most=1).of == {4: 0, 5: 0, 6: 0}
+    assert DuplicatedCaptions.among(captions, at_most=1).text_of_row == {4: 0, 5: 0, 6: 0}
 
 
 def test_the_trace_keeps_the_first_look_and_the_largest_action():
     trace = GuidanceTrace(torch.tensor([10.0, 5.0, 1.0, 0.0]), 2)
-    trace.saw(0, 0.4, torch.tensor([0.9, 0.1]), torch.tensor([3, 1]))
-    trace.saw(0, 0.45, torch.tensor([0.2, 0.2]), torch.tensor([0, 0]))
-    trace.did(0, "despecification", torch.tensor([2.0, 0.0]))
-    trace.did(0, "despecification", torch.tensor([1.0, 0.0]))
+    trace.record_comparison(0, 0.4, torch.tensor([0.9, 0.1]), torch.tensor([3, 1]))
+    trace.record_comparison(0, 0.45, torch.tensor([0.2, 0.2]), torch.tensor([0, 0]))
+    trace.record_guidance(0, "despecification", torch.tensor([2.0, 0.0]))
+    trace.record_guidance(0, "despecification", torch.tensor([1.0, 0.0]))
     assert trace.closeness[:, 0].tolist() == pytest.approx([0.9, 0.1])
     assert trace.nearest[:, 0].tolist() == [3, 1] and trace.nearest[:, 1].tolist() == [-1, -1]
     assert trace.acted.tolist() == [[True, False, False], [False] * 3]
     assert trace.despecification[0, 0] == 2.0
-    assert trace.lines() == [
-        "#0: closest 0.90 to reference 3 at step 0, guided in 1 of 3 steps",
-        "#1: closest 0.10 to reference 1 at step 0, not touched",
-    ]
-    assert trace.headline == "1 of 2 picture(s) steered away. Closest: #0, 0.90 to reference 3."
+    assert [found.tolist() for found in trace.closest()] == [pytest.approx([0.9, 0.1]), [3, 1]]
+    assert trace.headline("abcd") == "1 of 2 images steered away. Image 1 came closest: 0.90 to d."
+    trace.record_pull(torch.tensor([0.03, 0.01]), 0.02)
+    assert trace.headline("abcd").endswith(" Left alone because the prompt does not pull: 1 image.")
     calm = GuidanceTrace(torch.tensor([1.0, 0.0]), 1)
-    assert calm.lines() == ["#0: not measured"] and calm.headline == "Not compared with the references."
+    assert calm.headline("a") == "Not compared with the references."
+    assert GuidanceTrace(torch.tensor([1.0]), 2).headline("a") == "Not compared with the references."
     gated = GuidanceTrace(torch.tensor([1.0, 0.0]), 3)
-    assert gated.judged(torch.tensor([0.03, 0.01, torch.nan]), 0.02).tolist() == [True, False, True]
-    assert gated.lines()[1] == "#1: left alone, its prompt pulls 0.010"
-    assert gated.judged(torch.tensor([0.02, 0.01, 0.0]), 0.02).tolist() == [False] * 3
-    assert gated.headline.startswith("No prompt pulls above memorized_threshold (0.020 of 0.02)")
-    calm.saw(0, 0.4, torch.tensor([0.2]), torch.tensor([0]))
-    assert calm.headline.startswith("No picture came too close to a reference (closest 0.20)")
+    assert gated.record_pull(torch.tensor([0.03, 0.01, torch.nan]), 0.02).tolist() == [True, False, True]
+    assert gated.ordinary.tolist() == [False, True, False]
+    assert gated.record_pull(torch.tensor([0.02, 0.01, 0.0]), 0.02).tolist() == [False] * 3
+    assert gated.headline("a").startswith("No prompt pulls above memorized_threshold (0.020 of 0.02)")
+    calm.record_comparison(0, 0.4, torch.tensor([0.2]), torch.tensor([0]))
+    assert calm.headline("a").startswith("No image came too close to a reference (closest 0.20)")

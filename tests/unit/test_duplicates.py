@@ -12,8 +12,14 @@ from torch import Tensor
 
 from lab import scenes
 from lab.copies import training_pairs
-from memorization_guard.mitigation.references import duplicates
-from memorization_guard.mitigation.references.duplicates import NEAR, duplicate_captions, near_duplicates, signature
+from memorization_guard.mitigation.references.duplicates import (
+    NEAR,
+    duplicate_captions,
+    duplicate_features,
+    near_duplicates,
+)
+from memorization_guard.mitigation.references.reference_set import ReferenceSet
+from memorization_guard.references import report as module
 
 
 def tensor(image: np.ndarray) -> Tensor:
@@ -37,14 +43,14 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_image_is_found(change: str) -> None:
     images = [image for _, image in training_pairs()]
-    same = torch.cat([signature(tensor(p)) for p in images + [CHANGES[change](p) for p in images]])
+    same = torch.cat([duplicate_features(tensor(p)) for p in images + [CHANGES[change](p) for p in images]])
     groups = near_duplicates(same)
     assert sorted(map(sorted, groups)) == [[i, i + 16] for i in range(16)]
 
 
 def test_other_images_are_not() -> None:
     rng = np.random.default_rng(0)
-    different = torch.cat([signature(tensor(scenes.draw(rng).image)) for _ in range(150)])
+    different = torch.cat([duplicate_features(tensor(scenes.draw(rng).image)) for _ in range(150)])
     assert near_duplicates(different) == []
     distance = torch.cdist(different, different) / different.shape[1] ** 0.5
     assert distance.fill_diagonal_(1).min() > 1.5 * NEAR
@@ -55,10 +61,13 @@ def test_groups_are_connected_and_the_largest_comes_first() -> None:
     assert [sorted(g) for g in near_duplicates(steps, nearer_than=0.7)] == [[0, 2, 3], [1, 4]]
 
 
-def test_too_many_pairs_are_refused(monkeypatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST", 3)
-    with pytest.raises(ValueError, match="4 pictures are too many"):
-        near_duplicates(torch.zeros(4, 2))
+def test_too_many_images_are_not_compared(monkeypatch) -> None:
+    """Four equal images, reported as duplicates only up to the limit."""
+    references = ReferenceSet("latent", torch.ones(4, 8).half(), (2, 2, 2), ("",) * 4, tuple("abcd"))
+    assert "- a, b, c, d" in module.report(references, duplicate_features=[torch.zeros(2)] * 4)
+    monkeypatch.setattr(module, "MOST_COMPARED", 3)
+    text = module.report(references, duplicate_features=[torch.zeros(2)] * 4)
+    assert "more than 3 images" in text and "a, b" not in text
 
 
 def test_captions_that_differ_in_case_and_spacing_only_are_the_same() -> None:

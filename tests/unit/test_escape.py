@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from memorization_guard.mitigation.escape.curve import EscapeCurve
-from memorization_guard.mitigation.escape.deferred_cfg import inside_condition, per_sample
-from memorization_guard.mitigation.escape.rules import EscapeRule
+from memorization_guard.mitigation.escape.deferred_cfg import inside_condition
+from memorization_guard.mitigation.escape.rules import EscapeRule, EscapeTracker
 
 PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.06, 0.03, 0.02, 0.02, 0.02]
 ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]
@@ -14,7 +14,7 @@ NEVER = [0.10, 0.11, 0.12, 0.12, 0.12, 0.13, 0.13, 0.13, 0.13]
 
 def outside(rule: EscapeRule, d: torch.Tensor, pull: torch.Tensor) -> torch.Tensor:
     """(B, n) bool: outside at step i, judged online by the steps 0 … i. `d`, `pull`: (B, n)."""
-    track = rule.track()
+    track = EscapeTracker(rule)
     return torch.stack([track.update(*step) for step in zip(d.unbind(1), pull.unbind(1), strict=True)], dim=1)
 
 
@@ -65,7 +65,7 @@ def test_online_and_offline_agree(name):
     torch.manual_seed(0)
     rule = EscapeRule(name)
     curves = torch.rand(200, 30) * torch.linspace(1, 0.1, 30)
-    track = rule.track()
+    track = EscapeTracker(rule)
     online = torch.stack([track.update(curves[:, i], curves[:, i]) for i in range(30)], dim=1)
     assert torch.equal(online, judged(rule, curves))
     for i in (1, 7, 30):
@@ -97,12 +97,6 @@ def test_inside_condition_turns_scale_w_into_scale_g0(g0):
     torch.testing.assert_close(uncond + 7.5 * (moved - uncond), uncond + g0 * (cond - uncond))
 
 
-def test_rows_outside_keep_their_bits():
-    a, b = torch.randn(2, 3, 4, 6, 6)
-    mixed = per_sample(torch.tensor([True, False, True]), a, b)
-    assert torch.equal(mixed[0], a[0]) and torch.equal(mixed[1], b[1]) and torch.equal(mixed[2], a[2])
-
-
 def test_curve_tells_where_another_schedule_may_guide():
     sigmas = torch.tensor([14.6, 7.0, 3.0, 1.0, 0.0])
     curve = EscapeCurve(
@@ -110,11 +104,11 @@ def test_curve_tells_where_another_schedule_may_guide():
     )
     assert curve.transition_sigma.tolist() == pytest.approx([14.6, 3.0, 0.0])
     assert curve.latest == 4
-    assert curve.headline == "in a basin: 2 of 3; guided from step 0, 2, never"
+    assert curve.headline == "In a basin: 2 of 3 images; guided from step 0, 2; still in the basin: 1 of 3 images."
 
 
 def test_a_curve_without_a_basin_or_a_measurement_says_so():
     sigmas = torch.tensor([14.6, 1.0, 0.0])
     quiet = EscapeCurve(*torch.full((2, 2, 2), 0.008), sigmas, 16, torch.zeros(2).long(), torch.zeros(2).bool(), 0.02)
-    assert quiet.headline == "no basin: pull 0.0080, below 0.0200"
-    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "guided from step 0, 0 (nothing was measured)"
+    assert quiet.headline == "No basin: the pull is 0.0080, below 0.0200."
+    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Nothing was measured: guided from step 0, 0."

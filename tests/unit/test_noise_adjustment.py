@@ -5,7 +5,7 @@ import torch
 
 from memorization_guard.mitigation.noise.batch_wise import adjust_batchwise
 from memorization_guard.mitigation.noise.norm_constraint import CONSTRAINTS, chi_gradient
-from memorization_guard.mitigation.noise.per_sample import EPS, adjust_per_sample
+from memorization_guard.mitigation.noise.per_sample import ADAMW_EPS, adjust_per_sample
 from memorization_guard.mitigation.noise.seed_search import search_noise
 
 SHAPE = (3, 5, 5)
@@ -41,7 +41,7 @@ def paper_per_sample(x, predict, target, lr, decay, iterations):
         x = x.detach()
         x = x - lr * decay * x
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        x = x - lr * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + EPS)
+        x = x - lr * (m / (1 - 0.9 ** (i + 1))) / ((v / (1 - 0.999 ** (i + 1))).sqrt() + ADAMW_EPS)
     return x, iterations
 
 
