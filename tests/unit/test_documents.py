@@ -1,4 +1,4 @@
-"""Pages must not name what is not there: files, templates, make targets."""
+"""Pages must not name what is not there: files, templates, make targets. Copied version numbers must agree."""
 
 from __future__ import annotations
 
@@ -7,12 +7,27 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from support.paths import ROOT
 
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("web/docs/**/*.md"), *ROOT.glob("tests/**/*.md")]
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob(".github/**/*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("web/docs/**/*.md"),
+        *ROOT.glob("tests/**/*.md"),
+    ]
 )
+FOR_DEVELOPERS = [
+    ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/publishing.md")
+]
+FOLDERS = (
+    r"\.ci|\.github|adapter|benchmarks|docs|drawing|lab|locales|methods|mitigation|nodes|references|tests|tools|web"
+    r"|workflows"
+)
+PATH = re.compile(rf"(?<![\w./<-])(?:{FOLDERS})/[\w./-]*\w")  # from the root of the repository, in text or in a command
 LINK = re.compile(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"")
 # "Template: **Name**", "templates **A**, **B** and **C**", "the template **Name**"
 TEMPLATES = re.compile(r"(?i)\btemplates?:? ((?:\*\*[^*]+\*\*(?:, | and )?)+)")
@@ -69,3 +84,33 @@ def test_every_page_of_docs_is_reachable_from_the_readme() -> None:
         links = [a or b for a, b in LINK.findall(page.read_text(encoding="utf-8"))]
         todo += [(page.parent / link.split("#")[0]).resolve() for link in links if not link.startswith("http")]
     assert set((ROOT / "docs").glob("*.md")) <= seen
+
+
+@pytest.mark.parametrize("page", FOR_DEVELOPERS, ids=ids(FOR_DEVELOPERS))
+def test_every_path_exists(page: Path) -> None:
+    named = set(PATH.findall(page.read_text(encoding="utf-8")))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def version_in(file: str, pattern: str) -> str:
+    found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.M)
+    assert found is not None, f"{file} names no version"
+    return found[1]
+
+
+def test_the_citation_has_the_packs_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == version_in("pyproject.toml", r'^version = "(.+)"$')
+
+
+def test_pre_commit_runs_the_linter_that_make_lint_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert [hook["rev"] for hook in hooks] == ["v" + version_in("tools/dev/requirements.txt", r"^ruff==(.+)$")]
+
+
+def test_ci_runs_on_the_oldest_supported_comfyui_and_on_that_of_make_test() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
+    tried = [entry["comfyui"] for entry in jobs["test"]["strategy"]["matrix"]["include"]]
+    oldest = version_in("pyproject.toml", r'^requires-comfyui = ">=(.+)"$')
+    assert tried == [oldest, version_in("tools/dev/provision.py", r'^HOST_VERSION = "(.+)"$'), "latest"]
