@@ -40,7 +40,7 @@ def sampler(w: LabWorkflow) -> None:
 
 def guider(w: LabWorkflow) -> None:
     node = w.graph.node
-    guided = node("MG_DeferredCFGGuider", model=w.model, **w.prompts, cfg=7.0, **lab_strengths.DEFERRED)
+    guided = node("MG_DeferredCFGGuider", model=w.model, **w.prompts, cfg=7.0)
     sampled = node(
         "SamplerCustomAdvanced",
         noise=node("RandomNoise", noise_seed=w.seed),
@@ -96,8 +96,10 @@ def main() -> int:
     with Server() as server, Page(server) as page:
         for node in sys.argv[1:] or NODES:
             batch = 1 if node == "MG_CopyCheck" else 4
-            workflow = LabWorkflow(batch, prompt="Winter Orchard, a green ring", steps=50, seed=2025)
+            workflow = LabWorkflow(batch, "Winter Orchard, a green ring", steps=50, seed=2025, tuned=False)
             NODES[node](workflow)
+            for record in workflow.graph.nodes:
+                record["title"] = ""  # the node's own title
             write(page, workflow.graph, server.base / f"{node}.json")
             image = image_of(page, node, page.queue_and_wait()).convert("RGB")
             image.thumbnail((WIDEST, 10_000), Image.Resampling.LANCZOS)

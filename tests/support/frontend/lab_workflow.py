@@ -14,10 +14,17 @@ SIDE = 96  # of the lab's images
 
 
 class LabWorkflow:
-    """A graph that begins with the checkpoint, a prompt and a latent."""
+    """A graph that begins with the checkpoint, a prompt and a latent.
 
-    def __init__(self, batch: int = 2, prompt: str = MEMORIZED, steps: int = 8, seed: int = 1) -> None:
+    tuned: with the strengths that suit the lab checkpoint, instead of the nodes' defaults.
+    """
+
+    def __init__(
+        self, batch: int = 2, prompt: str = MEMORIZED, steps: int = 8, seed: int = 1, tuned: bool = True
+    ) -> None:
         self.steps, self.seed = steps, seed
+        self.deferred = lab_strengths.DEFERRED if tuned else {}
+        self.detected = lab_strengths.DETECTOR if tuned else {}
         self.graph = Graph()
         loader = self.graph.node("CheckpointLoaderSimple", ckpt_name="lab.safetensors")
         self.model: Link | Node = loader[0]
@@ -38,14 +45,14 @@ class LabWorkflow:
 
     def sampler(self, **values: object) -> Node:
         """Our sampler."""
-        return self._sampled("MG_DeferredCFGKSampler", "sampler", **{**lab_strengths.DEFERRED, **values})
+        return self._sampled("MG_DeferredCFGKSampler", "sampler", **{**self.deferred, **values})
 
     def plain(self, **values: object) -> Node:
         """The host's KSampler."""
         return self._sampled("KSampler", "plain", **values)
 
     def detector(self, **values: object) -> Node:
-        plan = {"noise_seed": self.seed, "steps": self.steps, **lab_strengths.DETECTOR}
+        plan = {"noise_seed": self.seed, "steps": self.steps, **self.detected}
         return self.graph.node("MG_BasinEscapeDetector", "detector", **{**self.wires, **plan, **values})
 
     def references(self, folder: str = "training") -> Node:
@@ -60,7 +67,7 @@ class LabWorkflow:
 
     def patched(self) -> Node:
         """Deferred CFG on `model`, which is the patched one from here on."""
-        self.model = node = self.graph.node("MG_DeferredCFG", "patched", model=self.model, **lab_strengths.DEFERRED)
+        self.model = node = self.graph.node("MG_DeferredCFG", "patched", model=self.model, **self.deferred)
         return node
 
     def shown(self, latent: Link) -> Node:
