@@ -45,10 +45,10 @@ def measure(kind: str, size: int) -> dict[str, float]:
             subject.run(optimizer, latent=subject.latent(1), checkpointing=KINDS[kind], **inputs)
         peak = resident("VmHWM")
         told = made.module(PACK, "adapter.autograd.checkpointing")
-        estimate = told.graph_memory(model.model, 1, (1, *subject.shape)) / told.GRAPH * MB
+        estimate = told.graph_memory(model.model, (1, *subject.shape)) / told.WHOLE_GRAPH * MB
         limits = {
-            "GRAPH": told.GRAPH,
-            "HALF": told.HALF,
+            "GRAPH": told.WHOLE_GRAPH,
+            "HALF": told.HALF_GRAPH,
             "HEADROOM": made.module(PACK, "methods.noise_adjustment").GRADIENT_HEADROOM,
         }
         return {"peak": peak - before, "working": peak - built, "estimate": estimate, **limits}

@@ -41,6 +41,7 @@ def adjusted_embedding(
     probe = host.module("memorization_guard", "adapter.two_predictions")
     noises = host.module("memorization_guard", "adapter.noise")
     sampling = host.module("memorization_guard", "adapter.sampling")
+    schedule = host.module("memorization_guard", "adapter.schedule")
     maths = host.module("memorization_guard", "mitigation.prediction")
     model, latent = given["model"], given["latent"]["samples"]
 
@@ -72,16 +73,15 @@ def adjusted_embedding(
         return pair.with_gradients(descend)
 
     with torch.inference_mode():
-        found = probe.run_in_sampling_scope(
-            body,
+        inputs = sampling.SamplingInputs(
             model=model,
             positive=given[group],
             negative=given["null"],
-            null=None,
-            noise=noises.drawn_noise(latent, seed, None),
-            latent_image=latent,
-            sigmas=sampling.first_sigma(model, None, "peer"),
-            node="Prompt-embedding adjustment",
+            latent=given["latent"],
+            noise=noises.drawn_noise(latent, seed),
+            sigmas=schedule.one_step_schedule(model, None, "peer"),
             seed=seed,
+            node="Prompt-embedding adjustment",
         )
+        found = probe.run_in_sampling_scope(body, inputs)
     return [[found.cpu(), {}]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adapter.copy_detector import LoadedDescriptor, ready_descriptor, weights_fingerprint
+from ..adapter.copy_detector import LoadedDescriptor, as_descriptor, weights_fingerprint
 from ..adapter.errors import GuardError, check_features, dims
 from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
@@ -80,7 +80,7 @@ def _pixel_extractor(node: str, size: tuple[int, int] | None) -> FeatureExtracto
 
 
 def _descriptor_extractor(node: str, descriptor) -> FeatureExtractor:
-    network = ready_descriptor(descriptor, node)
+    network = as_descriptor(descriptor, node)
     network.load()
 
     def embed(image: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
     host: Host, checkpoint: dict[str, Any], monkeypatch
 ) -> None:
     live = host.module("memorization_guard", "adapter.live_view")
-    monkeypatch.setattr(live, "PAUSE", 0.0)
-    monkeypatch.setattr(live, "RARE", 0)
+    monkeypatch.setattr(live, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(live, "PAUSE_PER_VIEW", 0)
     model = checkpoint["m"]
     before, small = slots(model.model), NeedsCheckpoints(model, free=1)
     plan = {"max_iterations": 2, "learning_rate": 0.03}

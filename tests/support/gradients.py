@@ -62,21 +62,18 @@ class Slope:
             return Slopes(d(noise), gradient, along, measured)
 
         drawn = of("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index"))
-        sigmas = of("adapter.sampling").first_sigma(model, None, "test")
-        return (
-            of("adapter.two_predictions").run_in_sampling_scope(
-                body,
-                model=model,
-                positive=positive,
-                negative=negative,
-                null=null,
-                noise=drawn,
-                latent_image=samples,
-                sigmas=sigmas,
-                node="test",
-                seed=SEED,
-            ),
+        inputs = of("adapter.sampling").SamplingInputs(
+            model=model,
+            positive=positive,
+            negative=negative,
+            null=null,
+            latent=latent_image,
+            noise=drawn,
+            sigmas=of("adapter.schedule").one_step_schedule(model, None, "test"),
+            seed=SEED,
+            node="test",
         )
+        return (of("adapter.two_predictions").run_in_sampling_scope(body, inputs),)
 
 
 def slopes(host: Host, feature: Feature, checkpoint: dict[str, Any], checkpoints: str = "off") -> tuple[Slopes, Tensor]:
