@@ -1,7 +1,7 @@
 """The processed conditions of some samples of a batch.
 
-The host fits a condition to the batch by repeating or cutting it. When samples are dropped from a batch, that would
-give one sample the condition of another, so the rows have to be chosen here.
+The host repeats or cuts a condition to fit the batch: without this choice of rows, dropping samples from a batch would
+give one sample the condition of another.
 """
 
 from __future__ import annotations

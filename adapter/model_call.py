@@ -32,10 +32,7 @@ def denoised_predictions(model: BaseModel, conds: list, x: Tensor, sigma: Tensor
 
 @dataclass
 class PartwiseCall:
-    """Evaluations that plain sampling would not make, split when memory runs out.
-
-    First into fewer samples at a time, then into one condition at a time.
-    """
+    """An evaluation that plain sampling would not make, split by samples, then by conditions when memory runs out."""
 
     samples: BatchParts = field(default_factory=BatchParts)
     conditions: BatchParts = field(default_factory=BatchParts)
@@ -116,11 +113,8 @@ class SamplerCall:
         # At scale 1 the host evaluates no second prediction and guides against zero, which gives other bits.
         alone = math.isclose(cfg, 1.0) and not self.options.get("disable_cfg1_optimization", False)
         pair = [cond, torch.zeros_like(uncond) if alone else uncond]
-        options = {
-            **self.options,
-            "disable_cfg1_optimization": not alone,
-            "sampler_calc_cond_batch_function": lambda args: pair,
-        }
+        options = {**self.options, "disable_cfg1_optimization": not alone}
+        options["sampler_calc_cond_batch_function"] = lambda args: pair
         kept = self.guider.cfg, self.guider.conds
         try:
             self.guider.cfg, self.guider.conds = cfg, {**self.guider.conds, **(conds or {})}

@@ -54,10 +54,9 @@ class FixedNoise:
 
 def noise_level_hint(noise: Any, sigmas: Tensor) -> list[str]:
     """A hint in a list if `noise` was found at another noise level than the one that `sigmas` begins at."""
-    found = getattr(noise, "sigma", None)
-    if not isinstance(found, int | float) or len(sigmas) == 0:
+    if not isinstance(noise, FixedNoise) or len(sigmas) == 0:
         return []
-    start = float(sigmas[0])
+    found, start = noise.sigma, float(sigmas[0])
     if abs(start - found) <= LEVEL_TOLERANCE * found:
         return []
     return [

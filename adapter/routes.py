@@ -1,8 +1,7 @@
 """Serve the pack's pages and templates when its folder has a name that the host cannot serve.
 
-The host serves both under the folder's name with static routes. aiohttp (seen in 3.14) compares the quoted address of
-such a route with the unquoted one of a request. With a space or an accent in the name, as in a second download
-"memorization-guard-main (1)", every file is a 404, and live views, help and templates are missing.
+The host uses static routes under the folder's name. aiohttp (seen in 3.14) compares the quoted address of a route with
+the unquoted one of a request: with a space in the name, as in "memorization-guard-main (1)", every file is a 404.
 """
 
 from __future__ import annotations

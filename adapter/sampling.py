@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,6 @@ from torch import Tensor
 from .errors import GuardError, check_latent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from comfy.model_patcher import ModelPatcher
 
 
@@ -71,13 +70,11 @@ class StopSampling(Exception):
 
 
 class _StoppableSampler(comfy.samplers.KSAMPLER):
-    def sample(
-        self, guider: Any, sigmas: Tensor, extra_args: dict, callback: Any, noise: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         try:
-            return super().sample(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+            return super().sample(*args, **kwargs)
         except StopSampling:
-            return noise
+            return args[4]  # the noise, because the host needs a tensor
 
 
 def run_euler(run: SamplingInputs, cfg: float) -> None:

@@ -64,10 +64,8 @@ class TwoPredictions:
         self.conds: Conds = guider.conds
         self.sigma = sigmas[0]
         self.max_denoise = comfy.samplers.Sampler().max_denoise(guider, sigmas)
-        self.options = options
-        self.noise = noise
-        self.latent_image = latent_image
-        self.node = node
+        self.options, self.node = options, node
+        self.noise, self.latent_image = noise, latent_image
         self.without_graph, self.with_graph = PartwiseCall(), BatchParts()
 
     @property
@@ -113,16 +111,11 @@ class TwoPredictions:
             finally:
                 self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
 
-        def try_whole_batch_again() -> None:
+        def reset_parts() -> None:
             self.with_graph = BatchParts()
 
         return run_with_gradients(
-            inside,
-            self.guider,
-            self.noise,
-            self.options,
-            checkpoints=checkpoints,
-            on_full_checkpoints=try_whole_batch_again,
+            inside, self.guider, self.noise, self.options, checkpoints=checkpoints, on_full_checkpoints=reset_parts
         )
 
 

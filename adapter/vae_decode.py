@@ -15,8 +15,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from comfy.sd import VAE
 
-GRAPH_RATIO = 4  # a graph keeps every activation: its memory over the host's estimate without one
-
 
 def decode(vae: VAE, latents: Tensor) -> Tensor:
     """Latents (B, C, H, W) in the VAE's own scale -> images (B, 3, H, W) in [0, 1], float32, on the same device.
@@ -24,8 +22,9 @@ def decode(vae: VAE, latents: Tensor) -> Tensor:
     It decodes as many at once as fit into free memory. Differentiable where autograd is on.
     """
     samples = latents.to(vae.device, vae.vae_dtype)
-    needs_graph = torch.is_grad_enabled() and samples.requires_grad
-    per_sample = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype) * (GRAPH_RATIO if needs_graph else 1)
+    per_sample = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype)
+    if torch.is_grad_enabled() and samples.requires_grad:
+        per_sample *= 4  # a graph keeps every activation
     rows = max(1, int(comfy.model_management.get_free_memory(vae.device) / max(per_sample, 1)))
     parts = [vae.process_output(vae.first_stage_model.decode(part).float()) for part in samples.split(rows)]
     images = torch.cat(parts)

@@ -30,9 +30,7 @@ FUSED_ATTENTION_BYTES = 0.01 * 2**20
 LAST_BLOCKS = 2  # the backward pass starts with these at once, so recomputing them would save next to nothing
 
 
-def blocks_to_recompute(
-    networks: Iterable[nn.Module], choice: str, *, model: BaseModel, batch: Tensor
-) -> list[nn.Module]:
+def blocks_to_recompute(networks: Iterable[nn.Module], choice: str, model: BaseModel, batch: Tensor) -> list[nn.Module]:
     """No blocks (`off`), the half with the fewest weights (`on`), or all of them (`full`).
 
     `auto` takes the first of these whose graph fits the free memory of the device of `batch` (B, C, H, W).

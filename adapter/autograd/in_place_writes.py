@@ -5,7 +5,7 @@ A ControlNet is added into the UNet's activations, and Flux adds into its stream
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -22,9 +22,7 @@ class AvoidInPlaceWrites(TorchFunctionMode):
         Tensor.mul_: torch.mul,
     }
 
-    def __torch_function__(
-        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if any(isinstance(a, Tensor) and a.requires_grad for a in args):
             func = self.OUT_OF_PLACE.get(func, func)
         return func(*args, **(kwargs or {}))

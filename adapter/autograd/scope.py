@@ -47,9 +47,6 @@ def run_with_gradients(
     # A LoRA that a hook puts on one prompt is not there any more when a block is computed again.
     choice = "off" if changing else checkpoints
 
-    def blocks(choice: str) -> list[nn.Module]:
-        return blocks_to_recompute(networks, choice, model=model, batch=batch)
-
     def attempt_with(recomputed: list[nn.Module], avoid_in_place: bool) -> T:
         with autograd_through(networks), cloned_when_saved(changing), checkpointed(recomputed, avoid_in_place):
             return body(conds_for_autograd(conds), options_for_autograd(options, avoid_in_place))
@@ -63,9 +60,9 @@ def run_with_gradients(
                     raise
         return attempt_with(recomputed, avoid_in_place=True)
 
-    first = blocks(choice)
-    full = blocks("full") if choice == "auto" else []
-    if len(first) >= len(full):
+    first = blocks_to_recompute(networks, choice, model, batch)
+    full = blocks_to_recompute(networks, "full", model, batch) if choice == "auto" else []
+    if len(first) >= len(full):  # there are no more blocks to recompute
         return attempt(first)
 
     def attempt_with_full_checkpoints() -> T:

@@ -114,8 +114,8 @@ def test_a_third_prediction_is_asked_apart_where_two_fit(host: Host) -> None:
     [
         (optimizer(**MODEL), ["Noise Optimizer", "`latent_image`", "batch-wise or search"]),
         (optimizer(**MODEL, checkpointing="off"), ["Noise Optimizer", "`checkpointing` to full or auto"]),
-        (optimizer("search", **MODEL), ["Noise Optimizer", "a smaller batch or picture on `latent_image`"]),
-        (optimizer("batch-wise", **MODEL), ["Noise Optimizer", "a smaller batch or picture on `latent_image`"]),
+        (optimizer("search", **MODEL), ["Noise Optimizer", "a smaller batch or image on `latent_image`"]),
+        (optimizer("batch-wise", **MODEL), ["Noise Optimizer", "a smaller batch or image on `latent_image`"]),
         (detector(**MODEL), ["Basin-Escape Detector", "smaller batch"]),
         (deferred(**MODEL), ["Deferred-CFG KSampler", "smaller batch"]),
     ],
