@@ -1,16 +1,15 @@
-"""Part of a batch: the processed conditions of some of its samples.
+"""The processed conditions of some samples of a batch.
 
-The host fits a condition to the batch by repeating or cutting it. When samples are dropped from a batch, that
-would give one sample the condition of another: the rows have to be chosen here.
+The host repeats or cuts a condition to fit the batch: without this choice of rows, dropping samples from a batch would
+give one sample the condition of another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import comfy.utils
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -23,24 +22,23 @@ SomeConds = Mapping[str, list[dict] | None]  # None: a branch that is not asked 
 def rows_of(conds: SomeConds, rows: Tensor, batch: int) -> dict:
     """`conds`, made for `batch` samples, for those numbered `rows` (n,)."""
 
-    def pick(value):
+    def pick(value: Any) -> Any:
         if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] > 1:
             return comfy.utils.repeat_to_batch_size(value, batch)[rows.to(value.device)]
-        if isinstance(value, list):
-            return [pick(v) for v in value]
-        return value
+        return [pick(v) for v in value] if isinstance(value, list) else value
 
     def entry(cond: dict) -> dict:
         model_conds = {k: v._copy_with(pick(v.cond)) for k, v in cond.get("model_conds", {}).items()}
-        masks = {k: pick(cond[k]) for k in ("mask",) if k in cond}
-        return {**cond, **masks, "model_conds": model_conds}
+        mask = {"mask": pick(cond["mask"])} if "mask" in cond else {}
+        return {**cond, **mask, "model_conds": model_conds}
 
     return {name: None if group is None else [entry(c) for c in group] for name, group in conds.items()}
 
 
 def can_drop_rows(conds: SomeConds) -> bool:
     """False when a ControlNet has a hint image of its own for each sample: the host matches those by position."""
-    return not any(_hints(control) > 1 for control in controls(conds))
+    hints = (getattr(control, "cond_hint_original", None) for control in controls(conds))
+    return not any(isinstance(hint, Tensor) and hint.shape[0] > 1 for hint in hints)
 
 
 def controls(conds: SomeConds) -> Iterator[ControlBase]:
@@ -51,8 +49,3 @@ def controls(conds: SomeConds) -> Iterator[ControlBase]:
             while control is not None:
                 yield control
                 control = getattr(control, "previous_controlnet", None)
-
-
-def _hints(control: ControlBase) -> int:
-    hint = getattr(control, "cond_hint_original", None)
-    return hint.shape[0] if isinstance(hint, torch.Tensor) else 1

@@ -1,34 +1,42 @@
-"""Conditions of our own beside those of a run, in the form the host gives them."""
+"""Conditioning in the host's forms: from text, as a guider keeps it, and beside the conditions of a run."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import comfy.conds
 import comfy.sampler_helpers
 import torch
 from torch import Tensor
 
-OWN = ("cross_attn", "pooled_output", "model_conds", "uuid")  # what a text brings itself
-PLACE = ("area", "mask", "strength", "start_percent", "end_percent", "set_area_to_bounds", "mask_strength", "default")
+if TYPE_CHECKING:
+    from comfy.sd import CLIP
+
+OF_TEXT = {"cross_attn", "pooled_output", "model_conds", "uuid"}
+OF_AREA = {"area", "mask", "strength", "start_percent", "end_percent", "set_area_to_bounds", "mask_strength", "default"}
+
+
+def encode_text(clip: CLIP, text: str) -> list:
+    """CONDITIONING, as the host's CLIP Text Encode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 def to_conds(conditioning: list) -> list[dict]:
-    """CONDITIONING as the host keeps it in a guider, before it is processed for a run."""
+    """CONDITIONING as a guider of the host keeps it, not processed for a run yet."""
     return [cond.copy() for cond in comfy.sampler_helpers.convert_cond(conditioning)]
 
 
 def with_prompt_settings(conditioning: list, positive: list[dict]) -> list[dict]:
-    """A text's condition with all that goes with the prompt: ControlNet, image size, inpainting latents.
+    """A text's condition with the prompt's ControlNet, image size and inpainting latents.
 
-    Otherwise the difference to the unconditional prediction would not be the text's alone. Areas, masks and
-    time ranges stay with the prompt: the text holds everywhere. `positive` and the result are not processed
-    for a run yet.
+    Otherwise the difference to the unconditional prediction would not be the text's alone. Areas, masks and time
+    ranges are left out, because the text applies everywhere. `positive` and the result are not processed for a run yet.
     """
-    own, *_ = comfy.sampler_helpers.convert_cond(conditioning)
-    kept = {k: v for k, v in (positive[0] if positive else {}).items() if k not in (*OWN, *PLACE)}
-    return [{**kept, **own, "prompt_type": "positive", "model_conds": {}, "uuid": uuid.uuid4()}]
+    text, *_ = comfy.sampler_helpers.convert_cond(conditioning)
+    settings = {k: v for k, v in (positive[0] if positive else {}).items() if k not in OF_TEXT | OF_AREA}
+    return [{**settings, **text, "prompt_type": "positive", "model_conds": {}, "uuid": uuid.uuid4()}]
 
 
 def merge_rows(conds: Sequence[list[dict]]) -> list[dict] | None:

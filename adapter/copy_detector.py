@@ -1,12 +1,13 @@
-"""Networks that tell copies, held by the host's memory management: SSCD, or a CLIP_VISION."""
+"""Networks that recognise copies, held by the host's memory management: SSCD, or a CLIP_VISION."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import safetensors.torch
@@ -18,9 +19,12 @@ from ..mitigation.references import sscd
 from .errors import GuardError
 from .memory import retry_with_less
 
+if TYPE_CHECKING:
+    from comfy.clip_vision import ClipVisionModel
+
 SOURCE = (
     "SSCD comes from https://github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt, "
-    "100 MB; see its licence). Without it, a Load CLIP Vision can be connected wherever a descriptor is asked for."
+    "100 MB; see its licence). Without it, connect Load CLIP Vision wherever a descriptor is asked for."
 )
 
 
@@ -28,8 +32,8 @@ SOURCE = (
 class LoadedDescriptor:
     """A `mitigation.references.Descriptor` on the host's device.
 
-    `load` puts the weights there; a call does not, so that it can stand inside a gradient, where
-    nothing may be moved. A sampling run can have `patcher` loaded along with its model.
+    A call does not load the weights, because nothing may be moved inside a gradient: call `load` before, or have
+    `patcher` loaded along with the model of a sampling run.
     """
 
     name: str
@@ -43,20 +47,20 @@ class LoadedDescriptor:
     def load(self) -> None:
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
 
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, D) on the pictures' device; differentiable."""
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, D) on the images' device; differentiable."""
         device = self.patcher.load_device
 
-        def prepared(where: torch.device) -> Tensor:
-            return sscd.prepare(pictures.to(where).float(), self.side, self.mean, self.std).to(device)
+        def prepare_on(where: torch.device) -> Tensor:
+            return sscd.prepare(images.to(where).float(), self.side, self.mean, self.std).to(device)
 
-        # A picture can be much larger than what the network sees of it.
-        small = retry_with_less(lambda: prepared(device), lambda: prepared(torch.device("cpu")))
-        return self.embed(small).to(pictures.device)
+        # An image can be much larger than what the network sees of it.
+        prepared = retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
+        return self.embed(prepared).to(images.device)
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Tells weights apart by a few numbers of each tensor, as float16: fp32 and fp16 loads agree."""
+    """A hash of a few numbers of each tensor, as float16 so that fp32 and fp16 loads of one file agree."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         few = weights[name].detach().flatten()[:64].to("cpu", torch.float16)
@@ -64,24 +68,24 @@ def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def ready_descriptor(given, node: str) -> LoadedDescriptor:
-    """A MG_DESCRIPTOR as it is, or a CLIP_VISION as a descriptor. Raises GuardError without one."""
+def as_descriptor(given: LoadedDescriptor | ClipVisionModel | None, node: str) -> LoadedDescriptor:
+    """The descriptor of the socket that takes MG_DESCRIPTOR or CLIP_VISION. Raises GuardError without one."""
     if given is None:
         raise GuardError(
-            f"{node}: the descriptor metric needs a network that compares pictures: connect `descriptor` (Load Copy "
+            f"{node}: the descriptor metric needs a network that compares images: connect `descriptor` (Load Copy "
             "Detector (SSCD) or Load CLIP Vision), or set metric to latent."
         )
-    return given if isinstance(given, LoadedDescriptor) else of_clip_vision(given)
+    return given if isinstance(given, LoadedDescriptor) else clip_vision_descriptor(given)
 
 
-def of_clip_vision(clip_vision) -> LoadedDescriptor:
-    """The host's CLIP_VISION: its image embedding of the whole picture, squeezed to a square."""
+def clip_vision_descriptor(clip_vision: ClipVisionModel) -> LoadedDescriptor:
+    """The host's CLIP_VISION: its embedding of the whole image, squeezed to a square."""
     network = clip_vision.model
 
-    def embed(pictures: Tensor) -> Tensor:
-        with _norms_keep_copies(network):
-            pooled = network(pixel_values=pictures, intermediate_output=-2)[2].float()
-        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled  # SigLIP hands out every token
+    def embed(images: Tensor) -> Tensor:
+        with _cloned_layer_norm_inputs(network):
+            pooled = network(pixel_values=images, intermediate_output=-2)[2].float()
+        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled  # SigLIP returns every token
 
     weights = network.state_dict()
     return LoadedDescriptor(
@@ -96,28 +100,29 @@ def of_clip_vision(clip_vision) -> LoadedDescriptor:
 
 
 @contextmanager
-def _norms_keep_copies(network: nn.Module) -> Iterator[None]:
-    """The host's CLIP adds in place to what a LayerNorm keeps for its backward: hand each one a copy."""
-    hooks = []
-    try:
-        if torch.is_grad_enabled():
-            for part in network.modules():
-                if isinstance(part, nn.LayerNorm):
-                    hooks.append(part.register_forward_pre_hook(lambda _, given: (given[0].clone(), *given[1:])))
+def _cloned_layer_norm_inputs(network: nn.Module) -> Iterator[None]:
+    """The host's CLIP adds in place to what a LayerNorm keeps for its backward pass: give each one a clone."""
+    with ExitStack() as hooks:
+        for layer in network.modules() if torch.is_grad_enabled() else ():
+            if isinstance(layer, nn.LayerNorm):
+                hook = layer.register_forward_pre_hook(lambda _, given: (given[0].clone(), *given[1:]))
+                hooks.callback(hook.remove)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def of_sscd_file(path: Path, node: str) -> LoadedDescriptor:
-    """SSCD's weights, from safetensors or out of the official TorchScript archive, whose code is not run."""
+def load_sscd(path: Path, node: str) -> LoadedDescriptor:
+    """SSCD's weights, from safetensors or from the official TorchScript archive, whose code is not run."""
     try:
-        network = sscd.sscd_from(_weights(path))
+        if path.suffix == ".safetensors":
+            weights = safetensors.torch.load_file(path)
+        else:
+            weights = torch.jit.load(str(path), map_location="cpu").state_dict()
+        network = sscd.sscd_from(weights)
     except (OSError, RuntimeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
         kind = "a safetensors file" if path.suffix == ".safetensors" else "a TorchScript archive"
+        why = " ".join(str(error).split())[:120]
         raise GuardError(
-            f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({_short(error)}). {SOURCE}"
+            f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({why}). {SOURCE}"
         ) from None
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     return LoadedDescriptor(
@@ -129,13 +134,3 @@ def of_sscd_file(path: Path, node: str) -> LoadedDescriptor:
         sscd.MEAN,
         sscd.STD,
     )
-
-
-def _weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return safetensors.torch.load_file(path)
-    return torch.jit.load(str(path), map_location="cpu").state_dict()
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

@@ -1,4 +1,4 @@
-"""One error type, written for artists: what is wrong, which input, what to do."""
+"""The pack's error type and the checks that several nodes share."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 
+class GuardError(ValueError):
+    """An error that the user can fix. The message names the node, the input and what to do."""
+
+
 def dims(shape: Iterable[int]) -> str:
     """`4 × 64 × 64`."""
     return " × ".join(map(str, shape))
 
 
-class GuardError(ValueError):
-    """A mistake that the artist can mend; the message names the node, the input and the way out."""
-
-
 def check_finite(prediction: Tensor, node: str) -> Tensor:
-    """The prediction itself, or a clear error if the model returned NaN or infinity."""
+    """Return the prediction, or raise a GuardError if the model returned NaN or infinity."""
     if not torch.isfinite(prediction).all():
         raise GuardError(
             f"{node}: the model returned NaN or infinite values. Check `model` (a broken merge, or fp16 "
@@ -28,19 +28,19 @@ def check_finite(prediction: Tensor, node: str) -> Tensor:
 
 
 def check_magnitude(d: Tensor, node: str) -> Tensor:
-    """The guidance magnitudes (B,) themselves, or a clear error if one is too large for a number."""
+    """Return the guidance magnitudes (B,), or raise a GuardError if one overflows."""
     if not torch.isfinite(d).all():
         raise GuardError(
-            f"{node}: the guidance magnitude is infinite: prompt and negative prompt are predicted endlessly far "
-            "apart. Check `model` (a broken merge or LoRA strength) and the patches on it."
+            f"{node}: the guidance magnitude is infinite: the predictions under the prompt and the negative prompt "
+            "are too far apart. Check `model` (a broken merge or LoRA strength) and the patches on it."
         )
     return d
 
 
 def check_features(features: Tensor, image: Tensor, node: str, maker: str, switch: str) -> Tensor:
-    """The features of an image themselves, or a GuardError if they hold NaN.
+    """Return the features of an image, or raise a GuardError if they hold NaN.
 
-    NaN compares below every threshold: a copy would pass as original. `switch`: the command-line switch of
+    NaN compares below every threshold, so a copy would pass as original. `switch`: the command-line switch of
     ComfyUI that helps when `maker` is at fault.
     """
     if torch.isfinite(features).all():
@@ -51,7 +51,7 @@ def check_features(features: Tensor, image: Tensor, node: str, maker: str, switc
 
 
 def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
-    """The samples of the input `name`, or a clear error if there is nothing in them."""
+    """Return the samples of the input `name`, or raise a GuardError if there are none."""
     samples = latent.get("samples") if isinstance(latent, dict) else None
     if samples is None:
         raise GuardError(f"{node}: `{name}` holds no samples. Connect an Empty Latent Image or a VAE Encode.")
@@ -65,12 +65,12 @@ def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
 
 
 def check_images(images: Tensor, node: str) -> Tensor:
-    """The IMAGE itself, or a clear error if it is empty or holds NaN, which is neither like a reference nor unlike."""
+    """Return the IMAGE, or raise a GuardError if it is empty or holds NaN, which compares with nothing."""
     if not len(images):
-        raise GuardError(f"{node}: `images` is empty.")
+        raise GuardError(f"{node}: `images` is empty. Connect at least one image.")
     if images.isnan().any():
         raise GuardError(
-            f"{node}: `images` holds NaN: a broken picture, which shows as black. Check the sampler and the VAE that "
-            "made it; start ComfyUI with --fp32-vae or --force-upcast-attention."
+            f"{node}: `images` holds NaN, which shows as a black image. Check the sampler and the VAE that made it; "
+            "start ComfyUI with --fp32-vae or --force-upcast-attention."
         )
     return images

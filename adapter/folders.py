@@ -1,4 +1,4 @@
-"""The host's folders: the two that are ours under models/, and paths that may not leave the allowed ones."""
+"""The host's folders: our two under models/, and paths that must not leave the allowed ones."""
 
 from __future__ import annotations
 
@@ -15,15 +15,9 @@ REFERENCES, DETECTORS = "memorization_references", "copy_detection"
 SUFFIXES = {REFERENCES: {".safetensors"}, DETECTORS: {".safetensors", ".pt"}}
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
 
-
-def register() -> None:
-    """Make both folders known to the host; paths from extra_model_paths.yaml stay."""
-    for name, suffixes in SUFFIXES.items():
-        folder_paths.add_model_folder_path(name, str(Path(folder_paths.models_dir) / name))
-        folder_paths.folder_names_and_paths[name] = (folder_paths.get_folder_paths(name), suffixes)
-
-
-register()
+for _name, _suffixes in SUFFIXES.items():  # paths from extra_model_paths.yaml stay
+    folder_paths.add_model_folder_path(_name, str(Path(folder_paths.models_dir) / _name))
+    folder_paths.folder_names_and_paths[_name] = (folder_paths.get_folder_paths(_name), _suffixes)
 
 
 def model_files(folder: str) -> list[str]:
@@ -32,23 +26,16 @@ def model_files(folder: str) -> list[str]:
 
 
 def model_folder(folder: str) -> Path:
-    """Where a file for this folder belongs."""
+    """Where to put a file for this folder."""
     return Path(folder_paths.get_folder_paths(folder)[0])
 
 
 def inside(path: Path, roots: Iterable[Path]) -> bool:
-    """Whether the path, with every link followed, lies in one of the folders, with every link followed."""
+    """Whether the path lies in one of the folders, with every link followed."""
     try:
         real = path.resolve()
         return any(real.is_relative_to(root.resolve()) for root in roots)
-    except (OSError, ValueError, RuntimeError):  # too long, not writable as a name, or links in a circle
-        return False
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # too long a name
+    except (OSError, ValueError, RuntimeError):  # too long, not a valid name, or links in a circle
         return False
 
 
@@ -57,42 +44,38 @@ def _quoted(name: str) -> str:
 
 
 def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
-    """The existing file of that name. `source`: where one gets it. Raises GuardError."""
+    """The existing file of that name, or a GuardError that ends with `source`: where to get it."""
     name = name or ""  # a widget without choices has no value
     roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
-    found = [root / name for root in roots if _is_file(root / name)]
+    # Path.is_file raises an OSError for a name that is too long.
+    found = [root / name for root in roots if os.path.isfile(root / name)]  # noqa: PTH113
     if not found:
         raise GuardError(f"{node}: `file` {_quoted(name)} is not in {model_folder(folder)}. {source}".strip())
     if not inside(found[0], roots):
         raise GuardError(
             f"{node}: `file` {_quoted(name)} leads out of {model_folder(folder)}. Put the file itself there, "
-            "or name its folder in extra_model_paths.yaml."
+            "or add its folder to extra_model_paths.yaml."
         )
     return found[0]
 
 
 def new_model_file(folder: str, name: str, node: str, suffix: str = ".safetensors") -> Path:
-    """Where to write a file of that name: subfolders are allowed, leaving the folder is not. Raises GuardError."""
+    """Where to write a file of that name, subfolders included. Raises GuardError."""
     plain = name.strip().replace("\\", "/").removesuffix(suffix)
     root = model_folder(folder)
     path = root / f"{plain}{suffix}"
-    parts = plain.split("/")
-    if (
-        not plain
-        or FORBIDDEN.search(plain)
-        or any(p.startswith(".") or p.strip() == "" for p in parts)
-        or not inside(path, [root])
-    ):
+    hidden_or_empty = any(part.startswith(".") or not part.strip() for part in plain.split("/"))
+    if hidden_or_empty or FORBIDDEN.search(plain) or not inside(path, [root]):
         raise GuardError(
-            f"{node}: `name` {_quoted(name)} cannot be used. Give a plain file name, with subfolders at most: it is "
-            f"written into {root}."
+            f"{node}: `name` {_quoted(name)} cannot be used. Type a plain file name, optionally with subfolders: "
+            f"it is written into {root}."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.exists()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", "") or "it is no name for a file"
-        raise GuardError(f"{node}: `name` {_quoted(name)} cannot be used: {why}. Choose another.") from None
+        why = getattr(error, "strerror", "") or "it is not a valid file name"
+        raise GuardError(f"{node}: `name` {_quoted(name)} cannot be used: {why}. Choose another name.") from None
     return path
 
 
@@ -101,7 +84,7 @@ def input_root() -> Path:
 
 
 def input_folders() -> list[str]:
-    """Folders under the host's input directory, by their relative paths; hidden ones are left out."""
+    """Relative paths of the folders under the host's input directory, without hidden ones."""
     root, found = input_root(), []
     for here, folders, _ in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -114,7 +97,7 @@ def input_folder(name: str, node: str) -> Path:
     root, name = input_root(), name or ""  # a widget without choices has no value
     path = root / name
     if not name.strip():
-        raise GuardError(f"{node}: `folder` is empty. Put a folder of pictures into {root} and choose it.")
+        raise GuardError(f"{node}: `folder` is empty. Put a folder of images into {root} and choose it.")
     if "\x00" in name or not inside(path, [root]):
         raise GuardError(
             f"{node}: `folder` {_quoted(name)} leads out of {root}. Put the folder itself there; links that leave it "

@@ -1,4 +1,4 @@
-"""Hints for an artist whose graph makes the measurement mean something else."""
+"""Hints for users whose graph gives the measurement another meaning."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ if TYPE_CHECKING:
 
 FILLED_NEGATIVE = (
     "Hint: `negative` is not empty and `null` is not connected, so your prompt was compared with your negative prompt "
-    "instead of with no prompt at all. Connect an empty CLIP Text Encode to `null` to get the papers' measure."
+    "instead of with no prompt at all. Connect an empty CLIP Text Encode to `null` to measure as the papers do."
 )
 DISTILLED = (
-    "Hint: `model` is guidance-distilled (it takes the guidance scale as an input, as Flux dev does). At cfg 1 no "
-    "second prediction guides it, so the papers' magnitude d is not defined: the figures only say how far prompt "
-    "and negative prompt are apart, and thresholds made for other models do not carry over."
+    "Hint: `model` is guidance-distilled (it takes the guidance scale as an input, as Flux dev does). At cfg 1 it has "
+    "no second prediction, so the papers' magnitude d is not defined: the values only say how far the prompt and the "
+    "negative prompt are apart, and thresholds of other models do not apply."
 )
-TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's words
+TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's text
 Graph = dict[str, dict[str, Any]]
 
 
-def negative_hint(graph: Graph | None, node_id: str | None, null) -> list[str]:
-    """FILLED_NEGATIVE in a list, or an empty list. `graph`: what runs, in the host's API format.
+def negative_hint(graph: Graph | None, node_id: str | None, null: list | None) -> list[str]:
+    """FILLED_NEGATIVE in a list, or an empty list.
 
-    A CONDITIONING does not hold its text, but the graph does.
+    `graph`: what runs, in the host's API format. It holds the text, which a CONDITIONING does not.
     """
     if null is not None or not graph or node_id not in graph:
         return []
@@ -31,7 +31,7 @@ def negative_hint(graph: Graph | None, node_id: str | None, null) -> list[str]:
 
 
 def _has_text(graph: Graph, link: Any) -> bool:
-    """Whether any words go into the conditioning behind `link`. Visits every node once."""
+    """Whether any text goes into the conditioning behind `link`."""
     to_visit, seen = [(link, False)], set[str]()
     while to_visit:
         link, is_text = to_visit.pop()
@@ -43,7 +43,7 @@ def _has_text(graph: Graph, link: Any) -> bool:
             continue
         seen.add(link[0])
         node = graph[link[0]]
-        if node["class_type"] == "ConditioningZeroOut":  # its output does not depend on the words
+        if node["class_type"] == "ConditioningZeroOut":  # its output does not depend on the text
             continue
         for name, value in node["inputs"].items():
             if name.startswith(TEXT_INPUTS):
@@ -53,12 +53,8 @@ def _has_text(graph: Graph, link: Any) -> bool:
     return False
 
 
-def is_distilled(model: ModelPatcher) -> bool:
-    """Whether the host built this model's network with a guidance embedding."""
-    config = getattr(model.model, "model_config", None)
-    return bool((getattr(config, "unet_config", None) or {}).get("guidance_embed", False))
-
-
 def distilled_hint(model: ModelPatcher) -> list[str]:
-    """DISTILLED in a list, or an empty list."""
-    return [DISTILLED] if is_distilled(model) else []
+    """DISTILLED in a list if the model's network has a guidance embedding, or an empty list."""
+    config = getattr(model.model, "model_config", None)
+    network = getattr(config, "unet_config", None) or {}
+    return [DISTILLED] if network.get("guidance_embed", False) else []

@@ -47,7 +47,7 @@ def check_inputs(execute: Callable) -> Callable:
     """
 
     @functools.wraps(execute)
-    def run(cls, **given):
+    def run(cls: Any, **given: Any) -> Any:
         schema = cls.SCHEMA or cls.GET_SCHEMA()
         for spec in schema.inputs:
             if spec.id not in given:
@@ -63,7 +63,7 @@ def check_inputs(execute: Callable) -> Callable:
     return run
 
 
-def _wrong(cls, spec, value: Any) -> str:
+def _wrong(cls: Any, spec: Any, value: Any) -> str:
     """What is wrong with it and what to do, or an empty text."""
     kind = str(spec.get_io_type())
     if kind in ("INT", "FLOAT"):
@@ -86,7 +86,7 @@ def _wrong(cls, spec, value: Any) -> str:
     return f"is {_short(value)}. {CONNECT.get(kind, '')}{' Or disconnect it.' if spec.optional else ''}"
 
 
-def _wrong_number(spec, value: Any, whole: bool) -> str:
+def _wrong_number(spec: Any, value: Any, whole: bool) -> str:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
         return f"is {_short(value)}, not a {'whole ' if whole else ''}number. Connect one, or type it in."
     low, high = spec.min, spec.max

@@ -1,7 +1,6 @@
-"""Out of memory: done again with less, as long as there is less; then one sentence on what to lower.
+"""Out of memory: try again with less, and when nothing is left to reduce, say what the user can lower.
 
-Nothing here costs anything until memory runs out. A failed attempt is let go of before the next one begins:
-its error would keep every tensor of every frame that it went through.
+A failed attempt must be released before the next one begins: its error keeps every tensor of every frame it passed.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ T = TypeVar("T")
 
 
 class OutOfMemoryError(GuardError, comfy.model_management.OOM_EXCEPTION):
-    """A GuardError that is the host's own out of memory, too: it unloads all models and says so."""
+    """A GuardError that the host also takes for out of memory, so that it unloads all models."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the host takes this error for out of memory; if so, what it holds is let go of."""
-    known = getattr(comfy.model_management, "is_oom", None)  # newer hosts know other back ends' errors
-    if not (known(error) if known else isinstance(error, comfy.model_management.OOM_EXCEPTION)):
+    """Whether the host takes this error for out of memory; if so, release the tensors that it holds."""
+    is_oom = getattr(comfy.model_management, "is_oom", None)  # newer hosts know other back ends' errors
+    if not (is_oom(error) if is_oom else isinstance(error, comfy.model_management.OOM_EXCEPTION)):
         return False
     traceback.clear_frames(error.__traceback__)
     return True
 
 
 def retry_with_less(first: Callable[[], T], smaller: Callable[[], T]) -> T:
-    """`first()`; when it runs out of memory, `smaller()`."""
+    """Return `first()`, or `smaller()` when that runs out of memory."""
     try:
         return first()
     except Exception as error:
@@ -48,46 +47,41 @@ def retry_with_less(first: Callable[[], T], smaller: Callable[[], T]) -> T:
 
 @dataclass
 class BatchParts:
-    """How much of a batch fits at once; what a run has learnt stays for the rest of it."""
+    """Runs a batch in parts that fit into memory, and remembers their size for the rest of a run."""
 
-    at_once: int | None = None  # None: everything
+    size: int | None = None  # samples at once; None: the whole batch
 
     def run(self, body: Callable[[slice], T], count: int, least: int = 1) -> list[T]:
-        """`body` on rows 0 … count − 1, all at once, or in parts halved whenever memory runs out.
+        """Call `body` on rows 0 … count − 1, all at once, or in parts that are halved whenever memory runs out.
 
-        Raises what `body` raises for the `least` rows that can stand alone.
+        Raises what `body` raises for a part of `least` rows.
         """
-        out: list[T] = []
+
+        def attempt(rows: slice) -> list[T]:
+            return [body(rows)]
+
+        results: list[T] = []
         done = 0
         while done < count:
-            rows = slice(done, min(done + max(self.at_once or count, least), count))
+            rows = slice(done, min(done + max(self.size or count, least), count))
             size = rows.stop - done
-            found: list[T] = (
-                retry_with_less(partial(_listed, body, rows), list) if size > least else _listed(body, rows)
-            )
+            found: list[T] = retry_with_less(partial(attempt, rows), list) if size > least else attempt(rows)
             if found:
-                out, done = out + found, rows.stop
+                results, done = results + found, rows.stop
             else:
-                self.at_once = max(least, (size + 1) // 2)
-                log.info("Out of memory with %d at once: going on with %d.", size, self.at_once)
-        return out
-
-
-def _listed(body: Callable[[slice], T], rows: slice) -> list[T]:
-    return [body(rows)]
+                self.size = max(least, (size + 1) // 2)
+                log.info("Out of memory with %d samples at once: going on with %d.", size, self.size)
+        return results
 
 
 @contextmanager
 def explain_out_of_memory(node: str, lower: str) -> Iterator[None]:
-    """Out of memory inside the block is told as `lower` says: what can be made smaller, in whole sentences."""
+    """Replace out of memory inside the block by an error with the sentence `lower`: what to make smaller."""
     try:
         yield
     except Exception as error:
         if isinstance(error, OutOfMemoryError) or not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"{node}: out of memory. {lower} ({_short(error)})") from error
-
-
-def _short(error: Exception) -> str:
-    """What the back end said, without its advice for programmers."""
-    return ". ".join(" ".join(str(error).split()).split(". ")[:2])[:160].rstrip(".")
+        # What the back end said, without its advice for programmers.
+        why = ". ".join(" ".join(str(error).split()).split(". ")[:2])[:160].rstrip(".")
+        raise OutOfMemoryError(f"{node}: out of memory. {lower} ({why})") from error

@@ -22,7 +22,7 @@ HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "
 
 
 def denoised_predictions(model: BaseModel, conds: list, x: Tensor, sigma: Tensor, options: Options) -> list[Tensor]:
-    """The denoised predictions under each of `conds`, asked for as the host's sampling function does."""
+    """The denoised predictions (B, ...) under each of `conds`, evaluated as the host's sampling function does."""
     other = options.get("sampler_calc_cond_batch_function")
     if other is not None:
         args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": options}
@@ -32,37 +32,34 @@ def denoised_predictions(model: BaseModel, conds: list, x: Tensor, sigma: Tensor
 
 @dataclass
 class PartwiseCall:
-    """Evaluations that plain sampling would not make, in parts when memory runs out.
-
-    First half of the samples at a time, then one condition at a time. What plain sampling asks for is not
-    split: when that fails, KSampler fails as well.
-    """
+    """An evaluation that plain sampling would not make, split by samples, then by conditions when memory runs out."""
 
     samples: BatchParts = field(default_factory=BatchParts)
     conditions: BatchParts = field(default_factory=BatchParts)
 
     def predictions(self, model: BaseModel, conds: list, x: Tensor, sigma: Tensor, options: Options) -> list[Tensor]:
-        """As `denoised_predictions`."""
+        """The same as `denoised_predictions`."""
         named, batch = {str(i): cond for i, cond in enumerate(conds)}, len(x)
         least = 1 if can_drop_rows(named) else batch
 
         def ask(rows: slice) -> list[Tensor]:
             size = rows.stop - rows.start
             mine = conds if size == batch else list(rows_of(named, torch.arange(batch)[rows], batch).values())
-            if size > least:
-                return denoised_predictions(model, mine, x[rows], sigma[rows], options)
-            found = self.conditions.run(
-                lambda some: denoised_predictions(model, mine[some], x[rows], sigma[rows], options), len(mine)
-            )
-            return [prediction for part in found for prediction in part]
 
-        found = self.samples.run(ask, batch, least)
-        return found[0] if len(found) == 1 else [torch.cat(parts) for parts in zip(*found, strict=True)]
+            def ask_for(some: slice) -> list[Tensor]:
+                return denoised_predictions(model, mine[some], x[rows], sigma[rows], options)
+
+            if size > least:
+                return ask_for(slice(None))
+            return [prediction for part in self.conditions.run(ask_for, len(mine)) for prediction in part]
+
+        parts = self.samples.run(ask, batch, least)
+        return parts[0] if len(parts) == 1 else [torch.cat(rows) for rows in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
 class SamplerCall:
-    """One evaluation that the sampler asked for, inside the host's chain of PREDICT_NOISE wrappers."""
+    """One evaluation that the sampler asks for, inside the host's chain of PREDICT_NOISE wrappers."""
 
     executor: Any  # the rest of the chain
     x: Tensor  # (B, ...)
@@ -81,27 +78,27 @@ class SamplerCall:
 
     @property
     def has_other_guidance(self) -> bool:
-        """Whether the guider combines the predictions itself, or has nothing to guide against."""
+        """Whether the guider combines the predictions in its own way, or has nothing to guide against."""
         conds = self.guider.conds
-        own = type(self.guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
-        return own or conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
+        custom = type(self.guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
+        return custom or conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
 
     @property
     def smallest_part(self) -> int:
-        """How many samples have to be evaluated together: all, where another patch may keep data for each row."""
+        """How many samples must be evaluated together: all, if another patch may keep data for each row."""
         others = self.executor.wrappers[self.executor.idx + 1 :] or [k for k in HOOKS if self.options.get(k)]
         return 1 if not others and can_drop_rows(self.guider.conds) else len(self.x)
 
     def predict(self, options: Options | None = None) -> Tensor:
-        """The denoised prediction as everything below this wrapper makes it, (B, ...)."""
+        """The denoised prediction (B, ...) of everything below this wrapper."""
         return self.executor(self.x, self.sigma, self.options if options is None else options, self.seed)
 
     def needs_separate_guidance(self, inside_scale: float) -> bool:
         """Whether samples inside and outside the basin need a guidance call each.
 
-        A post-CFG function may evaluate the model again under the prompt, and no prompt fits both groups.
-        CFG and pre-CFG functions only see the predictions, and some keep a running mean: for them one call
-        is better, as long as both groups hold real pairs of predictions, that is at the scales 0 and 1.
+        A post-CFG function may evaluate the model again under the prompt, and no prompt fits both groups. CFG and
+        pre-CFG functions only see the predictions, and some keep a running mean. For them one call is better, as long
+        as both groups hold real pairs of predictions, which they do at the scales 0 and 1.
         """
         others = ("sampler_cfg_function", "sampler_pre_cfg_function")
         return bool(self.options.get("sampler_post_cfg_function")) or (
@@ -109,18 +106,15 @@ class SamplerCall:
         )
 
     def guided(self, cfg: float, cond: Tensor, uncond: Tensor, conds: Conds | None = None) -> Tensor:
-        """What the host and all patches make of this pair at scale `cfg`.
+        """The guided prediction of the host and all patches for this pair at scale `cfg`.
 
         `conds` replaces the run's prompts of the same names, for patches that evaluate the model themselves.
         """
-        # At scale 1 the host asks for no second prediction and guides against zero, which gives other bits.
+        # At scale 1 the host evaluates no second prediction and guides against zero, which gives other bits.
         alone = math.isclose(cfg, 1.0) and not self.options.get("disable_cfg1_optimization", False)
         pair = [cond, torch.zeros_like(uncond) if alone else uncond]
-        options = {
-            **self.options,
-            "disable_cfg1_optimization": not alone,
-            "sampler_calc_cond_batch_function": lambda args: pair,
-        }
+        options = {**self.options, "disable_cfg1_optimization": not alone}
+        options["sampler_calc_cond_batch_function"] = lambda args: pair
         kept = self.guider.cfg, self.guider.conds
         try:
             self.guider.cfg, self.guider.conds = cfg, {**self.guider.conds, **(conds or {})}

@@ -16,12 +16,9 @@ if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
     from torch import Tensor
 
-# Makes the state of one run, or None to leave the run alone: (guider, noise, sigmas on the CPU) -> state.
-Start = Callable[["CFGGuider", "Tensor", "Tensor"], Any]
-# Returns the denoised prediction of one evaluation: (state of the run, call) -> prediction.
-Predict = Callable[[Any, SamplerCall], "Tensor"]
-# Called with the state after a run that was not interrupted.
-Finish = Callable[[Any, "CFGGuider"], None]
+Start = Callable[["CFGGuider", "Tensor", "Tensor"], Any]  # (guider, noise, sigmas on the CPU) -> state of the run
+Predict = Callable[[Any, SamplerCall], "Tensor"]  # (state, call) -> denoised prediction
+Finish = Callable[[Any, "CFGGuider"], None]  # called after a run that was not interrupted
 WRAPPERS = comfy.patcher_extension.WrappersMP
 
 
@@ -30,12 +27,15 @@ def patch_sampling(
 ) -> ModelPatcher:
     """A clone of `model` whose runs have a state of their own; an earlier patch with this key is replaced.
 
-    The state is kept in that run's copy of the model options, never in a closure: a patched model is sampled
-    many times. Everything else (CFG, other packs' hooks) works inside `call.predict()`.
+    The state is kept in that run's copy of the model options, never in a closure, because a patched model is sampled
+    many times. CFG and other packs' hooks work inside `call.predict()`.
     """
-    patched = model.clone()
+    if not hasattr(WRAPPERS, "PREDICT_NOISE"):
+        raise GuardError(f"{node}: this ComfyUI is too old for it. Update ComfyUI to {OLDEST_COMFYUI} or newer.")
 
-    def outer_sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+    def outer_sample(
+        executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
         guider = executor.class_obj
         state = start(guider, noise, sigmas.detach().float().cpu())
         guider.model_options[key] = state
@@ -43,13 +43,16 @@ def patch_sampling(
         finish(state, guider)
         return out
 
-    def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 - the host's signature
-        state = model_options.get(key)
-        if state is None:
-            return executor(x, timestep, model_options, seed)
-        return predict(state, SamplerCall(executor, x, timestep, model_options, seed))
+    def predict_noise(
+        executor: Any, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed: int | None = None
+    ) -> Tensor:
+        options = model_options or {}
+        if key not in options:  # another pack calls the model outside a sampling run
+            return executor(x, timestep, options, seed)
+        return predict(options[key], SamplerCall(executor, x, timestep, options, seed))
 
-    for kind, wrapper in ((WRAPPERS.OUTER_SAMPLE, outer_sample), (_predict_noise(node), predict_noise)):
+    patched = model.clone()
+    for kind, wrapper in ((WRAPPERS.OUTER_SAMPLE, outer_sample), (WRAPPERS.PREDICT_NOISE, predict_noise)):
         patched.remove_wrappers_with_key(kind, key)
         patched.add_wrapper_with_key(kind, key, wrapper)
     return patched
@@ -59,11 +62,3 @@ def unused_key(model: ModelPatcher, prefix: str) -> str:
     """A key for one more patch of a kind that may be applied several times."""
     taken = model.wrappers.get(WRAPPERS.OUTER_SAMPLE, {})
     return f"{prefix}_{sum(str(key).startswith(prefix) for key in taken)}"
-
-
-def _predict_noise(node: str) -> str:
-    """The wrapper around the prediction that a sampler finally gets. Raises GuardError on a host without it."""
-    kind = getattr(WRAPPERS, "PREDICT_NOISE", None)
-    if kind is None:
-        raise GuardError(f"{node}: this ComfyUI is too old for it. Update ComfyUI to {OLDEST_COMFYUI} or newer.")
-    return kind

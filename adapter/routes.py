@@ -1,8 +1,7 @@
-"""Serves the pack's pages and templates when its folder has a name that the host cannot serve.
+"""Serve the pack's pages and templates when its folder has a name that the host cannot serve.
 
-The host offers both under the folder's name, by static routes. aiohttp (seen in 3.14) keeps a route's address
-quoted and compares it with a request's unquoted one: with a space or an accent in the name, as in the second
-"memorization-guard-main (1)" of a browser's downloads, every file is a 404 and live views, help and templates are gone.
+The host uses static routes under the folder's name. aiohttp (seen in 3.14) compares the quoted address of a route with
+the unquoted one of a request: with a space in the name, as in "memorization-guard-main (1)", every file is a 404.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from server import PromptServer
 
 from .folders import inside
 
-PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")  # what quoting does not change
+UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")  # names that quoting does not change
 SERVED = {"/extensions": "web", "/workflow_templates": "workflows"}  # the host adds /api itself
 
 
 def serve(pack: Path) -> None:
-    """Answer for the folder `pack` under its name, if the host does not; its own routes go first."""
+    """Serve the folder `pack` under its name if the host cannot."""
     server = getattr(PromptServer, "instance", None)
-    if server is None or PLAIN.fullmatch(pack.name):
+    if server is None or UNQUOTED.fullmatch(pack.name):
         return
     name = re.sub(r"\\?[{}]", ".", re.escape(pack.name.replace("%", "%25")))  # braces would end the pattern
     for address, folder in SERVED.items():

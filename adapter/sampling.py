@@ -1,8 +1,10 @@
-"""What the host's KSampler and CFGGuider do, with a given noise."""
+"""Sample as the host's KSampler and CFGGuider do."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management
 import comfy.sample
@@ -12,13 +14,24 @@ import latent_preview
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-from .noise import drawn_noise, made_noise
-from .schedule import sampler_names, scheduler_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from comfy.model_patcher import ModelPatcher
+
+
+@dataclass(frozen=True)
+class SamplingInputs:
+    """What a run of our own samples with."""
+
+    model: ModelPatcher
+    positive: list  # CONDITIONING
+    negative: list
+    latent: dict  # see prepare_latent
+    noise: Tensor  # (B, ...)
+    sigmas: Tensor
+    seed: int
+    node: str  # for errors
+    null: list | None = None  # CONDITIONING that the prompt is compared with; None: the negative prompt
 
 
 def prepare_latent(model: ModelPatcher, latent: dict, node: str) -> dict:
@@ -34,50 +47,20 @@ def prepare_latent(model: ModelPatcher, latent: dict, node: str) -> dict:
     return {**latent, "samples": fitted}
 
 
-def initial_noise(latent: dict, seed: int, noise, node: str) -> Tensor:
-    """The connected NOISE, else what KSampler would draw for the seed."""
-    if noise is not None:
-        return made_noise(noise, latent, node)
-    return drawn_noise(latent["samples"], seed, latent.get("batch_index"))
+def run_ksampler(model: ModelPatcher, noise: Tensor, latent: dict, steps: int, **inputs: Any) -> dict:
+    """A KSampler run by the calls of the host's `common_ksampler`, so that equal inputs give equal bits.
 
-
-def run_ksampler(
-    model: ModelPatcher,
-    *,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    positive: list,
-    negative: list,
-    latent: dict,
-    denoise: float,
-    noise,
-    node: str,
-) -> dict:
-    """A KSampler run by the calls of the host's `common_ksampler`, so that equal inputs give equal bits."""
-    known = {"sampler_name": sampler_names(), "scheduler": scheduler_names()}
-    for name, given in (("sampler_name", sampler_name), ("scheduler", scheduler)):
-        if given not in known[name]:  # the host silently takes another one instead
-            raise GuardError(
-                f"{node}: `{name}` is {given!r}, which this ComfyUI does not have. Choose one from the list."
-            )
+    `inputs`: KSampler's other inputs, by its names.
+    """
     samples = comfy.sample.sample(
         model,
-        initial_noise(latent, seed, noise, node),
+        noise,
         steps,
-        cfg,
-        sampler_name,
-        scheduler,
-        positive,
-        negative,
-        latent["samples"],
-        denoise=denoise,
+        latent_image=latent["samples"],
         noise_mask=latent.get("noise_mask"),
         callback=latent_preview.prepare_callback(model, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
+        **inputs,
     )
     return {**latent, "samples": samples}
 
@@ -86,42 +69,20 @@ class StopSampling(Exception):
     """Raised by a wrapper to end a `run_euler` early."""
 
 
-class _Stoppable(comfy.samplers.KSAMPLER):
-    def sample(self, model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs):
+class _StoppableSampler(comfy.samplers.KSAMPLER):
+    def sample(self, *args: Any, **kwargs: Any) -> Tensor:
         try:
-            return super().sample(model_wrap, sigmas, extra_args, callback, noise, *args, **kwargs)
+            return super().sample(*args, **kwargs)
         except StopSampling:
-            return noise
+            return args[4]  # the noise, because the host needs a tensor
 
 
-def run_euler(
-    model: ModelPatcher,
-    *,
-    positive: list,
-    negative: list,
-    cfg: float,
-    noise: Tensor,
-    latent_image: Tensor,
-    noise_mask,
-    sigmas: Tensor,
-    seed: int,
-) -> None:
-    """Sample with Euler for what wrappers on `model` see; the result is thrown away."""
-    euler = _Stoppable(comfy.samplers.ksampler("euler").sampler_function)
-    comfy.samplers.sample(
-        model,
-        noise,
-        positive,
-        negative,
-        cfg,
-        model.load_device,
-        euler,
-        sigmas,
-        latent_image=latent_image,
-        denoise_mask=noise_mask,
-        disable_pbar=True,
-        seed=seed,
-    )
+def run_euler(run: SamplingInputs, cfg: float) -> None:
+    """Sample with Euler for what wrappers on the model see; the result is discarded."""
+    guider = cfg_guider(run.model, run.positive, run.negative, cfg)
+    sampler = _StoppableSampler(comfy.samplers.ksampler("euler").sampler_function)
+    latent, mask = run.latent["samples"], run.latent.get("noise_mask")
+    guider.sample(run.noise, latent, sampler, run.sigmas, denoise_mask=mask, disable_pbar=True, seed=run.seed)
 
 
 def cfg_guider(model: ModelPatcher, positive: list, negative: list, cfg: float) -> comfy.samplers.CFGGuider:

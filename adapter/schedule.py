@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from torch import Tensor
 
-LATE = 0.05  # the host's percent
+LATE_START = 0.05  # the host's percent: schedules that only leave out the first timesteps begin before it
 POINTS = 64  # of a Clock
-TOLERANCE = 1e-4  # of σ: samplers pass levels that are rounded differently from the schedule's
+TOLERANCE = 1e-4  # a share of σ: samplers pass levels that are rounded differently from the schedule's
 
 
 def sampler_names() -> list[str]:
-    """The host's samplers, with those that other packs have added."""
+    """The host's samplers, including those that other packs have added."""
     return list(comfy.samplers.KSampler.SAMPLERS)
 
 
@@ -28,19 +28,13 @@ def scheduler_names() -> list[str]:
     return list(comfy.samplers.KSampler.SCHEDULERS)
 
 
-def schedule(model: ModelPatcher, scheduler: str, steps: int) -> Tensor:
-    """Sigmas (steps + 1,) of a host scheduler."""
-    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+def ksampler_sigmas(model: ModelPatcher, steps: int, sampler_name: str, scheduler: str, denoise: float = 1.0) -> Tensor:
+    """The sigmas (steps + 1,) that KSampler runs through for these inputs."""
+    return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise).sigmas
 
 
-def ksampler_sigmas(model: ModelPatcher, steps: int, sampler_name: str, scheduler: str, denoise: float) -> Tensor:
-    """The sigmas that KSampler runs through for these inputs."""
-    plan = comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise)
-    return plan.sigmas
-
-
-def first_sigma(model: ModelPatcher, sigmas: Tensor | None, node: str) -> Tensor:
-    """The schedule of a measurement at T: the first of `sigmas`, else the model's sigma_max, and 0."""
+def one_step_schedule(model: ModelPatcher, sigmas: Tensor | None, node: str) -> Tensor:
+    """The first of `sigmas` and 0, for measuring at T. Without `sigmas` it starts at the model's sigma_max."""
     if sigmas is None:
         return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
     if sigmas.numel() == 0 or float(sigmas[0]) <= 0:
@@ -79,11 +73,8 @@ def sigma_of(model: ModelPatcher, percent: float) -> float:
 
 
 def starts_late(model: ModelPatcher, sigmas: Tensor) -> bool:
-    """Whether a schedule begins below T: a second stage, or image to image.
-
-    Schedules that only leave out the first timesteps do not count: ddim_uniform begins at t = 981.
-    """
-    return len(sigmas) > 0 and percent_of(model, float(sigmas[0])) > LATE
+    """Whether a schedule begins below T: a second stage, or image to image."""
+    return len(sigmas) > 0 and percent_of(model, float(sigmas[0])) > LATE_START
 
 
 class StepCounter:
@@ -94,7 +85,7 @@ class StepCounter:
         self.step = -1  # of the last evaluation
 
     def advance(self, sigma: float) -> bool:
-        """Note an evaluation at this level; return whether it is the first one of its step."""
+        """Record an evaluation at this level and return whether it is the first one of its step."""
         reached = max(int((self.starts >= sigma * (1 - TOLERANCE)).sum()) - 1, 0)
         first = reached > self.step
         self.step = max(reached, self.step)

@@ -1,20 +1,20 @@
 """Ask a model for its two predictions, inside the host's own sampling scope.
 
-The real CFGGuider loads the model, processes areas, masks, ControlNets, hooks and LoRA, and hands over to a
-host Sampler whose body is ours; afterwards the host cleans up.
+The real CFGGuider loads the model, processes areas, masks, ControlNets, hooks and LoRA, and runs a host Sampler whose
+body is ours. Afterwards the host cleans up.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.samplers
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..mitigation.prediction import (
     Parameterisation,
@@ -25,57 +25,53 @@ from ..mitigation.prediction import (
     relative,
 )
 from .autograd.inference_weights import refuse_quantized
-from .autograd.scope import networks_of, with_gradients
+from .autograd.scope import networks_of, run_with_gradients
 from .batch_rows import Conds, can_drop_rows, rows_of
 from .errors import check_finite, check_magnitude
 from .memory import BatchParts
 from .model_call import Options, PartwiseCall, denoised_predictions
-from .sampling import check_interrupted
+from .sampling import SamplingInputs, check_interrupted
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+    from comfy.samplers import CFGGuider
 
 T = TypeVar("T")
 
 
-def parameterisation(model_sampling) -> tuple[Parameterisation, float]:
+def parameterisation(model_sampling: nn.Module) -> tuple[Parameterisation, float]:
     """How the model predicts, and its sigma_data, from the host's model_sampling object."""
-    sigma_data = float(getattr(model_sampling, "sigma_data", 1.0))
+    kind: Parameterisation = "eps"
     if isinstance(model_sampling, comfy.model_sampling.CONST):
-        return "flow", sigma_data
-    if isinstance(model_sampling, comfy.model_sampling.V_PREDICTION):
-        return "v", sigma_data
-    return "eps", sigma_data
+        kind = "flow"
+    elif isinstance(model_sampling, comfy.model_sampling.V_PREDICTION):
+        kind = "v"
+    return kind, float(getattr(model_sampling, "sigma_data", 1.0))
 
 
-def conditional_noise(model_sampling, denoised_cond: Tensor, denoised_uncond: Tensor, sigma: Tensor) -> Tensor:
+def conditional_noise(model_sampling: nn.Module, cond: Tensor, uncond: Tensor, sigma: Tensor) -> Tensor:
     """ε̃ (B, ...) in the model's output space, from the host's denoised predictions."""
-    kind, sigma_data = parameterisation(model_sampling)
-    return conditional_noise_prediction(denoised_cond, denoised_uncond, sigma, kind, sigma_data)
+    return conditional_noise_prediction(cond, uncond, sigma, *parameterisation(model_sampling))
 
 
 class TwoPredictions:
     """A model inside a running sampling scope: the prompt against the null prompt."""
 
     def __init__(
-        self, guider, sigmas: Tensor, options: Options, noise: Tensor, latent_image: Tensor, full: bool, node: str
+        self, guider: CFGGuider, sigmas: Tensor, options: Options, noise: Tensor, latent_image: Tensor, node: str
     ) -> None:
-        self.model = guider.inner_model
+        self.guider, self.model = guider, guider.inner_model
         self.conds: Conds = guider.conds
         self.sigma = sigmas[0]
-        self.options = options
-        self.noise = noise
-        self.latent_image = latent_image
-        self.full_noise = full
-        self.node = node
-        self.networks = networks_of(guider)
+        self.max_denoise = comfy.samplers.Sampler().max_denoise(guider, sigmas)
+        self.options, self.node = options, node
+        self.noise, self.latent_image = noise, latent_image
         self.without_graph, self.with_graph = PartwiseCall(), BatchParts()
 
     @property
     def eps_unit(self) -> float:
         """This model's d per unit of an EPS model's d, at this noise level."""
-        kind, sigma_data = parameterisation(self.model.model_sampling)
-        return eps_unit(float(self.sigma), kind, sigma_data)
+        return eps_unit(float(self.sigma), *parameterisation(self.model.model_sampling))
 
     def prediction(self, noise: Tensor, rows: Tensor | None = None) -> Tensor:
         """ε̃(x_T, T, y) (n, ...) for the initial noise x_T of the samples `rows` (all of them by default).
@@ -90,7 +86,7 @@ class TwoPredictions:
                 return self.prediction(whole)[rows.to(noise.device)]
             conds, latent = rows_of(conds, rows, batch), latent[rows.to(latent.device)]
         sampling = self.model.model_sampling
-        x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.full_noise)
+        x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.max_denoise)
         sigma = self.sigma * x.new_ones([x.shape[0]])
         null = conds.get("null", conds["negative"])
         # A graph stays in memory until its backward pass: with gradients `in_parts` gives each part its own graph.
@@ -104,7 +100,7 @@ class TwoPredictions:
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
         """Run `body` with autograd working through the model; `checkpoints`: see `autograd.scope`."""
-        refuse_quantized(self.networks, self.node)
+        refuse_quantized(networks_of(self.guider), self.node, "Set method to search or batch-wise")
         kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
 
         def inside(conds: Conds, options: Options) -> T:
@@ -115,81 +111,61 @@ class TwoPredictions:
             finally:
                 self.conds, self.options, self.sigma, self.latent_image, self.noise = kept
 
-        def all_at_once_again() -> None:
+        def reset_parts() -> None:
             self.with_graph = BatchParts()
 
-        return with_gradients(
-            inside,
-            model=self.model,
-            networks=self.networks,
-            conds=self.conds,
-            options=self.options,
-            shape=self.noise.shape,
-            device=self.noise.device,
-            checkpoints=checkpoints,
-            on_full=all_at_once_again,
+        return run_with_gradients(
+            inside, self.guider, self.noise, self.options, checkpoints=checkpoints, on_full_checkpoints=reset_parts
         )
 
 
 Body = Callable[[TwoPredictions, Tensor], T]  # the Tensor is the run's noise on the model's device
 
 
-class _BodySampler(comfy.samplers.Sampler):
+class _BodySampler(comfy.samplers.Sampler, Generic[T]):
+    """A host Sampler that calls our function instead of sampling."""
+
+    result: T
+
     def __init__(self, body: Body[T], node: str) -> None:
         self.body = body
         self.node = node
-        self.result: T | None = None
 
-    def sample(
-        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
-    ):
-        full = self.max_denoise(model_wrap, sigmas)
-        pair = TwoPredictions(model_wrap, sigmas, extra_args["model_options"], noise, latent_image, full, self.node)
+    def sample(self, guider: CFGGuider, sigmas: Tensor, extra_args: dict, *args: Any, **kwargs: Any) -> Tensor:
+        _callback, noise, latent_image, *_ = args
+        pair = TwoPredictions(guider, sigmas, extra_args["model_options"], noise, latent_image, self.node)
         self.result = self.body(pair, noise)
         return torch.zeros_like(noise)
 
 
-def run_in_sampling_scope(
-    body: Body[T],
-    *,
-    model: ModelPatcher,
-    positive: list,
-    negative: list,
-    null: list | None,
-    noise: Tensor,
-    latent_image: Tensor,
-    sigmas: Tensor,
-    node: str,
-    seed: int,
-    headroom: float = 1.0,
-) -> T:
+def run_in_sampling_scope(body: Body[T], run: SamplingInputs, headroom: float = 1.0) -> T:
     """Run `body(predictions, noise)` in the host's sampling scope and return what it returns.
 
     `headroom`: how many times the memory of a sampling step the host should free beforehand.
     """
-    guider = comfy.samplers.CFGGuider(_with_headroom(model, headroom) if headroom > 1 else model)
-    conds = {"positive": positive, "negative": negative}
-    guider.inner_set_conds(conds if null is None else {**conds, "null": null})
-    sampler = _BodySampler(body, node)
-    guider.sample(noise, latent_image, sampler, sigmas, disable_pbar=True, seed=seed)
-    return sampler.result  # type: ignore[return-value]
+    guider = comfy.samplers.CFGGuider(_with_headroom(run.model, headroom) if headroom > 1 else run.model)
+    conds = {"positive": run.positive, "negative": run.negative}
+    guider.inner_set_conds(conds if run.null is None else {**conds, "null": run.null})
+    sampler = _BodySampler(body, run.node)
+    guider.sample(run.noise, run.latent["samples"], sampler, run.sigmas, disable_pbar=True, seed=run.seed)
+    return sampler.result
 
 
-def relative_magnitude(**run) -> Tensor:
-    """d/√dim (B,) of the noises, in an EPS model's units; `run`: arguments of `run_in_sampling_scope`."""
+def relative_magnitude(run: SamplingInputs) -> Tensor:
+    """d/√dim (B,) of the noises, in an EPS model's units."""
 
     def body(pair: TwoPredictions, noise: Tensor) -> Tensor:
         d = check_magnitude(guidance_magnitude(pair.prediction(noise)), pair.node).cpu()
         return relative(d, dimension(noise)) / pair.eps_unit
 
-    return run_in_sampling_scope(body, **run)
+    return run_in_sampling_scope(body, run)
 
 
 def _with_headroom(model: ModelPatcher, headroom: float) -> ModelPatcher:
     """A clone of the model for which the host frees as much memory as for a batch `headroom` times as large."""
     clone = model.clone()
 
-    def prepare(executor, patcher, shape, *args, **kwargs):
+    def prepare(executor: Any, patcher: ModelPatcher, shape: list[int], *args: Any, **kwargs: Any) -> Any:
         return executor(patcher, [math.ceil(shape[0] * headroom), *shape[1:]], *args, **kwargs)
 
     clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, "memorization_guard_probe", prepare)

@@ -1,30 +1,33 @@
-"""Pictures of a prediction, through the host's VAE, differentiable, in the middle of a sampling run.
+"""Decode a prediction in the middle of a sampling run, with gradients.
 
-The VAE goes into the run as an additional model of the patched MODEL, so the host loads both together
-and neither pushes the other out. It is never loaded or unloaded here. Any VAE that the host loads
-serves; a TAESD (models/vae_approx, offered by the host's VAE loader) is the fast one.
+The VAE is an additional model of the patched MODEL, so the host loads both together and neither pushes the other out.
+It must not be loaded or unloaded here.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import comfy.model_management
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from comfy.sd import VAE
 
-def decode(vae, latents: Tensor) -> Tensor:
-    """Latents (B, C, H, W) in the VAE's own scale -> pictures (B, 3, H, W) in [0, 1], float32.
 
-    As many samples at once as the memory allows that is free on the VAE's device. The result lies on
-    the device of `latents`, and carries gradients where autograd is on.
+def decode(vae: VAE, latents: Tensor) -> Tensor:
+    """Latents (B, C, H, W) in the VAE's own scale -> images (B, 3, H, W) in [0, 1], float32, on the same device.
+
+    It decodes as many at once as fit into free memory. Differentiable where autograd is on.
     """
     samples = latents.to(vae.device, vae.vae_dtype)
-    graph = torch.is_grad_enabled() and samples.requires_grad
-    each = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype) * (4 if graph else 1)  # a graph keeps all
-    free = comfy.model_management.get_free_memory(vae.device)
-    rows = max(1, int(free / max(each, 1)))
+    per_sample = vae.memory_used_decode((1, *samples.shape[1:]), vae.vae_dtype)
+    if torch.is_grad_enabled() and samples.requires_grad:
+        per_sample *= 4  # a graph keeps every activation
+    rows = max(1, int(comfy.model_management.get_free_memory(vae.device) / max(per_sample, 1)))
     parts = [vae.process_output(vae.first_stage_model.decode(part).float()) for part in samples.split(rows)]
-    pictures = torch.cat(parts)
-    if pictures.ndim == 5:  # a video VAE with one frame
-        pictures = pictures[:, :, 0]
-    return pictures[:, :3].to(latents.device)
+    images = torch.cat(parts)
+    if images.ndim == 5:  # a video VAE with one frame
+        images = images[:, :, 0]
+    return images[:, :3].to(latents.device)

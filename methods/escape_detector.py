@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from torch import Tensor
 
 from ..adapter.model_call import SamplerCall
-from ..adapter.sampling import StopSampling, run_euler
+from ..adapter.sampling import SamplingInputs, StopSampling, run_euler
 from ..mitigation.escape.curve import EscapeCurve
 from .deferred_cfg.patch import add_deferred_cfg
 from .deferred_cfg.plan import DeferralPlan
 from .deferred_cfg.run import DeferralRun, Predictions
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
 
 NEVER = 1.0  # start_percent of a run that is never guided
 ANY_CFG = 2.0  # no sample is guided, but at 1 the host would not evaluate the second prediction
@@ -33,30 +27,9 @@ class DetectionRun(DeferralRun):
             raise StopSampling
 
 
-def detect(
-    model: ModelPatcher,
-    plan: DeferralPlan,
-    *,
-    positive: list,
-    negative: list,
-    noise: Tensor,
-    latent_image: Tensor,
-    noise_mask: Tensor | None,
-    sigmas: Tensor,
-    seed: int,
-) -> EscapeCurve:
+def detect(plan: DeferralPlan, run: SamplingInputs) -> EscapeCurve:
     """Run Euler without CFG until every sample has left, and return the curve."""
     curves: list[EscapeCurve] = []
     unguided = replace(plan, start_percent=NEVER, inside_scale=0.0, on_end=curves.append)
-    run_euler(
-        add_deferred_cfg(model, unguided, DetectionRun),
-        positive=positive,
-        negative=negative,
-        cfg=ANY_CFG,
-        noise=noise,
-        latent_image=latent_image,
-        noise_mask=noise_mask,
-        sigmas=sigmas,
-        seed=seed,
-    )
+    run_euler(replace(run, model=add_deferred_cfg(run.model, unguided, DetectionRun)), ANY_CFG)
     return curves[0]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..adapter.autograd.checkpointing import GRAPH, HALF, graph_memory
+from ..adapter.autograd.checkpointing import HALF_GRAPH, WHOLE_GRAPH, graph_memory
 from ..adapter.errors import check_magnitude
 from ..adapter.memory import explain_out_of_memory
-from ..adapter.sampling import progress
+from ..adapter.sampling import SamplingInputs, progress
 from ..adapter.two_predictions import TwoPredictions, run_in_sampling_scope
 from ..mitigation.noise.batch_wise import adjust_batchwise
 from ..mitigation.noise.norm_constraint import Constraint
@@ -20,14 +21,17 @@ from ..mitigation.noise.report import NoiseReport
 from ..mitigation.noise.seed_search import search_noise
 from ..mitigation.prediction import dimension
 
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
+
 METHODS = ["per-sample", "batch-wise", "search"]
 # Working memory with checkpoints over that of a sampling step, rounded up. `make bench-cost` on a UNet of SD1.5's
 # size, bf16, 256×256: 158 MB over 101 MB, 1.56.
 GRADIENT_HEADROOM = 2.0
 
-
-# Called with a headline, d/√dim (B, rounds so far; the best so far where it counts) and the target in the same units.
+# Called with a headline, d/√dim (B, rounds so far; the best so far in a search) and the target in the same units.
 OnRound = Callable[[str, Tensor, float | None], None]
+Result = tuple[Tensor, NoiseReport]  # x_T (B, ...) on the model's device, and how it was found
 
 
 @dataclass(frozen=True)
@@ -54,26 +58,20 @@ class NoisePlan:
         ]
 
 
-def find_noise(
-    plan: NoisePlan, *, draw: Callable[[int], Tensor], node: str, on_round: OnRound, **run
-) -> tuple[Tensor, NoiseReport]:
-    """x_T (B, ...) on the model's device and the report of how it was found.
-
-    `draw(i)`: the i-th noise to begin with; `run`: what `run_in_sampling_scope` needs besides.
-    """
+def find_noise(plan: NoisePlan, run: SamplingInputs, draw: Callable[[int], Tensor], on_round: OnRound) -> Result:
+    """Adjust the noise of `run`, or search for a better one among `draw(i)`, of which the run's noise is the first."""
     bar = progress(max(plan.rounds, 1))
 
-    def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
+    def body(pair: TwoPredictions, noise: Tensor) -> Result:
         unit = pair.eps_unit
         root = dimension(noise) ** 0.5
         target = plan.target_magnitude * (root * unit if plan.relative else 1.0)
-
         goal = None if plan.method == "batch-wise" else target / (root * unit)
         seen: list[Tensor] = []
 
         def on_step(i: int, d: Tensor) -> None:
-            check_magnitude(d, node)
-            if i == 0:  # of a second attempt, where the first ran out of memory
+            check_magnitude(d, run.node)
+            if i == 0:  # after running out of memory the method starts again
                 seen.clear()
             bar.update_absolute(i + 1)
             seen.append(d.detach().cpu() / (root * unit))
@@ -81,39 +79,41 @@ def find_noise(
             headline = f"{plan.method} {i + 1}/{plan.rounds}: worst d/√dim {float(seen[-1].max()):.4f}{done}"
             on_round(headline, torch.stack(seen, dim=1), goal)
 
-        noise, report = _adjust(plan, pair, noise, draw, target, on_step)
-        return noise, replace(report, eps_unit=unit)
+        found, report = _adjust(plan, pair, noise, draw, target, on_step)
+        return found, replace(report, eps_unit=unit)
 
-    start = draw(0)
-    with explain_out_of_memory(node, _lower(plan)):
-        return run_in_sampling_scope(
-            body, noise=start, node=node, headroom=_headroom(plan, run["model"].model, start), **run
-        )
+    with explain_out_of_memory(run.node, _what_to_lower(plan)):
+        return run_in_sampling_scope(body, run, _headroom(plan, run.model.model, run.noise))
 
 
-def _lower(plan: NoisePlan) -> str:
-    """What an artist can do when not even one picture at a time fits."""
-    smaller = "a smaller batch or picture on `latent_image`"
+def _what_to_lower(plan: NoisePlan) -> str:
+    """What the user can do when a single image at a time does not fit."""
+    smaller = "a smaller batch or image on `latent_image`"
     if plan.method != "per-sample":
         return f"Set {smaller}; fewer candidates or adjustments would not help."
     full = "" if plan.checkpointing in ("auto", "full") else "`checkpointing` to full or auto, "
     return f"Set {full}{smaller}, or `method` to batch-wise or search."
 
 
-def _headroom(plan: NoisePlan, model, noise: Tensor) -> float:
-    """How many sampling steps' memory the host should make free: a graph without checkpoints only when asked for."""
+def _headroom(plan: NoisePlan, model: BaseModel, noise: Tensor) -> float:
+    """How many sampling steps' memory the host should free: for a whole graph only when the user asks for one."""
     if plan.method != "per-sample":
         return 1.0
-    share = {"off": GRAPH, "on": HALF}.get(plan.checkpointing)
-    if share is None:
+    ratio = {"off": WHOLE_GRAPH, "on": HALF_GRAPH}.get(plan.checkpointing)
+    if ratio is None:
         return GRADIENT_HEADROOM
     step = model.memory_required([2 * len(noise), *noise.shape[1:]])
-    return max(GRADIENT_HEADROOM, graph_memory(model, len(noise), tuple(noise.shape), share) / step)
+    return max(GRADIENT_HEADROOM, graph_memory(model, noise.shape, ratio) / step)
 
 
 def _adjust(
-    plan: NoisePlan, pair: TwoPredictions, noise: Tensor, draw, target: float, on_step
-) -> tuple[Tensor, NoiseReport]:
+    plan: NoisePlan,
+    pair: TwoPredictions,
+    noise: Tensor,
+    draw: Callable[[int], Tensor],
+    target: float,
+    on_step: Callable[[int, Tensor], None],
+) -> Result:
     if plan.method == "batch-wise":
         return adjust_batchwise(
             noise,
@@ -128,7 +128,7 @@ def _adjust(
             lambda i: draw(i).to(noise), pair.prediction, candidates=plan.candidates, target=target, on_step=on_step
         )
 
-    def descend() -> tuple[Tensor, NoiseReport]:
+    def descend() -> Result:
         return adjust_per_sample(
             noise.clone(),
             pair.prediction,
@@ -141,6 +141,6 @@ def _adjust(
             on_step=on_step,
         )
 
-    if plan.max_iterations == 0:  # it only measures, and that needs no gradients
+    if plan.max_iterations == 0:  # it only measures, which needs no gradients
         return descend()
     return pair.with_gradients(descend, plan.checkpointing)

@@ -1,1 +1,1 @@
-"""The nodes: thin, and without mathematics. `NODES` of every module here is what the pack offers."""
+"""The pack's nodes: a schema, then `execute`. Every module but schema.py lists them in `NODES`."""

@@ -1,4 +1,4 @@
-"""MG_AMGGuidance: steer sampling away from references it gets too close to (Chen et al., 2404.00922)."""
+"""MG_AMGGuidance: steer sampling away from references that it gets too close to (Chen et al., 2404.00922)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRADIENTS = ["through prediction", "through model"]
 
 class AMGGuidance(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_AMGGuidance",
             display_name=NAME,
@@ -47,48 +47,39 @@ class AMGGuidance(io.ComfyNode):
                 schema.number(
                     "despecification",
                     13.0,
-                    0.0,
-                    1000.0,
-                    0.5,
+                    (0.0, 1000.0, 0.5),
                     "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back more, "
                     "never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
+                    finer=True,
                 ),
                 schema.number(
                     "deduplication",
                     0.0,
-                    0.0,
-                    1000.0,
-                    0.5,
+                    (0.0, 1000.0, 0.5),
                     "How strongly to steer away from a caption that several references share. Higher is stronger. "
                     "Needs captions and `clip`, and a cfg above 1; 13 is a good start. 0 turns it off.",
+                    finer=True,
                 ),
                 schema.number(
                     "dissimilarity",
                     10.0,
-                    0.0,
-                    10000.0,
-                    0.5,
+                    (0.0, 10000.0, 0.5),
                     "How strongly to push away from the nearest reference itself. Higher leaves more surely and may "
                     "cost picture quality. 0 turns it off.",
+                    finer=True,
                 ),
                 schema.number(
                     "threshold_min",
                     0.5,
-                    -1.0,
-                    1.0,
-                    0.01,
+                    (-1.0, 1.0, 0.01),
                     "Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
                     "memorized, 1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
-                    round=None,
                 ),
                 schema.number(
                     "threshold_max",
                     0.6,
-                    -1.0,
-                    1.0,
-                    0.01,
+                    (-1.0, 1.0, 0.01),
                     "The same at the end of sampling. Higher allows finished pictures to come closer.",
-                    round=None,
                 ),
                 io.Combo.Input(
                     "threshold_schedule",
@@ -130,12 +121,11 @@ class AMGGuidance(io.ComfyNode):
                 schema.number(
                     "memorized_threshold",
                     0.0,
-                    0.0,
-                    10.0,
-                    0.001,
+                    (0.0, 10.0, 0.001),
                     "Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
                     "Deferred-CFG KSampler); the others stay bit-identical and are not compared. 0: steer all.",
                     optional=True,
+                    finer=True,
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],

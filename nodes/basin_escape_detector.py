@@ -1,4 +1,4 @@
-"""MG_BasinEscapeDetector: is this prompt inside a basin, and when does it leave? (Jain et al., 2411.16738)"""
+"""MG_BasinEscapeDetector: is this prompt inside a basin, and when does it leave it? (Jain et al., 2411.16738)"""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..adapter.noise import level_hint
-from ..adapter.sampling import initial_noise, prepare_latent, progress
-from ..adapter.schedule import percent_of, schedule, scheduler_names
+from ..adapter.noise import initial_noise, noise_level_hint
+from ..adapter.sampling import SamplingInputs, prepare_latent, progress
+from ..adapter.schedule import ksampler_sigmas, percent_of, scheduler_names
 from ..drawing.escape_plot import plot_curves
 from ..drawing.node_views import escape_view
 from ..methods.deferred_cfg.plan import DeferralPlan
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from torch import Tensor
 
+    from ..mitigation.escape.rules import Rule
+
 NAME = "Basin-Escape Detector"
 
 
 class BasinEscapeDetector(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_BasinEscapeDetector",
             display_name=NAME,
@@ -42,14 +44,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The prompt to examine."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
                 io.Latent.Input("latent_image", tooltip="The same latent as the sampler gets."),
-                io.Int.Input(
-                    "noise_seed",
-                    default=0,
-                    min=0,
-                    max=schema.MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="The sampler's seed: another noise leaves the basin at another step.",
-                ),
+                schema.seed_input("noise_seed", "The sampler's seed: another noise leaves the basin at another step."),
                 io.Int.Input(
                     "steps", default=50, min=1, max=10000, tooltip="The sampler's steps: more resolve the escape finer."
                 ),
@@ -83,7 +78,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
-            is_output_node=True,  # its view is an answer by itself
+            is_output_node=True,  # so that it can run with nothing connected: its view shows the result
         )
 
     @classmethod
@@ -97,7 +92,7 @@ class BasinEscapeDetector(io.ComfyNode):
         noise_seed: int,
         steps: int,
         scheduler: str,
-        rule: str,
+        rule: Rule,
         drop_ratio: float,
         memorized_threshold: float,
         noise: Any = None,
@@ -105,38 +100,24 @@ class BasinEscapeDetector(io.ComfyNode):
         null: list | None = None,
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
-        sigmas = schedule(model, scheduler, steps) if sigmas is None else sigmas
+        sigmas = ksampler_sigmas(model, steps, "euler", scheduler) if sigmas is None else sigmas
         if len(sigmas) < 2:
-            raise GuardError(f"{NAME}: `sigmas` has {len(sigmas)} value(s): a schedule needs at least two.")
+            raise GuardError(f"{NAME}: `sigmas` needs at least two values. Connect the sampler's whole schedule.")
         bar, live = progress(len(sigmas) - 1), LiveView()
 
         def on_step(curve: EscapeCurve) -> None:
             bar.update_absolute(curve.measured, curve.steps)
             live.show(lambda: escape_view(curve, done=False))
 
-        deferral = DeferralPlan(
-            rule=EscapeRule(rule, drop_ratio, memorized_threshold),  # type: ignore[arg-type]
-            null=null,
-            node=NAME,
-            on_step=on_step,
-        )
-        curve = detect(
-            model,
-            deferral,
-            positive=positive,
-            negative=negative,
-            noise=initial_noise(latent, noise_seed, noise, NAME),
-            latent_image=latent["samples"],
-            noise_mask=latent.get("noise_mask"),
-            sigmas=sigmas,
-            seed=noise_seed,
-        )
-        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + level_hint(noise, sigmas)
-        live.finish(escape_view(curve, done=True, notes=hints, alarm=True))
+        escape = EscapeRule(rule, drop_ratio, memorized_threshold)
+        deferral = DeferralPlan(rule=escape, null=null, node=NAME, on_step=on_step)
+        start = initial_noise(latent, noise_seed, noise, NAME)
+        run = SamplingInputs(model, positive, negative, latent, start, sigmas, noise_seed, NAME)
+        curve = detect(deferral, run)
+        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + noise_level_hint(noise, sigmas)
+        view = live.finish(escape_view(curve, done=True, notes=hints, alarm=True))
         percent = percent_of(model, float(curve.transition_sigma.min())) if curve.latest else 0.0
-        return io.NodeOutput(
-            bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]), ui=live.ui
-        )
+        return io.NodeOutput(bool(curve.memorized.any()), curve.latest, percent, curve, plot_curves([curve]), ui=view)
 
 
 NODES = [BasinEscapeDetector]

@@ -1,4 +1,4 @@
-"""MG_Calibrate: thresholds for this checkpoint, size and LoRA, from ordinary prompts."""
+"""MG_Calibrate: thresholds for this checkpoint, size and LoRA, measured with ordinary prompts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from comfy_api.latest import io
 
+from ..adapter.conditioning import encode_text
 from ..adapter.errors import GuardError
 from ..adapter.hints import distilled_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import drawn_noise
-from ..adapter.sampling import prepare_latent, progress
-from ..adapter.schedule import first_sigma
-from ..adapter.text_encode import encode_text
+from ..adapter.sampling import SamplingInputs, prepare_latent, progress
+from ..adapter.schedule import one_step_schedule
 from ..adapter.two_predictions import relative_magnitude
 from ..drawing.node_views import text_view
 from ..mitigation.escape.calibration import Calibration
@@ -42,7 +42,7 @@ a child flying a kite in a field"""
 
 class Calibrate(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_Calibrate",
             display_name=NAME,
@@ -64,13 +64,10 @@ class Calibrate(io.ComfyNode):
                     tooltip="Ordinary prompts, one a line, of the kind you use: no title and no caption of "
                     "anything famous. More prompts give a steadier threshold.",
                 ),
-                io.Int.Input(
+                schema.seed_input(
                     "noise_seed",
-                    default=0,
-                    min=0,
-                    max=schema.MAX_SEED,
-                    control_after_generate=False,
-                    tooltip="Seed of the noises that are tried. Keep it: other noises differ little.",
+                    "Seed of the noises that are tried. Keep it: other noises differ little.",
+                    control=False,
                 ),
                 io.Sigmas.Input(
                     "sigmas", optional=True, tooltip="The sampler's schedule, when it does not begin at full noise."
@@ -88,7 +85,7 @@ class Calibrate(io.ComfyNode):
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
             ],
-            is_output_node=True,  # its view is an answer by itself
+            is_output_node=True,  # so that it can run with nothing connected: its view shows the result
         )
 
     @classmethod
@@ -107,26 +104,17 @@ class Calibrate(io.ComfyNode):
             raise GuardError(f"{NAME}: `prompts` is empty. Write ordinary prompts, one a line.")
         latent = prepare_latent(model, latent_image, NAME)
         samples = latent["samples"]
-        nothing, bar, found = encode_text(clip, ""), progress(len(lines)), []
+        noise = drawn_noise(samples, noise_seed, latent.get("batch_index"))
+        sigmas = one_step_schedule(model, sigmas, NAME)
+        empty, bar, magnitudes = encode_text(clip, ""), progress(len(lines)), []
         for i, prompt in enumerate(lines):
-            found.append(
-                relative_magnitude(
-                    model=model,
-                    positive=encode_text(clip, prompt),
-                    negative=nothing,
-                    null=None,
-                    latent_image=samples,
-                    noise=drawn_noise(samples, noise_seed, latent.get("batch_index")),
-                    sigmas=first_sigma(model, sigmas, NAME),
-                    node=NAME,
-                    seed=noise_seed,
-                )
-            )
+            run = SamplingInputs(model, encode_text(clip, prompt), empty, latent, noise, sigmas, noise_seed, NAME)
+            magnitudes.append(relative_magnitude(run))
             bar.update_absolute(i + 1)
-        made, live = Calibration(torch.stack(found).cpu()), LiveView()
+        made = Calibration(torch.stack(magnitudes).cpu())
         text = "\n".join([*made.lines(lines), *distilled_hint(model)])
-        live.finish(text_view(text))
-        return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=live.ui)
+        view = LiveView().finish(text_view(text))
+        return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=view)
 
 
 NODES = [Calibrate]

@@ -1,4 +1,4 @@
-"""MG_CopyCheck: does a picture come too close to one of the references?"""
+"""MG_CopyCheck: is an image too close to one of the references?"""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "Copy Check"
-LATENT = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other pictures 0.16 … 0.82
+LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other images 0.16 … 0.82
 
 
 class CopyCheck(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_CopyCheck",
             display_name=NAME,
@@ -42,34 +42,25 @@ class CopyCheck(io.ComfyNode):
                 schema.number(
                     "threshold",
                     0.5,
-                    -1.0,
-                    1.0,
-                    0.01,
+                    (-1.0, 1.0, 0.01),
                     "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
                     "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
                     "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
-                    round=None,
                 ),
                 schema.number(
                     "latent_threshold",
-                    LATENT,
-                    -1.0,
-                    1.0,
-                    0.01,
+                    LATENT_THRESHOLD,
+                    (-1.0, 1.0, 0.01),
                     "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
                     "more and cries wolf more often. This metric sees copies of the same composition only: a "
                     "mirrored or cropped one escapes it.",
-                    round=None,
                 ),
                 schema.number(
                     "nl2_threshold",
                     1.4,
-                    0.0,
-                    2.0,
-                    0.01,
+                    (0.0, 2.0, 0.01),
                     "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
                     "the paper's. Higher finds more and cries wolf more often.",
-                    round=None,
                 ),
                 io.Vae.Input(
                     "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
@@ -103,50 +94,48 @@ class CopyCheck(io.ComfyNode):
         nl2_threshold: float,
         vae: VAE | None = None,
     ) -> io.NodeOutput:
-        pictures = opaque(check_images(images, NAME))
-        features, note = features_to_compare(references, pictures, vae, NAME)
+        images = opaque(check_images(images, NAME))
+        features, note = features_to_compare(references, images, vae, NAME)
         sigma, rows = nearest_similarity(references, features)
         nearest = rows.tolist()
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         copies = sigma > limit
         words = [
             f"{i}: {-s if references.metric == 'nL2' else s:.2f}  {'COPY?' if c else 'no alarm'}  {references.names[n]}"
-            for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True))
+            for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True), start=1)
         ]
-        shown = None
-        if references.thumbnails is not None:
-            shown = references.thumbnails[torch.tensor(nearest)].float() / 255
+        thumbnails = references.thumbnails
+        shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
         closeness, mark = _as_bar(references, sigma, limit)
-        drawn = side_by_side(pictures, shown, closeness, mark, words)
-        summary = _summary(references, words, int(copies.sum()), limit, note)
-        live, count = LiveView(), int(copies.sum())
-        live.finish(text_view(summary, f"{count} of {len(words)} picture(s) may be copies." if count else ""))
-        blank = torch.zeros(len(pictures), 64, 64, 3)
+        drawn = side_by_side(images, shown, closeness, mark, words)
+        count = f"{int(copies.sum())} of {counted(len(words), 'image')} may be copies"
+        summary = _summary(references, count, words, limit, note)
+        view = LiveView().finish(text_view(summary, f"{count}." if copies.any() else ""))
         return io.NodeOutput(
             sigma.tolist(),
-            blank if shown is None else shown,
+            torch.zeros(len(images), 64, 64, 3) if shown is None else shown,
             bool(copies.any()),
             summary,
             drawn,
-            ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **live.ui},
+            ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **view},
         )
 
 
-def _as_bar(references: ReferenceSet, sigma: torch.Tensor, limit: float) -> tuple[list[float], float]:
+def _as_bar(references: ReferenceSet, sigma: Tensor, limit: float) -> tuple[list[float], float]:
     """Closeness and threshold on a bar from 0 to 1; an nL2 ratio runs from 2 (far) to 0 (the same)."""
     if references.metric == "nL2":
         return (1 + sigma / 2).tolist(), 1 + limit / 2
     return sigma.tolist(), limit
 
 
-def _summary(references: ReferenceSet, words: list[str], copies: int, limit: float, note: str) -> str:
+def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, note: str) -> str:
     side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
-    head = f"{copies} of {len(words)} pictures may be copies ({references.metric}, {side})."
+    head = f"{count} ({references.metric}, {side})."
     foot = (
         f"Compared with {counted(len(references), 'reference')} only. No guarantee either way: compare by eye before "
         "you publish."
     )
-    return "\n".join([head, *(f"- #{line}" for line in words), *([note] if note else []), "", foot])
+    return "\n".join([head, *(f"- image {line}" for line in words), *([note] if note else []), "", foot])
 
 
 NODES = [CopyCheck]

@@ -1,4 +1,4 @@
-"""MG_DeferredCFG: the deferral as a patch on a model, for any sampler or detailer."""
+"""MG_DeferredCFG: deferred CFG as a model patch, for any sampler or detailer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "Deferred CFG"
 
 class DeferredCFG(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",

@@ -1,4 +1,4 @@
-"""MG_DeferredCFGGuider: the deferral as a guider, for SamplerCustomAdvanced."""
+"""MG_DeferredCFGGuider: deferred CFG as a guider, for SamplerCustomAdvanced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "Deferred-CFG Guider"
 
 class DeferredCFGGuider(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_DeferredCFGGuider",
             display_name=NAME,
@@ -35,15 +35,7 @@ class DeferredCFGGuider(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model used for denoising. Other patches on it stay."),
                 io.Conditioning.Input("positive", tooltip="What you want in the picture."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
-                io.Float.Input(
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
-                ),
+                schema.cfg_input(),
                 *schema.mode_inputs(),
                 schema.curve_input(),
                 schema.null_input(),

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..adapter.noise import level_hint
+from ..adapter.noise import initial_noise, noise_level_hint
 from ..adapter.sampling import prepare_latent, run_ksampler
 from ..adapter.schedule import ksampler_sigmas, sampler_names, scheduler_names
 from ..drawing.node_views import escape_view
@@ -27,7 +27,7 @@ NAME = "Deferred-CFG KSampler"
 
 class DeferredCFGKSampler(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_DeferredCFGKSampler",
             display_name=NAME,
@@ -36,24 +36,9 @@ class DeferredCFGKSampler(io.ComfyNode):
             "applies it afterwards. A prompt without a basin comes out as KSampler makes it.",
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising the input latent."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=schema.MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="The random seed, with KSampler's meaning: same seed, same noise.",
-                ),
+                schema.seed_input("seed", "The random seed, with KSampler's meaning: same seed, same noise."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="The number of denoising steps."),
-                io.Float.Input(
-                    "cfg",
-                    default=8.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
-                ),
+                schema.cfg_input(),
                 io.Combo.Input(
                     "sampler_name",
                     options=sampler_names(),
@@ -72,11 +57,8 @@ class DeferredCFGKSampler(io.ComfyNode):
                 schema.number(
                     "denoise",
                     1.0,
-                    0.0,
-                    1.0,
-                    0.01,
+                    (0.0, 1.0, 0.01),
                     "The amount of denoising; lower keeps more of the input latent, as in KSampler.",
-                    round=None,
                 ),
                 *schema.mode_inputs(),
                 io.Noise.Input(
@@ -117,18 +99,20 @@ class DeferredCFGKSampler(io.ComfyNode):
         **deferral: Any,
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
-        live, ran = LiveView(), list[EscapeCurve]()
+        live, curves = LiveView(), list[EscapeCurve]()
         plan = plan_from_inputs(
             **deferral,
             curve=curve,
             null=null,
             node=NAME,
-            on_end=ran.append,
+            on_end=curves.append,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
         model = model if plan is None else add_deferred_cfg(model, plan)
         out = run_ksampler(
             model,
+            initial_noise(latent, seed, noise, NAME),
+            latent,
             seed=seed,
             steps=steps,
             cfg=cfg,
@@ -136,19 +120,16 @@ class DeferredCFGKSampler(io.ComfyNode):
             scheduler=scheduler,
             positive=positive,
             negative=negative,
-            latent=latent,
             denoise=denoise,
-            noise=noise,
-            node=NAME,
         )
         sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
-        if not ran:  # nothing was deferred, or there was nothing to denoise
-            ran.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
-        hints = level_hint(noise, sigmas)
-        if ran[0].measured:
+        if not curves:  # nothing was deferred, or there was nothing to denoise
+            curves.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
+        hints = noise_level_hint(noise, sigmas)
+        if curves[0].measured:
             hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
-        live.finish(escape_view(ran[0], done=True, notes=hints))
-        return io.NodeOutput(out, ran[0], ran[0].latest, ui=live.ui)
+        view = live.finish(escape_view(curves[0], done=True, notes=hints))
+        return io.NodeOutput(out, curves[0], curves[0].latest, ui=view)
 
 
 NODES = [DeferredCFGKSampler]

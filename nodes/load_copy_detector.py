@@ -1,10 +1,10 @@
-"""MG_LoadCopyDetector: SSCD, the network that tells copies (Pizzi et al., 2202.10261)."""
+"""MG_LoadCopyDetector: SSCD, a network that recognises copies (Pizzi et al., 2202.10261)."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..adapter.copy_detector import SOURCE, of_sscd_file
+from ..adapter.copy_detector import SOURCE, load_sscd
 from ..adapter.errors import GuardError
 from ..adapter.folders import DETECTORS, model_file, model_files
 from ..adapter.input_checks import check_inputs
@@ -16,7 +16,7 @@ OFFICIAL = "sscd_disc_mixup.torchscript.pt"
 
 class LoadCopyDetector(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         files = model_files(DETECTORS)
         return io.Schema(
             node_id="MG_LoadCopyDetector",
@@ -41,7 +41,7 @@ class LoadCopyDetector(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file):
+    def validate_inputs(cls, file: str | None) -> bool | str:
         try:
             if file is not None:
                 model_file(DETECTORS, file, NAME, SOURCE)
@@ -50,14 +50,14 @@ class LoadCopyDetector(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file):
+    def fingerprint_inputs(cls, file: str) -> str:
         facts = model_file(DETECTORS, file, NAME).stat()
         return f"{facts.st_mtime_ns} {facts.st_size}"
 
     @classmethod
     @check_inputs
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(of_sscd_file(model_file(DETECTORS, file, NAME, SOURCE), NAME))
+        return io.NodeOutput(load_sscd(model_file(DETECTORS, file, NAME, SOURCE), NAME))
 
 
 NODES = [LoadCopyDetector]

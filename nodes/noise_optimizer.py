@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..adapter.autograd.checkpointing import CHOICES
+from ..adapter.autograd.checkpointing import CHECKPOINTING
 from ..adapter.hints import distilled_hint, negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import FixedNoise, drawn_noise
-from ..adapter.sampling import prepare_latent
-from ..adapter.schedule import first_sigma
+from ..adapter.sampling import SamplingInputs, prepare_latent
+from ..adapter.schedule import one_step_schedule
 from ..drawing.node_views import noise_view, report_view
 from ..methods.noise_adjustment import METHODS, NoisePlan, find_noise
 from ..mitigation.noise.norm_constraint import CONSTRAINTS
@@ -27,7 +27,7 @@ NAME = "Noise Optimizer"
 
 class NoiseOptimizer(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
@@ -41,13 +41,8 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Latent.Input(
                     "latent_image", tooltip="The same latent as the sampler gets: the noise fits its shape."
                 ),
-                io.Int.Input(
-                    "noise_seed",
-                    default=0,
-                    min=0,
-                    max=schema.MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise that is adjusted: KSampler's noise for the same seed.",
+                schema.seed_input(
+                    "noise_seed", "Seed of the noise that is adjusted: KSampler's noise for the same seed."
                 ),
                 io.Combo.Input(
                     "method",
@@ -60,11 +55,10 @@ class NoiseOptimizer(io.ComfyNode):
                 schema.number(
                     "target_magnitude",
                     0.007,
-                    0.0,
-                    1000.0,
-                    0.001,
+                    (0.0, 1000.0, 0.001),
                     "Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
                     "and more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
+                    finer=True,
                 ),
                 io.Combo.Input(
                     "target_units",
@@ -75,19 +69,17 @@ class NoiseOptimizer(io.ComfyNode):
                 schema.number(
                     "learning_rate",
                     0.01,
-                    0.0001,
-                    10.0,
-                    0.001,
+                    (0.0001, 10.0, 0.001),
                     "Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the "
                     "noise further from a natural one. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
+                    finer=True,
                 ),
                 schema.number(
                     "weight_decay",
                     0.01,
-                    0.0,
-                    10.0,
-                    0.001,
+                    (0.0, 10.0, 0.001),
                     "Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
+                    finer=True,
                 ),
                 io.Int.Input(
                     "max_iterations",
@@ -100,22 +92,16 @@ class NoiseOptimizer(io.ComfyNode):
                 schema.number(
                     "adjustment_strength",
                     0.7,
-                    0.0,
-                    100.0,
-                    0.05,
+                    (0.0, 100.0, 0.05),
                     "Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and drifts "
                     "further. 0 leaves the noise as it is.",
-                    round=None,
                 ),
                 schema.number(
                     "sharpness_radius",
                     50.0,
-                    0.0,
-                    10000.0,
-                    0.5,
+                    (0.0, 10000.0, 0.5),
                     "Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
                     "scale it with the square root of the latent's size.",
-                    round=None,
                 ),
                 io.Int.Input(
                     "adjustments",
@@ -150,7 +136,7 @@ class NoiseOptimizer(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "checkpointing",
-                    options=list(CHOICES),
+                    options=list(CHECKPOINTING),
                     default="auto",
                     optional=True,
                     tooltip="Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: "
@@ -180,25 +166,23 @@ class NoiseOptimizer(io.ComfyNode):
         **settings: Any,  # the fields of NoisePlan
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
-        samples, batch_index = latent["samples"], latent.get("batch_index")
-        at, live = first_sigma(model, sigmas, NAME), LiveView()
+        samples = latent["samples"]
+        sigmas = one_step_schedule(model, sigmas, NAME)
+
+        def draw(i: int) -> Tensor:
+            return drawn_noise(samples, (noise_seed + i) % 2**64, latent.get("batch_index"))
+
+        live = LiveView()
         noise, report = find_noise(
             NoisePlan(relative=target_units == "relative", **settings),
-            model=model,
-            positive=positive,
-            negative=negative,
-            null=null,
-            latent_image=samples,
-            sigmas=at,
-            node=NAME,
-            seed=noise_seed,
+            SamplingInputs(model, positive, negative, latent, draw(0), sigmas, noise_seed, NAME, null),
+            draw,
             on_round=lambda *seen: live.show(lambda: noise_view(*seen, done=False)),
-            draw=lambda i: drawn_noise(samples, (noise_seed + i) % 2**64, batch_index),
         )
-        found = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(at[0]))
+        fixed = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(sigmas[0]))
         hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + distilled_hint(model)
-        live.finish(report_view(report, hints))
-        return io.NodeOutput(found, report, "\n\n".join([*report.lines(), *hints]), ui=live.ui)
+        view = live.finish(report_view(report, hints))
+        return io.NodeOutput(fixed, report, "\n\n".join([*report.lines(), *hints]), ui=view)
 
 
 NODES = [NoiseOptimizer]

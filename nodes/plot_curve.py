@@ -1,4 +1,4 @@
-"""MG_PlotCurve: escape curves as a picture."""
+"""MG_PlotCurve: draw escape curves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..adapter.input_checks import check_inputs
 from ..drawing.escape_plot import QUANTITIES, plot_curves
+from ..mitigation.escape.curve import EscapeCurve
 from . import schema
 
 MORE = ["curve_2", "curve_3", "curve_4"]
@@ -13,7 +14,7 @@ MORE = ["curve_2", "curve_3", "curve_4"]
 
 class PlotCurve(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_PlotCurve",
             display_name="Plot Escape Curve",
@@ -38,7 +39,14 @@ class PlotCurve(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(cls, curve, curve_2=None, curve_3=None, curve_4=None, quantity: str = "pull") -> io.NodeOutput:
+    def execute(
+        cls,
+        curve: EscapeCurve,
+        curve_2: EscapeCurve | None = None,
+        curve_3: EscapeCurve | None = None,
+        curve_4: EscapeCurve | None = None,
+        quantity: str = "pull",
+    ) -> io.NodeOutput:
         curves = [c for c in (curve, curve_2, curve_3, curve_4) if c is not None]
         return io.NodeOutput(plot_curves(curves, quantity))
 

@@ -1,4 +1,4 @@
-"""MG_ReferencesFromFolder: training pictures with their caption files become references."""
+"""MG_ReferencesFromFolder: references from training images and their caption files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..adapter.errors import GuardError, check_latent
+from ..adapter.errors import GuardError
 from ..adapter.folders import input_folder, input_folders
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
@@ -14,7 +14,7 @@ from ..drawing.node_views import text_view
 from ..references.builder import ReferenceSetBuilder
 from ..references.feature_extraction import feature_extractor
 from ..references.image_folder import collect, fingerprint, images_in
-from ..references.image_resize import latent_in_pixels
+from ..references.image_resize import pixel_size
 from ..references.report import report
 from . import schema
 
@@ -28,7 +28,7 @@ NAME = "References from Folder"
 
 class ReferencesFromFolder(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_ReferencesFromFolder",
             display_name=NAME,
@@ -78,17 +78,16 @@ class ReferencesFromFolder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder):
+    def validate_inputs(cls, folder: str | None) -> bool | str:
         try:
             if folder is not None and not images_in(input_folder(folder, NAME), subfolders=True):
-                return f"{NAME}: `folder` {folder!r} holds no pictures. Put png, jpg or webp files into it."
+                return f"{NAME}: `folder` {folder!r} holds no images. Put png, jpg or webp files into it."
         except GuardError as error:
             return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, folder, subfolders=True, **_):
-        """Other pictures or captions in the folder: read it again."""
+    def fingerprint_inputs(cls, folder: str, subfolders: bool = True, **_: Any) -> str:
         return fingerprint(images_in(input_folder(folder, NAME), subfolders))
 
     @classmethod
@@ -106,19 +105,14 @@ class ReferencesFromFolder(io.ComfyNode):
     ) -> io.NodeOutput:
         root = input_folder(folder, NAME)
         files = images_in(root, subfolders)
-        size = (
-            (width, height)
-            if size_of is None
-            else latent_in_pixels(check_latent(size_of, NAME, "size_of").shape, vae, NAME)
-        )
-        made = ReferenceSetBuilder(
+        size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
+        builder = ReferenceSetBuilder(
             feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files)
         )
-        left_out = collect(root, files, made, max(size))
-        references = made.finish()
-        text, live = report(references, left_out, made.duplicate_features), LiveView()
-        live.finish(text_view(text))
-        return io.NodeOutput(references, len(references), text, ui=live.ui)
+        left_out = collect(root, files, builder, max(size))
+        references = builder.finish()
+        text = report(references, left_out, builder.duplicate_features)
+        return io.NodeOutput(references, len(references), text, ui=LiveView().finish(text_view(text)))
 
 
 NODES = [ReferencesFromFolder]

@@ -1,4 +1,4 @@
-"""MG_ReferencesFromImages and MG_ReferencesFromLatents: references out of the workflow itself."""
+"""MG_ReferencesFromImages and MG_ReferencesFromLatents: references from the workflow itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..adapter.sampling import progress
 from ..drawing.node_views import text_view
 from ..references.builder import ReferenceSetBuilder, caption_lines
 from ..references.feature_extraction import FeatureExtractor, feature_extractor
-from ..references.image_resize import latent_in_pixels, opaque
+from ..references.image_resize import opaque, pixel_size
 from ..references.report import report
 from . import schema
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FROM_IMAGES, FROM_LATENTS = "References from Images", "References from Latents"
 
 
-def captions_input():
+def captions_input() -> io.String.Input:
     return io.String.Input(
         "captions",
         default="",
@@ -37,16 +37,22 @@ def captions_input():
     )
 
 
-def outputs() -> list:
+def outputs() -> list[io.Output]:
     return [
         schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance and Copy Check."),
         io.String.Output(display_name="report", tooltip="What the set holds, and duplicates in it."),
     ]
 
 
+def finished(builder: ReferenceSetBuilder) -> io.NodeOutput:
+    references = builder.finish()
+    text = report(references, duplicate_features=builder.duplicate_features)
+    return io.NodeOutput(references, text, ui=LiveView().finish(text_view(text)))
+
+
 class ReferencesFromImages(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_ReferencesFromImages",
             display_name=FROM_IMAGES,
@@ -77,27 +83,20 @@ class ReferencesFromImages(io.ComfyNode):
         descriptor: Any = None,
         size_of: dict | None = None,
     ) -> io.NodeOutput:
-        pictures = opaque(check_images(images, FROM_IMAGES))
-        lines = caption_lines(captions, len(images), FROM_IMAGES, "pictures")
-        size = (
-            None
-            if size_of is None
-            else latent_in_pixels(check_latent(size_of, FROM_IMAGES, "size_of").shape, vae, FROM_IMAGES)
-        )
-        by = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
-        made, bar = ReferenceSetBuilder(by, FROM_IMAGES, len(images)), progress(len(images))
-        for i, picture in enumerate(pictures):
-            made.add_image(picture, f"#{i}", lines[i])
+        images = opaque(check_images(images, FROM_IMAGES))
+        lines = caption_lines(captions, len(images), FROM_IMAGES, "images")
+        size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
+        extractor = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
+        builder, bar = ReferenceSetBuilder(extractor, FROM_IMAGES, len(images)), progress(len(images))
+        for i, image in enumerate(images):
+            builder.add_image(image, f"#{i}", lines[i])
             bar.update_absolute(i + 1)
-        references = made.finish()
-        text, live = report(references, duplicate_features=made.duplicate_features), LiveView()
-        live.finish(text_view(text))
-        return io.NodeOutput(references, text, ui=live.ui)
+        return finished(builder)
 
 
 class ReferencesFromLatents(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_ReferencesFromLatents",
             display_name=FROM_LATENTS,
@@ -119,14 +118,11 @@ class ReferencesFromLatents(io.ComfyNode):
         if not torch.isfinite(samples).all():
             raise GuardError(f"{FROM_LATENTS}: `latents` holds NaN or infinite values. Check what made them.")
         lines = caption_lines(captions, len(samples), FROM_LATENTS, "latents")
-        made = ReferenceSetBuilder(FeatureExtractor("latent", lambda picture: picture), FROM_LATENTS, len(samples))
+        builder = ReferenceSetBuilder(FeatureExtractor("latent", lambda image: image), FROM_LATENTS, len(samples))
         for i, latent in enumerate(samples):
-            picture = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
-            made.add_feature(latent, f"#{i}", lines[i], picture)
-        references = made.finish()
-        text, live = report(references, duplicate_features=made.duplicate_features), LiveView()
-        live.finish(text_view(text))
-        return io.NodeOutput(references, text, ui=live.ui)
+            image = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
+            builder.add_feature(latent, f"#{i}", lines[i], image)
+        return finished(builder)
 
 
 NODES = [ReferencesFromImages, ReferencesFromLatents]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..adapter.copy_detector import ready_descriptor
+from ..adapter.copy_detector import as_descriptor
 from ..adapter.errors import GuardError
 from ..adapter.folders import REFERENCES, model_file, model_files, model_folder, new_model_file
 from ..adapter.input_checks import check_inputs
@@ -26,7 +26,7 @@ SAVE, LOAD = "Save References", "Load References"
 
 class SaveReferences(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_SaveReferences",
             display_name=SAVE,
@@ -53,17 +53,17 @@ class SaveReferences(io.ComfyNode):
     def execute(cls, references: ReferenceSet, name: str, overwrite: bool) -> io.NodeOutput:
         path = new_model_file(REFERENCES, name, SAVE)
         if path.exists() and not overwrite:
-            raise GuardError(f"{SAVE}: `name` {name!r} exists in {path.parent}. Choose another, or turn on overwrite.")
+            raise GuardError(
+                f"{SAVE}: `name` {name!r} exists in {path.parent}. Type another name, or turn on overwrite."
+            )
         save_references(references, path)
         text = f"{counted(len(references), 'reference')} in {path.relative_to(model_folder(REFERENCES)).as_posix()}"
-        live = LiveView()
-        live.finish(text_view(text))
-        return io.NodeOutput(references, ui={"text": (text,), **live.ui})
+        return io.NodeOutput(references, ui={"text": (text,), **LiveView().finish(text_view(text))})
 
 
 class LoadReferences(io.ComfyNode):
     @classmethod
-    def define_schema(cls):
+    def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MG_LoadReferences",
             display_name=LOAD,
@@ -87,7 +87,7 @@ class LoadReferences(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file):
+    def validate_inputs(cls, file: str | None) -> bool | str:
         try:
             if file is not None:
                 model_file(REFERENCES, file, LOAD, "Save References writes them.")
@@ -96,8 +96,7 @@ class LoadReferences(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file, **_):
-        """The file was written again: read it again."""
+    def fingerprint_inputs(cls, file: str, **_: Any) -> str:
         facts = model_file(REFERENCES, file, LOAD).stat()
         return f"{facts.st_mtime_ns} {facts.st_size}"
 
@@ -110,16 +109,15 @@ class LoadReferences(io.ComfyNode):
         except ValueError as error:
             raise GuardError(f"{LOAD}: `file` {file!r} cannot be used: {error}.") from None
         if references.metric == "descriptor" and descriptor is not None:
-            network = ready_descriptor(descriptor, LOAD)
+            network = as_descriptor(descriptor, LOAD)
             if network.fingerprint != references.descriptor_hash:
                 raise GuardError(
                     f"{LOAD}: `descriptor` is {network.name}, but the set was made with "
-                    f"{references.descriptor_name or 'another one'}. Connect that, or make the set again."
+                    f"{references.descriptor_name or 'another one'}. Connect that one, or make the set again."
                 )
             references = dataclasses.replace(references, descriptor=network)
-        text, live = report(references), LiveView()
-        live.finish(text_view(text))
-        return io.NodeOutput(references, len(references), text, ui=live.ui)
+        text = report(references)
+        return io.NodeOutput(references, len(references), text, ui=LiveView().finish(text_view(text)))
 
 
 NODES = [SaveReferences, LoadReferences]

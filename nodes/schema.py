@@ -9,7 +9,6 @@ from ..mitigation.escape.rules import RULES
 from ..mitigation.references.reference_set import METRICS
 
 CATEGORY = "memorization"
-MAX_SEED = 0xFFFFFFFFFFFFFFFF
 
 Report = io.Custom("MG_REPORT")
 Curve = io.Custom("MG_CURVE")
@@ -20,21 +19,25 @@ Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescri
 def number(
     name: str,
     default: float,
-    low: float,
-    high: float,
-    step: float,
+    limits: tuple[float, float, float],
     tooltip: str,
     *,
     optional: bool = False,
-    round: bool | None = False,
-):
-    """A FLOAT. Unless `round` is None the page keeps values that are finer than `step`."""
+    finer: bool = False,
+) -> io.Float.Input:
+    """A FLOAT with `limits` (lowest, highest, step). If it is `finer`, the page keeps values between the steps."""
+    low, high, step = limits
+    rounding = False if finer else None
     return io.Float.Input(
-        name, default=default, min=low, max=high, step=step, round=round, optional=optional, tooltip=tooltip
+        name, default=default, min=low, max=high, step=step, round=rounding, optional=optional, tooltip=tooltip
     )
 
 
-def null_input():
+def seed_input(name: str, tooltip: str, *, control: bool = True) -> io.Int.Input:
+    return io.Int.Input(name, default=0, min=0, max=2**64 - 1, control_after_generate=control, tooltip=tooltip)
+
+
+def null_input() -> io.Conditioning.Input:
     return io.Conditioning.Input(
         "null",
         optional=True,
@@ -43,40 +46,85 @@ def null_input():
     )
 
 
-def rule_inputs(default_rule: str = "sharp drop") -> list:
-    """rule, drop_ratio and memorized_threshold, the same on every node that looks for the escape."""
+def cfg_input() -> io.Float.Input:
+    return io.Float.Input(
+        "cfg",
+        default=8.0,
+        min=0.0,
+        max=100.0,
+        step=0.1,
+        round=0.01,
+        tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
+    )
+
+
+def rule_inputs() -> list[io.Input]:
+    """rule, drop_ratio and memorized_threshold, of the nodes that look for the escape."""
     return [
         io.Combo.Input(
             "rule",
             options=list(RULES),
-            default=default_rule,
+            default="sharp drop",
             tooltip="How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its "
             "height and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
         ),
         number(
             "drop_ratio",
             0.5,
-            0.01,
-            1.0,
-            0.01,
+            (0.01, 1.0, 0.01),
             "Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
             "fewer copies, but less time for the prompt to take effect.",
-            round=None,
         ),
         number(
             "memorized_threshold",
             0.02,
-            0.0,
-            10.0,
-            0.001,
+            (0.0, 10.0, 0.001),
             "Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a basin. "
             "Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
+            finer=True,
         ),
     ]
 
 
-def metric_inputs() -> list:
-    """metric, vae and descriptor, the same on every node that makes references of pictures."""
+def mode_inputs() -> list[io.Input]:
+    """mode, pre_escape_cfg, start_percent and the rule's three, of the nodes that defer CFG."""
+    return [
+        io.Combo.Input(
+            "mode",
+            options=list(MODES),
+            default="dynamic",
+            tooltip="Dynamic: measures each picture and guides it as soon as it has left the basin. Static: "
+            "guides from start_percent on, half the cost before it. Off: nothing is changed.",
+        ),
+        number(
+            "pre_escape_cfg",
+            0.0,
+            (-30.0, 30.0, 0.1),
+            "CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
+            "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
+        ),
+        number(
+            "start_percent",
+            0.5,
+            (0.0, 1.0, 0.01),
+            "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
+            "here at the latest. Later means fewer copies and less of the prompt.",
+        ),
+        *rule_inputs(),
+    ]
+
+
+def curve_input() -> io.Input:
+    return Curve.Input(
+        "curve",
+        optional=True,
+        tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
+        "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
+    )
+
+
+def metric_inputs() -> list[io.Input]:
+    """metric, vae and descriptor, of the nodes that make references of images."""
     return [
         io.Combo.Input(
             "metric",
@@ -93,52 +141,9 @@ def metric_inputs() -> list:
     ]
 
 
-def descriptor_input(tooltip: str):
+def descriptor_input(tooltip: str) -> io.MultiType.Input:
     """`descriptor`: takes a copy detector, or the host's CLIP_VISION as it is."""
     return io.MultiType.Input("descriptor", [Descriptor, io.ClipVision], optional=True, tooltip=tooltip)
-
-
-def mode_inputs() -> list:
-    """mode, pre_escape_cfg, start_percent and the rule's three."""
-    return [
-        io.Combo.Input(
-            "mode",
-            options=list(MODES),
-            default="dynamic",
-            tooltip="Dynamic: measures each picture and guides it as soon as it has left the basin. Static: "
-            "guides from start_percent on, half the cost before it. Off: nothing is changed.",
-        ),
-        number(
-            "pre_escape_cfg",
-            0.0,
-            -30.0,
-            30.0,
-            0.1,
-            "CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
-            "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
-            round=None,
-        ),
-        number(
-            "start_percent",
-            0.5,
-            0.0,
-            1.0,
-            0.01,
-            "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
-            "here at the latest. Later means fewer copies and less of the prompt.",
-            round=None,
-        ),
-        *rule_inputs(),
-    ]
-
-
-def curve_input():
-    return Curve.Input(
-        "curve",
-        optional=True,
-        tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
-        "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
-    )
 
 
 # What the page hides: it shows an input only while the chosen value uses it. tools/assets/node_facts.py checks these

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from ..adapter.copy_detector import LoadedDescriptor, ready_descriptor, weights_fingerprint
+from ..adapter.copy_detector import LoadedDescriptor, as_descriptor, weights_fingerprint
 from ..adapter.errors import GuardError, check_features, dims
 from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
@@ -81,7 +81,7 @@ def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
 
 
 def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtractor:
-    network = ready_descriptor(descriptor, node)
+    network = as_descriptor(descriptor, node)
     network.load()
 
     def embed(image: Tensor) -> Tensor:

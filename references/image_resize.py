@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..adapter.errors import GuardError
+from ..adapter.errors import GuardError, check_latent
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
@@ -25,6 +25,11 @@ def latent_in_pixels(shape: tuple[int, ...], vae: VAE | None, node: str) -> Size
     if not isinstance(ratio, int) or ratio < 1:
         raise GuardError(f"{node}: `vae` does not say how large its latents are. Connect the VAE of the model.")
     return shape[-1] * ratio, shape[-2] * ratio
+
+
+def pixel_size(size_of: dict, vae: VAE | None, node: str) -> Size:
+    """The size of the images that the latent on the input `size_of` stands for."""
+    return latent_in_pixels(check_latent(size_of, node, "size_of").shape, vae, node)
 
 
 def opaque(images: Tensor) -> Tensor:

@@ -1,63 +1,53 @@
-"""Gradients through a model in a host that runs everything under inference mode.
+"""Let autograd use the weights of ComfyUI's models.
 
-Checkpoints are loaded under `torch.inference_mode()`, so every weight is an inference tensor, which
-autograd refuses to save. Here each one is replaced, for the duration of a block, by a normal tensor
-on the same storage: no copy, no other bytes, and the very same objects are back afterwards. A weight
-whose storage cannot be shared is copied for each use instead, by an identity `weight_function`.
+They are loaded under inference mode, and autograd refuses to save an inference tensor. Inside a block each one is
+replaced by a normal tensor on the same storage, which copies nothing; if the storage cannot be shared, the weight is
+copied at each use. Weights that hooks rewrite during a model call are copied when autograd saves them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import ClassVar
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import comfy.model_management
-import comfy.patcher_extension
+import comfy.utils
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from ..batch_rows import Conds
 from ..errors import GuardError
 
-KEY = "memorization_guard_gradient"
-
-try:  # the attention back end whose backward always works; older hosts lack the override
-    from comfy.ldm.modules.attention import attention_pytorch
-except ImportError:  # pragma: no cover - a moved symbol costs the override only
-    attention_pytorch = None
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
 
 
-def refuse_quantized(modules: Iterable[nn.Module], node: str) -> None:
-    """Raise a GuardError if a weight is stored in a form that gradients cannot pass."""
+def refuse_quantized(modules: Iterable[nn.Module], node: str, advice: str) -> None:
+    """Raise a GuardError with this `advice` if a weight is stored in a form that gradients cannot pass."""
     for module in modules:
-        for part in module.modules():
-            scaled = getattr(part, "scale_weight", None) is not None  # the host's scaled fp8
-            for name, weight in part.named_parameters(recurse=False):
+        for layer in module.modules():
+            scaled = getattr(layer, "scale_weight", None) is not None  # the host's scaled fp8
+            for name, weight in layer.named_parameters(recurse=False):
                 plain = type(weight) in (Tensor, nn.Parameter) and weight.dtype.is_floating_point
                 if not plain or (scaled and weight.dtype.itemsize == 1):
-                    kind = f"{type(weight).__name__}, {weight.dtype}"
                     raise GuardError(
-                        f"{node}: the weights of `model` cannot be differentiated ({name} is {kind}: a quantized "
-                        "model). Set method to search or batch-wise, or load the model in fp16, bf16 or fp32."
+                        f"{node}: the weights of `model` are quantized and cannot be differentiated ({name} is "
+                        f"{type(weight).__name__}, {weight.dtype}). {advice}, or load the model in fp16, bf16 or fp32."
                     )
 
 
 @contextmanager
-def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside the block, autograd works through `modules`; afterwards they hold what they held.
-
-    Only slots that still hold the alias are restored, so a host that moves or patches a weight
-    meanwhile keeps its own doing.
-    """
+def autograd_through(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside the block, autograd works through `modules`; afterwards they hold their own weights again."""
     training = getattr(comfy.model_management, "in_training", None)
     with torch.inference_mode(False), ExitStack() as undo:
         for module in modules:
-            for part in module.modules():
-                for table in (part._parameters, part._buffers):
-                    for name, held in list(table.items()):
-                        if held is not None and held.is_inference():
-                            _thaw(part, table, name, held, undo)
+            for layer in module.modules():
+                for table in (layer._parameters, layer._buffers):
+                    for name, weight in list(table.items()):
+                        if weight is not None and weight.is_inference():
+                            _make_usable(layer, table, name, weight, undo)
         if training is not None:
             undo.callback(setattr, comfy.model_management, "in_training", training)
             comfy.model_management.in_training = True
@@ -65,117 +55,66 @@ def differentiable(modules: Iterable[nn.Module]) -> Iterator[None]:
             yield
 
 
-def _thaw(part: nn.Module, table: dict, name: str, held: Tensor, undo: ExitStack) -> None:
-    """Make one weight usable by autograd until `undo` is closed."""
+def _make_usable(layer: nn.Module, table: dict, name: str, weight: Tensor, undo: ExitStack) -> None:
+    """Give autograd one weight of a layer in a form that it can save, until `undo` is closed."""
     try:
-        usable = _alias(held)
+        usable = _tensor_on_same_storage(weight)
     except (RuntimeError, NotImplementedError):
-        functions = getattr(part, f"{name}_function", None)
-        if isinstance(functions, list):
-            # The host copies a weight that has a function, for each use, and the copy is a normal tensor.
-            setattr(part, f"{name}_function", [*functions, _same])  # the list itself can be the whole class's
-            undo.callback(_restore_functions, part, name, functions)
+        if isinstance(getattr(layer, f"{name}_function", None), list):
+            _clone_at_each_use(layer, name, undo)
             return
-        usable = nn.Parameter(held.clone(), requires_grad=False) if isinstance(held, nn.Parameter) else held.clone()
+        usable = weight.clone()
+    if isinstance(weight, nn.Parameter):
+        usable = nn.Parameter(usable, requires_grad=False)
+
+    def restore() -> None:
+        if table.get(name) is usable:  # otherwise the host has moved or patched the weight meanwhile
+            table[name] = weight
+
     table[name] = usable
-    undo.callback(_put_back, table, name, held, usable)
+    undo.callback(restore)
 
 
-def _restore_functions(part: nn.Module, name: str, functions: list) -> None:
-    attribute = f"{name}_function"
-    if getattr(type(part), attribute, None) is functions:
-        part.__dict__.pop(attribute, None)
-    else:
-        setattr(part, attribute, functions)
-
-
-def _same(weight: Tensor) -> Tensor:
-    return weight.clone() if weight.is_inference() else weight
-
-
-def _put_back(table: dict, name: str, held: Tensor, alias: Tensor) -> None:
-    if table.get(name) is alias:
-        table[name] = held
-
-
-def _alias(held: Tensor) -> Tensor:
+def _tensor_on_same_storage(weight: Tensor) -> Tensor:
     """A normal tensor on the storage of an inference tensor."""
-    normal = torch.empty(0, dtype=held.dtype, device=held.device)
-    normal.set_(held.untyped_storage(), held.storage_offset(), held.size(), held.stride())
-    return nn.Parameter(normal, requires_grad=False) if isinstance(held, nn.Parameter) else normal
+    normal = torch.empty(0, dtype=weight.dtype, device=weight.device)
+    return normal.set_(weight.untyped_storage(), weight.storage_offset(), weight.size(), weight.stride())
+
+
+def _clone_at_each_use(layer: nn.Module, name: str, undo: ExitStack) -> None:
+    """Let the host apply a cloning function to this weight whenever the layer computes; a clone is a normal tensor."""
+    attribute = f"{name}_function"
+    functions = getattr(layer, attribute)
+    if attribute in layer.__dict__:
+        undo.callback(setattr, layer, attribute, functions)
+    else:
+        undo.callback(layer.__dict__.pop, attribute, None)
+    setattr(layer, attribute, [*functions, clone_if_inference])  # a new list, because the whole class may share the old
+
+
+def clone_if_inference(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def hook_weights(model: BaseModel, conds: Conds) -> list[Tensor]:
+    """The weights that hooks on these conditions rewrite, such as a LoRA that belongs to one prompt."""
+    if not any(cond.get("hooks") for group in conds.values() for cond in group):
+        return []
+    keys = {key for patches in model.current_patcher.hook_patches.values() for key in patches}
+    return [comfy.utils.get_attr(model, key) for key in keys]
 
 
 @contextmanager
-def weights_that_change(changing: list[Tensor]) -> Iterator[None]:
-    """Let a graph keep copies of these weights: a LoRA on one prompt rewrites them between the branches.
+def cloned_when_saved(weights: list[Tensor]) -> Iterator[None]:
+    """Let autograd save clones of these weights.
 
-    The host patches such weights in place, unseen by autograd; without copies the way back would use
-    whatever was patched in last, and the gradient would be wrong without a word.
+    The host patches them in place between two conditions, and autograd does not notice: without clones the backward
+    pass would use the weights of the last condition, and the gradient would be wrong without an error.
     """
-    storages = {w.untyped_storage().data_ptr() for w in changing}
+    storages = {w.untyped_storage().data_ptr() for w in weights}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def save(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.untyped_storage().data_ptr() in storages else tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept) if storages else ExitStack():
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda saved: saved) if storages else nullcontext():
         yield
-
-
-def normal_conds(conds: dict[str, list[dict]]) -> dict[str, list[dict]]:
-    """Processed conditions with every tensor cloned out of inference mode. Call inside the block."""
-
-    def thaw(value):
-        if isinstance(value, Tensor):
-            return value.clone() if value.is_inference() else value
-        if isinstance(value, list):
-            return [thaw(v) for v in value]
-        return value
-
-    def entry(cond: dict) -> dict:
-        out = {k: thaw(v) for k, v in cond.items() if k != "model_conds"}
-        out["model_conds"] = {k: v._copy_with(thaw(v.cond)) for k, v in cond.get("model_conds", {}).items()}
-        return out
-
-    return {name: [entry(c) for c in group] for name, group in conds.items()}
-
-
-class OutOfPlace(TorchFunctionMode):
-    """Inside, `x += y` makes a new tensor where autograd may still need the old one.
-
-    Some of the host's networks save memory by overwriting: a ControlNet is added into the UNet's
-    activations, Flux adds into its stream. Autograd refuses to go back through that. The name (or the slice)
-    on the left is bound to the result either way.
-    """
-
-    NEW: ClassVar = {Tensor.add_: torch.add, Tensor.sub_: torch.sub, Tensor.mul_: torch.mul}
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in self.NEW and any(isinstance(a, Tensor) and a.requires_grad for a in args):
-            func = self.NEW[func]
-        return func(*args, **(kwargs or {}))
-
-
-def overwritten(error: RuntimeError) -> bool:
-    """Whether autograd stopped because the network overwrote what the way back needs."""
-    return "inplace operation" in str(error)
-
-
-def _out_of_place(executor, *args, **kwargs):
-    with OutOfPlace():
-        return executor(*args, **kwargs)
-
-
-def gradient_options(model_options: dict, out_of_place: bool = False) -> dict:
-    """The run's options with an attention back end that has a backward; `out_of_place`: see OutOfPlace."""
-    options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
-    if out_of_place:
-        given = options["transformer_options"].get("wrappers", {})
-        options["transformer_options"]["wrappers"] = {kind: {**held} for kind, held in given.items()}
-        comfy.patcher_extension.add_wrapper_with_key(
-            comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, _out_of_place, options, is_model_options=True
-        )
-    if attention_pytorch is not None:
-        options["transformer_options"].setdefault(
-            "optimized_attention_override", lambda _original, *args, **kwargs: attention_pytorch(*args, **kwargs)
-        )
-    return options

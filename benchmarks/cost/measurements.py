@@ -195,6 +195,6 @@ def _random_sscd(subject: Subject) -> Any:
     sscd = subject.host.module(PACK, "mitigation.references.sscd")
     loaded = subject.host.module(PACK, "adapter.copy_detector").LoadedDescriptor
     with torch.inference_mode():
-        network = sscd.SSCD().eval()
+        network = sscd.sscd_network().eval()
     cpu = torch.device("cpu")
     return loaded("random", "0", ModelPatcher(network, cpu, cpu), network, sscd.SIDE, sscd.MEAN, sscd.STD)

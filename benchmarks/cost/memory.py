@@ -49,9 +49,9 @@ def measure(kind: str, size: int) -> dict[str, float]:
             subject.run(optimizer, latent=subject.latent(1), **inputs)
         peak = resident("VmHWM")
         module = host.module(PACK, "adapter.autograd.checkpointing")
-        estimate = module.graph_memory(subject.model.model, 1, (1, *subject.shape)) / module.GRAPH * MB
+        estimate = module.graph_memory(subject.model.model, (1, *subject.shape)) / module.WHOLE_GRAPH * MB
         headroom = host.module(PACK, "methods.noise_adjustment").GRADIENT_HEADROOM
-        limits = {"GRAPH": module.GRAPH, "HALF": module.HALF, "HEADROOM": headroom}
+        limits = {"GRAPH": module.WHOLE_GRAPH, "HALF": module.HALF_GRAPH, "HEADROOM": headroom}
         return {"peak": peak - before, "working": peak - built, "estimate": estimate, **limits}
 
 

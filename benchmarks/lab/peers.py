@@ -47,7 +47,7 @@ def adjusted_embedding(target: float, most: int, rate: float = 0.05) -> Conditio
     """
 
     def conditioning(checkpoint: Checkpoint, texts: list[str], seed: int) -> list:
-        noises, sampling = checkpoint.module("adapter.noise"), checkpoint.module("adapter.sampling")
+        sampling, schedule = checkpoint.module("adapter.sampling"), checkpoint.module("adapter.schedule")
         maths = checkpoint.module("mitigation.prediction")
         side = checkpoint.plan.size // 8
         latent = torch.zeros(len(texts), 4, side, side)
@@ -57,18 +57,17 @@ def adjusted_embedding(target: float, most: int, rate: float = 0.05) -> Conditio
             return pair.with_gradients(lambda: _descend(pair, maths, goal, most, rate))
 
         with torch.inference_mode():
-            found = checkpoint.module("adapter.two_predictions").run_in_sampling_scope(
-                body,
+            inputs = sampling.SamplingInputs(
                 model=checkpoint.model,
                 positive=checkpoint.given["positive"],
                 negative=checkpoint.given["negative"],
-                null=None,
-                noise=noises.drawn_noise(latent, seed, None),
-                latent_image=latent,
-                sigmas=sampling.first_sigma(checkpoint.model, None, "peer"),
-                node="Prompt-embedding adjustment",
+                latent={"samples": latent},
+                noise=checkpoint.module("adapter.noise").drawn_noise(latent, seed, None),
+                sigmas=schedule.one_step_schedule(checkpoint.model, None, "peer"),
                 seed=seed,
+                node="Prompt-embedding adjustment",
             )
+            found = checkpoint.module("adapter.two_predictions").run_in_sampling_scope(body, inputs)
         return [[found.cpu(), {}]]
 
     return conditioning

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...adapter.autograd.scope import Conds, networks_of, with_gradients
-from ...adapter.batch_rows import rows_of
+from ...adapter.autograd.scope import run_with_gradients
+from ...adapter.batch_rows import Conds, rows_of
 from ...adapter.memory import BatchParts
 from ...adapter.model_call import Options, SamplerCall
 from ...mitigation.prediction import dimension
@@ -29,8 +29,6 @@ class ModelGradient:
     ) -> Tensor:
         """∇_x σ_t (B, ...) at the cost of about two more evaluations; zero for samples not `wanted` (B,)."""
         guider, kept, batch = call.guider, call.guider.conds, len(call.x)
-        networks = networks_of(guider)
-        networks += [m for m in self.scorer.modules if all(m is not other for other in networks)]
 
         def gradient_of(rows: slice, conds: Conds, options: Options) -> Tensor:
             x = call.x[rows].clone().requires_grad_(True)
@@ -53,16 +51,14 @@ class ModelGradient:
         def use_full_checkpoints() -> None:
             self.parts, self.checkpoints = BatchParts(), "full"
 
-        return with_gradients(
+        return run_with_gradients(
             gradient,
-            model=guider.inner_model,
-            networks=networks,
-            conds=kept,
-            options=call.options,
-            shape=call.x.shape,
-            device=call.x.device,
+            guider,
+            call.x,
+            call.options,
+            more_networks=self.scorer.modules,
             checkpoints=self.checkpoints,
-            on_full=use_full_checkpoints,
+            on_full_checkpoints=use_full_checkpoints,
         )
 
     def _steered(self, call: SamplerCall, linear: LinearGuidance | None) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...adapter.autograd.inference_weights import refuse_quantized
+from ...adapter.conditioning import encode_text
 from ...adapter.errors import GuardError, dims
-from ...adapter.text_encode import encode_text
 from ...mitigation.amg.caption_vote import DuplicatedCaptions
 from ...mitigation.amg.guidance import GuidanceStrengths
 from ...mitigation.amg.trace import GuidanceTrace
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP, VAE
 
 log = logging.getLogger("memorization_guard")
-OnTrace = Callable[[GuidanceTrace], None]
+OnTrace = Callable[[GuidanceTrace], object]
 NO_CAPTIONS = DuplicatedCaptions((), {})
 
 
@@ -84,7 +84,7 @@ def make_plan(
     """
     _check_set(model, references, vae, node)
     if through_model and guidance.dissimilarity:
-        _refuse_quantized(model, node)
+        refuse_quantized([model.model], node, "Set gradient to through prediction")
     captions, encoded = NO_CAPTIONS, tuple[list, ...]()
     if guidance.deduplication:
         captions = _duplicated_captions(references, clip, node)
@@ -99,16 +99,6 @@ def make_plan(
         encoded=encoded,
         node=node,
     )
-
-
-def _refuse_quantized(model: ModelPatcher, node: str) -> None:
-    try:
-        refuse_quantized([model.model], node)
-    except GuardError as error:
-        raise GuardError(
-            f"{node}: the weights of `model` are quantized and cannot be differentiated. Set gradient to through "
-            "prediction, or load the model in fp16, bf16 or fp32."
-        ) from error
 
 
 def _duplicated_captions(references: ReferenceSet, clip: CLIP | None, node: str) -> DuplicatedCaptions:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ...adapter.autograd.inference_weights import differentiable
+from ...adapter.autograd.inference_weights import autograd_through
 from ...adapter.errors import GuardError
 from ...adapter.memory import BatchParts, retry_with_less
 from ...adapter.sampling import check_interrupted
@@ -23,6 +23,7 @@ from ...mitigation.scaled_gradient import scaled_gradient
 from .plan import AMGPlan
 
 if TYPE_CHECKING:
+    from comfy.latent_formats import LatentFormat
     from comfy.model_patcher import ModelPatcher
 
 ON_DEVICE = 2**28  # bytes of references that are moved to the device of the run; larger sets stay on the CPU
@@ -132,12 +133,12 @@ class ReferenceScorer:
             return scaled_gradient(total, here, dimension(denoised)).to(denoised.dtype)
 
         out = torch.zeros_like(denoised)
-        with differentiable(self.modules):
+        with autograd_through(self.modules):
             found = self.gradients.run(uphill, len(asked))
             return out.index_copy(0, asked, torch.cat(found)) if found else out
 
 
-def _for_autograd(latent_format):
+def _for_autograd(latent_format: LatentFormat) -> LatentFormat:
     """A copy of a latent format without inference tensors, which autograd refuses to save."""
     made = copy.copy(latent_format)
     with torch.inference_mode(False):

@@ -12,7 +12,7 @@ from ...mitigation.escape.curve import EscapeCurve
 from ...mitigation.escape.rules import EscapeRule
 
 MODES = ["dynamic", "static", "off"]
-OnCurve = Callable[[EscapeCurve], None]
+OnCurve = Callable[[EscapeCurve], object]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def test_memorized_prompts_are_flagged_and_ordinary_ones_are_not(host: Host, lab
         assert [s > 0.85 for s in similarity] == truth == [memorized is not None] * 2
         (others if memorized is None else copies).extend(similarity)
         assert is_copy == (memorized is not None)
-        assert f"{sum(truth)} of 2 pictures may be copies" in summary
+        assert f"{sum(truth)} of 2 images may be copies" in summary
         assert nearest.shape == (2, 256, 256, 3) and len(comparison) == 2
         if memorized is not None:
             assert summary.count(f"COPY?  {names[memorized]}") == 2
@@ -76,18 +76,18 @@ def test_the_training_images_themselves(host: Host, lab: dict[str, Any]) -> None
 def test_nothing_in_common_is_no_copy_whatever_the_size(host: Host, lab: dict[str, Any]) -> None:
     noise = torch.rand(2, 120, 77, 3, generator=torch.Generator().manual_seed(0))
     similarity, _, is_copy, summary, _ = host.run({"r": references(), "c": check()}, {**lab, "i": noise})["c"]
-    assert not is_copy and max(similarity) < 0.7 and "0 of 2 pictures may be copies" in summary
+    assert not is_copy and max(similarity) < 0.7 and "0 of 2 images may be copies" in summary
 
 
 def test_as_the_last_node_it_shows_the_images_side_by_side(host: Host, lab: dict[str, Any]) -> None:
     given = torch.rand(3, 96, 96, 3)
     host.run({"r": references(), "c": check()}, {**lab, "i": given})
     shown = host.ui["c"]
-    assert len(shown["images"]) == 3 and "0 of 3 pictures" in shown["text"][0]
+    assert len(shown["images"]) == 3 and "0 of 3 images" in shown["text"][0]
     file = shown["images"][0]
     assert (host.base / "temp" / file["subfolder"] / file["filename"]).stat().st_size > 0
     view = host.views("c")[-1]
-    assert "0 of 3 pictures may be copies" in view["headline"] and not view["warning"]
+    assert "0 of 3 images may be copies" in view["headline"] and not view["warning"]
 
 
 def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def test_other_metrics(host: Host, clip_vision: Any, metric: str) -> None:
     similarity, nearest, is_copy, summary, _ = host.run(prompt, given)["c"]
     limit = -1.0 if metric == "nL2" else 0.995
     assert [s > limit for s in similarity] == [True] * 4 + [False] * 4, similarity
-    assert is_copy and "4 of 8 pictures may be copies" in summary and "#0:" in summary
+    assert is_copy and "4 of 8 images may be copies" in summary and "image 1:" in summary
     assert nearest.shape[0] == 8
 
 
@@ -179,4 +179,4 @@ def test_a_set_without_images_still_names_them(host: Host, lab: dict[str, Any]) 
     latents = {"samples": torch.randn(2, 4, 12, 12)}
     made = graphs.references(latents="l")
     out = host.run({"r": made, "c": check()}, {**lab, "l": latents, "i": torch.rand(3, 96, 96, 3)})["c"]
-    assert out[1].shape == (3, 64, 64, 3) and out[4].shape[0] == 3 and "#0" in out[3]
+    assert out[1].shape == (3, 64, 64, 3) and out[4].shape[0] == 3 and "image 1:" in out[3]

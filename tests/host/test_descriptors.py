@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memorization_guard.adapter.autograd.inference_weights import differentiable
-from memorization_guard.adapter.copy_detector import LoadedDescriptor, of_clip_vision, of_sscd_file
+from memorization_guard.adapter.autograd.inference_weights import autograd_through
+from memorization_guard.adapter.copy_detector import LoadedDescriptor, clip_vision_descriptor, load_sscd
 from support.copy_detectors import random_clip_vision, random_sscd
 from support.finite_differences import check_gradient
 
@@ -18,10 +18,10 @@ def made(kind: str, folder: Path) -> LoadedDescriptor:
     with torch.inference_mode():  # as the host's executor loads it
         if kind == "SSCD":
             save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "a.safetensors"))
-            return of_sscd_file(folder / "a.safetensors", "Test")
+            return load_sscd(folder / "a.safetensors", "Test")
         if kind == "CLIP vision":
-            return of_clip_vision(random_clip_vision(folder))
-        return of_clip_vision(random_clip_vision(folder, model_type="siglip_vision_model", projection_dim=32))
+            return clip_vision_descriptor(random_clip_vision(folder))
+        return clip_vision_descriptor(random_clip_vision(folder, model_type="siglip_vision_model", projection_dim=32))
 
 
 @pytest.mark.parametrize("kind", ["SSCD", "CLIP vision", "SigLIP"])
@@ -29,7 +29,7 @@ def test_the_gradient_equals_finite_differences(kind: str, tmp_path: Path) -> No
     network = made(kind, tmp_path)
     with torch.inference_mode():
         network.load()
-        with differentiable([network.patcher.model]):
+        with autograd_through([network.patcher.model]):
             image = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(2))
             goal = torch.randn(network(image).shape, generator=torch.Generator().manual_seed(3))
             check_gradient(lambda x: (network(x) * goal).sum(), image, step=0.02, rtol=1e-2, least=1e-4)
@@ -43,13 +43,15 @@ def test_clip_vision_embeds_what_the_host_does(tmp_path: Path) -> None:
         clip_vision = random_clip_vision(tmp_path)
         images = (torch.rand(2, 32, 32, 3) * 255).round() / 255
         theirs = clip_vision.encode_image(images)["image_embeds"]
-        mine = of_clip_vision(clip_vision)(images.movedim(-1, 1))
+        mine = clip_vision_descriptor(clip_vision)(images.movedim(-1, 1))
     torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_a_fingerprint_knows_the_weights_and_not_their_precision(tmp_path: Path) -> None:
     with torch.inference_mode():
-        first, again, other = (of_clip_vision(random_clip_vision(tmp_path, seed)).fingerprint for seed in (0, 0, 1))
+        first, again, other = (
+            clip_vision_descriptor(random_clip_vision(tmp_path, seed)).fingerprint for seed in (0, 0, 1)
+        )
         half = random_clip_vision(tmp_path)
         half.model.half()
-        assert first == again == of_clip_vision(half).fingerprint != other
+        assert first == again == clip_vision_descriptor(half).fingerprint != other

@@ -62,7 +62,9 @@ def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoin
     def refuse(held: Tensor) -> Tensor:
         raise RuntimeError("no alias")
 
-    monkeypatch.setattr(host.module("memorization_guard", "adapter.autograd.inference_weights"), "_alias", refuse)
+    monkeypatch.setattr(
+        host.module("memorization_guard", "adapter.autograd.inference_weights"), "_tensor_on_same_storage", refuse
+    )
     found, _ = gradients(host, PLAIN, checkpoint)
     assert torch.equal(found.gradient, expected.gradient)
     assert slots(checkpoint["m"].model) == before

@@ -59,8 +59,8 @@ def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
     host: Host, checkpoint: dict[str, Any], monkeypatch
 ) -> None:
     live = host.module("memorization_guard", "adapter.live_view")
-    monkeypatch.setattr(live, "PAUSE", 0.0)
-    monkeypatch.setattr(live, "RARE", 0)
+    monkeypatch.setattr(live, "MIN_PAUSE", 0.0)
+    monkeypatch.setattr(live, "PAUSE_PER_VIEW", 0)
     model = checkpoint["m"]
     before, small = slots(model.model), NeedsCheckpoints(model, free=1)
     plan = {"max_iterations": 2, "learning_rate": 0.03}
@@ -109,8 +109,8 @@ def test_a_third_prediction_is_asked_apart_where_two_fit(host: Host) -> None:
     [
         (optimizer(**MODEL), ["Noise Optimizer", "`latent_image`", "batch-wise or search"]),
         (optimizer(**MODEL, checkpointing="off"), ["Noise Optimizer", "`checkpointing` to full or auto"]),
-        (optimizer("search", **MODEL), ["Noise Optimizer", "a smaller batch or picture on `latent_image`"]),
-        (optimizer("batch-wise", **MODEL), ["Noise Optimizer", "a smaller batch or picture on `latent_image`"]),
+        (optimizer("search", **MODEL), ["Noise Optimizer", "a smaller batch or image on `latent_image`"]),
+        (optimizer("batch-wise", **MODEL), ["Noise Optimizer", "a smaller batch or image on `latent_image`"]),
         (detector(**MODEL), ["Basin-Escape Detector", "smaller batch"]),
         (deferred(**MODEL), ["Deferred-CFG KSampler", "smaller batch"]),
     ],

@@ -153,7 +153,7 @@ def test_folders_that_cannot_be_read(host: Host, inputs: Path, tmp_path: Path) -
     (inputs / "broken").mkdir()
     (inputs / "broken" / "a.png").write_bytes(b"")
     for folder in ("empty", "words"):
-        assert "holds no pictures" in said(host, from_folder(folder))
+        assert "holds no images" in said(host, from_folder(folder))
     assert "can be read, e.g. a.png: empty file" in said(host, from_folder("broken"))
     assert "is not in" in said(host, from_folder("no such folder"))
     assert "`folder` is empty" in said(host, from_folder(" "))

@@ -63,10 +63,18 @@ class Measure:
             return Gradient(d(noise), gradient, along, measured)
 
         drawn = of("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index"))
-        sigmas = of("adapter.sampling").first_sigma(model, None, "test")
-        wires = {"model": model, "positive": positive, "negative": negative, "null": null, "sigmas": sigmas}
-        run = of("adapter.two_predictions").run_in_sampling_scope
-        return (run(body, noise=drawn, latent_image=samples, node="test", seed=SEED, **wires),)
+        inputs = of("adapter.sampling").SamplingInputs(
+            model=model,
+            positive=positive,
+            negative=negative,
+            null=null,
+            latent=latent_image,
+            noise=drawn,
+            sigmas=of("adapter.schedule").one_step_schedule(model, None, "test"),
+            seed=SEED,
+            node="test",
+        )
+        return (of("adapter.two_predictions").run_in_sampling_scope(body, inputs),)
 
 
 def gradients(
