@@ -65,7 +65,9 @@ TOLD = [
 
 def table(rows: Sequence[Row], wanted: Sequence[Column]) -> str:
     """A line a row; columns without any value are left out. Other authors' methods get a star."""
-    flat = [{**r, **r.get("told", {}), "method": r["method"] + (" \\*" if r.get("peer") else "")} for r in rows]
+    flat = [{**r, **r.get("told", {})} for r in rows]
+    for r in flat:
+        r |= {"method": f"{r['method']} \\*"} if r.get("peer") else {}
     shown = [c for c in wanted if any(r.get(c.key) is not None for r in flat)]
     lines = ["| " + " | ".join(c.title for c in shown) + " |", "|---" * len(shown) + "|"]
     return "\n".join([*lines, *("| " + " | ".join(cell(r.get(c.key), c) for c in shown) + " |" for r in flat)])

@@ -52,7 +52,9 @@ def smoke() -> int:
     return int(not (none >= 0.8 and recommended <= 0.07 and dynamic <= 0.6))
 
 
-def bench(asked: argparse.Namespace) -> None:
+def bench(asked: argparse.Namespace) -> int:
+    """Sample, score and write; returns 1 if a method failed."""
+
     def wanted(method: Method, group: str) -> range:
         """Ordinary prompts, most of whose images no method changes, get half as many seeds, or fewer."""
         count = asked.seeds if method in (NONE, RECOMMENDED) else min(asked.seeds, asked.others)
@@ -65,7 +67,7 @@ def bench(asked: argparse.Namespace) -> None:
         run = experiment(host, asked.work, chosen(METHODS, asked.methods), wanted, seeds, generated=GENERATED)
         run.sample()
         if asked.sample_only:
-            return
+            return int(bool(run.failed))
         kept = asked.work / f"detection {asked.first} {asked.seeds}.json"
         if not kept.is_file():
             found = detection(run.checkpoint, [c.text for c in GROUPS[MEMORIZED]], seeds)
@@ -81,6 +83,7 @@ def bench(asked: argparse.Namespace) -> None:
         (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
         write_page(run, results, scorers, out, ROOT / "docs" if asked.docs and out == OUT else None)
     print(out / "report.md")
+    return int(bool(run.failed))
 
 
 def main() -> int:
@@ -97,13 +100,10 @@ def main() -> int:
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
     try:
-        if asked.smoke:
-            return smoke()
-        bench(asked)
+        return smoke() if asked.smoke else bench(asked)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

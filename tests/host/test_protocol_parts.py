@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cases, methods, scorers, scores, training_images
+from benchmarks import cases, methods, report, scorers, scores, training_images
 from benchmarks.checkpoint import Plan, unweighted
 from benchmarks.papers.methods import methods_for, percent
 from support import graphs as prompts
@@ -158,6 +158,24 @@ def test_intervals_are_over_prompts_and_their_images() -> None:
     assert (estimate, low, high) == pytest.approx((0.5, 0.402, 0.598), abs=0.015)
     assert scores.interval([0.5] * 4) == (0.5, 0.5, 0.5)
     assert scores.interval([]) is None
+
+
+def test_a_table_shows_intervals_and_leaves_out_what_no_row_has(tmp_path: Path) -> None:
+    rows = [
+        {"method": "a", "copies": (0.25, 0.1, 0.4), "images": 8, "told": {"std": 1.0}},
+        {"method": "b", "copies": None, "images": 4, "peer": True, "told": {}},
+    ]
+    wanted = [*report.columns(scorers.Scorers()), report.Column("std", "noise std", 3)]
+    lines = report.table(rows, wanted).splitlines()
+    assert lines[0] == "| method | images | copies | noise std |"
+    assert lines[2:] == ["| a | 8 | 25.0% (10%–40%) | 1.000 |", "| b \\* | 4 |  |  |"]
+    assert report.table([{"score": "d"}], [report.Column("score", "score")]).endswith("| d |")
+    page = tmp_path / "page.md"
+    page.write_text("before <!-- table: x -->old<!-- end --> after", encoding="utf-8")
+    report.put(page, "x", r"new \1")
+    assert page.read_text(encoding="utf-8") == "before <!-- table: x -->\nnew \\1\n<!-- end --> after"
+    with pytest.raises(ValueError, match="no table y"):
+        report.put(page, "y", "")
 
 
 class Pixels(torch.nn.Module):
