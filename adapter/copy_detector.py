@@ -16,6 +16,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..mitigation.references import sscd
+from ..mitigation.references.torch_archive import read_weights
 from .errors import GuardError
 from .memory import retry_with_less
 
@@ -111,15 +112,12 @@ def _cloned_layer_norm_inputs(network: nn.Module) -> Iterator[None]:
 
 
 def load_sscd(path: Path, node: str) -> LoadedDescriptor:
-    """SSCD's weights, from safetensors or from the official TorchScript archive, whose code is not run."""
+    """SSCD's weights, from safetensors or from the official TorchScript archive, of which nothing is run."""
     try:
-        if path.suffix == ".safetensors":
-            weights = safetensors.torch.load_file(path)
-        else:
-            weights = torch.jit.load(str(path), map_location="cpu").state_dict()
-        network = sscd.sscd_from(weights)
+        plain = path.suffix == ".safetensors"
+        network = sscd.sscd_from(safetensors.torch.load_file(path) if plain else read_weights(path))
     except (OSError, RuntimeError, ValueError, AttributeError, safetensors.SafetensorError) as error:
-        kind = "a safetensors file" if path.suffix == ".safetensors" else "a TorchScript archive"
+        kind = "a safetensors file" if plain else "a PyTorch archive"
         why = " ".join(str(error).split())[:120]
         raise GuardError(
             f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({why}). {SOURCE}"

@@ -30,7 +30,7 @@ class LoadCopyDetector(io.ComfyNode):
                     options=files or [OFFICIAL],
                     default=OFFICIAL if not files or OFFICIAL in files else files[0],
                     tooltip="A file in models/copy_detection: the official sscd_disc_mixup.torchscript.pt, or the same "
-                    "weights as safetensors (preferred: the help page has the command). Press R after adding it.",
+                    "weights as safetensors. Press R after adding it.",
                 )
             ],
             outputs=[

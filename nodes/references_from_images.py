@@ -44,10 +44,10 @@ def outputs() -> list[io.Output]:
     ]
 
 
-def finished(builder: ReferenceSetBuilder) -> io.NodeOutput:
+def finished(builder: ReferenceSetBuilder, live: LiveView) -> io.NodeOutput:
     references = builder.finish()
     text = report(references, duplicate_features=builder.duplicate_features)
-    return io.NodeOutput(references, text, ui=LiveView().finish(text_view(text)))
+    return io.NodeOutput(references, text, ui=live.finish(text_view(text)))
 
 
 class ReferencesFromImages(io.ComfyNode):
@@ -89,9 +89,9 @@ class ReferencesFromImages(io.ComfyNode):
         extractor = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
         builder, bar = ReferenceSetBuilder(extractor, FROM_IMAGES, len(images)), progress(len(images))
         for i, image in enumerate(images):
-            builder.add_image(image, f"#{i}", lines[i])
+            builder.add_image(image, f"image {i + 1}", lines[i])
             bar.update_absolute(i + 1)
-        return finished(builder)
+        return finished(builder, LiveView())
 
 
 class ReferencesFromLatents(io.ComfyNode):
@@ -121,8 +121,8 @@ class ReferencesFromLatents(io.ComfyNode):
         builder = ReferenceSetBuilder(FeatureExtractor("latent", lambda image: image), FROM_LATENTS, len(samples))
         for i, latent in enumerate(samples):
             image = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
-            builder.add_feature(latent, f"#{i}", lines[i], image)
-        return finished(builder)
+            builder.add_feature(latent, f"latent {i + 1}", lines[i], image)
+        return finished(builder, LiveView())
 
 
 NODES = [ReferencesFromImages, ReferencesFromLatents]

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from memorization_guard.mitigation.references.sscd import prepare
-from support.copy_detectors import Scripted, random_clip_vision, random_sscd
+from support.copy_detectors import Planted, Scripted, random_clip_vision, random_sscd
 from support.executor import Host, Prompt
 from support.graphs import from_images, node
 from support.outcomes import fails
@@ -207,6 +207,15 @@ def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> N
         theirs = Scripted(network)(prepare(shown, 320, one.mean, one.std))
     torch.testing.assert_close(torch.nn.functional.normalize(embeddings), theirs, atol=1e-5, rtol=0)
     assert (theirs[0] - theirs[1]).abs().max() > 1e-4
+
+
+def test_an_archive_with_code_is_refused_and_does_not_run(host: Host, detectors: Path, tmp_path: Path) -> None:
+    """Loading it by torch.jit would write a file, see tests/unit/test_torch_archive.py."""
+    target = tmp_path / "planted.py"
+    torch.jit.save(torch.jit.script(Planted(str(target))), str(detectors / "sscd_disc_mixup.torchscript.pt"))
+    target.unlink(missing_ok=True)
+    assert "code in the file, which is not run" in said(host, detector("sscd_disc_mixup.torchscript.pt"))
+    assert not target.exists()
 
 
 def test_the_missing_detector_is_named_before_anything_runs(host: Host, detectors: Path) -> None:

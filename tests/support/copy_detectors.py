@@ -59,3 +59,23 @@ def random_clip_vision(folder: Path, seed: int = 0, **config) -> comfy.clip_visi
             spread = torch.randn(weight.shape, generator=generator) * 0.2
             weight.copy_(1 + spread if "norm" in name and name.endswith("weight") else spread)
     return made
+
+
+class Planted(nn.Module):
+    """TorchScript can write files: what `__setstate__` does here runs in `torch.jit.load`."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return (self.target, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.target, self.training = state
+        torch.save(torch.ones(1), self.target)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from memorization_guard.mitigation.references import sscd
-from memorization_guard.mitigation.references.convert_sscd import convert, main
 from support.finite_differences import check_gradient
 
 
@@ -77,27 +73,6 @@ def test_embeddings_equal_the_official_construction(official: Official, naming: 
         mine, theirs = nn.functional.normalize(ours(images)), official(images)
     assert theirs.std() > 1e-3
     torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-def test_the_converter_keeps_every_weight(official: Official, tmp_path: Path) -> None:
-    archive, target = tmp_path / "a.torchscript.pt", tmp_path / "a.safetensors"
-    torch.jit.save(torch.jit.trace(official, torch.randn(1, 3, 64, 64)), str(archive))
-    convert(archive, target)
-    again = sscd.sscd_from(load_file(target)).state_dict()
-    first = sscd.sscd_from(official.state_dict()).state_dict()
-    assert again.keys() == first.keys()
-    assert all(torch.equal(again[name], first[name]) for name in first)
-
-
-@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-def test_the_command_says_what_it_cannot_convert(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "a.pt").write_text("no archive")
-    for name in ("a.pt", "nothing.pt"):
-        monkeypatch.setattr("sys.argv", ["convert_sscd", str(tmp_path / name), str(tmp_path / "b.safetensors")])
-        with pytest.raises(SystemExit, match=f"{name} cannot be converted"):
-            main()
-    assert not (tmp_path / "b.safetensors").exists()
 
 
 def test_other_weights_are_refused(official: Official) -> None:

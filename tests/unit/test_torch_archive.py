@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from memorization_guard.mitigation.references.torch_archive import LARGEST_PICKLE, read_weights
+from support.copy_detectors import Planted
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
 
@@ -62,26 +63,6 @@ def test_a_plain_state_dict_is_read(tmp_path: Path, wrap) -> None:
     found = read_weights(saved(tmp_path / "a.pt", wrap(wanted)))
     assert {name.removeprefix("state_dict.") for name in found} == wanted.keys()
     assert all(torch.equal(found[name], wanted[name.removeprefix("state_dict.")]) for name in found)
-
-
-class Planted(nn.Module):
-    """TorchScript can write files: what `__setstate__` does here runs in `torch.jit.load`."""
-
-    def __init__(self, target: str) -> None:
-        super().__init__()
-        self.target = target
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[str, bool]:
-        return (self.target, self.training)
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[str, bool]) -> None:
-        self.target, self.training = state
-        torch.save(torch.ones(1), self.target)
 
 
 def test_a_planted_setstate_does_not_run(tmp_path: Path) -> None:
