@@ -190,7 +190,7 @@ def test_what_is_missing_is_named(host: Host, lab: Prompt, inputs: dict, says: s
 def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: Prompt) -> None:
     other = {"samples": torch.randn(1, 16, 12, 12)}
     made = {"class_type": "MG_ReferencesFromLatents", "inputs": {"latents": ["l", 0], "captions": ""}}
-    with pytest.raises(NodeError, match="16 × 12 × 12, but here 4 × 12 × 12") as caught:
+    with pytest.raises(NodeError, match="16 × 12 × 12, but these images give 4 × 12 × 12") as caught:
         host.run(lab | {"r": made, "c": check()}, {"l": other, "i": torch.rand(1, 96, 96, 3)})
     assert "`references`" in caught.value.message
     sets = host.module("memorization_guard", "mitigation.references.reference_set")
