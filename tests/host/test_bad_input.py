@@ -48,7 +48,7 @@ def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -
     short = {"steps": 1, "start_percent": 0.5}
     out, hint = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": ksampler(cfg=0.0, steps=1)})
     assert "2 of 2 images were never guided" in hint
-    assert "`start_percent` 0.50" in hint and "last of 1 step(s) begins at 0.00" in hint and "Raise `steps`" in hint
+    assert "`start_percent` 0.50" in hint and "last of 1 steps begins at 0.00" in hint and "Raise `steps`" in hint
     torch.testing.assert_close(samples(out["k"]), samples(out["free"]))
     assert out["k"][2] == 1
 
