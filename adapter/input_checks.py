@@ -80,10 +80,11 @@ def _wrong(cls: Any, spec: Any, value: Any) -> str:
         return "" if isinstance(value, str) else f"is {_short(value)}, not a text. Type one in."
     if kind == "BOOLEAN":
         return "" if isinstance(value, numbers.Real) else f"is {_short(value)}. Connect true or false, or choose one."
-    fits = value is not None and FITS.get(kind, lambda _: True)(value)
-    if fits:
+    if value is None and spec.optional:  # as if it were not connected; the node says when it needs it
         return ""
-    return f"is {_short(value)}. {CONNECT.get(kind, '')}{' Or disconnect it.' if spec.optional else ''}"
+    if value is not None and FITS.get(kind, lambda _: True)(value):
+        return ""
+    return f"is {_short(value)}. {CONNECT.get(kind, '')}"
 
 
 def _wrong_number(spec: Any, value: Any, whole: bool) -> str:

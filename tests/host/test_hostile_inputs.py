@@ -25,7 +25,7 @@ from support.hostile_runs import Tally, inputs, judge, prompt_of
 from support.outcomes import refused
 
 FUZZ, SUITE = int(os.environ.get("FUZZ", "0")), 300
-SOCKETS = {"MG_BasinEscapeDetector": ["model", "null"], "MG_Calibrate": ["clip"], "MG_ReferencesFromFolder": ["vae"]}
+SOCKETS = {"MG_BasinEscapeDetector": ["model", "negative"], "MG_Calibrate": ["clip"]}
 SOCKETS |= {"MG_PlotCurve": ["curve"], "MG_AMGGuidance": ["references"], "MG_ReferencesFromImages": ["images"]}
 
 
@@ -101,6 +101,14 @@ def test_an_empty_socket_says_what_to_connect(host: Host, whole: dict[str, Any],
     prompt["n"] = node(class_type, **{**prompt["n"]["inputs"], name: ["nothing", 0]})
     said = refused(host, {"n": prompt["n"], "lab": prompt["lab"]}, {**whole, "nothing": None})
     assert f": `{name}` is empty." in said and "onnect " in said
+
+
+def test_an_empty_optional_socket_counts_as_not_connected(host: Host, whole: dict[str, Any]) -> None:
+    lab = {"lab": node("MGLab_ExactModel", parameterisation="eps", batch_size=2)}
+    for class_type, name in (("MG_AMGGuidance", "vae"), ("MG_DeferredCFG", "null")):
+        prompt = {**lab, **EVERY_NODE[class_type]}
+        prompt["n"] = node(class_type, **{**prompt["n"]["inputs"], name: ["nothing", 0]})
+        assert host.run(prompt, {**whole, "nothing": None})["n"]
 
 
 def test_hostile_reference_files(host: Host, whole: dict[str, Any], tally: Tally) -> None:
