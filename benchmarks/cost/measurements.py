@@ -75,7 +75,7 @@ def paired(ours: list[float], vanilla: list[float]) -> dict[str, float]:
 def sampling_time(subject: Subject, batch: int, steps: int, rounds: int, warm: bool = True) -> Iterator[Figure]:
     """Deferred sampling against KSampler, `batch` images at once."""
     from support.graphs import deferred, ksampler
-    from support.lab_graphs import stage
+    from support.graphs.checkpoint import stage
 
     latent, switch = subject.latent(batch), round(START * steps)
     common = {"latent": latent, "steps": steps}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import logging
-from pathlib import Path
 
 import comfy.patcher_extension
 import pytest
@@ -90,20 +88,6 @@ def test_a_host_before_this_kind_of_pack_is_told_in_the_log(host: Host, monkeypa
 def test_the_registry_is_told_the_same_oldest_host(host: Host) -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'requires-comfyui = ">={host.module(PACK, "adapter.version").OLDEST_COMFYUI}"' in text
-
-
-def test_mathematics_knows_no_host_and_nodes_touch_it_through_the_adapter() -> None:
-    def imports(file: Path) -> set[str]:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
-        names += [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level == 0]
-        return {n.split(".")[0] for n in names}
-
-    host_modules = {"comfy", "execution", "nodes", "server", "latent_preview", "folder_paths"}
-    for file in (ROOT / "mitigation").rglob("*.py"):
-        assert not imports(file) & (host_modules | {"comfy_api"}), file
-    for file in (ROOT / "nodes").rglob("*.py"):
-        assert not imports(file) & host_modules, file
 
 
 def test_no_file_is_too_long_to_understand_at_once() -> None:
