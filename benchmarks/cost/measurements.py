@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import node
-from ..methods import defaults
+from support.graphs import deferred, detector, ksampler, node, optimizer, stage
+
 from .figure import Figure
 from .subjects import LINKS, Subject
 
@@ -23,7 +23,6 @@ MEASURE_ALL = {"start_percent": 1.0, "memorized_threshold": 0.0, "drop_ratio": 0
 
 def evaluations(subject: Subject, batch: int = 2) -> Iterator[Figure]:
     """Model evaluations in rows (a sample under one condition), 50 Euler steps."""
-    from support.graphs import deferred, detector, ksampler, optimizer
     from support.lab_pack.meter import Meter
 
     model, meter, latent = subject.model.clone(), Meter(), subject.latent(batch)
@@ -74,9 +73,6 @@ def paired(ours: list[float], vanilla: list[float]) -> dict[str, float]:
 
 def sampling_time(subject: Subject, batch: int, steps: int, rounds: int, warm: bool = True) -> Iterator[Figure]:
     """Deferred sampling against KSampler, `batch` images at once."""
-    from support.graphs import deferred, ksampler
-    from support.lab_graphs import stage
-
     latent, switch = subject.latent(batch), round(START * steps)
     common = {"latent": latent, "steps": steps}
 
@@ -103,8 +99,6 @@ def iteration_time(
     subject: Subject, batch: int, iterations: int, steps: int, rounds: int, warm: bool = True
 ) -> Iterator[Figure]:
     """One iteration of per-sample optimisation against one paired forward: a step of KSampler."""
-    from support.graphs import ksampler, optimizer
-
     latent = subject.latent(batch)
     inputs = {"target_magnitude": 0.0, "max_iterations": iterations}
 
@@ -127,7 +121,6 @@ def iteration_time(
 
 def eight_together(subject: Subject, rounds: int, what: str = "") -> Iterator[Figure]:
     """A batch optimised together against its samples one after the other: their time, or with 0 rounds their noise."""
-    from support.graphs import optimizer
 
     def run(batch: int, index: int | None = None) -> list[Any]:
         return subject.run(optimizer, latent=subject.latent(batch, index), **subject.optimizer)
@@ -152,7 +145,6 @@ def eight_together(subject: Subject, rounds: int, what: str = "") -> Iterator[Fi
 def guidance_time(subject: Subject, rounds: int, batch: int = 4, steps: int = 12) -> Iterator[Figure]:
     """AMG Guidance that never or always acts, against the unpatched model; SSCD's weights are random."""
     from lab.copies import training_pairs
-    from support.graphs import ksampler
 
     images = torch.stack([torch.from_numpy(image.copy()) for _, image in training_pairs()]).float() / 255
     given = {"m": subject.model, "v": subject.vae, "d": _random_sscd(subject), "images": images}
@@ -162,9 +154,9 @@ def guidance_time(subject: Subject, rounds: int, batch: int = 4, steps: int = 12
     sets["2,000 latents"] = node("MG_ReferencesFromLatents", latents=["many", 0], captions="")
 
     def guided(kind: str, threshold: float, every: int = 1) -> Any:
-        own = {**defaults("guidance"), "threshold_schedule": "constant", "threshold_min": threshold, "every": every}
-        own |= {"dissimilarity": 1e-6, "vae": ["v", 0]}
-        graph = {"r": sets[kind], "g": node("MG_AMGGuidance", **own, model=["m", 0], references=["r", 0])}
+        own = {"threshold_schedule": "constant", "threshold_min": threshold, "every": every, "dissimilarity": 1e-6}
+        links = {"model": ["m", 0], "references": ["r", 0], "vae": ["v", 0]}
+        graph = {"r": sets[kind], "g": node("MG_AMGGuidance", **own, **links)}
         return subject.host.run(graph, given)["g"][0]
 
     never, always = 1.0, -1.0

@@ -65,10 +65,10 @@ def exact_model(host: Host) -> Subject:
 
 def lab_checkpoint(host: Host) -> Subject:
     """The lab checkpoint as the host's loader gives it, with the first of its memorized prompts."""
-    from support import lab_graphs
+    from support.graphs import checkpoint
 
-    held = lab_graphs.load(host)
-    out = host.run({"p": lab_graphs.text(lab_graphs.MEMORIZED), "n": lab_graphs.text("")}, held)
+    held = checkpoint.load(host)
+    out = host.run({"p": checkpoint.text(checkpoint.MEMORIZED), "n": checkpoint.text("")}, held)
     fast = {"target_magnitude": 0.02, "learning_rate": 0.1}
     return Subject("lab, 96×96", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast, held["vae"])
 
