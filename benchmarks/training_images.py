@@ -23,8 +23,6 @@ NUMBERED = re.compile(r"^(\d+)(?:[ _.-].*)?$", re.DOTALL)  # 0001_first_image
 
 @dataclass(frozen=True)
 class Work:
-    """A training image."""
-
     path: Path
     name: str  # its path inside the folder, with slashes
     caption: str  # from its caption file, or empty
@@ -38,7 +36,6 @@ class Matches:
     ways: Counter[str]  # how many prompts were matched by what
 
     def told(self, cases: int) -> str:
-        """One line for the report."""
         if not self.works:
             return f"none of the {cases} memorized prompts has a training image"
         by = ", ".join(f"{count} by {way}" for way, count in self.ways.most_common())

@@ -105,16 +105,14 @@ def iteration_time(
     def optimize(checkpointing: str) -> Callable[[], Any]:
         return lambda: subject.run(optimizer, latent=latent, **inputs, checkpointing=checkpointing)
 
+    bounds = {"off": ("without checkpoints", 3.2), "on": ("with checkpoints", 3.2)}
+    bounds["full"] = ("with full checkpoints", None)
     runs = {"vanilla": lambda: subject.run(ksampler, latent=latent, steps=steps)}
-    spent = clock({**runs, **{choice: optimize(choice) for choice in ("off", "on", "full")}}, rounds, warm)
+    spent = clock({**runs, **{choice: optimize(choice) for choice in bounds}}, rounds, warm)
     forward = [s / steps for s in spent["vanilla"]]
-    for name, key, bound in (
-        ("without checkpoints", "off", 3.2),
-        ("with checkpoints", "on", 3.2),
-        ("with full checkpoints", "full", None),
-    ):
+    for choice, (name, bound) in bounds.items():
         # The optimizer measures once more at the end: that is a forward pass, not an iteration.
-        own = [(s - f) / iterations for s, f in zip(spent[key], forward, strict=True)]
+        own = [(s - f) / iterations for s, f in zip(spent[choice], forward, strict=True)]
         said = f"time, per-sample iteration {name}, batch {batch}"
         yield Figure(subject.name, said, unit="s", bound=bound, **paired(own, forward))
 
