@@ -17,7 +17,7 @@ SAMPLING = {**MODEL, "seed": SEED, "steps": 50, "cfg": 7.0, "scheduler": "normal
 
 @dataclass(frozen=True)
 class Setting:
-    """What depends on the checkpoint. The nodes' own strengths are the papers' for SD 1.4, and too weak for the lab's."""
+    """What depends on the checkpoint. The nodes' own strengths are the papers' for SD 1.4; the lab has its own."""
 
     checkpoint: str
     count: int
