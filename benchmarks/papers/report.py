@@ -61,9 +61,7 @@ def _what(facts: dict[str, Any]) -> str:
 
 
 def _scored_by(scorers: Scorers) -> str:
-    lines = [f"- {name}" for name in scorers.used] + [f"- not measured: {reason}" for reason in scorers.missed]
+    lines = [*scorers.used, *(f"not measured: {reason}" for reason in scorers.missed)]
     if scorers.stand_ins:
-        lines.append(
-            "- **These are stand-ins for the lab checkpoint: the numbers say nothing about Stable Diffusion.**"
-        )
-    return "\n".join(lines)
+        lines.append("**These are stand-ins for the lab checkpoint: the numbers say nothing about Stable Diffusion.**")
+    return "\n".join(f"- {line}" for line in lines)
