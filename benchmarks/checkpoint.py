@@ -130,9 +130,9 @@ class Checkpoint:
         if not method.inputs:
             return {**nodes, "sampler": node("KSampler", **sampled, **conds)}
         if "guidance" in method.inputs:
-            references, own = self.references(method.references or {}), checked("guidance", method.inputs["guidance"])
+            references = self.references(method.references or {})
             links = {"model": ["model", 0], "references": [references, 0], "vae": ["vae", 0], "clip": ["clip", 0]}
-            nodes["guidance"] = node(NODES["guidance"], **links, **own)
+            nodes["guidance"] = node(NODES["guidance"], **links, **checked("guidance", method.inputs["guidance"]))
             sampled["model"] = ["guidance", 0]
         own = {"mode": "off", **sampled, **checked("sampler", method.inputs.get("sampler", {}))}
         if "noise" in method.inputs:

@@ -152,9 +152,9 @@ def guidance_time(subject: Subject, rounds: int, batch: int = 4, steps: int = 12
     sets["2,000 latents"] = node("MG_ReferencesFromLatents", latents=["many", 0], captions="")
 
     def guided(kind: str, threshold: float, every: int = 1) -> Any:
-        own = {"threshold_schedule": "constant", "threshold_min": threshold, "every": every, "dissimilarity": 1e-6}
+        own = {"threshold_schedule": "constant", "threshold_min": threshold, "every": every}
         links = {"model": ["m", 0], "references": ["r", 0], "vae": ["v", 0]}
-        graph = {"r": sets[kind], "g": node("MG_AMGGuidance", **own, **links)}
+        graph = {"r": sets[kind], "g": node("MG_AMGGuidance", **own, **links, dissimilarity=1e-6)}
         return subject.host.run(graph, given)["g"][0]
 
     never, always = 1.0, -1.0
