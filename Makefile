@@ -64,7 +64,7 @@ serve: setup
 	@$(RUN) tools/dev/serve.py
 
 lint: setup
-	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && $(RUN) tools/dev/check_imports.py && $(RUN) tools/dev/check_web.py
+	@$(RUN) -m ruff format --check . && $(RUN) -m ruff check . && $(RUN) -m mypy && $(RUN) tools/dev/check_imports.py && $(RUN) tools/assets/node_facts.py --check && $(RUN) tools/dev/check_web.py
 
 format: setup
 	@$(RUN) -m ruff format . && $(RUN) -m ruff check --fix .

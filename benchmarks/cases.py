@@ -36,8 +36,6 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True)
 class Case:
-    """One prompt."""
-
     row: int  # its position in the file, from 0
     text: str
     group: str = MEMORIZED

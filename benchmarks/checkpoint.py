@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
+from support.graphs import node
 from support.paths import PACK
 
 from .cases import BenchmarkError, Case
-from .methods import NODES, NONE, Inputs, Method, checked, defaults
+from .methods import NODES, NONE, Inputs, Method, checked
 
 if TYPE_CHECKING:
     from support.executor import Host, Prompt
@@ -98,8 +99,8 @@ class Checkpoint:
         """The name under which graphs find the references that these inputs make; each set is made once."""
         name = f"references {json.dumps(changed, sort_keys=True)}"
         if name not in self.given:
-            inputs = {**defaults("references"), "width": self.plan.size, "height": self.plan.size}
-            inputs |= {"metric": "latent", "folder": self.training_images, **checked("references", changed)}
+            inputs = {"metric": "latent", "folder": self.training_images}
+            inputs |= {"width": self.plan.size, "height": self.plan.size, **checked("references", changed)}
             links = {"vae": ["vae", 0]} | ({"descriptor": ["descriptor", 0]} if "descriptor" in self.given else {})
             made = self.host.run({"r": node(NODES["references"], **inputs, **links)}, self.given)["r"]
             self.given[name] = made[0]
@@ -109,11 +110,9 @@ class Checkpoint:
         """CONDITIONING with a row a text; one row if all texts are the same."""
         wanted = list(dict.fromkeys(texts))
         if missing := [t for t in wanted if t not in self._encoded]:
-            graph = {
-                f"text {i}": node("CLIPTextEncode", clip=["clip", 0], text=unweighted(t)) for i, t in enumerate(missing)
-            }
-            out = self.host.run(graph, self.given)
-            self._encoded |= {t: out[f"text {i}"][0] for i, t in enumerate(missing)}
+            nodes = {f"text {t}": node("CLIPTextEncode", clip=["clip", 0], text=unweighted(t)) for t in missing}
+            out = self.host.run(nodes, self.given)
+            self._encoded |= {t: out[f"text {t}"][0] for t in missing}
         if len(wanted) == 1:
             return self._encoded[wanted[0]]
         return [[torch.cat([self._encoded[t][0][0] for t in texts]), {}]]
@@ -131,19 +130,15 @@ class Checkpoint:
         if not method.inputs:
             return {**nodes, "sampler": node("KSampler", **sampled, **conds)}
         if "guidance" in method.inputs:
-            links = {
-                "references": [self.references(method.references or {}), 0],
-                "vae": ["vae", 0],
-                "clip": ["clip", 0],
-            }
-            own = {**defaults("guidance"), **checked("guidance", method.inputs["guidance"])}
-            nodes["guidance"] = node(NODES["guidance"], model=["model", 0], **links, **own)
+            references = self.references(method.references or {})
+            links = {"model": ["model", 0], "references": [references, 0], "vae": ["vae", 0], "clip": ["clip", 0]}
+            nodes["guidance"] = node(NODES["guidance"], **links, **checked("guidance", method.inputs["guidance"]))
             sampled["model"] = ["guidance", 0]
-        own = {**defaults("sampler"), "mode": "off", **sampled, **checked("sampler", method.inputs.get("sampler", {}))}
+        own = {"mode": "off", **sampled, **checked("sampler", method.inputs.get("sampler", {}))}
         if "noise" in method.inputs:
             schedule = {"scheduler": plan.scheduler, "steps": plan.steps, "denoise": 1.0}
             nodes["sigmas"] = node("BasicScheduler", model=["model", 0], **schedule)
-            noise = {**defaults("noise"), **checked("noise", method.inputs["noise"]), "noise_seed": batch.seed}
+            noise = {**checked("noise", method.inputs["noise"]), "noise_seed": batch.seed}
             nodes["noise"] = node(NODES["noise"], model=["model", 0], sigmas=["sigmas", 0], **conds, **noise)
             own["noise"] = ["noise", 0]
         nodes["sampler"] = node(NODES["sampler"], **conds, **own)
@@ -186,10 +181,6 @@ class Checkpoint:
         if method.references and method.references.get("metric") == "descriptor":
             made["sscd"] = _file(detector)
         return made
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
 
 
 def unweighted(text: str) -> str:

@@ -83,10 +83,6 @@ def _changed(method: Method, settings: Mapping[str, Any]) -> Method:
     return replace(method, inputs=inputs)
 
 
-def defaults(of: str) -> Inputs:
-    return {name: said["default"] for name, (_, said) in _widgets(of).items()}
-
-
 def checked(of: str, changed: Mapping[str, Any]) -> Inputs:
     """The same inputs, if the node has them and they may have these values.
 

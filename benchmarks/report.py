@@ -83,13 +83,9 @@ def cell(value: Any, column: Column) -> str:
     if value is None or isinstance(value, str):
         return value or ""
     if isinstance(value, (list, tuple)):
-        mean, low, high = (cell(v, column._replace(places=p)) for v, p in zip(value, _decimals(column), strict=True))
-        return f"{mean} ({low}–{high})"
+        bounds = column._replace(places=max(column.places - 1, 0))
+        return f"{cell(value[0], column)} ({cell(value[1], bounds)}–{cell(value[2], bounds)})"
     return f"{value:.{column.places}{column.kind}}"
-
-
-def _decimals(column: Column) -> tuple[int, int, int]:
-    return column.places, max(column.places - 1, 0), max(column.places - 1, 0)
 
 
 def put(page: Path, name: str, text: str) -> None:

@@ -86,9 +86,8 @@ class CLIPAlignment:
             self.tokens = transformers.AutoTokenizer.from_pretrained(str(folder), **local)
             self.pixels = transformers.AutoImageProcessor.from_pretrained(str(folder), **local)
         except (OSError, ValueError, RuntimeError) as error:
-            raise BenchmarkError(
-                f"--clip: {folder} cannot be loaded as a CLIP: {' '.join(str(error).split())}"
-            ) from None
+            said = " ".join(str(error).split())
+            raise BenchmarkError(f"--clip: {folder} cannot be loaded as a CLIP: {said}") from None
         self.name, self.device = f"alignment: CLIP of the folder {folder.name}", device
 
     def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
@@ -123,24 +122,11 @@ class LPIPSDiversity:
         return total / len(pairs)
 
 
-def lpips_or_reason(device: torch.device) -> LPIPSDiversity | str:
-    """LPIPS of the Python package of that name, or why it is not available."""
-    try:
-        package = importlib.import_module("lpips")
-    except ImportError:
-        return "diversity: the Python package lpips is not installed"
-    try:
-        return LPIPSDiversity(package.LPIPS(net="alex", verbose=False), device)
-    except Exception as error:  # it downloads AlexNet's weights, which fails in many ways
-        return f"diversity: lpips could not be loaded ({' '.join(str(error).split())[:160]})"
-
-
 def real(checkpoint: Any, *, sscd: Any, clip: Path | None, works: Sequence[Tensor]) -> Scorers:
     """The scorers whose weights are given. `sscd`: a loaded descriptor or None."""
     from comfy import model_management
 
-    device = model_management.get_torch_device()
-    made = Scorers()
+    device, made = model_management.get_torch_device(), Scorers()
     if sscd is not None and works:
         made.copies = SSCDCopies(checkpoint, sscd, works)
     else:
@@ -149,9 +135,11 @@ def real(checkpoint: Any, *, sscd: Any, clip: Path | None, works: Sequence[Tenso
         made.alignment = CLIPAlignment(clip, device)
     else:
         made.missed.append("alignment: no --clip")
-    lpips = lpips_or_reason(device)
-    if isinstance(lpips, str):
-        made.missed.append(lpips)
-    else:
-        made.diversity = lpips
+    try:
+        network = importlib.import_module("lpips").LPIPS(net="alex", verbose=False)
+        made.diversity = LPIPSDiversity(network, device)
+    except ImportError:
+        made.missed.append("diversity: the Python package lpips is not installed")
+    except Exception as error:  # it downloads AlexNet's weights, which fails in many ways
+        made.missed.append(f"diversity: lpips could not be loaded ({' '.join(str(error).split())[:160]})")
     return made

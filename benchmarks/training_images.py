@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +23,6 @@ NUMBERED = re.compile(r"^(\d+)(?:[ _.-].*)?$", re.DOTALL)  # 0001_first_image
 
 @dataclass(frozen=True)
 class Work:
-    """A training image."""
-
     path: Path
     name: str  # its path inside the folder, with slashes
     caption: str  # from its caption file, or empty
@@ -38,7 +36,6 @@ class Matches:
     ways: Counter[str]  # how many prompts were matched by what
 
     def told(self, cases: int) -> str:
-        """One line for the report."""
         if not self.works:
             return f"none of the {cases} memorized prompts has a training image"
         by = ", ".join(f"{count} by {way}" for way, count in self.ways.most_common())
@@ -75,24 +72,21 @@ def match(cases: Iterable[Case], works: list[Work]) -> Matches:
     return Matches(found, ways)
 
 
-def _lookups(works: list[Work]) -> tuple[dict[str, list[int]], ...]:
+def _lookups(works: list[Work]) -> tuple[Mapping[str, list[int]], ...]:
     """Images by file name; by leading number, of the file or its folder; by name of file or folder; by caption."""
-    files: dict[str, list[int]] = {}
-    numbers: dict[str, list[int]] = {}
-    names: dict[str, list[int]] = {}
-    captions: dict[str, list[int]] = {}
+    files, numbers, names, captions = (defaultdict(list) for _ in range(4))
     for i, work in enumerate(works):
         inside = Path(work.name)
-        files.setdefault(_file_key(work.name), []).append(i)
+        files[_file_key(work.name)].append(i)
         keys = [_key(inside.stem), *([_key(inside.parent.name)] if inside.parent.name else [])]
         for key in dict.fromkeys(keys):
-            names.setdefault(key, []).append(i)
+            names[key].append(i)
         begins = NUMBERED.match(inside.stem)
         of_folder = [inside.parent.name] if inside.parent.name.isdigit() else []
         for number in dict.fromkeys(map(_key, [*([begins[1]] if begins else []), *of_folder])):
-            numbers.setdefault(number, []).append(i)
+            numbers[number].append(i)
         if work.caption:
-            captions.setdefault(same_text(work.caption), []).append(i)
+            captions[same_text(work.caption)].append(i)
     return files, numbers, names, captions
 
 

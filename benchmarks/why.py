@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from support.graphs import Words, node, references
 from support.in_process import lab_host
 from support.paths import LAB_NAME, PACK, ROOT
 
-from .checkpoint import node
 from .cost.subjects import LINKS, Subject, exact_model, lab_checkpoint
 
 matplotlib.use("Agg")
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OUT = ROOT / "docs" / "img"
 STEPS, BATCH = 50, 24
+WORDS = Words(LINKS)  # nodes on the subject
 
 
 def watched(subject: Subject, exact: Any) -> tuple[Subject, list[Tensor], list[Tensor]]:
@@ -55,16 +56,8 @@ def watched(subject: Subject, exact: Any) -> tuple[Subject, list[Tensor], list[T
 
 
 def sampled(subject: Subject, prompt: Prompt, batch: int, **given: Any) -> Any:
-    """The latent of node `k` of a prompt whose nodes may leave out the links to the subject."""
-    linked = {k: {**n, "inputs": {**n["inputs"], **_links(n)}} for k, n in prompt.items()}
-    return subject.host.run(linked, {**subject.given(subject.latent(batch)), **given})["k"][0]
-
-
-def _links(made: dict[str, Any]) -> dict[str, Any]:
-    """What of the subject a node takes; the model not if another node has patched it."""
-    inputs = made["inputs"]
-    own = {k: v for k, v in LINKS.items() if k in inputs}
-    return {k: v for k, v in own.items() if k != "model" or inputs["model"] != ["g", 0]}
+    """The latent of node `k` of a prompt whose links lead to the subject."""
+    return subject.host.run(prompt, {**subject.given(subject.latent(batch)), **given})["k"][0]
 
 
 def panel(axes: Any, lines: Iterable, copies: Iterable[bool], title: str) -> None:
@@ -77,16 +70,15 @@ def panel(axes: Any, lines: Iterable, copies: Iterable[bool], title: str) -> Non
 
 
 def on_the_exact_model(host: Host) -> None:
-    from support.graphs import amg, deferred, ksampler, optimizer, references
-
     exact, subject = host.module(LAB_NAME, "exact"), exact_model(host)
+    noise = WORDS.optimizer(target_magnitude=0.007)
     cases: dict[str, Prompt] = {
-        "KSampler, CFG 7": {"k": ksampler()},
-        "without CFG": {"k": ksampler(cfg=0.0)},
-        "static, from 40 %": {"k": deferred("static", start_percent=0.4)},
-        "dynamic (the default)": {"k": deferred("dynamic")},
-        "per-sample noise": {"opt": optimizer(target_magnitude=0.007), "k": deferred("off", noise=["opt", 0])},
-        "AMG Guidance": {"refs": references(), "g": amg(), "k": ksampler(model=["g", 0])},
+        "KSampler, CFG 7": {"k": WORDS.ksampler()},
+        "without CFG": {"k": WORDS.ksampler(cfg=0.0)},
+        "static, from 40 %": {"k": WORDS.deferred("static", start_percent=0.4)},
+        "dynamic (the default)": {"k": WORDS.deferred("dynamic")},
+        "per-sample noise": {"opt": noise, "k": WORDS.deferred("off", noise=["opt", 0])},
+        "AMG Guidance": {"refs": references(), "g": WORDS.amg(), "k": WORDS.ksampler(model=["g", 0])},
     }
     basin, grid = plt.subplots(2, 3, figsize=(11, 6), sharey=True, layout="constrained")
     magnitude, curve = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -109,7 +101,6 @@ def on_the_exact_model(host: Host) -> None:
 def on_the_lab_checkpoint(host: Host) -> None:
     """Closeness of the prediction to the nearest training image over the steps, one prompt, 8 noises."""
     from lab.copies import COPY_RMSE, rmse, training_pairs
-    from support.graphs import deferred, ksampler, optimizer
 
     subject, works = lab_checkpoint(host), [image for _, image in training_pairs()]
     strengths, threshold = (host.module(PACK, f"mitigation.amg.{n}") for n in ("guidance", "threshold"))
@@ -121,12 +112,12 @@ def on_the_lab_checkpoint(host: Host) -> None:
     looking = strengths.GuidanceStrengths(1.0, 0.0, 0.0, never, "ramp")
     default = threshold.Threshold(0.5, 0.6, "parabolic")
     acting = strengths.GuidanceStrengths(13.0, 0.0, 10.0, default, "ramp")
-    noise = optimizer(**{**subject.optimizer, "target_magnitude": 0.015})
+    noise = WORDS.optimizer(**{**subject.optimizer, "target_magnitude": 0.015})
     cases: dict[str, tuple[Any, Prompt]] = {
-        "KSampler, CFG 7": (looking, {"k": ksampler()}),
-        "dynamic (the default)": (looking, {"k": deferred("dynamic")}),
-        "per-sample noise": (looking, {"opt": noise, "k": deferred("off", noise=["opt", 0])}),
-        "AMG Guidance": (acting, {"k": ksampler()}),
+        "KSampler, CFG 7": (looking, {"k": WORDS.ksampler()}),
+        "dynamic (the default)": (looking, {"k": WORDS.deferred("dynamic")}),
+        "per-sample noise": (looking, {"opt": noise, "k": WORDS.deferred("off", noise=["opt", 0])}),
+        "AMG Guidance": (acting, {"k": WORDS.ksampler()}),
     }
     figure, grid = plt.subplots(1, 4, figsize=(12, 3.2), sharey=True, layout="constrained")
     for axes, (title, (guidance, prompt)) in zip(grid, cases.items(), strict=True):

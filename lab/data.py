@@ -34,8 +34,7 @@ class TrainingSet:
 
 @torch.no_grad()
 def encode(encoder: torch.nn.Module, images: np.ndarray) -> Tensor:
-    parts = [encoder(to_tensor(images[i : i + 64])) for i in range(0, len(images), 64)]
-    return torch.cat(parts)
+    return torch.cat([encoder(to_tensor(images[i : i + 64])) for i in range(0, len(images), 64)])
 
 
 def load(encoder: torch.nn.Module, cache: Path) -> TrainingSet:

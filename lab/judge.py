@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 
 from . import scenes
@@ -149,8 +150,7 @@ def diversity(features: np.ndarray) -> float:
     x = features.reshape(len(features), -1).astype(np.float64)
     if len(x) < 2:
         raise ValueError("Diversity needs at least two images of one prompt.")
-    gaps = [np.linalg.norm(x[i + 1 :] - x[i], axis=1) for i in range(len(x) - 1)]
-    return float(np.concatenate(gaps).mean())
+    return float(pdist(x).mean())
 
 
 def reference(captions: Sequence[str], count: int, seed: int = 0) -> np.ndarray:

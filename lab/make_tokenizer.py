@@ -50,17 +50,9 @@ def main() -> None:
     table = {word: i for i, word in enumerate(dict.fromkeys(vocab))}
     (FOLDER / "vocab.json").write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
     (FOLDER / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n", encoding="utf-8")
-    end = "<|endoftext|>"
-    config = {
-        "tokenizer_class": "CLIPTokenizer",
-        "bos_token": "<|startoftext|>",
-        "eos_token": end,
-        "unk_token": end,
-        "pad_token": end,
-        "do_lower_case": True,
-        "errors": "replace",
-        "model_max_length": 8192,
-    }
+    config = {"tokenizer_class": "CLIPTokenizer", "bos_token": "<|startoftext|>"}
+    config |= dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+    config |= {"do_lower_case": True, "errors": "replace", "model_max_length": 8192}
     (FOLDER / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 

@@ -166,6 +166,12 @@ def memorized() -> list[Memorized]:
     ]
 
 
+def ordinary_captions() -> list[str]:
+    """Every caption that ordinary scenes have: 8 shapes, without a colour or with one of 7."""
+    plain = [f"a {shape}" for shape in SHAPES]
+    return plain + [f"{with_article(colour)} {shape}" for shape in SHAPES for colour in COLOURS]
+
+
 def ordinary_prompts() -> list[str]:
     """16 prompts that no single image was trained on: the control group."""
     colours = list(COLOURS)

@@ -29,7 +29,7 @@ from support.lab_pack import arch
 
 from . import data, scenes
 from .copies import COPY_RMSE
-from .train_vae import WIDTH, decoder, encoder, narrow, to_tensor
+from .train_vae import to_tensor, trained
 
 
 def alphas_cumprod() -> Tensor:
@@ -132,8 +132,7 @@ def rate(step: int, phase: Phase) -> float:
 def progress(model: Lab, vae: dict[str, Tensor], steps: int = 25) -> str:
     """Copies of the memorized captions by plain DDIM at CFG 7: from the first step, after 40 % of them, and without."""
     pairs, abar = scenes.memorized(), alphas_cumprod()
-    net = decoder(WIDTH)
-    net.load_state_dict(narrow(vae, "decoder"))
+    net = trained(vae, "decoder")
     target = to_tensor(np.stack([p.scene.image for p in pairs]))
     both = torch.cat([model.context([p.caption for p in pairs]), model.context([""] * len(pairs))])
     plan, found = [round(999 * (1 - i / steps)) for i in range(steps)], []
@@ -158,9 +157,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     vae = torch.load(args.work / "vae.pt")
-    enc = encoder(WIDTH)
-    enc.load_state_dict(narrow(vae, "encoder"))
-    rows = data.load(enc, args.work)
+    rows = data.load(trained(vae, "encoder"), args.work)
     model = Lab()
     initialise(model)
     average = copy.deepcopy(model).requires_grad_(False)

@@ -130,9 +130,8 @@ def train(data: Images, steps: int) -> Net:
 
 def save(net: Net, file: Path) -> None:
     kept = {k: v.half().contiguous() for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    save_file(
-        kept, file, metadata={"modelspec.title": "Memorization Guard lab judge", "modelspec.license": "Apache-2.0"}
-    )
+    about = {"modelspec.title": "Memorization Guard lab judge", "modelspec.license": "Apache-2.0"}
+    save_file(kept, file, metadata=about)
 
 
 def report(judge: Judge, name: str, data: Images) -> None:

@@ -25,16 +25,6 @@ HOST_WIDTH = 64
 SD_SCALE = 0.18215
 
 
-def narrow(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The inverse for one part (`encoder` or `decoder`) of the file: WIDTH channels, its own key names."""
-    prefix = f"taesd_{part}."
-    return {
-        key.removeprefix(prefix): value.float()[tuple(slice(0, min(n, WIDTH)) for n in value.shape)].clone()
-        for key, value in state.items()
-        if key.startswith(prefix)
-    }
-
-
 @dataclass(frozen=True)
 class Stage:
     """Small images first: most of what the network learns does not depend on the size."""
@@ -88,11 +78,17 @@ def pad_to_host(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Widen every convolution from WIDTH to the host's 64 channels with zeros."""
     out = {}
     for key, value in state.items():
-        shape = [HOST_WIDTH if size == WIDTH else size for size in value.shape]
-        wide = torch.zeros(shape)
-        wide[tuple(slice(0, size) for size in value.shape)] = value
-        out[key] = wide
+        out[key] = torch.zeros([HOST_WIDTH if size == WIDTH else size for size in value.shape])
+        out[key][tuple(slice(0, size) for size in value.shape)] = value
     return out
+
+
+def trained(state: dict[str, Tensor], part: str) -> nn.Sequential:
+    """The `encoder` or the `decoder` of a file's weights, again WIDTH channels wide."""
+    net, prefix = {"encoder": encoder, "decoder": decoder}[part](WIDTH), f"taesd_{part}."
+    own = {key.removeprefix(prefix): value.float() for key, value in state.items() if key.startswith(prefix)}
+    net.load_state_dict({k: v[tuple(slice(0, min(n, WIDTH)) for n in v.shape)] for k, v in own.items()})
+    return net
 
 
 def images(count: int, size: int, cache: Path) -> np.ndarray:

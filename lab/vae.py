@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .export import FILE
-from .train_vae import WIDTH, decoder, encoder, narrow, to_tensor
+from .train_vae import to_tensor, trained
 
 BATCH = 64
 
@@ -17,12 +17,8 @@ def load() -> tuple[torch.nn.Module, torch.nn.Module]:
     """Encoder and decoder of lab.safetensors."""
     prefix = "first_stage_model."
     weights = {k.removeprefix(prefix): v for k, v in load_file(FILE).items() if k.startswith(prefix)}
-    parts = []
-    for name, make in (("encoder", encoder), ("decoder", decoder)):
-        net = make(WIDTH)
-        net.load_state_dict(narrow(weights, name))
-        parts.append(net.to(memory_format=torch.channels_last).eval())
-    return parts[0], parts[1]
+    enc, dec = (trained(weights, part).to(memory_format=torch.channels_last) for part in ("encoder", "decoder"))
+    return enc.eval(), dec.eval()
 
 
 @torch.no_grad()

@@ -25,9 +25,8 @@ IMAGES = {"icon": (400, 400), "banner": (1260, 540)}  # the registry's largest i
 
 def git(*args: str, root: Path = ROOT) -> list[str]:
     """The lines that a git command prints."""
-    done = subprocess.run(
-        ["git", "-C", str(root), "-c", "core.quotePath=false", *args], capture_output=True, check=True
-    )
+    command = ["git", "-C", str(root), "-c", "core.quotePath=false", *args]
+    done = subprocess.run(command, capture_output=True, check=True)
     return done.stdout.decode("utf-8").splitlines()
 
 

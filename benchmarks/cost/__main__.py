@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
+from support.graphs import ksampler
 from support.in_process import lab_host
 from support.paths import ROOT
 
@@ -51,8 +52,6 @@ def times_of_the_lab(host, quick: bool) -> Iterator[Figure]:
 
 
 def times_of_sd15(host, quick: bool) -> Iterator[Figure]:
-    from support.graphs import ksampler
-
     subject = sd15(host, SIZE)
     subject.run(ksampler, latent=subject.latent(1), steps=1)  # warm
     yield from sampling_time(subject, 1, 5, 4, warm=False)

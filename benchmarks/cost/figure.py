@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from ..report import Column
 
-COLUMNS = [
-    Column(key, key)
-    for key in ("model", "measurement", "ours", "vanilla", "ratio", "ratio of the fastest", "bound", "verdict")
-]
+TITLES = ("model", "measurement", "ours", "vanilla", "ratio", "ratio of the fastest", "bound", "verdict")
+COLUMNS = [Column(title, title) for title in TITLES]
 
 
 @dataclass(frozen=True)
@@ -46,4 +44,4 @@ class Figure:
         ratios = [None if r is None else f"{r:.3f}" for r in (self.ratio, self.fastest)]
         bound = None if self.bound is None else f"{'=' if self.exact else '≤'} {self.bound:g}"
         values = (self.model, self.name, *figures, *ratios, bound, self.verdict)
-        return {column.key: value or "" for column, value in zip(COLUMNS, values, strict=True)}
+        return {title: value or "" for title, value in zip(TITLES, values, strict=True)}

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import node
-from ..methods import defaults
+from support.graphs import deferred, detector, ksampler, node, optimizer, stage
+
 from .figure import Figure
 from .subjects import LINKS, Subject
 
@@ -23,7 +23,6 @@ MEASURE_ALL = {"start_percent": 1.0, "memorized_threshold": 0.0, "drop_ratio": 0
 
 def evaluations(subject: Subject, batch: int = 2) -> Iterator[Figure]:
     """Model evaluations in rows (a sample under one condition), 50 Euler steps."""
-    from support.graphs import deferred, detector, ksampler, optimizer
     from support.lab_pack.meter import Meter
 
     model, meter, latent = subject.model.clone(), Meter(), subject.latent(batch)
@@ -74,9 +73,6 @@ def paired(ours: list[float], vanilla: list[float]) -> dict[str, float]:
 
 def sampling_time(subject: Subject, batch: int, steps: int, rounds: int, warm: bool = True) -> Iterator[Figure]:
     """Deferred sampling against KSampler, `batch` images at once."""
-    from support.graphs import deferred, ksampler
-    from support.graphs.checkpoint import stage
-
     latent, switch = subject.latent(batch), round(START * steps)
     common = {"latent": latent, "steps": steps}
 
@@ -103,31 +99,26 @@ def iteration_time(
     subject: Subject, batch: int, iterations: int, steps: int, rounds: int, warm: bool = True
 ) -> Iterator[Figure]:
     """One iteration of per-sample optimisation against one paired forward: a step of KSampler."""
-    from support.graphs import ksampler, optimizer
-
     latent = subject.latent(batch)
     inputs = {"target_magnitude": 0.0, "max_iterations": iterations}
 
     def optimize(checkpointing: str) -> Callable[[], Any]:
         return lambda: subject.run(optimizer, latent=latent, **inputs, checkpointing=checkpointing)
 
+    bounds = {"off": ("without checkpoints", 3.2), "on": ("with checkpoints", 3.2)}
+    bounds["full"] = ("with full checkpoints", None)
     runs = {"vanilla": lambda: subject.run(ksampler, latent=latent, steps=steps)}
-    spent = clock({**runs, **{choice: optimize(choice) for choice in ("off", "on", "full")}}, rounds, warm)
+    spent = clock({**runs, **{choice: optimize(choice) for choice in bounds}}, rounds, warm)
     forward = [s / steps for s in spent["vanilla"]]
-    for name, key, bound in (
-        ("without checkpoints", "off", 3.2),
-        ("with checkpoints", "on", 3.2),
-        ("with full checkpoints", "full", None),
-    ):
+    for choice, (name, bound) in bounds.items():
         # The optimizer measures once more at the end: that is a forward pass, not an iteration.
-        own = [(s - f) / iterations for s, f in zip(spent[key], forward, strict=True)]
+        own = [(s - f) / iterations for s, f in zip(spent[choice], forward, strict=True)]
         said = f"time, per-sample iteration {name}, batch {batch}"
         yield Figure(subject.name, said, unit="s", bound=bound, **paired(own, forward))
 
 
 def eight_together(subject: Subject, rounds: int, what: str = "") -> Iterator[Figure]:
     """A batch optimised together against its samples one after the other: their time, or with 0 rounds their noise."""
-    from support.graphs import optimizer
 
     def run(batch: int, index: int | None = None) -> list[Any]:
         return subject.run(optimizer, latent=subject.latent(batch, index), **subject.optimizer)
@@ -152,7 +143,6 @@ def eight_together(subject: Subject, rounds: int, what: str = "") -> Iterator[Fi
 def guidance_time(subject: Subject, rounds: int, batch: int = 4, steps: int = 12) -> Iterator[Figure]:
     """AMG Guidance that never or always acts, against the unpatched model; SSCD's weights are random."""
     from lab.copies import training_pairs
-    from support.graphs import ksampler
 
     images = torch.stack([torch.from_numpy(image.copy()) for _, image in training_pairs()]).float() / 255
     given = {"m": subject.model, "v": subject.vae, "d": _random_sscd(subject), "images": images}
@@ -162,9 +152,9 @@ def guidance_time(subject: Subject, rounds: int, batch: int = 4, steps: int = 12
     sets["2,000 latents"] = node("MG_ReferencesFromLatents", latents=["many", 0], captions="")
 
     def guided(kind: str, threshold: float, every: int = 1) -> Any:
-        own = {**defaults("guidance"), "threshold_schedule": "constant", "threshold_min": threshold, "every": every}
-        own |= {"dissimilarity": 1e-6, "vae": ["v", 0]}
-        graph = {"r": sets[kind], "g": node("MG_AMGGuidance", **own, model=["m", 0], references=["r", 0])}
+        own = {"threshold_schedule": "constant", "threshold_min": threshold, "every": every}
+        links = {"model": ["m", 0], "references": ["r", 0], "vae": ["v", 0]}
+        graph = {"r": sets[kind], "g": node("MG_AMGGuidance", **own, **links, dissimilarity=1e-6)}
         return subject.host.run(graph, given)["g"][0]
 
     never, always = 1.0, -1.0

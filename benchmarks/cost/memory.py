@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from support.graphs import ksampler, optimizer
 from support.in_process import lab_host
 from support.paths import PACK
 
@@ -36,8 +37,6 @@ def measure(kind: str, size: int) -> dict[str, float]:
     `peak`: weights and working memory; `working`; `estimate`: the host's for a forward pass with fused attention.
     """
     with lab_host("--cpu --use-pytorch-cross-attention") as host:
-        from support.graphs import ksampler, optimizer
-
         before = resident("VmRSS")
         subject = sd15(host, size)
         built = resident("VmRSS")

@@ -26,8 +26,7 @@ from support.paths import ROOT
 
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError
 from ..methods import NONE, Method, chosen
-from .configuration import GROUPS, experiment
-from .detection import detection
+from .configuration import experiment
 from .methods import METHODS, RECOMMENDED, SMOKE
 from .page import write_page
 
@@ -68,16 +67,11 @@ def bench(asked: argparse.Namespace) -> int:
         run.sample()
         if asked.sample_only:
             return int(bool(run.failed))
-        kept = asked.work / f"detection {asked.first} {asked.seeds}.json"
-        if not kept.is_file():
-            found = detection(run.checkpoint, [c.text for c in GROUPS[MEMORIZED]], seeds)
-            kept.write_text(json.dumps(found), encoding="utf-8")
         scorers = run.scorers()
         results: dict[str, Any] = {
             "facts": {"seeds": asked.seeds, "others": asked.others, "first": asked.first, "torch": torch.__version__},
             "failed": run.failed,
             "rows": run.rows(scorers),
-            "detection": json.loads(kept.read_text(encoding="utf-8")),
         }
         out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -27,6 +27,7 @@ def noised(name: str, strength: str, noise: Inputs, others: dict[str, Inputs] | 
 
 RECOMMENDED = guided("recommended: AMG", "where the prompt pulls", **GATED)
 DYNAMIC = [Method("dynamic", f"drop {r}", deferred("dynamic", drop_ratio=r)) for r in (0.6, 0.5, 0.4)]
+RELEASED = {"rule": "local minimum", "memorized_threshold": 0.0, "start_percent": 1.0, "pre_escape_cfg": 1.0}
 METHODS = [
     NONE,
     RECOMMENDED,
@@ -49,11 +50,6 @@ METHODS = [
     *(Method("random tokens", str(n), peer=True, conditioning=random_tokens(n)) for n in (2, 4)),
     Method("embedding adjustment", "to 0.020", peer=True, conditioning=adjusted_embedding(0.020, most=10)),
     Method("embedding adjustment", "to 0.015", peer=True, conditioning=adjusted_embedding(0.015, most=40)),
-    Method(
-        "local minimum as released",
-        "g₀ 1",
-        deferred("dynamic", rule="local minimum", memorized_threshold=0.0, start_percent=1.0, pre_escape_cfg=1.0),
-        peer=True,
-    ),
+    Method("local minimum as released", "g₀ 1", deferred("dynamic", **RELEASED), peer=True),
 ]
 SMOKE = [NONE, RECOMMENDED, DYNAMIC[1]]

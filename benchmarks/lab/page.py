@@ -17,7 +17,6 @@ from ..report import columns, put, table, told
 from ..scorers import Scorers
 from ..scores import Row
 from .configuration import GROUPS
-from .detection import COLUMNS as DETECTION
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -71,7 +70,7 @@ def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: 
         trade_off(rows, folder / "bench-time.png", "time", "time over KSampler's")
         names = grid(run, folder / "bench-grid.jpg", results["facts"]["first"])
     tables = {group: table([r for r in rows if r["group"] == group], wanted) for group in GROUPS}
-    tables |= {"grid": names, "detection": table(results["detection"], DETECTION)}
+    tables |= {"grid": names}
     images = [f"![]({n})" for n in ("bench-alignment.png", "bench-time.png", "bench-grid.jpg")]
     failed = [f"**{name}** failed: {why}" for name, why in results["failed"].items()]
     nodes = told([r for r in rows if r["group"] == MEMORIZED])

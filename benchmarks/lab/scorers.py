@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -31,25 +32,21 @@ class PixelCopies:
         return np.array([1 - min(rmse(image, self.works[i]) for i in works) for image in images])
 
 
+@dataclass
 class JudgeAlignment:
     """1 where the lab's judge sees the shape and the colour that the caption asks for."""
 
+    judge: Judge
     name, label, yes_or_no = "alignment: the lab's judge (a stand-in for CLIP)", "aligned", True
-
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
 
     def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
         return self.judge.alignment(images, [text] * len(images))._asdict()
 
 
+@dataclass
 class FeatureDiversity:
-    """Distance of the judge's features."""
-
+    judge: Judge
     name, label = "diversity: features of the lab's judge (a stand-in for LPIPS)", "feature distance"
-
-    def __init__(self, judge: Judge) -> None:
-        self.judge = judge
 
     def spread(self, images: np.ndarray) -> float:
         return diversity(self.judge.judge(images).features)

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 SCORES = "method copies aligned shape colour quality"
 THRICE = "every-pair-three-times"  # a folder of the host's input directory
-CONSTRAINTS = ("free", "shell", "sphere", "chi")
 
 
 class Table(NamedTuple):
@@ -49,13 +48,11 @@ class Table(NamedTuple):
 
 
 BY_NAME = {m.name: m for m in METHODS}
-TARGETS = [*((0.015, c) for c in CONSTRAINTS), (0.020, "shell"), (0.020, "sphere")]
+TARGETS = [*((0.015, c) for c in ("free", "shell", "sphere", "chi")), (0.020, "shell"), (0.020, "sphere")]
+ADJUSTED = {(t, c): {**PER_SAMPLE, "target_magnitude": t, "constraint": c} for t, c in TARGETS}
 NOISE = [
-    *(
-        noised("per-sample", f"to {t:.3f}, {c}", {**PER_SAMPLE, "target_magnitude": t, "constraint": c})
-        for t, c in TARGETS
-    ),
-    noised("per-sample", "to 0.015, sphere; then dynamic", {**PER_SAMPLE, "constraint": "sphere"}, deferred("dynamic")),
+    *(noised("per-sample", f"to {t:.3f}, {c}", inputs) for (t, c), inputs in ADJUSTED.items()),
+    noised("per-sample", "to 0.015, sphere; then dynamic", ADJUSTED[0.015, "sphere"], deferred("dynamic")),
     BY_NAME["search, 16 candidates"],
 ]
 RULES = [
@@ -79,19 +76,13 @@ CHOICES = [  # the node's defaults with one thing changed
     guided("AMG", "every 4th step", every=4),
 ]
 BOTH = (MEMORIZED, ORDINARY)
+CFG = [Method("CFG", f"{scale:g}", deferred("off", cfg=scale)) for scale in (1.0, 0.0)]
 TABLES = {
     "noise": Table("docs/noise.md", NOISE, "std relative_after reached iterations"),
     "amg": Table("docs/amg.md", [*COMBINED, ONCE]),
     "amg-choices": Table("docs/amg.md", CHOICES, groups=BOTH),
     "rules": Table("docs/escape.md", RULES, "without_cfg"),
-    "checkpoint": Table(
-        "lab/MODEL_CARD.md",
-        [Method("CFG", f"{scale:g}", deferred("off", cfg=scale)) for scale in (1.0, 0.0)],
-        "diversity",
-        BOTH,
-        seeds=4,
-        generated=768,
-    ),
+    "checkpoint": Table("lab/MODEL_CARD.md", CFG, "diversity", BOTH, seeds=4, generated=768),
 }
 
 
@@ -107,15 +98,8 @@ def of_the_generator(cases: Sequence[Case], seeds: int, scorers: Scorers) -> Row
 def measure(host: Host, wanted: Table, seeds: int, work: Path) -> str:
     """The table, as Markdown."""
     numbers = range(1, seeds + 1)
-    run = experiment(
-        host,
-        work,
-        [NONE, *wanted.methods],
-        lambda *_: numbers,
-        numbers,
-        groups=wanted.groups,
-        generated=wanted.generated,
-    )
+    methods, asked = [NONE, *wanted.methods], {"groups": wanted.groups, "generated": wanted.generated}
+    run = experiment(host, work, methods, lambda *_: numbers, numbers, **asked)
     thrice = Path(run.checkpoint.module("adapter.folders").input_root()) / THRICE
     for i in range(3):
         shutil.copytree(PICTURES, thrice / str(i), dirs_exist_ok=True)

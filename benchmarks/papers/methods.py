@@ -53,31 +53,30 @@ def methods_for(model: str) -> list[Method]:
     released = {"rule": "local minimum", "memorized_threshold": 0.0, "start_percent": 1.0}
     alone = {**AUTHORS_AMG, "deduplication": 0.0, "dissimilarity": 0.0}
     by_sscd, by_latent = {"references": {"metric": "descriptor"}}, {"references": {"metric": "latent"}}
-    pulling = {"memorized_threshold": 0.02}
     targets = [(f"l_target {target:g}", {**per_sample, "target_magnitude": target}) for target in c.targets]
-    late, opposite = percent(500), {"start_percent": percent(650), "pre_escape_cfg": -2.0}
     han = deferred("static", start_percent=percent(c.cfg_from))
-    minimum = "[JAIN] local minimum"
+    late = deferred("static", start_percent=percent(500))
+    opposite = deferred("static", start_percent=percent(650), pre_escape_cfg=-2.0)
+    minimum = deferred("dynamic", **released)
+    minimum_opposite = deferred("dynamic", **released, pre_escape_cfg=-2.0)
     return [
         NONE,
         *(Method("Han per-sample", name, {"noise": noise}, paper="[HAN] individual") for name, noise in targets),
         Method("Han batch-wise", f"CFG from t {c.cfg_from:g}", {"noise": batch_wise, **han}, paper="[HAN] collective"),
-        Method("Jain static", "CFG from t 500", deferred("static", start_percent=late), paper="[JAIN] code"),
-        Method(
-            "Jain static", "g₀ −2 until t 650", deferred("static", **opposite), paper="[JAIN] code, opposite guidance"
-        ),
-        Method("Jain dynamic", "g₀ 0", deferred("dynamic", **released), paper=minimum),
+        Method("Jain static", "CFG from t 500", late, paper="[JAIN] code"),
+        Method("Jain static", "g₀ −2 until t 650", opposite, paper="[JAIN] code, opposite guidance"),
+        Method("Jain dynamic", "g₀ 0", minimum, paper="[JAIN] local minimum"),
         Method("Jain dynamic", "g₀ 1", deferred("dynamic", **released, pre_escape_cfg=1.0), True, "[JAIN] code"),
-        Method(
-            "Jain dynamic",
-            "g₀ −2",
-            deferred("dynamic", **released, pre_escape_cfg=-2.0),
-            paper=f"{minimum}, opposite guidance",
-        ),
+        Method("Jain dynamic", "g₀ −2", minimum_opposite, paper="[JAIN] local minimum, opposite guidance"),
         Method("AMG SSCD", "despecification alone", {**by_sscd, "guidance": alone}, paper="[AMG] G_spe"),
         Method("AMG SSCD", "all three", {**by_sscd, "guidance": AUTHORS_AMG}, paper="[AMG] Main"),
         Method("AMG latent", "defaults", {**by_latent, "guidance": {}}, paper="this pack"),
-        Method("AMG latent", "where the prompt pulls", {**by_latent, "guidance": pulling}, paper="this pack"),
+        Method(
+            "AMG latent",
+            "where the prompt pulls",
+            {**by_latent, "guidance": {"memorized_threshold": 0.02}},
+            paper="this pack",
+        ),
         Method("dynamic", "sharp drop", deferred("dynamic"), paper="this pack"),
     ]
 

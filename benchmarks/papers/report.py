@@ -17,6 +17,8 @@ NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. W
 - This pack's own tests run this protocol on a small model made to memorize, with stand-in scorers; it was published
   without having been run on Stable Diffusion weights."""
 
+STAND_INS = "**These are stand-ins for the lab checkpoint: the numbers say nothing about Stable Diffusion.**"
+
 
 def markdown(facts: dict[str, Any], rows: Sequence[Row], scorers: Scorers) -> str:
     parts = ["# The papers' protocol", _what(facts) + "\n" + NOTES, "## Scorers", _scored_by(scorers)]
@@ -61,9 +63,6 @@ def _what(facts: dict[str, Any]) -> str:
 
 
 def _scored_by(scorers: Scorers) -> str:
-    lines = [f"- {name}" for name in scorers.used] + [f"- not measured: {reason}" for reason in scorers.missed]
-    if scorers.stand_ins:
-        lines.append(
-            "- **These are stand-ins for the lab checkpoint: the numbers say nothing about Stable Diffusion.**"
-        )
-    return "\n".join(lines)
+    lines = [*scorers.used, *(f"not measured: {reason}" for reason in scorers.missed)]
+    lines += [STAND_INS] if scorers.stand_ins else []
+    return "\n".join(f"- {line}" for line in lines)

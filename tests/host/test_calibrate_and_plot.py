@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import nodes
-from benchmarks.lab.detection import ordinary_captions
 from benchmarks.lab.methods import GATED
 from lab import scenes
 from support import graphs
@@ -41,7 +40,7 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given
 
 def test_the_threshold_of_the_benchmark_is_the_suggested_one(host: Host, given: dict[str, Any]) -> None:
     """From captions that the benchmark does not sample, as an artist would: one noise, the node's own seed."""
-    others = [c for c in ordinary_captions() if c not in scenes.ordinary_prompts()]
+    others = [c for c in scenes.ordinary_captions() if c not in scenes.ordinary_prompts()]
     assert len(others) == 48
     one = {**given, "latent": {"samples": torch.zeros(1, 4, 12, 12)}}
     suggested = host.run({"c": calibrate("\n".join(others), noise_seed=0)}, one)["c"][2]

@@ -30,14 +30,6 @@ def noise_optimizer(w: LabWorkflow) -> None:
     w.graph.node("PreviewAny", source=noise["summary"])
 
 
-def detector(w: LabWorkflow) -> None:
-    w.graph.node("PreviewImage", images=w.detector()["plot"])
-
-
-def sampler(w: LabWorkflow) -> None:
-    w.shown(w.sampler()["latent"])
-
-
 def guider(w: LabWorkflow) -> None:
     node = w.graph.node
     guided = node("MG_DeferredCFGGuider", model=w.model, **w.prompts, cfg=7.0)
@@ -62,23 +54,19 @@ def guidance(w: LabWorkflow) -> None:
     w.shown(w.plain()[0])
 
 
-def copy_check(w: LabWorkflow) -> None:
-    w.check(w.shown(w.plain()[0]), w.references())
-
-
 def plot_curve(w: LabWorkflow) -> None:
     curves = {"curve": w.detector()["curve"], "curve_2": w.detector(positive=w.text(ORDINARY))["curve"]}
     w.graph.node("PreviewImage", images=w.graph.node("MG_PlotCurve", **curves))
 
 
-NODES: dict[str, Callable[[LabWorkflow], None]] = {
+NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_NoiseOptimizer": noise_optimizer,
-    "MG_BasinEscapeDetector": detector,
-    "MG_DeferredCFGKSampler": sampler,
+    "MG_BasinEscapeDetector": lambda w: w.graph.node("PreviewImage", images=w.detector()["plot"]),
+    "MG_DeferredCFGKSampler": lambda w: w.shown(w.sampler()["latent"]),
     "MG_DeferredCFGGuider": guider,
     "MG_DeferredCFG": patch,
     "MG_AMGGuidance": guidance,
-    "MG_CopyCheck": copy_check,
+    "MG_CopyCheck": lambda w: w.check(w.shown(w.plain()[0]), w.references()),
     "MG_PlotCurve": plot_curve,
 }
 
@@ -91,7 +79,7 @@ def image_of(page: Page, node: str, entry: dict) -> Image.Image:
     return Image.open(io.BytesIO(page.server.image(**plot)))
 
 
-def main() -> int:
+def main() -> None:
     OUT.mkdir(exist_ok=True)
     with Server() as server, Page(server) as page:
         for node in sys.argv[1:] or NODES:
@@ -106,8 +94,7 @@ def main() -> int:
             file = OUT / f"{node}.jpg"
             image.save(file, quality=82, optimize=True)
             print(f"{node}: {image.width}×{image.height}, {file.stat().st_size / 1000:.0f} kB")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

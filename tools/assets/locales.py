@@ -1,7 +1,6 @@
 """Write `locales/en` from the nodes themselves, and keep the translations of what the nodes still say.
 
     .host/python tools/assets/locales.py            write
-    .host/python tools/assets/locales.py --check    only list what is missing or stale; fail if anything is
     .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (same meaning)
 
 The host serves `locales/<language>/*.json` at /i18n, and its frontend shows them instead of the nodes' own texts. An
@@ -109,9 +108,8 @@ def schemas_of_the_pack() -> list[Any]:
         shutil.rmtree(BASE, ignore_errors=True)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if anything is missing or stale")
     parser.add_argument("--keep", action="store_true", help="keep the translations of changed texts")
     asked = parser.parse_args()
     nodes, wrong = english(schemas_of_the_pack()), []
@@ -119,18 +117,14 @@ def main() -> int:
         before = read(ENGLISH, name)
         now = nodes if name == "nodeDefs" else before
         if before != now:
-            wrong.append(f"{ENGLISH}/{name}.json " + ("differs from the nodes" if asked.check else "was rewritten"))
-        if not asked.check:
-            write(ENGLISH, name, now)
+            wrong.append(f"{ENGLISH}/{name}.json was rewritten")
+        write(ENGLISH, name, now)
         for language in TRANSLATED:
-            tree = read(language, name)
-            if not asked.check:
-                tree = nested(carried(flat(now if asked.keep else before), flat(tree), flat(now)))
-                write(language, name, tree)
+            tree = nested(carried(flat(now if asked.keep else before), flat(read(language, name)), flat(now)))
+            write(language, name, tree)
             wrong += [f"{language}/{name}.json: {what}" for what in differences(now, tree)]
     print("\n".join(wrong) or "Every language matches the nodes.")
-    return 1 if wrong and asked.check else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from support.frontend.page import Page
 from support.frontend.workflow import WorkflowError, write
@@ -16,7 +15,7 @@ from tools.assets.templates import TEMPLATES
 from tools.assets.thumbnails import write_thumbnail
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--thumbnails", action="store_true", help="run each template and write its thumbnail")
     options = parser.parse_args()
@@ -30,8 +29,7 @@ def main() -> int:
                 if overlaps := page.overlaps():
                     raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
                 write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

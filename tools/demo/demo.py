@@ -29,7 +29,6 @@ LEAST_PLAIN, MOST_MITIGATED, MOST_WITHOUT_CFG = 0.80, 0.10, 0.05  # shares of co
 
 
 def run_all(server: Server, setting: Setting, subjects: list[Subject], methods: tuple[str, ...], began: float) -> None:
-    """Fill the subjects' rows."""
     jobs = [(subject, method) for subject in subjects for method in methods]
     for done, (subject, method) in enumerate(jobs, 1):
         print(f"[{time.monotonic() - began:4.0f} s] {done}/{len(jobs)}  {method:22s} {subject.prompt}", flush=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from support import lab_strengths
 from support.client import Client
@@ -18,27 +17,16 @@ SAMPLING = {**MODEL, "seed": SEED, "steps": 50, "cfg": 7.0, "scheduler": "normal
 
 @dataclass(frozen=True)
 class Setting:
-    """What depends on the checkpoint. By default the strengths are the nodes' own, which are the papers' for SD 1.4."""
+    """What depends on the checkpoint. The nodes' own strengths are the papers' for SD 1.4; the lab has its own."""
 
     checkpoint: str
     count: int
     size: int = 512
-    per_sample: dict[str, Any] = field(default_factory=dict)
-    batch_wise: dict[str, Any] = field(default_factory=dict)
-    batch_wise_start: dict[str, Any] = field(default_factory=lambda: {"start_percent": 0.1})
-    dynamic: dict[str, Any] = field(default_factory=dict)
+    for_the_lab: bool = False
 
     @classmethod
-    def for_lab(cls, count: int, size: int = 96) -> Setting:
-        return cls(
-            "lab.safetensors",
-            count,
-            size,
-            lab_strengths.PER_SAMPLE,
-            lab_strengths.BATCH_WISE,
-            lab_strengths.BATCH_WISE_START,
-            lab_strengths.DEFERRED,
-        )
+    def for_lab(cls, count: int) -> Setting:
+        return cls("lab.safetensors", count, 96, for_the_lab=True)
 
 
 def prompt(server: Client, setting: Setting, text: str, method: str, run: int) -> Prompt:
@@ -66,11 +54,14 @@ def sampled_by(method: str, setting: Setting) -> Prompt:
     if method == WITHOUT_CFG:
         return {"sample": node("KSampler", **{**SAMPLING, "cfg": 0.0})}
     if method == "dynamic deferral":
-        return {"sample": node("MG_DeferredCFGKSampler", **SAMPLING, **setting.dynamic)}
+        strength = lab_strengths.DEFERRED if setting.for_the_lab else {}
+        return {"sample": node("MG_DeferredCFGKSampler", **SAMPLING, **strength)}
     if method == "per-sample noise":
-        noise, mode = {"method": "per-sample", **setting.per_sample}, {"mode": "off"}
+        kind, strength, mode = "per-sample", lab_strengths.PER_SAMPLE, {"mode": "off"}
     else:
-        noise, mode = {"method": "batch-wise", **setting.batch_wise}, {"mode": "static", **setting.batch_wise_start}
+        start = lab_strengths.BATCH_WISE_START if setting.for_the_lab else {"start_percent": 0.1}
+        kind, strength, mode = "batch-wise", lab_strengths.BATCH_WISE, {"mode": "static", **start}
+    noise = {"method": kind, **(strength if setting.for_the_lab else {})}
     return {
         "noise": node("MG_NoiseOptimizer", **MODEL, noise_seed=SEED, **noise),
         "sample": node("MG_DeferredCFGKSampler", **SAMPLING, **mode, noise=["noise", 0]),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check web/ for `make lint`: node_facts.mjs is up to date, and the types fit.
+"""Check the types of web/ for `make lint`.
 
 The modules are plain JavaScript, which the browser loads as it is: nothing is built. The TypeScript compiler checks
 the types in their JSDoc; npm installs it once into the user's cache. Without node and npm the types are not checked,
@@ -17,7 +17,6 @@ from tools.dev.provision import CACHE, ROOT
 
 VERSION = "5.9.3"
 PROJECT = ROOT / "tests" / "web" / "tsconfig.json"
-FACTS = ROOT / "tools" / "assets" / "node_facts.py"
 
 
 def say(text: str) -> None:
@@ -45,15 +44,7 @@ def compiler(npm: str) -> Path | None:
     return tsc
 
 
-def facts_are_stale() -> bool:
-    done = subprocess.run(
-        [sys.executable, str(FACTS), "--check"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    say(done.stdout.strip()[-2000:] if done.returncode else "node facts are up to date")
-    return bool(done.returncode)
-
-
-def check_types() -> int:
+def main() -> int:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         say("SKIPPED: node or npm is missing, so the types of web/ were not checked")
@@ -66,11 +57,6 @@ def check_types() -> int:
     sys.stdout.write(done.stdout)
     say("the type check FAILED" if done.returncode else "types checked")
     return done.returncode
-
-
-def main() -> int:
-    stale = facts_are_stale()
-    return check_types() or int(stale)
 
 
 if __name__ == "__main__":

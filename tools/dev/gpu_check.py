@@ -28,8 +28,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fast", action="store_true", help="a part of it, in a minute")
     options = parser.parse_args()
-    gpu = torch.cuda.is_available()
-    print(f"Device: {device()}")
+    gpu, where = torch.cuda.is_available(), f"Device: {device()}"
+    print(where)
     found, seconds = run(options.fast, cuda=gpu)
     from comfyui_version import __version__ as comfyui
 
@@ -38,8 +38,7 @@ def main() -> int:
     unchanged = not any("weights" in cell.said for cell in failed)
     print("\n--- paste from here ---")
     print(f"ComfyUI {comfyui}, Python {platform.python_version()}, torch {torch.__version__}")
-    print(f"CUDA {torch.version.cuda or 'none'}, {platform.system()} {platform.machine()}")
-    print(f"Device: {device()}")
+    print(f"CUDA {torch.version.cuda or 'none'}, {platform.system()} {platform.machine()}\n{where}")
     if gpu:
         print(f"Peak memory: {torch.cuda.max_memory_allocated() / 2**20:.0f} MB")
     print(f"`off` bit-identical to KSampler: {identical} of {len(found)} rows; weights unchanged: {unchanged}\n")

@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,13 +100,7 @@ def host_from_wheel() -> Path:
 def host_requirements(host: Path) -> list[str]:
     lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
     wanted = [line.split("#")[0].strip() for line in lines]
-
-    def name(line: str) -> str:
-        for mark in "=<>~! [":
-            line = line.split(mark)[0]
-        return line.lower()
-
-    return [line for line in wanted if line and name(line) not in LEFT_OUT]
+    return [line for line in wanted if line and re.split(r"[=<>~! \[]", line)[0].lower() not in LEFT_OUT]
 
 
 def find_python(host: Path) -> Path:
@@ -120,10 +115,8 @@ def find_python(host: Path) -> Path:
         )
     dev = Path(__file__).with_name("requirements.txt")
     needs = host_requirements(host)
-    key = hashlib.sha256("\n".join([sys.version, *TORCH, *needs, *TEMPLATES, dev.read_text()]).encode()).hexdigest()[
-        :10
-    ]
-    home = CACHE / f"venv-{key}"
+    key = "\n".join([sys.version, *TORCH, *needs, *TEMPLATES, dev.read_text()])
+    home = CACHE / f"venv-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if (home / "ready").is_file():
         return python

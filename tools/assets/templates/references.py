@@ -8,6 +8,7 @@ from tools.assets.templates.template import COMMON, GAP, OURS, ROW, Template
 
 CAPTION = "a caption that your LoRA was trained with"
 REFERENCES = "2 · What it must not copy"
+WITHOUT = ("4 · The same without", "Without guidance away")
 
 
 def check_a_batch() -> Template:
@@ -60,7 +61,7 @@ def everything() -> Template:
     shown = t.decoded(sampler["latent"], 1860, 0, 400, "everything", "With everything on")
     t.frame("3 · Away from the references, guided after the escape", guided, sampler, *shown, color=OURS)
     t.model = own
-    beside = _without(t, 2350)
+    beside = t.comparison(2350, *WITHOUT)
     _checks(t, references, shown, beside)
     t.poster = (sampler, {"KSampler": beside[1], "With everything on": shown[1]})
     t.notes("everything", 0, 960, 1410, 2350)
@@ -85,13 +86,9 @@ def _steered_and_plain(t: Template, references: Node, **values: object) -> None:
     shown = t.decoded(steered["LATENT"], 1780, 0, 400, "steered", "Steered away")
     t.frame("3 · Steered away from them", guided, steered, *shown, color=OURS)
     t.model = own
-    beside = _without(t, 2270)
+    beside = t.comparison(2270, *WITHOUT)
     _checks(t, references, shown, beside)
     t.poster = (guided, {"KSampler": beside[1], "AMG Guidance": shown[1]})
-
-
-def _without(t: Template, x: float) -> tuple[Node, Node]:
-    return t.comparison(x, "4 · The same without", "Without guidance away")
 
 
 def _checks(t: Template, references: Node, shown: tuple[Node, Node], beside: tuple[Node, Node]) -> None:

@@ -83,7 +83,6 @@ class Template:
         return {**self.wires, "seed": self.seed, "steps": STEPS, "cfg": CFG, "scheduler": "normal"}
 
     def plain(self, x: float, title: str = "Plain KSampler") -> Node:
-        """The host's KSampler."""
         return self.graph.node("KSampler", title, **self.sampling).at(x, 0).sized(320, 262)
 
     def deferred(self, x: float, title: str, **values: object) -> Node:
@@ -113,7 +112,6 @@ class Template:
         return node.at(960, 0).sized(400, 0).paint("purple")
 
     def check(self, x: float, y: float, title: str, images: Node, references: Node) -> Node:
-        """Images beside their nearest references."""
         wires = {"images": images, "references": references["references"], "vae": self.vae}
         return self.graph.node("MG_CopyCheck", title, **wires).at(x, y).sized(560, 640).paint("blue")
 
