@@ -18,6 +18,7 @@ from support.server import Server, ServerError
 from support.server_prompts import VAE, WIRES, node, start, with_defaults
 
 IMAGE = node("EmptyImage", width=48, height=32, batch_size=2, color=255)
+TO_NOTHING = node("ImageScaleBy", image=["3", 0], upscale_method="bilinear", scale_by=0.01)
 PROMPT = {"1": IMAGE, "2": node("SaveImage", images=["1", 0], filename_prefix="e2e")}
 pytestmark = pytest.mark.timeout(600)
 
@@ -73,28 +74,22 @@ def test_interrupt_stops_a_prompt(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "node_id", "node_type", "text"),
+    ("prompt", "kind", "node_id", "node_type", "text"),
     [
-        ({"7": node("NoSuchNode")}, "7", "NoSuchNode", "does not exist"),
-        ({**PROMPT, "3": node("PreviewImage")}, "3", "PreviewImage", "missing: images"),
-        ({"1": IMAGE}, "", "", "no outputs"),
+        ({"7": node("NoSuchNode")}, "validation", "7", "NoSuchNode", "does not exist"),
+        ({**PROMPT, "3": node("PreviewImage")}, "validation", "3", "PreviewImage", "missing: images"),
+        ({"1": IMAGE}, "validation", "", "", "no outputs"),
+        ({**PROMPT, "1": TO_NOTHING, "3": IMAGE}, "execution", "1", "ImageScaleBy", "execution error at node 1"),
     ],
-    ids=["unknown node", "one of two outputs is wrong", "no output"],
+    ids=["unknown node", "one of two outputs is wrong", "no output", "fails when it runs"],
 )
-def test_refused_prompts(server: Server, prompt: dict, node_id: str, node_type: str, text: str) -> None:
+def test_an_error_names_its_node(
+    server: Server, prompt: dict, kind: str, node_id: str, node_type: str, text: str
+) -> None:
     with pytest.raises(PromptError, match=text) as caught:
         server.run(prompt)
     error = caught.value
-    assert (error.kind, error.node_id, error.node_type) == ("validation", node_id, node_type)
-
-
-def test_a_failing_node_is_named(server: Server) -> None:
-    to_nothing = node("ImageScaleBy", image=["1", 0], upscale_method="bilinear", scale_by=0.01)
-    save = node("SaveImage", images=["2", 0], filename_prefix="e2e")
-    with pytest.raises(PromptError) as caught:
-        server.run({"1": IMAGE, "2": to_nothing, "3": save})
-    error = caught.value
-    assert (error.kind, error.node_id, error.node_type) == ("execution", "2", "ImageScaleBy")
+    assert (error.kind, error.node_id, error.node_type) == (kind, node_id, node_type)
 
 
 def test_a_dying_server_says_why() -> None:

@@ -11,7 +11,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from support.out_of_memory import out_of_memory
+from support.out_of_memory import Hook, out_of_memory
 
 
 def broken() -> None:
@@ -42,7 +42,7 @@ HAPPEN: dict[str, Callable[[], None]] = {
 }
 
 
-class Trouble:
+class Trouble(Hook):
     """A model function wrapper, or hooks on a network: from call `at` on, the accident happens at every call.
 
     Counted are the calls with gradients only (`graphs`), or all. `backwards`: it happens on the way back.
@@ -51,9 +51,6 @@ class Trouble:
     def __init__(self, kind: str, at: int, graphs: bool = False, backwards: bool = False) -> None:
         self.kind, self.at, self.graphs, self.backwards = kind, at, graphs, backwards
         self.calls = 0
-
-    def __deepcopy__(self, memo: dict) -> Trouble:
-        return self  # a clone of the model copies its options deeply
 
     @property
     def happened(self) -> bool:

@@ -15,6 +15,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ from comfy_execution.utils import get_executing_context
 import nodes
 
 Prompt = dict[str, dict[str, Any]]  # node id -> {"class_type": ..., "inputs": {...}}
+Outputs = dict[str, list[Any]]  # node id -> one object a slot
 CLIENT = "tests"
 
 
@@ -37,9 +39,7 @@ class NodeError(Exception):
 
     def __init__(self, node_id: str, kind: str, message: str, traceback: str = "") -> None:
         super().__init__(f"node {node_id}: {kind}: {message}")
-        self.node_id = node_id
-        self.kind = kind
-        self.message = message
+        self.node_id, self.kind, self.message = node_id, kind, message
         self.traceback = traceback  # the host logs it too
 
 
@@ -84,17 +84,6 @@ class Given:
         return (self.objects[name],)
 
 
-class Warnings(logging.Handler):
-    """Keeps what the host logs while it loads a pack: it swallows the exception."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 class Host:
     """A ComfyUI without a browser. After a run, `events` and `ui` hold what a browser would have got."""
 
@@ -103,7 +92,7 @@ class Host:
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (base / name).mkdir(exist_ok=True)
         self.base = base
-        self.events: list[tuple[Any, Any]] = []
+        self.events: list[tuple[Any, Any]] = []  # (event, data)
         self.ui: dict[str, Any] = {}
         self.complaints: list[str] = []  # what loading the packs logged
         self.loop = asyncio.new_event_loop()
@@ -126,24 +115,24 @@ class Host:
         link = self.base / "custom_nodes" / name
         if not link.exists():
             link.symlink_to(path, target_is_directory=True)
-        log = Warnings()
+        log = BufferingHandler(capacity=10_000)  # the host logs an exception of the pack, and swallows it
+        log.setLevel(logging.WARNING)
         logging.getLogger().addHandler(log)
         try:
             loaded = asyncio.run(nodes.load_custom_node(str(link), module_parent="custom_nodes"))
         finally:
             logging.getLogger().removeHandler(log)
-        self.complaints += log.lines
+        lines = [record.getMessage() for record in log.buffer]
+        self.complaints += lines
         if not loaded:
-            raise ImportError(f"The host could not load {name}:\n" + "\n".join(log.lines))
+            raise ImportError(f"The host could not load {name}:\n" + "\n".join(lines))
 
     def module(self, pack: str, name: str = "") -> ModuleType:
         """The module of a loaded pack that the host runs, as in module("memorization_guard", "nodes.x")."""
         package = str(self.base / "custom_nodes" / pack).replace(".", "_x_")
         return importlib.import_module(f"{package}.{name}" if name else package)
 
-    def run(
-        self, prompt: Prompt, given: Mapping[str, Any] | None = None, keep_cache: bool = False
-    ) -> dict[str, list[Any]]:
+    def run(self, prompt: Prompt, given: Mapping[str, Any] | None = None, keep_cache: bool = False) -> Outputs:
         """Validate and run a prompt in API format; return the outputs of every node, by node id and slot.
 
         given: objects that nodes may link to as [name, 0]. keep_cache: as in a browser session, nodes whose
@@ -155,7 +144,9 @@ class Host:
         whole = self._complete(prompt, given or {})
         targets = self._validate(whole)
         self.executor.execute(whole, uuid.uuid4().hex, {"client_id": CLIENT}, targets)
-        self.events = self._drain()
+        self.loop.run_until_complete(asyncio.sleep(0))  # what other threads sent is in the queue only then
+        messages = self.server.messages
+        self.events = [messages.get_nowait()[:2] for _ in range(messages.qsize())]
         self.ui = self.executor.history_result["outputs"]
         self._raise_failure()
         return {node: self._outputs(node, whole[node]["class_type"]) for node in prompt}
@@ -206,15 +197,6 @@ class Host:
         declared = getattr(nodes.NODE_CLASS_MAPPINGS[class_type], "OUTPUT_IS_LIST", None)
         lists = declared or [False] * len(slots)
         return [slot if many or len(slot) != 1 else slot[0] for slot, many in zip(slots, lists, strict=False)]
-
-    def _drain(self) -> list[tuple[Any, Any]]:
-        """Everything sent to the browser since the last call, as (event, data)."""
-        self.loop.run_until_complete(asyncio.sleep(0))
-        sent = []
-        while not self.server.messages.empty():
-            event, data, _ = self.server.messages.get_nowait()
-            sent.append((event, data))
-        return sent
 
     def _progress(self, value: float, total: float, preview: Any, node_id: str | None = None) -> None:
         """What the host's main.py hangs into ProgressBar, without the previews."""

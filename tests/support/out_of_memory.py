@@ -27,7 +27,14 @@ def out_of_memory() -> None:
     raise torch.OutOfMemoryError(FULL)
 
 
-class Small:
+class Hook:
+    """A model function wrapper. A clone of the model copies its options deeply; this stays one object."""
+
+    def __deepcopy__(self, memo: dict) -> Hook:
+        return self
+
+
+class Small(Hook):
     """A model function wrapper on a device too small for more than `rows` rows at once, or rows of a graph."""
 
     def __init__(self, rows: int, graphs: bool = False) -> None:
@@ -35,9 +42,6 @@ class Small:
         self.failed = 0
         self.most = 0  # rows that went through
         self.held: list[weakref.ref] = []  # what the failed attempts had made
-
-    def __deepcopy__(self, memo: dict) -> Small:
-        return self
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> Tensor:
         assert all(made() is None for made in self.held), "what the last attempt had made is let go of before the next"
@@ -50,15 +54,12 @@ class Small:
         return out
 
 
-class NeedsCheckpoints:
+class NeedsCheckpoints(Hook):
     """A device on which a graph fits with all blocks computed again only; the first `free` graphs fit anyway."""
 
     def __init__(self, model: Any, free: int = 0) -> None:
         self.network, self.free = model.model, free
         self.seen: list[tuple[int, bool]] = []  # rows of every graph, and whether there were checkpoints
-
-    def __deepcopy__(self, memo: dict) -> NeedsCheckpoints:
-        return self
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> Tensor:
         if torch.is_grad_enabled():

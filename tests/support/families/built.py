@@ -7,25 +7,19 @@ from typing import Any
 import comfy.model_management
 import comfy.supported_models as supported
 import torch
+from comfy.ldm.flux.model import FluxParams
 from comfy.model_patcher import ModelPatcher
 
-from support import tiny_flux
 from support.executor import Host
 from support.families.kinds import Family, Precision
 from support.families.weights import fill
+from support.lab_pack import arch
 
 UNET = {
-    "image_size": 32,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 64,
+    **arch.UNET,
     "num_res_blocks": [1, 1],
-    "channel_mult": [1, 2],
     "transformer_depth": [0, 1],
     "transformer_depth_output": [1, 1, 0, 0],
-    "transformer_depth_middle": 1,
     "context_dim": 2048,
     "use_linear_in_transformer": True,
     "num_heads": -1,
@@ -33,7 +27,25 @@ UNET = {
     "num_classes": "sequential",
     "adm_in_channels": 2816,
 }
-FLUX = {**tiny_flux.UNET, "depth": 1, "depth_single_blocks": 1}
+FLUX = {
+    "image_model": "flux",
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "vec_in_dim": 16,
+    "context_in_dim": 24,
+    "hidden_size": 64,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [8, 12, 12],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": False,
+}
+if "txt_ids_dims" in FluxParams.__annotations__:  # newer hosts
+    FLUX["txt_ids_dims"] = []
 CASCADE = {
     "stable_cascade_stage": "c",
     "c_cond": 64,
@@ -97,14 +109,8 @@ SDXL = _built("SDXL", _fresh(supported.SDXL), UNET, **SDXL_ASKED)
 SDXL_V = _built("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "ztsnr"), **SDXL_ASKED)
 EDM = _built("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
 SCHNELL = _built("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
-DISTILLED = _built(
-    "Flux, guidance-distilled",
-    supported.Flux,
-    {**FLUX, "guidance_embed": True},
-    cfg=1.0,
-    **FLUX_ASKED,
-    more={"guidance": 3.5},
-)
+GUIDED: dict[str, Any] = {**FLUX_ASKED, "cfg": 1.0, "more": {"guidance": 3.5}}
+DISTILLED = _built("Flux, guidance-distilled", supported.Flux, {**FLUX, "guidance_embed": True}, **GUIDED)
 STAGE_C = _built("Stable Cascade C", supported.Stable_Cascade_C, CASCADE, latent=(16, 4, 6), width=64, pooled=32)
 VIDEO = _built("Wan video (5-D)", supported.WAN21_T2V, WAN, latent=(16, 3, 4, 6), width=32)
 FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 from support.executor import Host
 from support.families.weights import prompt
@@ -61,12 +60,9 @@ class Family:
             "m": model,
             "mem": self.prompt(1),
             "null": self.prompt(2),
-            "latent": {"samples": self.empty()},
+            "latent": {"samples": torch.zeros(BATCH, *self.latent)},
             "clip": Reader(self),
         }
-
-    def empty(self, batch: int = BATCH) -> Tensor:
-        return torch.zeros(batch, *self.latent)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def lab(batch: int, kind: str = "eps") -> Node:
 
 
 def faulty(fault: str, at_call: int = 1) -> Node:
-    return node("MGLab_Faulty", model=MODEL, fault=fault, at_call=at_call)
+    return node("MGLab_MeteredModel", model=MODEL, fault=fault, at_call=at_call)
 
 
 def references(captions: str = "", latents: str = "works") -> Node:

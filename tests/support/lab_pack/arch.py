@@ -6,6 +6,7 @@ KSampler, LoRA loaders and VAEDecode treat the file like any SD1.x checkpoint.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -71,8 +72,6 @@ def text_config() -> dict:
 
 
 def vocabulary() -> dict[str, int]:
-    import json
-
     return json.loads((TOKENIZER / "vocab.json").read_text(encoding="utf-8"))
 
 

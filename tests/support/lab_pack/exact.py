@@ -43,11 +43,8 @@ def logit(p: float) -> float:
 
 PI0 = 1e-4
 LOGIT_NULL = logit(PI0)
-PROMPTS = {  # prompt -> (logit π − logit π₀, how much of the shift); zeros are the null prompt
-    "memorized": (logit(0.9) - LOGIT_NULL, 0.0),
-    "ordinary": (0.0, 1.0),
-    "null": (0.0, 0.0),
-}
+# prompt -> (logit π − logit π₀, how much of the shift); zeros are the null prompt
+PROMPTS = {"memorized": (logit(0.9) - LOGIT_NULL, 0.0), "ordinary": (0.0, 1.0), "null": (0.0, 0.0)}
 
 
 def draws() -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
-"""Count what a run costs: a model that counts its evaluations, and a node that tells what was measured."""
+"""What a run costs, and whether it leaves anything: a model that counts its calls and may fail at one, and reports."""
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from typing import Any
@@ -10,13 +11,36 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
+from . import exact
+
+ERRORS = {"exception": RuntimeError, "out of memory": torch.OutOfMemoryError}
+FAULTS = ["none", *ERRORS, "nan", "quantized"]
+MeterSocket = io.Custom("MGLAB_METER")
+
+
+def schema(name: str, **facts: Any) -> io.Schema:
+    return io.Schema(node_id=f"MGLab_{name}", display_name=f"{name} (lab)", category="memorization/lab", **facts)
+
+
+def run_number() -> io.Int.Input:
+    """Tells runs apart, so that the host's cache does not hand out what an earlier run has used."""
+    return io.Int.Input("run", default=0, min=0, max=2**63 - 1, optional=True)
+
+
+def plainly(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+    return apply_model(args["input"], args["timestep"], **args["c"])
+
 
 class Meter:
-    """Counts model evaluations in rows (one row is one sample under one condition) and their wall time."""
+    """Counts a model's calls, their rows (one row is one sample under one condition) and their wall time.
 
-    def __init__(self, inner: Any = None) -> None:
-        self.inner = inner
-        self.rows = 0
+    It may fail at one call, counted over everything that samples with this model, and never again.
+    """
+
+    def __init__(self, inner: Any = None, fault: str = "none", at_call: int = 1) -> None:
+        self.inner = inner or plainly
+        self.fault, self.at_call = fault, at_call
+        self.calls = self.rows = 0
         self.first = self.last = 0.0
 
     def __deepcopy__(self, memo: dict) -> Meter:
@@ -24,13 +48,14 @@ class Meter:
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
         self.first = self.first or time.monotonic()
+        self.calls += 1
+        fault = self.fault if self.calls == self.at_call else "none"
+        if fault in ERRORS:
+            raise ERRORS[fault]("injected fault")
         self.rows += len(args["input"])
-        if self.inner is not None:
-            out = self.inner(apply_model, args)
-        else:
-            out = apply_model(args["input"], args["timestep"], **args["c"])
+        out = self.inner(apply_model, args)
         self.last = time.monotonic()
-        return out
+        return out * torch.nan if fault == "nan" else out  # a full_like would have no gradient
 
     def pop_rows(self) -> int:
         """The rows since the last call."""
@@ -38,27 +63,23 @@ class Meter:
         return rows
 
 
-MeterSocket = io.Custom("MGLAB_METER")
-
-
 class MeteredModel(io.ComfyNode):
-    """A clone of the model that counts its evaluations."""
+    """A clone of the model that counts its evaluations and fails once, or one that cannot be differentiated.
+
+    The host's cache keeps it: the same prompt again goes through.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MGLab_MeteredModel",
-            display_name="Metered Model (lab)",
-            category="memorization/lab",
-            inputs=[io.Model.Input("model"), io.Int.Input("run", default=0, min=0, max=2**63 - 1)],
-            outputs=[io.Model.Output(), MeterSocket.Output(display_name="meter")],
-        )
+        fault = io.Combo.Input("fault", options=FAULTS, optional=True)
+        at_call = io.Int.Input("at_call", default=1, min=1, max=100000, optional=True)
+        outputs = [io.Model.Output(), MeterSocket.Output(display_name="meter")]
+        return schema("MeteredModel", inputs=[io.Model.Input("model"), fault, at_call, run_number()], outputs=outputs)
 
     @classmethod
-    def execute(cls, model: ModelPatcher, run: int) -> io.NodeOutput:
-        """`run` tells runs apart, so that the host's cache does not hand out a used meter."""
-        metered = model.clone()
-        meter = Meter(metered.model_options.get("model_function_wrapper"))
+    def execute(cls, model: ModelPatcher, fault: str = "none", at_call: int = 1, run: int = 0) -> io.NodeOutput:
+        metered = exact.quantized(model) if fault == "quantized" else model.clone()
+        meter = Meter(metered.model_options.get("model_function_wrapper"), fault, at_call)
         metered.set_model_unet_function_wrapper(meter)
         return io.NodeOutput(metered, meter)
 
@@ -68,25 +89,13 @@ class Tell(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MGLab_Tell",
-            display_name="Tell (lab)",
-            category="memorization/lab",
-            is_output_node=True,
-            inputs=[
-                MeterSocket.Input("meter"),
-                io.Latent.Input("after", tooltip="Read the meter when this is done."),
-                io.Custom("MG_CURVE").Input("curve", optional=True),
-                io.Custom("MG_REPORT").Input("report", optional=True),
-            ],
-            outputs=[],
-        )
+        after = io.Latent.Input("after", tooltip="Read the meter when this is done.")
+        measured = [io.Custom(f"MG_{name.upper()}").Input(name, optional=True) for name in ("curve", "report")]
+        return schema("Tell", is_output_node=True, inputs=[MeterSocket.Input("meter"), after, *measured])
 
     @classmethod
     def execute(cls, meter: Meter, after: Any, curve: Any = None, report: Any = None) -> io.NodeOutput:
-        told: dict[str, Any] = {"rows": meter.rows, "seconds": meter.last - meter.first}
-        if hasattr(meter, "calls"):
-            told["calls"] = meter.calls
+        told: dict[str, Any] = {"rows": meter.rows, "seconds": meter.last - meter.first, "calls": meter.calls}
         if curve is not None:
             told["d"] = curve.relative.nan_to_num(-1).tolist()
             told["transition"] = curve.transition.tolist()
@@ -96,4 +105,19 @@ class Tell(io.ComfyNode):
         return io.NodeOutput(ui={"told": [json.dumps(told)]})
 
 
-NODES: list[type[io.ComfyNode]] = [MeteredModel, Tell]
+class Alive(io.ComfyNode):
+    """Counts the tensors and models that are alive after a garbage collection."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema("Alive", is_output_node=True, inputs=[run_number()])
+
+    @classmethod
+    def execute(cls, run: int = 0) -> io.NodeOutput:
+        gc.collect()
+        # Not isinstance: asking a lazy import of another library for its class would load it.
+        alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | ModelPatcher)]
+        tensors = [o for o in alive if issubclass(type(o), torch.Tensor)]
+        held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        told = {"tensors": len(tensors), "bytes": sum(held.values()), "patchers": len(alive) - len(tensors)}
+        return io.NodeOutput(ui={"told": [json.dumps(told)]})
