@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other images 0.16 … 0.82
+TOOLTIPS = {
+    "threshold": "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known for SSCD: "
+    "0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds "
+    "more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+    "latent_threshold": "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
+    "more and cries wolf more often. This metric sees copies of the same composition only: a mirrored or cropped "
+    "one escapes it.",
+    "nl2_threshold": "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is the "
+    "paper's. Higher finds more and cries wolf more often.",
+    "vae": "Only for a set of the latent metric: the VAE it was made with.",
+}
 
 
 class CopyCheck(io.ComfyNode):
@@ -36,36 +47,15 @@ class CopyCheck(io.ComfyNode):
             category=schema.CATEGORY,
             description="Compares finished pictures with a set of references and shows the nearest one beside each. It "
             "knows these references only: a picture it passes can still be a copy of something else.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Image.Input("images", tooltip="The pictures to check, of any size."),
                 schema.References.Input("references", tooltip="What they are compared with, by the metric of the set."),
-                schema.number(
-                    "threshold",
-                    0.5,
-                    (-1.0, 1.0, 0.01),
-                    "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
-                    "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
-                    "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
-                ),
-                schema.number(
-                    "latent_threshold",
-                    LATENT_THRESHOLD,
-                    (-1.0, 1.0, 0.01),
-                    "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
-                    "more and cries wolf more often. This metric sees copies of the same composition only: a "
-                    "mirrored or cropped one escapes it.",
-                ),
-                schema.number(
-                    "nl2_threshold",
-                    1.4,
-                    (0.0, 2.0, 0.01),
-                    "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
-                    "the paper's. Higher finds more and cries wolf more often.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
-                ),
-            ],
+                schema.number("threshold", 0.5, (-1.0, 1.0, 0.01)),
+                schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),
+                schema.number("nl2_threshold", 1.4, (0.0, 2.0, 0.01)),
+                io.Vae.Input("vae", optional=True),
+            ),
             outputs=[
                 io.Float.Output(
                     display_name="similarity",
