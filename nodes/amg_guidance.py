@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -12,7 +11,7 @@ from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import guidance_view
 from ..methods.amg.patch import add_amg
-from ..methods.amg.plan import make_plan
+from ..methods.amg.plan import AMGPlan, complete
 from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths
 from ..mitigation.amg.threshold import SCHEDULES, Threshold
 from . import schema
@@ -110,24 +109,19 @@ class AMGGuidance(io.ComfyNode):
         guidance = GuidanceStrengths(despecification, deduplication, dissimilarity, threshold, dissimilarity_growth)
         if guidance.off:
             return io.NodeOutput(model)
-        plan = make_plan(
-            model,
+        live = LiveView(cls.hidden.unique_id)
+        plan = AMGPlan(
             references,
             guidance,
-            vae=vae,
-            clip=clip,
             through_model=gradient == GRADIENTS[1],
             every=every,
-            node=NAME,
-        )
-        live = LiveView(cls.hidden.unique_id)
-        plan = replace(
-            plan,
             memorized_threshold=memorized_threshold,
+            vae=vae,
+            node=NAME,
             on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
             on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
         )
-        return io.NodeOutput(add_amg(model, plan), ui=live.ui)
+        return io.NodeOutput(add_amg(model, complete(plan, model, clip)), ui=live.ui)
 
 
 NODES = [AMGGuidance]

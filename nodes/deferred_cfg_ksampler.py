@@ -82,16 +82,12 @@ class DeferredCFGKSampler(io.ComfyNode):
         latent_image: dict,
         denoise: float,
         noise: Any = None,
-        curve: EscapeCurve | None = None,
-        null: list | None = None,
         **deferral: Any,
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
         live, curves = LiveView(), list[EscapeCurve]()
         plan = plan_from_inputs(
             **deferral,
-            curve=curve,
-            null=null,
             node=NAME,
             on_end=curves.append,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
@@ -115,7 +111,7 @@ class DeferredCFGKSampler(io.ComfyNode):
             curves.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
         hints = noise_level_hint(noise, sigmas)
         if curves[0].measured:
-            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, deferral.get("null"))
         view = live.finish(escape_view(curves[0], done=True, notes=hints))
         return io.NodeOutput(out, curves[0], curves[0].latest, ui=view)
 

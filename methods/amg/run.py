@@ -50,15 +50,12 @@ class AMGRun:
         self.least_pull = 0.0 if starts_late(patcher, sigmas) else plan.memorized_threshold
         self.may_steer: Tensor | None = None  # (B,) bool, known after the first evaluation
 
-    @property
-    def step(self) -> int:
-        return self.counter.step
-
     def predict(self, call: SamplerCall) -> Tensor:
         """The denoised prediction, steered where it is closer to a reference than λ_t."""
         self.counter.advance(call.level)
         recorder = GuidanceRecorder()
-        needs_pair = self.guidance.despecification or self.plan.encoded or self._must_judge
+        must_judge = self.least_pull > 0 and self.may_steer is None
+        needs_pair = self.guidance.despecification or self.plan.encoded or must_judge
         denoised = call.predict(recorder.hooked(call.options) if needs_pair else None)
         with explain_out_of_memory(self.plan.node, self.plan.lower):  # before this line it is the host's own
             steered = self._steer(call, recorder.pair, denoised)
@@ -74,7 +71,7 @@ class AMGRun:
             return denoised
         remaining = self.clock(call.level)
         threshold = self.guidance.threshold.at(remaining)  # λ_t
-        compares = self.nearest is None or self.step % self.plan.every == 0
+        compares = self.nearest is None or self.counter.step % self.plan.every == 0
         nearest = self.nearest = self._compare(denoised, threshold) if compares else self.nearest
         assert nearest is not None
         close = (nearest.closeness > threshold) & self.may_steer
@@ -91,10 +88,6 @@ class AMGRun:
             steered = self._move_from_reference(call, nearest, steered, close, linear, remaining)
         return steered
 
-    @property
-    def _must_judge(self) -> bool:
-        return self.least_pull > 0 and self.may_steer is None
-
     def _judge(self, pair: GuidancePair | None, denoised: Tensor) -> Tensor:
         """Which samples may be steered, (B,) bool: those that pull, and those that are not guided yet."""
         if not self.least_pull or pair is None:
@@ -104,7 +97,7 @@ class AMGRun:
 
     def _compare(self, denoised: Tensor, threshold: float) -> NearestReferences:
         nearest = self.scorer.nearest(denoised)
-        self.trace.record_comparison(self.step, threshold, nearest.closeness, nearest.rows[:, 0])
+        self.trace.record_comparison(self.counter.step, threshold, nearest.closeness, nearest.rows[:, 0])
         return nearest
 
     def _linear_guidance(
@@ -124,8 +117,8 @@ class AMGRun:
             captions = [c if s > 0 else None for c, s in zip(captions, s2.tolist(), strict=True)]
         if not bool(((s1 > 0) | (s2 > 0)).any()):
             return None
-        self.trace.record_guidance(self.step, "despecification", s1)
-        self.trace.record_guidance(self.step, "deduplication", s2)
+        self.trace.record_guidance(self.counter.step, "despecification", s1)
+        self.trace.record_guidance(self.counter.step, "deduplication", s2)
         return LinearGuidance(s1, s2, captions)
 
     def _voted(self, nearest: NearestReferences, sample: int, threshold: float) -> int | None:
@@ -154,5 +147,5 @@ class AMGRun:
             steered, gradient, scale, noise_ratio(call.level, self.flow), self.guidance.longest_step
         )
         share = step.flatten(1).norm(dim=1) / steered.flatten(1).norm(dim=1).clamp_min(1e-12)
-        self.trace.record_guidance(self.step, "dissimilarity", share)
+        self.trace.record_guidance(self.counter.step, "dissimilarity", share)
         return replace_samples(close, steered - step, steered)
