@@ -12,17 +12,14 @@ from ..adapter.live_view import LiveView
 from ..drawing.node_views import guidance_view
 from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import AMGPlan, complete
-from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths
-from ..mitigation.amg.threshold import SCHEDULES, Threshold
+from ..mitigation.amg.guidance import GROWTHS, Growth, GuidanceStrengths
+from ..mitigation.amg.threshold import SCHEDULES, Schedule, Threshold
+from ..mitigation.references.reference_set import ReferenceSet
 from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
-
-    from ..mitigation.amg.guidance import Growth
-    from ..mitigation.amg.threshold import Schedule
-    from ..mitigation.references.reference_set import ReferenceSet
 
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
@@ -18,14 +19,11 @@ from ..drawing.node_views import escape_view
 from ..methods.deferred_cfg.plan import DeferralPlan
 from ..methods.escape_detector import detect
 from ..mitigation.escape.curve import EscapeCurve
-from ..mitigation.escape.rules import EscapeRule
+from ..mitigation.escape.rules import EscapeRule, Rule
 from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
-
-    from ..mitigation.escape.rules import Rule
 
 NAME = "Basin-Escape Detector"
 TOOLTIPS = {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.conditioning import encode_text
 from ..adapter.errors import GuardError
@@ -23,7 +24,6 @@ from . import schema
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
-    from torch import Tensor
 
 NAME = "Calibrate Thresholds"
 PROMPTS = """a photo of a cat sleeping on a sofa

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..adapter.errors import check_images
 from ..adapter.input_checks import check_inputs
@@ -21,7 +22,6 @@ from . import schema
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
-    from torch import Tensor
 
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other images 0.16 … 0.82

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.autograd.checkpointing import CHECKPOINTING
 from ..adapter.hints import distilled_hint, negative_hint
@@ -20,7 +21,6 @@ from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
 
 NAME = "Noise Optimizer"
 TOOLTIPS = {

@@ -11,6 +11,7 @@ from ..adapter.folders import input_folder, input_folders
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
+from ..mitigation.references.reference_set import Metric
 from ..references.builder import ReferenceSetBuilder
 from ..references.feature_extraction import feature_extractor
 from ..references.image_folder import collect, fingerprint, images_in
@@ -20,8 +21,6 @@ from . import schema
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
-
-    from ..mitigation.references.reference_set import Metric
 
 NAME = "References from Folder"
 TOOLTIPS = {

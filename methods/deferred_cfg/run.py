@@ -125,9 +125,7 @@ class DeferralRun:
             (alone,) = self._ask(call, [null if g0 == 0 else positive])
             return Predictions(alone, alone, alone)
         wanted = [positive, null, negative] if any_outside and null is not negative else [positive, null]
-        if math.isclose(
-            call.guider.cfg, 1.0
-        ):  # KSampler evaluates the prompt alone; a larger batch gives other bits
+        if math.isclose(call.guider.cfg, 1.0):  # KSampler evaluates the prompt alone; a larger batch gives other bits
             found = [prediction for cond in wanted for prediction in self._ask(call, [cond])]
         else:
             found = self._ask(call, wanted, ours=self.splits_on_out_of_memory or len(wanted) > 2)
