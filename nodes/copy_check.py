@@ -96,8 +96,10 @@ class CopyCheck(io.ComfyNode):
         ]
         thumbnails = references.thumbnails
         shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
-        closeness, mark = _as_bar(references, sigma, limit)
-        drawn = side_by_side(images, shown, closeness, mark, words)
+        if references.metric == "nL2":  # the bar runs from 0 to 1, but the ratio from 2 (far) to 0 (the same)
+            drawn = side_by_side(images, shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
+        else:
+            drawn = side_by_side(images, shown, sigma.tolist(), limit, words)
         count = f"{int(copies.sum())} of {counted(len(words), 'image')} may be copies"
         summary = _summary(references, count, words, limit, note)
         view = LiveView().finish(text_view(summary, f"{count}." if copies.any() else ""))
@@ -109,13 +111,6 @@ class CopyCheck(io.ComfyNode):
             drawn,
             ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **view},
         )
-
-
-def _as_bar(references: ReferenceSet, sigma: Tensor, limit: float) -> tuple[list[float], float]:
-    """Closeness and threshold on a bar from 0 to 1; an nL2 ratio runs from 2 (far) to 0 (the same)."""
-    if references.metric == "nL2":
-        return (1 + sigma / 2).tolist(), 1 + limit / 2
-    return sigma.tolist(), limit
 
 
 def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, note: str) -> str:

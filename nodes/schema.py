@@ -15,6 +15,11 @@ Curve = io.Custom("MG_CURVE")
 References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
 Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
 TOOLTIPS = {
+    "null": "The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt with "
+    "no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
+    "cfg": "CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
+    "curve": "Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
+    "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
     "rule": "How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its height "
     "and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
     "drop_ratio": "Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
@@ -55,24 +60,11 @@ def seed_input(name: str, tooltip: str | None = None, *, control: bool = True) -
 
 
 def null_input() -> io.Conditioning.Input:
-    return io.Conditioning.Input(
-        "null",
-        optional=True,
-        tooltip="The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt "
-        "with no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
-    )
+    return io.Conditioning.Input("null", optional=True, tooltip=TOOLTIPS["null"])
 
 
 def cfg_input() -> io.Float.Input:
-    return io.Float.Input(
-        "cfg",
-        default=8.0,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        round=0.01,
-        tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
-    )
+    return io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=TOOLTIPS["cfg"])
 
 
 def rule_inputs() -> list[io.Input]:
@@ -97,12 +89,7 @@ def mode_inputs() -> list[io.Input]:
 
 
 def curve_input() -> io.Input:
-    return Curve.Input(
-        "curve",
-        optional=True,
-        tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
-        "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
-    )
+    return Curve.Input("curve", optional=True, tooltip=TOOLTIPS["curve"])
 
 
 def metric_inputs() -> list[io.Input]:

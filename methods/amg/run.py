@@ -50,6 +50,10 @@ class AMGRun:
         self.least_pull = 0.0 if starts_late(patcher, sigmas) else plan.memorized_threshold
         self.may_steer: Tensor | None = None  # (B,) bool, known after the first evaluation
 
+    @property
+    def step(self) -> int:
+        return self.counter.step
+
     def predict(self, call: SamplerCall) -> Tensor:
         """The denoised prediction, steered where it is closer to a reference than λ_t."""
         self.counter.advance(call.level)
@@ -71,7 +75,7 @@ class AMGRun:
             return denoised
         remaining = self.clock(call.level)
         threshold = self.guidance.threshold.at(remaining)  # λ_t
-        compares = self.nearest is None or self.counter.step % self.plan.every == 0
+        compares = self.nearest is None or self.step % self.plan.every == 0
         nearest = self.nearest = self._compare(denoised, threshold) if compares else self.nearest
         assert nearest is not None
         close = (nearest.closeness > threshold) & self.may_steer
@@ -97,7 +101,7 @@ class AMGRun:
 
     def _compare(self, denoised: Tensor, threshold: float) -> NearestReferences:
         nearest = self.scorer.nearest(denoised)
-        self.trace.record_comparison(self.counter.step, threshold, nearest.closeness, nearest.rows[:, 0])
+        self.trace.record_comparison(self.step, threshold, nearest.closeness, nearest.rows[:, 0])
         return nearest
 
     def _linear_guidance(
@@ -117,8 +121,8 @@ class AMGRun:
             captions = [c if s > 0 else None for c, s in zip(captions, s2.tolist(), strict=True)]
         if not bool(((s1 > 0) | (s2 > 0)).any()):
             return None
-        self.trace.record_guidance(self.counter.step, "despecification", s1)
-        self.trace.record_guidance(self.counter.step, "deduplication", s2)
+        self.trace.record_guidance(self.step, "despecification", s1)
+        self.trace.record_guidance(self.step, "deduplication", s2)
         return LinearGuidance(s1, s2, captions)
 
     def _voted(self, nearest: NearestReferences, sample: int, threshold: float) -> int | None:
@@ -147,5 +151,5 @@ class AMGRun:
             steered, gradient, scale, noise_ratio(call.level, self.flow), self.guidance.longest_step
         )
         share = step.flatten(1).norm(dim=1) / steered.flatten(1).norm(dim=1).clamp_min(1e-12)
-        self.trace.record_guidance(self.counter.step, "dissimilarity", share)
+        self.trace.record_guidance(self.step, "dissimilarity", share)
         return replace_samples(close, steered - step, steered)

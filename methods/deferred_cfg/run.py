@@ -163,8 +163,7 @@ class DeferralRun:
         if outside.all():
             return call.guided(w, p.cond, p.negative)
         if outside.any() and not call.needs_separate_guidance(g0):
-            inside = {0.0: p.null, 1.0: p.cond}.get(g0)
-            inside = inside_condition(p.cond, p.null, g0, w) if inside is None else inside
+            inside = p.cond if g0 == 1 else inside_condition(p.cond, p.null, g0, w)
             inside_against = p.cond if g0 == 1 else p.null
             cond = replace_samples(~outside, inside, p.cond)
             return call.guided(w, cond, replace_samples(~outside, inside_against, p.negative))
