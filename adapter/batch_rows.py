@@ -7,13 +7,11 @@ give one sample the condition of another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.utils
+from comfy.controlnet import ControlBase
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from comfy.controlnet import ControlBase
 
 Conds = dict[str, list[dict]]
 SomeConds = Mapping[str, list[dict] | None]  # None: a branch that is not asked for

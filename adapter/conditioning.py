@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import comfy.conds
 import comfy.sampler_helpers
 import torch
+from comfy.sd import CLIP
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from comfy.sd import CLIP
 
 OF_TEXT = {"cross_attn", "pooled_output", "model_conds", "uuid"}
 OF_AREA = {"area", "mask", "strength", "start_percent", "end_percent", "set_area_to_bounds", "mask_strength", "default"}

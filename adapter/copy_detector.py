@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import comfy.model_management
 import safetensors.torch
 import torch
+from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
@@ -19,9 +19,6 @@ from ..mitigation.references import sscd
 from ..mitigation.references.torch_archive import read_weights
 from .errors import GuardError
 from .memory import retry_with_less
-
-if TYPE_CHECKING:
-    from comfy.clip_vision import ClipVisionModel
 
 SOURCE = (
     "SSCD comes from https://github.com/facebookresearch/sscd-copy-detection (sscd_disc_mixup.torchscript.pt, "

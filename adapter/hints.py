@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
+from comfy.model_patcher import ModelPatcher
 
 FILLED_NEGATIVE = (
     "Hint: `negative` is not empty and `null` is not connected, so your prompt was compared with your negative prompt "

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.samplers
 import torch
+from comfy.model_base import BaseModel
+from comfy.samplers import CFGGuider
 from torch import Tensor
 
 from .batch_rows import Conds, can_drop_rows, rows_of
 from .memory import BatchParts
-
-if TYPE_CHECKING:
-    from comfy.model_base import BaseModel
-    from comfy.samplers import CFGGuider
 
 Options = dict[str, Any]  # the host's model_options
 HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "calc_cond_batch")]

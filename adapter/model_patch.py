@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.patcher_extension
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
+from torch import Tensor
 
 from .errors import GuardError
 from .model_call import SamplerCall
 from .version import OLDEST_COMFYUI
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-    from comfy.samplers import CFGGuider
-    from torch import Tensor
 
 Start = Callable[["CFGGuider", "Tensor", "Tensor"], Any]  # (guider, noise, sigmas on the CPU) -> state of the run
 Predict = Callable[[Any, SamplerCall], "Tensor"]  # (state, call) -> denoised prediction

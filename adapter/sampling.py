@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
 
 
 @dataclass(frozen=True)

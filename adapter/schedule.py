@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import comfy.samplers
 import numpy as np
 import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
 from .errors import GuardError
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
 
 LATE_START = 0.05  # the host's percent: schedules that only leave out the first timesteps begin before it
 POINTS = 64  # of a Clock

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import comfy.model_sampling
 import comfy.patcher_extension
 import comfy.samplers
 import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.samplers import CFGGuider
 from torch import Tensor, nn
 
 from ..mitigation.prediction import (
@@ -31,10 +33,6 @@ from .errors import check_finite, check_magnitude
 from .memory import BatchParts
 from .model_call import Options, PartwiseCall, denoised_predictions
 from .sampling import SamplingInputs, check_interrupted
-
-if TYPE_CHECKING:
-    from comfy.model_patcher import ModelPatcher
-    from comfy.samplers import CFGGuider
 
 T = TypeVar("T")
 

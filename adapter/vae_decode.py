@@ -6,14 +6,10 @@ It must not be loaded or unloaded here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import comfy.model_management
 import torch
+from comfy.sd import VAE
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from comfy.sd import VAE
 
 
 def decode(vae: VAE, latents: Tensor) -> Tensor:

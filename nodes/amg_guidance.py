@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -12,21 +11,41 @@ from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import guidance_view
 from ..methods.amg.patch import add_amg
-from ..methods.amg.plan import make_plan
-from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths
-from ..mitigation.amg.threshold import SCHEDULES, Threshold
+from ..methods.amg.plan import AMGPlan, complete
+from ..mitigation.amg.guidance import GROWTHS, Growth, GuidanceStrengths
+from ..mitigation.amg.threshold import SCHEDULES, Schedule, Threshold
+from ..mitigation.references.reference_set import ReferenceSet
 from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
-    from ..mitigation.amg.guidance import Growth
-    from ..mitigation.amg.threshold import Schedule
-    from ..mitigation.references.reference_set import ReferenceSet
-
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
+TOOLTIPS = {
+    "references": "The pictures to stay away from: what the model or LoRA was trained on.",
+    "despecification": "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back "
+    "more, never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
+    "deduplication": "How strongly to steer away from a caption that several references share. Higher is stronger. "
+    "Needs captions and `clip`, and a cfg above 1; 13 is a good start. 0 turns it off.",
+    "dissimilarity": "How strongly to push away from the nearest reference itself. Higher leaves more surely and "
+    "may cost picture quality. 0 turns it off.",
+    "threshold_min": "Closeness at the start of sampling above which a picture is steered; 0.5 counts as memorized, "
+    "1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
+    "threshold_max": "The same at the end of sampling. Higher allows finished pictures to come closer.",
+    "threshold_schedule": "How the threshold rises from min to max. Parabolic: slowly, the paper's. Exponential: "
+    "late, the authors' code. Constant: stays at threshold_min.",
+    "gradient": "How dissimilarity finds its way. Through prediction: cheap, the authors' code. Through model: the "
+    "paper's formula to the letter, as dear as two more steps and needs much memory.",
+    "vae": "Decodes the prediction for sets with metric nL2 or descriptor. A TAESD is much faster.",
+    "dissimilarity_growth": "Ramp: dissimilarity grows while the picture forms and with its closeness, the authors' "
+    "code. Constant: the paper's formula; strong early, nearly gone later.",
+    "every": "Look at the references in every n-th step only. Higher is faster, mostly for sets that need a VAE, "
+    "and less sure.",
+    "memorized_threshold": "Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
+    "Deferred-CFG KSampler); the others stay bit-identical and are not compared. 0: steer all.",
+}
 
 
 class AMGGuidance(io.ComfyNode):
@@ -39,95 +58,23 @@ class AMGGuidance(io.ComfyNode):
             description="Patches a model so that sampling is steered away from reference pictures it gets too close "
             "to: less guidance, away from a duplicated caption, and away from the picture itself. A picture that stays "
             "far from all references is not touched. Chen et al., CVPR 2024.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),
-                schema.References.Input(
-                    "references", tooltip="The pictures to stay away from: what the model or LoRA was trained on."
-                ),
-                schema.number(
-                    "despecification",
-                    13.0,
-                    (0.0, 1000.0, 0.5),
-                    "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back more, "
-                    "never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
-                    finer=True,
-                ),
-                schema.number(
-                    "deduplication",
-                    0.0,
-                    (0.0, 1000.0, 0.5),
-                    "How strongly to steer away from a caption that several references share. Higher is stronger. "
-                    "Needs captions and `clip`, and a cfg above 1; 13 is a good start. 0 turns it off.",
-                    finer=True,
-                ),
-                schema.number(
-                    "dissimilarity",
-                    10.0,
-                    (0.0, 10000.0, 0.5),
-                    "How strongly to push away from the nearest reference itself. Higher leaves more surely and may "
-                    "cost picture quality. 0 turns it off.",
-                    finer=True,
-                ),
-                schema.number(
-                    "threshold_min",
-                    0.5,
-                    (-1.0, 1.0, 0.01),
-                    "Closeness at the start of sampling above which a picture is steered; 0.5 counts as "
-                    "memorized, 1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
-                ),
-                schema.number(
-                    "threshold_max",
-                    0.6,
-                    (-1.0, 1.0, 0.01),
-                    "The same at the end of sampling. Higher allows finished pictures to come closer.",
-                ),
-                io.Combo.Input(
-                    "threshold_schedule",
-                    options=list(SCHEDULES),
-                    default="parabolic",
-                    tooltip="How the threshold rises from min to max. Parabolic: slowly, the paper's. Exponential: "
-                    "late, the authors' code. Constant: stays at threshold_min.",
-                ),
-                io.Combo.Input(
-                    "gradient",
-                    options=GRADIENTS,
-                    default=GRADIENTS[0],
-                    tooltip="How dissimilarity finds its way. Through prediction: cheap, the authors' code. Through "
-                    "model: the paper's formula to the letter, as dear as two more steps and needs much memory.",
-                ),
-                io.Vae.Input(
-                    "vae",
-                    optional=True,
-                    tooltip="Decodes the prediction for sets with metric nL2 or descriptor. A TAESD is much faster.",
-                ),
+                schema.References.Input("references"),
+                schema.number("despecification", 13.0, (0.0, 1000.0, 0.5), finer=True),
+                schema.number("deduplication", 0.0, (0.0, 1000.0, 0.5), finer=True),
+                schema.number("dissimilarity", 10.0, (0.0, 10000.0, 0.5), finer=True),
+                schema.number("threshold_min", 0.5, (-1.0, 1.0, 0.01)),
+                schema.number("threshold_max", 0.6, (-1.0, 1.0, 0.01)),
+                io.Combo.Input("threshold_schedule", options=list(SCHEDULES), default="parabolic"),
+                io.Combo.Input("gradient", options=GRADIENTS, default=GRADIENTS[0]),
+                io.Vae.Input("vae", optional=True),
                 io.Clip.Input("clip", optional=True, tooltip="Reads the captions for deduplication."),
-                io.Combo.Input(
-                    "dissimilarity_growth",
-                    options=list(GROWTHS),
-                    default="ramp",
-                    optional=True,
-                    tooltip="Ramp: dissimilarity grows while the picture forms and with its closeness, the authors' "
-                    "code. Constant: the paper's formula; strong early, nearly gone later.",
-                ),
-                io.Int.Input(
-                    "every",
-                    default=1,
-                    min=1,
-                    max=100,
-                    optional=True,
-                    tooltip="Look at the references in every n-th step only. Higher is faster, mostly for sets that "
-                    "need a VAE, and less sure.",
-                ),
-                schema.number(
-                    "memorized_threshold",
-                    0.0,
-                    (0.0, 10.0, 0.001),
-                    "Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
-                    "Deferred-CFG KSampler); the others stay bit-identical and are not compared. 0: steer all.",
-                    optional=True,
-                    finer=True,
-                ),
-            ],
+                io.Combo.Input("dissimilarity_growth", options=list(GROWTHS), default="ramp", optional=True),
+                io.Int.Input("every", default=1, min=1, max=100, optional=True),
+                schema.number("memorized_threshold", 0.0, (0.0, 10.0, 0.001), optional=True, finer=True),
+            ),
             outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
             hidden=[io.Hidden.unique_id],
         )
@@ -159,24 +106,19 @@ class AMGGuidance(io.ComfyNode):
         guidance = GuidanceStrengths(despecification, deduplication, dissimilarity, threshold, dissimilarity_growth)
         if guidance.off:
             return io.NodeOutput(model)
-        plan = make_plan(
-            model,
+        live = LiveView(cls.hidden.unique_id)
+        plan = AMGPlan(
             references,
             guidance,
-            vae=vae,
-            clip=clip,
             through_model=gradient == GRADIENTS[1],
             every=every,
-            node=NAME,
-        )
-        live = LiveView(cls.hidden.unique_id)
-        plan = replace(
-            plan,
             memorized_threshold=memorized_threshold,
+            vae=vae,
+            node=NAME,
             on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
             on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
         )
-        return io.NodeOutput(add_amg(model, plan), ui=live.ui)
+        return io.NodeOutput(add_amg(model, complete(plan, model, clip)), ui=live.ui)
 
 
 NODES = [AMGGuidance]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
@@ -18,16 +19,19 @@ from ..drawing.node_views import escape_view
 from ..methods.deferred_cfg.plan import DeferralPlan
 from ..methods.escape_detector import detect
 from ..mitigation.escape.curve import EscapeCurve
-from ..mitigation.escape.rules import EscapeRule
+from ..mitigation.escape.rules import EscapeRule, Rule
 from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
-
-    from ..mitigation.escape.rules import Rule
 
 NAME = "Basin-Escape Detector"
+TOOLTIPS = {
+    "steps": "The sampler's steps: more resolve the escape finer.",
+    "scheduler": "The sampler's scheduler, so that the steps mean the same.",
+    "noise": "Examine this noise instead of the seed's, e.g. an optimized one.",
+    "sigmas": "A schedule of your own instead of steps and scheduler.",
+}
 
 
 class BasinEscapeDetector(io.ComfyNode):
@@ -39,30 +43,20 @@ class BasinEscapeDetector(io.ComfyNode):
             category=schema.CATEGORY,
             description="Samples without CFG and watches the guidance magnitude: high means that the prompt pulls to a "
             "memorized picture, the sharp drop is where it lets go. Stops as soon as every picture has left.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
                 io.Conditioning.Input("positive", tooltip="The prompt to examine."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
                 io.Latent.Input("latent_image", tooltip="The same latent as the sampler gets."),
                 schema.seed_input("noise_seed", "The sampler's seed: another noise leaves the basin at another step."),
-                io.Int.Input(
-                    "steps", default=50, min=1, max=10000, tooltip="The sampler's steps: more resolve the escape finer."
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=scheduler_names(),
-                    default="normal",
-                    tooltip="The sampler's scheduler, so that the steps mean the same.",
-                ),
+                io.Int.Input("steps", default=50, min=1, max=10000),
+                io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
                 *schema.rule_inputs(),
-                io.Noise.Input(
-                    "noise", optional=True, tooltip="Examine this noise instead of the seed's, e.g. an optimized one."
-                ),
-                io.Sigmas.Input(
-                    "sigmas", optional=True, tooltip="A schedule of your own instead of steps and scheduler."
-                ),
+                io.Noise.Input("noise", optional=True),
+                io.Sigmas.Input("sigmas", optional=True),
                 schema.null_input(),
-            ],
+            ),
             outputs=[
                 io.Boolean.Output(
                     display_name="memorized", tooltip="True when any picture of the batch starts inside a basin."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.conditioning import encode_text
 from ..adapter.errors import GuardError
@@ -23,7 +24,6 @@ from . import schema
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
-    from torch import Tensor
 
 NAME = "Calibrate Thresholds"
 PROMPTS = """a photo of a cat sleeping on a sofa
@@ -38,6 +38,14 @@ an astronaut walking on a beach
 a plate of pasta with basil
 a steam train crossing a bridge
 a child flying a kite in a field"""
+TOOLTIPS = {
+    "latent_image": "The size to calibrate for. Its batch size is the number of noises tried for each prompt: 4 "
+    "give a steadier result than 1.",
+    "prompts": "Ordinary prompts, one a line, of the kind you use: no title and no caption of anything famous. More "
+    "prompts give a steadier threshold.",
+    "noise_seed": "Seed of the noises that are tried. Keep it: other noises differ little.",
+    "sigmas": "The sampler's schedule, when it does not begin at full noise.",
+}
 
 
 class Calibrate(io.ComfyNode):
@@ -49,30 +57,15 @@ class Calibrate(io.ComfyNode):
             category=schema.CATEGORY,
             description="Measures what ordinary prompts show on your model, at your size and with your LoRAs, and "
             "suggests the thresholds of the other nodes from it. One model evaluation a prompt.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
                 io.Clip.Input("clip", tooltip="Its text encoder."),
-                io.Latent.Input(
-                    "latent_image",
-                    tooltip="The size to calibrate for. Its batch size is the number of noises tried for each prompt: "
-                    "4 give a steadier result than 1.",
-                ),
-                io.String.Input(
-                    "prompts",
-                    multiline=True,
-                    default=PROMPTS,
-                    tooltip="Ordinary prompts, one a line, of the kind you use: no title and no caption of "
-                    "anything famous. More prompts give a steadier threshold.",
-                ),
-                schema.seed_input(
-                    "noise_seed",
-                    "Seed of the noises that are tried. Keep it: other noises differ little.",
-                    control=False,
-                ),
-                io.Sigmas.Input(
-                    "sigmas", optional=True, tooltip="The sampler's schedule, when it does not begin at full noise."
-                ),
-            ],
+                io.Latent.Input("latent_image"),
+                io.String.Input("prompts", multiline=True, default=PROMPTS),
+                schema.seed_input("noise_seed", control=False),
+                io.Sigmas.Input("sigmas", optional=True),
+            ),
             outputs=[
                 io.Float.Output(
                     display_name="ordinary_magnitude", tooltip="What an ordinary prompt shows (d/√dim, the median)."

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..adapter.errors import check_images
 from ..adapter.input_checks import check_inputs
@@ -21,10 +22,20 @@ from . import schema
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
-    from torch import Tensor
 
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other images 0.16 … 0.82
+TOOLTIPS = {
+    "threshold": "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known for SSCD: "
+    "0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds "
+    "more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+    "latent_threshold": "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
+    "more and cries wolf more often. This metric sees copies of the same composition only: a mirrored or cropped "
+    "one escapes it.",
+    "nl2_threshold": "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is the "
+    "paper's. Higher finds more and cries wolf more often.",
+    "vae": "Only for a set of the latent metric: the VAE it was made with.",
+}
 
 
 class CopyCheck(io.ComfyNode):
@@ -36,36 +47,15 @@ class CopyCheck(io.ComfyNode):
             category=schema.CATEGORY,
             description="Compares finished pictures with a set of references and shows the nearest one beside each. It "
             "knows these references only: a picture it passes can still be a copy of something else.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Image.Input("images", tooltip="The pictures to check, of any size."),
                 schema.References.Input("references", tooltip="What they are compared with, by the metric of the set."),
-                schema.number(
-                    "threshold",
-                    0.5,
-                    (-1.0, 1.0, 0.01),
-                    "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known "
-                    "for SSCD: 0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies "
-                    "(Meta). Lower finds more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
-                ),
-                schema.number(
-                    "latent_threshold",
-                    LATENT_THRESHOLD,
-                    (-1.0, 1.0, 0.01),
-                    "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
-                    "more and cries wolf more often. This metric sees copies of the same composition only: a "
-                    "mirrored or cropped one escapes it.",
-                ),
-                schema.number(
-                    "nl2_threshold",
-                    1.4,
-                    (0.0, 2.0, 0.01),
-                    "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is "
-                    "the paper's. Higher finds more and cries wolf more often.",
-                ),
-                io.Vae.Input(
-                    "vae", optional=True, tooltip="Only for a set of the latent metric: the VAE it was made with."
-                ),
-            ],
+                schema.number("threshold", 0.5, (-1.0, 1.0, 0.01)),
+                schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),
+                schema.number("nl2_threshold", 1.4, (0.0, 2.0, 0.01)),
+                io.Vae.Input("vae", optional=True),
+            ),
             outputs=[
                 io.Float.Output(
                     display_name="similarity",
@@ -106,8 +96,10 @@ class CopyCheck(io.ComfyNode):
         ]
         thumbnails = references.thumbnails
         shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
-        closeness, mark = _as_bar(references, sigma, limit)
-        drawn = side_by_side(images, shown, closeness, mark, words)
+        if references.metric == "nL2":  # the bar runs from 0 to 1, but the ratio from 2 (far) to 0 (the same)
+            drawn = side_by_side(images, shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
+        else:
+            drawn = side_by_side(images, shown, sigma.tolist(), limit, words)
         count = f"{int(copies.sum())} of {counted(len(words), 'image')} may be copies"
         summary = _summary(references, count, words, limit, note)
         view = LiveView().finish(text_view(summary, f"{count}." if copies.any() else ""))
@@ -119,13 +111,6 @@ class CopyCheck(io.ComfyNode):
             drawn,
             ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **view},
         )
-
-
-def _as_bar(references: ReferenceSet, sigma: Tensor, limit: float) -> tuple[list[float], float]:
-    """Closeness and threshold on a bar from 0 to 1; an nL2 ratio runs from 2 (far) to 0 (the same)."""
-    if references.metric == "nL2":
-        return (1 + sigma / 2).tolist(), 1 + limit / 2
-    return sigma.tolist(), limit
 
 
 def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, note: str) -> str:

@@ -16,8 +16,6 @@ from . import schema
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
-    from ..mitigation.escape.curve import EscapeCurve
-
 NAME = "Deferred CFG"
 
 
@@ -43,14 +41,10 @@ class DeferredCFG(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(
-        cls, model: ModelPatcher, curve: EscapeCurve | None = None, null: list | None = None, **deferral: Any
-    ) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, **deferral: Any) -> io.NodeOutput:
         live = LiveView(cls.hidden.unique_id)
         plan = plan_from_inputs(
             **deferral,
-            curve=curve,
-            null=null,
             node=NAME,
             on_end=lambda curve: live.finish(escape_view(curve, done=True)),
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),

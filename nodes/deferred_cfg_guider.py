@@ -46,26 +46,15 @@ class DeferredCFGGuider(io.ComfyNode):
 
     @classmethod
     @check_inputs
-    def execute(
-        cls,
-        model: ModelPatcher,
-        positive: list,
-        negative: list,
-        cfg: float,
-        curve: EscapeCurve | None = None,
-        null: list | None = None,
-        **deferral: Any,
-    ) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, positive: list, negative: list, cfg: float, **deferral: Any) -> io.NodeOutput:
         live = LiveView(cls.hidden.unique_id)
-        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, deferral.get("null"))
 
         def on_end(curve: EscapeCurve) -> None:
             live.finish(escape_view(curve, done=True, notes=hints if curve.measured else []))
 
         plan = plan_from_inputs(
             **deferral,
-            curve=curve,
-            null=null,
             node=NAME,
             on_end=on_end,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 NAME = "Deferred-CFG KSampler"
+TOOLTIPS = {
+    "sampler_name": "The algorithm used when sampling, as in KSampler.",
+    "scheduler": "How the noise is removed over the steps, as in KSampler.",
+    "denoise": "The amount of denoising; lower keeps more of the input latent, as in KSampler.",
+    "noise": "Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
+}
 
 
 class DeferredCFGKSampler(io.ComfyNode):
@@ -34,41 +40,23 @@ class DeferredCFGKSampler(io.ComfyNode):
             category=schema.CATEGORY,
             description="A KSampler that leaves guidance out while the picture is inside a memorization basin and "
             "applies it afterwards. A prompt without a basin comes out as KSampler makes it.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Model.Input("model", tooltip="The model used for denoising the input latent."),
                 schema.seed_input("seed", "The random seed, with KSampler's meaning: same seed, same noise."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="The number of denoising steps."),
                 schema.cfg_input(),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=sampler_names(),
-                    default="euler",
-                    tooltip="The algorithm used when sampling, as in KSampler.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=scheduler_names(),
-                    default="normal",
-                    tooltip="How the noise is removed over the steps, as in KSampler.",
-                ),
+                io.Combo.Input("sampler_name", options=sampler_names(), default="euler"),
+                io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
                 io.Conditioning.Input("positive", tooltip="What you want in the picture."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
                 io.Latent.Input("latent_image", tooltip="The latent image to denoise."),
-                schema.number(
-                    "denoise",
-                    1.0,
-                    (0.0, 1.0, 0.01),
-                    "The amount of denoising; lower keeps more of the input latent, as in KSampler.",
-                ),
+                schema.number("denoise", 1.0, (0.0, 1.0, 0.01)),
                 *schema.mode_inputs(),
-                io.Noise.Input(
-                    "noise",
-                    optional=True,
-                    tooltip="Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
-                ),
+                io.Noise.Input("noise", optional=True),
                 schema.curve_input(),
                 schema.null_input(),
-            ],
+            ),
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
                 schema.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance began."),
@@ -94,16 +82,12 @@ class DeferredCFGKSampler(io.ComfyNode):
         latent_image: dict,
         denoise: float,
         noise: Any = None,
-        curve: EscapeCurve | None = None,
-        null: list | None = None,
         **deferral: Any,
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
         live, curves = LiveView(), list[EscapeCurve]()
         plan = plan_from_inputs(
             **deferral,
-            curve=curve,
-            null=null,
             node=NAME,
             on_end=curves.append,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
@@ -127,7 +111,7 @@ class DeferredCFGKSampler(io.ComfyNode):
             curves.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
         hints = noise_level_hint(noise, sigmas)
         if curves[0].measured:
-            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
+            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, deferral.get("null"))
         view = live.finish(escape_view(curves[0], done=True, notes=hints))
         return io.NodeOutput(out, curves[0], curves[0].latest, ui=view)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.autograd.checkpointing import CHECKPOINTING
 from ..adapter.hints import distilled_hint, negative_hint
@@ -20,9 +21,37 @@ from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from torch import Tensor
 
 NAME = "Noise Optimizer"
+TOOLTIPS = {
+    "latent_image": "The same latent as the sampler gets: the noise fits its shape.",
+    "noise_seed": "Seed of the noise that is adjusted: KSampler's noise for the same seed.",
+    "method": "Per-sample: gradient descent for each picture, strongest, needs the most memory. Batch-wise: a few "
+    "evaluations without gradients; sample with deferred CFG after it. Search: keeps the best of several seeds, "
+    "works on quantized models.",
+    "target_magnitude": "Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
+    "and more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
+    "target_units": "Relative: d/√dim, carries over between resolutions. Absolute: d as in the papers.",
+    "learning_rate": "Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the noise "
+    "further from a natural one. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
+    "weight_decay": "Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
+    "max_iterations": "Per-sample: at most so many updates, each as dear as about three sampling steps. 0 only "
+    "measures.",
+    "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and "
+    "drifts further. 0 leaves the noise as it is.",
+    "sharpness_radius": "Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
+    "scale it with the square root of the latent's size.",
+    "adjustments": "Batch-wise (M): number of adjustments, two paired model evaluations each. 2 for SD 1.4, 4 for "
+    "SD 2.",
+    "candidates": "Search: noises tried for each picture. More finds a smaller magnitude.",
+    "sigmas": "The sampler's schedule; its first value is where the noise is measured. Without it: the model's "
+    "highest noise level.",
+    "constraint": "Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Shell: it "
+    "stays as long as random noise can be. Sphere: it turns but does not grow. Chi: growing is discouraged. Less "
+    "growth means cleaner pictures.",
+    "checkpointing": "Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: as much "
+    "as memory asks for. On: half of the blocks. Full: all of them, least memory, slowest.",
+}
 
 
 class NoiseOptimizer(io.ComfyNode):
@@ -34,115 +63,28 @@ class NoiseOptimizer(io.ComfyNode):
             category=schema.CATEGORY,
             description="Finds initial noise from which sampling leaves a memorization basin early, so that the "
             "prompt can guide the picture without pulling it towards a training image. Han et al., NeurIPS 2025.",
-            inputs=[
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
                 io.Conditioning.Input("positive", tooltip="The prompt whose memorization is to be escaped."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
-                io.Latent.Input(
-                    "latent_image", tooltip="The same latent as the sampler gets: the noise fits its shape."
-                ),
-                schema.seed_input(
-                    "noise_seed", "Seed of the noise that is adjusted: KSampler's noise for the same seed."
-                ),
-                io.Combo.Input(
-                    "method",
-                    options=METHODS,
-                    default="per-sample",
-                    tooltip="Per-sample: gradient descent for each picture, strongest, needs the most memory. "
-                    "Batch-wise: a few evaluations without gradients; sample with deferred CFG after it. "
-                    "Search: keeps the best of several seeds, works on quantized models.",
-                ),
-                schema.number(
-                    "target_magnitude",
-                    0.007,
-                    (0.0, 1000.0, 0.001),
-                    "Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
-                    "and more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
-                    finer=True,
-                ),
-                io.Combo.Input(
-                    "target_units",
-                    options=["relative", "absolute"],
-                    default="relative",
-                    tooltip="Relative: d/√dim, carries over between resolutions. Absolute: d as in the papers.",
-                ),
-                schema.number(
-                    "learning_rate",
-                    0.01,
-                    (0.0001, 10.0, 0.001),
-                    "Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the "
-                    "noise further from a natural one. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
-                    finer=True,
-                ),
-                schema.number(
-                    "weight_decay",
-                    0.01,
-                    (0.0, 10.0, 0.001),
-                    "Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
-                    finer=True,
-                ),
-                io.Int.Input(
-                    "max_iterations",
-                    default=200,
-                    min=0,
-                    max=10000,
-                    tooltip="Per-sample: at most so many updates, each as dear as about three sampling steps. "
-                    "0 only measures.",
-                ),
-                schema.number(
-                    "adjustment_strength",
-                    0.7,
-                    (0.0, 100.0, 0.05),
-                    "Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and drifts "
-                    "further. 0 leaves the noise as it is.",
-                ),
-                schema.number(
-                    "sharpness_radius",
-                    50.0,
-                    (0.0, 10000.0, 0.5),
-                    "Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
-                    "scale it with the square root of the latent's size.",
-                ),
-                io.Int.Input(
-                    "adjustments",
-                    default=2,
-                    min=0,
-                    max=100,
-                    tooltip="Batch-wise (M): number of adjustments, two paired model evaluations each. "
-                    "2 for SD 1.4, 4 for SD 2.",
-                ),
-                io.Int.Input(
-                    "candidates",
-                    default=16,
-                    min=1,
-                    max=4096,
-                    tooltip="Search: noises tried for each picture. More finds a smaller magnitude.",
-                ),
+                io.Latent.Input("latent_image"),
+                schema.seed_input("noise_seed"),
+                io.Combo.Input("method", options=METHODS, default="per-sample"),
+                schema.number("target_magnitude", 0.007, (0.0, 1000.0, 0.001), finer=True),
+                io.Combo.Input("target_units", options=["relative", "absolute"], default="relative"),
+                schema.number("learning_rate", 0.01, (0.0001, 10.0, 0.001), finer=True),
+                schema.number("weight_decay", 0.01, (0.0, 10.0, 0.001), finer=True),
+                io.Int.Input("max_iterations", default=200, min=0, max=10000),
+                schema.number("adjustment_strength", 0.7, (0.0, 100.0, 0.05)),
+                schema.number("sharpness_radius", 50.0, (0.0, 10000.0, 0.5)),
+                io.Int.Input("adjustments", default=2, min=0, max=100),
+                io.Int.Input("candidates", default=16, min=1, max=4096),
                 schema.null_input(),
-                io.Sigmas.Input(
-                    "sigmas",
-                    optional=True,
-                    tooltip="The sampler's schedule; its first value is where the noise is measured. Without it: "
-                    "the model's highest noise level.",
-                ),
-                io.Combo.Input(
-                    "constraint",
-                    options=list(CONSTRAINTS),
-                    default="shell",
-                    optional=True,
-                    tooltip="Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Shell: "
-                    "it stays as long as random noise can be. Sphere: it turns but does not grow. Chi: growing is "
-                    "discouraged. Less growth means cleaner pictures.",
-                ),
-                io.Combo.Input(
-                    "checkpointing",
-                    options=list(CHECKPOINTING),
-                    default="auto",
-                    optional=True,
-                    tooltip="Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: "
-                    "as much as memory asks for. On: half of the blocks. Full: all of them, least memory, slowest.",
-                ),
-            ],
+                io.Sigmas.Input("sigmas", optional=True),
+                io.Combo.Input("constraint", options=list(CONSTRAINTS), default="shell", optional=True),
+                io.Combo.Input("checkpointing", options=list(CHECKPOINTING), default="auto", optional=True),
+            ),
             outputs=[
                 io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),
                 schema.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),

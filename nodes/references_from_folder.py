@@ -11,6 +11,7 @@ from ..adapter.folders import input_folder, input_folders
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
+from ..mitigation.references.reference_set import Metric
 from ..references.builder import ReferenceSetBuilder
 from ..references.feature_extraction import feature_extractor
 from ..references.image_folder import collect, fingerprint, images_in
@@ -21,9 +22,16 @@ from . import schema
 if TYPE_CHECKING:
     from comfy.sd import VAE
 
-    from ..mitigation.references.reference_set import Metric
-
 NAME = "References from Folder"
+TOOLTIPS = {
+    "folder": "A folder under ComfyUI's input directory, with png, jpg or webp pictures and a .txt (or .caption) "
+    "file beside each, as trainers use them. Press R after adding one.",
+    "width": "Width of the pictures you will generate. References are scaled to fill that size and cut at the "
+    "middle, so that latents can be compared. The descriptor metric does not need it.",
+    "height": "Height of the pictures to generate.",
+    "subfolders": "Read the folders inside as well, such as 10_mystyle in a training folder.",
+    "size_of": "Connect the latent that goes into the sampler, and width and height follow it.",
+}
 
 
 class ReferencesFromFolder(io.ComfyNode):
@@ -36,38 +44,16 @@ class ReferencesFromFolder(io.ComfyNode):
             description="Reads the pictures of a folder, with their captions, as references: what a LoRA or checkpoint "
             "was trained on, or works to stay away from. Tells what it left out, and which captions and pictures "
             "occur more than once.",
-            inputs=[
-                io.Combo.Input(
-                    "folder",
-                    options=input_folders(),
-                    tooltip="A folder under ComfyUI's input directory, with png, jpg or webp pictures and a .txt "
-                    "(or .caption) file beside each, as trainers use them. Press R after adding one.",
-                ),
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
+                io.Combo.Input("folder", options=input_folders()),
                 *schema.metric_inputs()[:1],
-                io.Int.Input(
-                    "width",
-                    default=512,
-                    min=16,
-                    max=16384,
-                    step=8,
-                    tooltip="Width of the pictures you will generate. References are scaled to fill that size and cut "
-                    "at the middle, so that latents can be compared. The descriptor metric does not need it.",
-                ),
-                io.Int.Input(
-                    "height", default=512, min=16, max=16384, step=8, tooltip="Height of the pictures to generate."
-                ),
-                io.Boolean.Input(
-                    "subfolders",
-                    default=True,
-                    tooltip="Read the folders inside as well, such as 10_mystyle in a training folder.",
-                ),
+                io.Int.Input("width", default=512, min=16, max=16384, step=8),
+                io.Int.Input("height", default=512, min=16, max=16384, step=8),
+                io.Boolean.Input("subfolders", default=True),
                 *schema.metric_inputs()[1:],
-                io.Latent.Input(
-                    "size_of",
-                    optional=True,
-                    tooltip="Connect the latent that goes into the sampler, and width and height follow it.",
-                ),
-            ],
+                io.Latent.Input("size_of", optional=True),
+            ),
             outputs=[
                 schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
                 io.Int.Output(display_name="count", tooltip="How many pictures became references."),

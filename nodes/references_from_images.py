@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..adapter.errors import GuardError, check_images, check_latent
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.sampling import progress
 from ..drawing.node_views import text_view
+from ..mitigation.references.reference_set import Metric
 from ..references.builder import ReferenceSetBuilder, caption_lines
 from ..references.feature_extraction import FeatureExtractor, feature_extractor
 from ..references.image_resize import opaque, pixel_size
@@ -20,9 +22,6 @@ from . import schema
 
 if TYPE_CHECKING:
     from comfy.sd import VAE
-    from torch import Tensor
-
-    from ..mitigation.references.reference_set import Metric
 
 FROM_IMAGES, FROM_LATENTS = "References from Images", "References from Latents"
 

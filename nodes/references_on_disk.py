@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -13,13 +13,11 @@ from ..adapter.folders import REFERENCES, model_file, model_files, model_folder,
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
+from ..mitigation.references.reference_set import ReferenceSet
 from ..mitigation.wording import counted
 from ..references.reference_file import load_references, save_references
 from ..references.report import report
 from . import schema
-
-if TYPE_CHECKING:
-    from ..mitigation.references.reference_set import ReferenceSet
 
 SAVE, LOAD = "Save References", "Load References"
 

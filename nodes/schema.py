@@ -14,131 +14,92 @@ Report = io.Custom("MG_REPORT")
 Curve = io.Custom("MG_CURVE")
 References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
 Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
+TOOLTIPS = {
+    "null": "The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt with "
+    "no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
+    "cfg": "CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
+    "curve": "Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
+    "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
+    "rule": "How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its height "
+    "and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
+    "drop_ratio": "Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
+    "fewer copies, but less time for the prompt to take effect.",
+    "memorized_threshold": "Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a "
+    "basin. Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
+    "mode": "Dynamic: measures each picture and guides it as soon as it has left the basin. Static: guides from "
+    "start_percent on, half the cost before it. Off: nothing is changed.",
+    "pre_escape_cfg": "CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
+    "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
+    "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts here "
+    "at the latest. Later means fewer copies and less of the prompt.",
+    "metric": "How pictures are compared. latent: their latents, fast, for pictures of the same composition (needs "
+    "vae). descriptor: a network made to find copies, also moved, cropped or recoloured (needs descriptor). nL2: "
+    "pixels against the 50 nearest (needs 51 pictures or more).",
+    "vae": "The VAE of the model that will sample. The latent metric needs it.",
+}
+
+
+def with_tooltips(tooltips: dict[str, str], *inputs: io.Input) -> list[io.Input]:
+    """The inputs with these tooltips, by id; an input that is not among them keeps its own."""
+    for given in inputs:
+        given.tooltip = tooltips.get(given.id, given.tooltip)
+    return list(inputs)
 
 
 def number(
-    name: str,
-    default: float,
-    limits: tuple[float, float, float],
-    tooltip: str,
-    *,
-    optional: bool = False,
-    finer: bool = False,
+    name: str, default: float, limits: tuple[float, float, float], *, optional: bool = False, finer: bool = False
 ) -> io.Float.Input:
     """A FLOAT with `limits` (lowest, highest, step). If it is `finer`, the page keeps values between the steps."""
     low, high, step = limits
     rounding = False if finer else None
-    return io.Float.Input(
-        name, default=default, min=low, max=high, step=step, round=rounding, optional=optional, tooltip=tooltip
-    )
+    return io.Float.Input(name, default=default, min=low, max=high, step=step, round=rounding, optional=optional)
 
 
-def seed_input(name: str, tooltip: str, *, control: bool = True) -> io.Int.Input:
+def seed_input(name: str, tooltip: str | None = None, *, control: bool = True) -> io.Int.Input:
     return io.Int.Input(name, default=0, min=0, max=2**64 - 1, control_after_generate=control, tooltip=tooltip)
 
 
 def null_input() -> io.Conditioning.Input:
-    return io.Conditioning.Input(
-        "null",
-        optional=True,
-        tooltip="The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt "
-        "with no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
-    )
+    return io.Conditioning.Input("null", optional=True, tooltip=TOOLTIPS["null"])
 
 
 def cfg_input() -> io.Float.Input:
-    return io.Float.Input(
-        "cfg",
-        default=8.0,
-        min=0.0,
-        max=100.0,
-        step=0.1,
-        round=0.01,
-        tooltip="CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
-    )
+    return io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=TOOLTIPS["cfg"])
 
 
 def rule_inputs() -> list[io.Input]:
     """rule, drop_ratio and memorized_threshold, of the nodes that look for the escape."""
-    return [
-        io.Combo.Input(
-            "rule",
-            options=list(RULES),
-            default="sharp drop",
-            tooltip="How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its "
-            "height and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
-        ),
-        number(
-            "drop_ratio",
-            0.5,
-            (0.01, 1.0, 0.01),
-            "Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
-            "fewer copies, but less time for the prompt to take effect.",
-        ),
-        number(
-            "memorized_threshold",
-            0.02,
-            (0.0, 10.0, 0.001),
-            "Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a basin. "
-            "Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
-            finer=True,
-        ),
-    ]
+    return with_tooltips(
+        TOOLTIPS,
+        io.Combo.Input("rule", options=list(RULES), default="sharp drop"),
+        number("drop_ratio", 0.5, (0.01, 1.0, 0.01)),
+        number("memorized_threshold", 0.02, (0.0, 10.0, 0.001), finer=True),
+    )
 
 
 def mode_inputs() -> list[io.Input]:
     """mode, pre_escape_cfg, start_percent and the rule's three, of the nodes that defer CFG."""
-    return [
-        io.Combo.Input(
-            "mode",
-            options=list(MODES),
-            default="dynamic",
-            tooltip="Dynamic: measures each picture and guides it as soon as it has left the basin. Static: "
-            "guides from start_percent on, half the cost before it. Off: nothing is changed.",
-        ),
-        number(
-            "pre_escape_cfg",
-            0.0,
-            (-30.0, 30.0, 0.1),
-            "CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
-            "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
-        ),
-        number(
-            "start_percent",
-            0.5,
-            (0.0, 1.0, 0.01),
-            "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts "
-            "here at the latest. Later means fewer copies and less of the prompt.",
-        ),
+    return with_tooltips(
+        TOOLTIPS,
+        io.Combo.Input("mode", options=list(MODES), default="dynamic"),
+        number("pre_escape_cfg", 0.0, (-30.0, 30.0, 0.1)),
+        number("start_percent", 0.5, (0.0, 1.0, 0.01)),
         *rule_inputs(),
-    ]
+    )
 
 
 def curve_input() -> io.Input:
-    return Curve.Input(
-        "curve",
-        optional=True,
-        tooltip="Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
-        "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
-    )
+    return Curve.Input("curve", optional=True, tooltip=TOOLTIPS["curve"])
 
 
 def metric_inputs() -> list[io.Input]:
     """metric, vae and descriptor, of the nodes that make references of images."""
-    return [
-        io.Combo.Input(
-            "metric",
-            options=list(METRICS),
-            default="latent",
-            tooltip="How pictures are compared. latent: their latents, fast, for pictures of the same composition "
-            "(needs vae). descriptor: a network made to find copies, also moved, cropped or recoloured (needs "
-            "descriptor). nL2: pixels against the 50 nearest (needs 51 pictures or more).",
-        ),
-        io.Vae.Input(
-            "vae", optional=True, tooltip="The VAE of the model that will sample. The latent metric needs it."
-        ),
+    return with_tooltips(
+        TOOLTIPS,
+        io.Combo.Input("metric", options=list(METRICS), default="latent"),
+        io.Vae.Input("vae", optional=True),
         descriptor_input("The descriptor metric needs it: Load Copy Detector (SSCD), or Load CLIP Vision."),
-    ]
+    )
 
 
 def descriptor_input(tooltip: str) -> io.MultiType.Input:

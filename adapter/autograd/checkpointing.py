@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import comfy.model_management
+from comfy.model_base import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .in_place_writes import AvoidInPlaceWrites
-
-if TYPE_CHECKING:
-    from comfy.model_base import BaseModel
 
 CHECKPOINTING = ("auto", "on", "full", "off")
 # Peak memory of a run without checkpoints, as a multiple of the host's estimate for one forward pass with fused

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.model_base import BaseModel
 from torch import Tensor, nn
 
 from ..batch_rows import Conds
 from ..errors import GuardError
-
-if TYPE_CHECKING:
-    from comfy.model_base import BaseModel
 
 
 def refuse_quantized(modules: Iterable[nn.Module], node: str, advice: str) -> None:

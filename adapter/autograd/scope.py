@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+from comfy.samplers import CFGGuider
 from torch import Tensor, nn
 
 from ..batch_rows import Conds, controls
@@ -13,9 +14,6 @@ from .call_arguments import conds_for_autograd, options_for_autograd
 from .checkpointing import blocks_to_recompute, checkpointed
 from .in_place_writes import is_in_place_error
 from .inference_weights import autograd_through, cloned_when_saved, hook_weights
-
-if TYPE_CHECKING:
-    from comfy.samplers import CFGGuider
 
 T = TypeVar("T")
 

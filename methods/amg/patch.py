@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ...adapter.model_patch import patch_sampling, unused_key
 from .plan import AMGPlan, check_shape
 from .run import AMGRun
@@ -14,7 +16,6 @@ from .run import AMGRun
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.samplers import CFGGuider
-    from torch import Tensor
 
 KEY = "memorization_guard_amg"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -67,41 +67,21 @@ class AMGPlan:
             return centre_all(features, mean), mean
 
 
-def make_plan(
-    model: ModelPatcher,
-    references: ReferenceSet,
-    guidance: GuidanceStrengths,
-    *,
-    vae: VAE | None,
-    clip: CLIP | None,
-    through_model: bool,
-    every: int,
-    node: str,
-) -> AMGPlan:
-    """A plan whose parts fit together; raises GuardError for the ones that do not.
+def complete(plan: AMGPlan, model: ModelPatcher, clip: CLIP | None) -> AMGPlan:
+    """The plan with the duplicated captions, which are the only texts that deduplication can need.
 
-    Encodes the duplicated captions: the only texts that deduplication can need.
+    Raises GuardError if the plan does not fit the model or its parts do not fit together.
     """
-    _check_set(model, references, vae, node)
-    if through_model and guidance.dissimilarity:
-        refuse_quantized([model.model], node, "Set gradient to through prediction")
-    captions, encoded = NO_CAPTIONS, tuple[list, ...]()
-    if guidance.deduplication:
-        captions = _duplicated_captions(references, clip, node)
-        encoded = tuple(encode_text(clip, text) for text in captions.texts)
-    return AMGPlan(
-        references=references,
-        guidance=guidance,
-        through_model=through_model,
-        every=every,
-        vae=None if references.metric == "latent" else vae,
-        captions=captions,
-        encoded=encoded,
-        node=node,
-    )
+    _check_set(model, plan.references, plan.vae, plan.node)
+    if plan.through_model and plan.guidance.dissimilarity:
+        refuse_quantized([model.model], plan.node, "Set gradient to through prediction")
+    if plan.references.metric == "latent":
+        plan = replace(plan, vae=None)
+    return _with_captions(plan, clip) if plan.guidance.deduplication else plan
 
 
-def _duplicated_captions(references: ReferenceSet, clip: CLIP | None, node: str) -> DuplicatedCaptions:
+def _with_captions(plan: AMGPlan, clip: CLIP | None) -> AMGPlan:
+    references, node = plan.references, plan.node
     if not references.has_captions:
         raise GuardError(
             f"{node}: deduplication needs captions, and `references` has none. Put .txt files beside the images "
@@ -114,12 +94,12 @@ def _duplicated_captions(references: ReferenceSet, clip: CLIP | None, node: str)
     captions = DuplicatedCaptions.among(references.captions)
     if not captions.texts:
         log.info("%s: no caption occurs twice in the references: deduplication has nothing to do.", node)
-    return captions
+    return replace(plan, captions=captions, encoded=tuple(encode_text(clip, text) for text in captions.texts))
 
 
 def _check_set(model: ModelPatcher, references: ReferenceSet, vae: VAE | None, node: str) -> None:
     channels = model.get_model_object("latent_format").latent_channels
-    metric, count = references.metric, len(references)
+    metric = references.metric
     if metric == "latent":
         if references.shape[0] != channels:
             raise GuardError(
@@ -136,11 +116,6 @@ def _check_set(model: ModelPatcher, references: ReferenceSet, vae: VAE | None, n
     if made_for != channels:
         raise GuardError(
             f"{node}: `vae` decodes {made_for} channels, `model` works with {channels}. Connect the model's own VAE."
-        )
-    if metric == "nL2" and count < references.k + 1:
-        raise GuardError(
-            f"{node}: metric nL2 compares with the {references.k} nearest references and needs at least "
-            f"{references.k + 1}, `references` has {count}. Add images, or make the set with metric latent."
         )
     if metric == "descriptor" and references.descriptor is None:
         raise GuardError(

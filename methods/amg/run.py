@@ -58,7 +58,8 @@ class AMGRun:
         """The denoised prediction, steered where it is closer to a reference than λ_t."""
         self.counter.advance(call.level)
         recorder = GuidanceRecorder()
-        needs_pair = self.guidance.despecification or self.plan.encoded or self._must_judge
+        must_judge = self.least_pull > 0 and self.may_steer is None
+        needs_pair = self.guidance.despecification or self.plan.encoded or must_judge
         denoised = call.predict(recorder.hooked(call.options) if needs_pair else None)
         with explain_out_of_memory(self.plan.node, self.plan.lower):  # before this line it is the host's own
             steered = self._steer(call, recorder.pair, denoised)
@@ -90,10 +91,6 @@ class AMGRun:
                 close = close & (nearest.closeness > threshold)
             steered = self._move_from_reference(call, nearest, steered, close, linear, remaining)
         return steered
-
-    @property
-    def _must_judge(self) -> bool:
-        return self.least_pull > 0 and self.may_steer is None
 
     def _judge(self, pair: GuidancePair | None, denoised: Tensor) -> Tensor:
         """Which samples may be steered, (B,) bool: those that pull, and those that are not guided yet."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from ...adapter.conditioning import to_conds
 from ...adapter.hints import distilled_hint
 from ...adapter.model_patch import patch_sampling
@@ -18,7 +20,6 @@ from .run import DeferralRun
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.samplers import CFGGuider
-    from torch import Tensor
 
 KEY = "memorization_guard_deferral"
 

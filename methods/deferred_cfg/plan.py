@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from ...adapter.errors import GuardError
 from ...mitigation.escape.curve import EscapeCurve
 from ...mitigation.escape.rules import EscapeRule
 
@@ -37,15 +37,10 @@ def plan_from_inputs(
     drop_ratio: float,
     memorized_threshold: float,
     *,
-    curve: EscapeCurve | None,
-    null: list | None,
-    node: str,
-    on_end: OnCurve | None = None,
-    on_step: OnCurve | None = None,
+    curve: EscapeCurve | None = None,
+    **more: Any,
 ) -> DeferralPlan | None:
-    """What the inputs ask for; None when nothing is deferred."""
-    if mode not in MODES:
-        raise GuardError(f"{node}: `mode` is {mode!r}; choose one of {', '.join(MODES)}.")
+    """What the nodes' inputs ask for; None when nothing is deferred. `more`: other fields of the plan."""
     if mode == "off":
         return None
     measured = mode == "dynamic" and curve is None
@@ -54,8 +49,5 @@ def plan_from_inputs(
         start_percent=start_percent,
         inside_scale=pre_escape_cfg,
         transition_sigma=curve.transition_sigma if mode == "dynamic" and curve is not None else None,
-        null=null,
-        node=node,
-        on_end=on_end,
-        on_step=on_step,
+        **more,
     )

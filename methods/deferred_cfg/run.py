@@ -125,15 +125,11 @@ class DeferralRun:
             (alone,) = self._ask(call, [null if g0 == 0 else positive])
             return Predictions(alone, alone, alone)
         wanted = [positive, null, negative] if any_outside and null is not negative else [positive, null]
-        if self._asks_like_cfg_1(call):
+        if math.isclose(call.guider.cfg, 1.0):  # KSampler evaluates the prompt alone; a larger batch gives other bits
             found = [prediction for cond in wanted for prediction in self._ask(call, [cond])]
         else:
             found = self._ask(call, wanted, ours=self.splits_on_out_of_memory or len(wanted) > 2)
         return Predictions(found[0], found[1], found[-1])
-
-    def _asks_like_cfg_1(self, call: SamplerCall) -> bool:
-        """At CFG 1 KSampler evaluates the prompt alone, and a larger batch gives other bits."""
-        return math.isclose(call.guider.cfg, 1.0)
 
     def _ask(self, call: SamplerCall, conds: list, ours: bool = False) -> list[Tensor]:
         ask = self.parts.predictions if ours else denoised_predictions
@@ -167,8 +163,7 @@ class DeferralRun:
         if outside.all():
             return call.guided(w, p.cond, p.negative)
         if outside.any() and not call.needs_separate_guidance(g0):
-            inside = {0.0: p.null, 1.0: p.cond}.get(g0)
-            inside = inside_condition(p.cond, p.null, g0, w) if inside is None else inside
+            inside = p.cond if g0 == 1 else inside_condition(p.cond, p.null, g0, w)
             inside_against = p.cond if g0 == 1 else p.null
             cond = replace_samples(~outside, inside, p.cond)
             return call.guided(w, cond, replace_samples(~outside, inside_against, p.negative))
