@@ -22,6 +22,7 @@ from torch import Tensor
 Rule = Literal["sharp drop", "local minimum"]
 RULES: tuple[Rule, ...] = ("sharp drop", "local minimum")
 LEVEL_SHARE = 0.95  # the drop has ended when a step keeps this share of the last step's pull
+LATE_SHARE = 0.5  # what a late start lowers the threshold to under a rule without a drop ratio
 DEEP_POWER = 4  # below r⁴ of the plateau a sample is outside even while the pull still falls
 
 
@@ -48,7 +49,8 @@ class EscapeRule:
 
         The pull at T is unknown there and may already have fallen by the drop ratio, so the threshold is lower by it.
         """
-        return replace(self, memorized_threshold=self.drop_ratio * self.memorized_threshold)
+        share = self.drop_ratio if self.name == "sharp drop" else LATE_SHARE
+        return replace(self, memorized_threshold=share * self.memorized_threshold)
 
 
 class EscapeTracker:
@@ -68,17 +70,15 @@ class EscapeTracker:
 
     def update(self, d: Tensor, pull: Tensor) -> Tensor:
         """Take the next step's d and pull and return which samples are outside now."""
-        sharp = self.rule.name == "sharp drop"
-        now = pull if sharp else d
+        now = d if self.rule.name == "local minimum" else pull
+        self.plateau = torch.maximum(self.plateau, now) if self.recent else now
         if not self.recent:
-            self.plateau = now
             self.memorized = pull >= self.rule.memorized_threshold
             self.outside = ~self.memorized
-        elif sharp:
-            self.plateau = torch.maximum(self.plateau, now)
+        elif self.rule.name == "sharp drop":
             relapses = self.memorized & (now > self.rule.drop_ratio**2 * self.plateau)
             self.outside = torch.where(self.outside, ~relapses, self._sharp_drop(now))
-        else:  # the paper's rule is final: no sample falls back
+        elif self.rule.name == "local minimum":  # the paper's rule is final: no sample falls back
             self.outside = self.outside | self._local_minimum(now)
         self.recent = [*self.recent[-1:], now]
         return self.outside

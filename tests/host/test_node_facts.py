@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from memorization_guard.mitigation.escape.rules import RULES
 from support.executor import Host
 from support.paths import PACK
 from tools.assets.node_facts import FILE, page_facts
+
+EVERY_RULE: dict[str, list[str]] = {rule: [] for rule in RULES}
 
 
 @pytest.fixture
@@ -30,10 +33,10 @@ def test_a_view_is_shown_by_the_nodes_that_make_one(nodes: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("used_with", "replaced_by", "named"),
     [
-        ({"rule": {"sharp drop": [], "local minimum": [], "linear": []}}, {}, "linear"),
+        ({"rule": {**EVERY_RULE, "linear": []}}, {}, "linear"),
         ({"rule": {"sharp drop": ["drop_ratio"]}}, {}, "local minimum"),
-        ({"rule": {"sharp drop": ["drop_rate"], "local minimum": []}}, {}, "drop_rate"),
-        ({"rule": {"sharp drop": ["adjustments"], "local minimum": []}}, {}, "adjustments"),
+        ({"rule": {**EVERY_RULE, "sharp drop": ["drop_rate"]}}, {}, "drop_rate"),
+        ({"rule": {**EVERY_RULE, "sharp drop": ["adjustments"]}}, {}, "adjustments"),
         ({"rules": {}}, {}, "rules"),
         ({}, {"size_of": ["depth"]}, "depth"),
         ({}, {"size": []}, "size"),
