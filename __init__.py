@@ -38,7 +38,7 @@ def warn_of_an_old_host() -> None:
 def collect_nodes() -> list[type]:
     """Every node that this host can offer.
 
-    A host symbol that moved costs the nodes that need it, not the whole pack. The traceback goes into the log,
+    If ComfyUI moves a symbol, only the nodes that need it are missing. The traceback goes into the log,
     because the fault may also be ours.
     """
     nodes: list[type] = []
@@ -60,7 +60,7 @@ def serve_pages() -> None:
     try:
         importlib.import_module(".adapter.routes", __name__).serve(Path(__file__).parent)
     except (ImportError, AttributeError) as error:
-        log.exception("Memorization Guard: rename its folder to memorization-guard to see its pages (%s).", error)
+        log.exception("Memorization Guard: if its help is missing, name its folder memorization-guard (%s).", error)
 
 
 async def comfy_entrypoint():

@@ -18,7 +18,7 @@ SomeConds = Mapping[str, list[dict] | None]  # None: a branch that is not asked 
 
 
 def rows_of(conds: SomeConds, rows: Tensor, batch: int) -> dict:
-    """`conds`, made for `batch` samples, for those numbered `rows` (n,)."""
+    """The conditions of the samples `rows` (n,), taken from `conds` of a batch of `batch` samples."""
 
     def pick(value: Any) -> Any:
         if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] > 1:

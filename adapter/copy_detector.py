@@ -109,7 +109,7 @@ def _cloned_layer_norm_inputs(network: nn.Module) -> Iterator[None]:
 
 
 def load_sscd(path: Path, node: str) -> LoadedDescriptor:
-    """SSCD's weights, from safetensors or from the official TorchScript archive, of which nothing is run."""
+    """SSCD's weights, from safetensors or from the official TorchScript archive, without running any code in it."""
     try:
         plain = path.suffix == ".safetensors"
         network = sscd.sscd_from(safetensors.torch.load_file(path) if plain else read_weights(path))

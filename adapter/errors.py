@@ -65,7 +65,7 @@ def check_latent(latent: dict, node: str, name: str = "latent_image") -> Tensor:
 
 
 def check_images(images: Tensor, node: str) -> Tensor:
-    """Return the IMAGE, or raise a GuardError if it is empty or holds NaN, which compares with nothing."""
+    """Return the IMAGE, or raise a GuardError if it is empty or holds NaN, which would pass as original."""
     if not len(images):
         raise GuardError(f"{node}: `images` is empty. Connect at least one image.")
     if images.isnan().any():

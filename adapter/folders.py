@@ -60,7 +60,7 @@ def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
 
 
 def new_model_file(folder: str, name: str, node: str, suffix: str = ".safetensors") -> Path:
-    """Where to write a file of that name, subfolders included. Raises GuardError."""
+    """Where to write a file of that name. Creates the subfolders in the name. Raises GuardError."""
     plain = name.strip().replace("\\", "/").removesuffix(suffix)
     root = model_folder(folder)
     path = root / f"{plain}{suffix}"

@@ -19,7 +19,7 @@ from .errors import GuardError
 from .memory import explain_out_of_memory
 
 ROUNDING = 1e-6  # of a number that another node calculated, as a share of the range
-ON_DISK = ("file", "folder")  # their choices are what is on the disk now; the nodes say what is missing where
+ON_DISK = ("file", "folder")  # not checked here: files may have been added, and the nodes report missing ones
 CONNECT = {  # socket -> what to connect
     "MODEL": "Connect a model, as Load Checkpoint gives it.",
     "CONDITIONING": "Connect a prompt, as CLIP Text Encode gives it.",
@@ -43,7 +43,7 @@ FITS: dict[str, Callable[[Any], bool]] = {  # for our own sockets; the host's ob
 def check_inputs(execute: Callable) -> Callable:
     """For a node's `execute`, below @classmethod: raise a GuardError for the first input that does not fit.
 
-    Running out of memory also becomes one, where the code inside does not explain it better.
+    Running out of memory also becomes a GuardError, unless the code inside has already explained it.
     """
 
     @functools.wraps(execute)

@@ -15,7 +15,7 @@ except ImportError:  # an older or a headless host: only the views are missing
 
 log = logging.getLogger("memorization_guard")
 MIN_PAUSE = 0.1  # seconds between two views
-PAUSE_PER_VIEW = 200  # and so many times what making a view took, so that views do not slow a large batch down
+PAUSE_PER_VIEW = 200  # or this many times as long as the last view took, so that views do not slow down a large batch
 VIEW = "memorization_guard"  # the entry among a node's outputs, and the first part of the event's name
 
 

@@ -70,7 +70,7 @@ class BatchParts:
                 results, done = results + found, rows.stop
             else:
                 self.size = max(least, (size + 1) // 2)
-                log.info("Out of memory with %d samples at once: going on with %d.", size, self.size)
+                log.info("Out of memory with %d at once (samples or conditions): continuing with %d.", size, self.size)
         return results
 
 

@@ -74,7 +74,7 @@ class TwoPredictions:
     def prediction(self, noise: Tensor, rows: Tensor | None = None) -> Tensor:
         """ε̃(x_T, T, y) (n, ...) for the initial noise x_T of the samples `rows` (all of them by default).
 
-        One batched model call; samples that are not asked for cost nothing.
+        Samples that are not asked for are not evaluated, unless `can_drop_rows` is false: then the whole batch is.
         """
         check_interrupted()
         conds, latent, batch = self.conds, self.latent_image, len(self.noise)

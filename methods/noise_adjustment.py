@@ -29,7 +29,7 @@ METHODS = ["per-sample", "batch-wise", "search"]
 # size, bf16, 256×256: 158 MB over 101 MB, 1.56.
 GRADIENT_HEADROOM = 2.0
 
-# Called with a headline, d/√dim (B, rounds so far; the best so far in a search) and the target in the same units.
+# Called with a headline, d/√dim (B, rounds so far; best so far, except batch-wise), and the target in these units.
 OnRound = Callable[[str, Tensor, float | None], None]
 Result = tuple[Tensor, NoiseReport]  # x_T (B, ...) on the model's device, and how it was found
 

@@ -1,4 +1,4 @@
-"""Image files as tensors, read with Pillow: every kind that artists' folders contain."""
+"""Read PNG, JPEG and WebP files as tensors with Pillow. All other formats are refused."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def load_references(path: Path) -> ReferenceSet:
         if version > VERSION:
             raise ValueError(f"it was saved by a newer version of this pack (format {version}): update the pack")
         if not torch.isfinite(tensors["features"]).all():
-            raise ValueError("it holds values that are not numbers")
+            raise ValueError("its features hold NaN or infinite values")
         return ReferenceSet(
             **{name: facts.get(name, "") for name in FACTS},
             features=tensors["features"],

@@ -46,7 +46,7 @@ def blocks_to_recompute(networks: Iterable[nn.Module], choice: str, model: BaseM
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """The members of a network's own lists and sequences, with sequences inside them opened, but for the last."""
+    """The members of a network's own lists and sequences, with nested sequences opened, except the last LAST_BLOCKS."""
     blocks: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
@@ -57,7 +57,7 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def checkpointed(blocks: Iterable[nn.Module], avoid_in_place: bool = False) -> Iterator[None]:
-    """Inside, every one of these blocks runs under a checkpoint."""
+    """Inside, these blocks run under a checkpoint, except those whose `forward` another pack has replaced."""
     changed: list[nn.Module] = []
     try:
         for block in blocks:

@@ -1,4 +1,4 @@
-"""The guidances that combine predictions which exist anyway: despecification and deduplication. [AMG] Eq. 11–14"""
+"""Despecification and deduplication: guidances that are linear in the predictions. [AMG] Eq. 11–14"""
 
 from __future__ import annotations
 

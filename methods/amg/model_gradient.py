@@ -17,7 +17,7 @@ from .reference_scorer import NearestReferences, ReferenceScorer
 
 
 class ModelGradient:
-    """Remembers through one run how much of a batch fits into memory with its graph."""
+    """Computes ∇_x σ_t, and remembers for the run how much of a batch fits into memory with its graph."""
 
     def __init__(self, scorer: ReferenceScorer, captions: CaptionPredictions) -> None:
         self.scorer = scorer

@@ -51,7 +51,7 @@ class AMGPlan:
         ways = ["`gradient` to through prediction"] if self.through_model and self.guidance.dissimilarity else []
         if self.references.metric != "latent":
             ways += ["a TAESD as `vae`", "a reference set with metric latent"]
-        return f"Use {', '.join([*ways, 'a smaller batch or image'])}. The plain model did fit."
+        return f"Use {', '.join([*ways, 'a smaller batch or image'])}. Sampling without AMG Guidance fits into memory."
 
     @cached_property
     def compared(self) -> tuple[Tensor, Tensor | None]:
@@ -130,7 +130,7 @@ def check_shape(plan: AMGPlan, noise: Tensor) -> None:
     if plan.references.metric == "latent" and made != have:
         raise GuardError(
             f"{plan.node}: `references` were made for latents of {dims(made)}, this run has {dims(have)} "
-            "(channels × height × width; 64 are 512 pixels with SD's VAE). Connect the sampler's latent to `size_of` "
+            "(channels × height × width; with SD's VAE, 64 is 512 pixels). Connect the sampler's latent to `size_of` "
             "of the node that makes the set and run again. A set that was saved must be made and saved again."
         )
     if plan.references.metric != "latent" and noise.ndim != 4 and not (noise.ndim == 5 and noise.shape[2] == 1):

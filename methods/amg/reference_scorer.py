@@ -99,7 +99,7 @@ class ReferenceScorer:
     def _finite(self, features: Tensor, denoised: Tensor) -> Tensor:
         """Reject NaN features: they compare below every threshold and would silently disable steering.
 
-        A prediction that holds NaN itself is the model's own fault, which the host shows.
+        If the prediction already holds NaN, the model made it, so no error blames the VAE or the descriptor.
         """
         if torch.isfinite(features).all() or not torch.isfinite(denoised).all():
             return features

@@ -61,7 +61,7 @@ class AMGRun:
         must_judge = self.least_pull > 0 and self.may_steer is None
         needs_pair = self.guidance.despecification or self.plan.encoded or must_judge
         denoised = call.predict(recorder.hooked(call.options) if needs_pair else None)
-        with explain_out_of_memory(self.plan.node, self.plan.lower):  # before this line it is the host's own
+        with explain_out_of_memory(self.plan.node, self.plan.lower):  # ComfyUI reports it in call.predict
             steered = self._steer(call, recorder.pair, denoised)
         if self.plan.on_step:
             self.plan.on_step(self.trace)

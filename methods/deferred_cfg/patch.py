@@ -1,6 +1,6 @@
 """Deferred CFG as a patch on a model: one mechanism under the sampler, the guider and the patch node.
 
-From its transition point on a sample is guided by the host's own, unchanged code.
+Once a sample has reached its transition point, the host's own, unchanged code guides it.
 """
 
 from __future__ import annotations
@@ -53,5 +53,5 @@ def _never_guided(run: DeferralRun, guider: CFGGuider) -> list[str]:
     return [
         f"{run.plan.node}: {int((~run.outside).sum())} of {run.batch} images were never guided. Guidance "
         f"begins at `start_percent` {run.plan.start_percent:.2f} at the latest, but the last of {run.n} steps "
-        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that a step is left."
+        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that at least one step is guided."
     ]

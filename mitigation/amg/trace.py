@@ -83,7 +83,7 @@ class GuidanceTrace:
         """The run in a sentence or two. `names`: of the references."""
         if self.pull is not None and self.ordinary.all():
             return (
-                f"No prompt pulls above memorized_threshold ({self.pull.max():.3f} of {self.memorized_threshold:g}): "
+                f"No prompt pulls above memorized_threshold {self.memorized_threshold:g} (max {self.pull.max():.3f}): "
                 "nothing was compared or changed."
             )
         closeness, rows = self.closest()

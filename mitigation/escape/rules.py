@@ -87,7 +87,7 @@ class EscapeTracker:
         """The pull has fallen to r² of the plateau, and the fall is over.
 
         Guidance that starts during the fall pulls the trajectory back into the basin, so the fall has to end first:
-        the last step kept LEVEL_SHARE of the pull, or the pull is below r^DEEP_POWER.
+        the last step kept LEVEL_SHARE of the pull, or the pull is below r^DEEP_POWER of the plateau.
         """
         ratio = self.rule.drop_ratio
         low = pull <= ratio**2 * self.plateau

@@ -1,4 +1,4 @@
-"""What is compared: features (B, D) of latents and images, one row per sample, in float32.
+"""What is compared: features (B, D) of latents and images, one row per sample, in float32 unless a function says otherwise.
 
 The metric of a reference set says which of the three it holds. [AMG] Sec. 4.1 uses image embeddings
 (object level) and pixels (pixel level); latents are ours.
@@ -16,7 +16,7 @@ BLOCK = 2**12  # rows converted to float32 at a time
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Rows (B, D) scaled to length 1. A row of zeros stays zero and has no gradient."""
+    """Rows (B, D) scaled to length 1. A row of zeros stays zero, but its gradient is 1e8 times the incoming one."""
     return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min(1e-8)
 
 
@@ -32,7 +32,7 @@ def latent_features(latents: Tensor) -> Tensor:
 
 
 def image_features(images: Tensor, size: int = NL2_SIZE) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] -> (B, 3·size²): resized to a square with area averaging."""
+    """Images (B, 3, H, W) in [0, 1] -> (B, 3·size²): resized to a square, bilinear with antialiasing."""
     small = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
     return small.flatten(1)
 

@@ -47,7 +47,7 @@ class ReferenceSet:
     features: Tensor  # (N, D) float16
     shape: tuple[int, ...]  # of one feature before flattening: latent (C, H, W), nL2 (3, h, w), descriptor (D,)
     captions: tuple[str, ...]  # N, "" where there is none
-    names: tuple[str, ...]  # N, file names or "#3", for reports only
+    names: tuple[str, ...]  # N, file names, "image 3" or "latent 3"; only shown, never compared
     thumbnails: Tensor | None = None  # (N, h, w, 3) uint8
     descriptor_name: str = ""  # of the network that made the embeddings
     descriptor_hash: str = ""

@@ -22,7 +22,7 @@ def negative_nl2(query: Tensor, neighbours: Tensor, alpha: float = NL2_ALPHA) ->
 
 
 def nl2_ratio(distance: Tensor, nearest: Tensor, alpha: float = NL2_ALPHA) -> Tensor:
-    """Eq. 8 for distances (B, m), each divided by the mean distance (B, k) to the nearest references."""
+    """σ of Eq. 8 for distances (B, m): minus each one over α times the mean of the k nearest distances (B, k)."""
     return -distance / (alpha * nearest.mean(dim=1, keepdim=True)).clamp_min(1e-8)
 
 

@@ -42,10 +42,10 @@ class _NotWeights(ValueError):
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Every tensor of the archive by its dotted name, as a state dict names them, on the CPU.
+    """The tensors in the archive's dictionaries and modules by their dotted names, as in a state dict, on the CPU.
 
-    Memory stays below twice the size of the file. Raises ValueError if the file is no such archive, or if it
-    holds anything but tensors, numbers, texts and containers of them.
+    Memory stays below twice the size of the file. Raises ValueError if the file is no such archive, if it names a
+    function or a class that is neither a tensor's nor a TorchScript module's, or if a module restores itself.
     """
     try:
         with zipfile.ZipFile(path) as archive:
