@@ -1,4 +1,4 @@
-"""What is compared: features (B, D) of latents and images, one row per sample, in float32 unless a function says otherwise.
+"""What is compared: features (B, D) of latents and images, one row a sample, in float32 unless a function says so.
 
 The metric of a reference set says which of the three it holds. [AMG] Sec. 4.1 uses image embeddings
 (object level) and pixels (pixel level); latents are ours.
