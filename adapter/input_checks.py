@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.references.reference_set import ReferenceSet
-from .errors import GuardError
+from .errors import GuardError, dims
 from .memory import explain_out_of_memory
 
 ROUNDING = 1e-6  # of a number that another node calculated, as a share of the range
@@ -100,13 +100,9 @@ def _wrong_number(spec: Any, value: Any, whole: bool) -> str:
 def _short(value: Any) -> str:
     """The value in a few words: of a tensor its shape, of an object its kind."""
     if isinstance(value, Tensor):
-        return f"a tensor of shape {' × '.join(map(str, value.shape)) or '(one number)'}, {value.dtype}"
+        return f"a tensor of shape {dims(value.shape) or '(one number)'}, {value.dtype}"
     if value is None or isinstance(value, bool | int | float | str):
-        return "empty" if value is None else _repr(value)
+        # Python refuses to write out the longest integers.
+        huge = isinstance(value, int) and value.bit_length() > 200
+        return "empty" if value is None else "a number of more than 60 digits" if huge else repr(value)[:60]
     return f"of the type {type(value).__name__}"
-
-
-def _repr(value: bool | int | float | str) -> str:
-    if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to write out the longest ones
-        return "a number of more than 60 digits"
-    return repr(value)[:60]
