@@ -102,7 +102,6 @@ def _short(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {dims(value.shape) or '(one number)'}, {value.dtype}"
     if value is None or isinstance(value, bool | int | float | str):
-        # Python refuses to write out the longest integers.
-        huge = isinstance(value, int) and value.bit_length() > 200
+        huge = isinstance(value, int) and value.bit_length() > 200  # Python refuses to write it out
         return "empty" if value is None else "a number of more than 60 digits" if huge else repr(value)[:60]
     return f"of the type {type(value).__name__}"
