@@ -146,7 +146,7 @@ def parts(**changed) -> dict[str, torch.Tensor]:
         (parts(), facts(shape="12"), "damaged"),
         (parts(), facts(metric="lpips"), "unknown metric"),
         (parts(), facts(metric="nL2"), "at least 51; there are 1"),
-        (parts(features=torch.full((1, 8), torch.nan).half()), facts(), "not numbers"),
+        (parts(features=torch.full((1, 8), torch.nan).half()), facts(), "hold NaN or infinite values"),
         (parts(features=torch.ones(1, 8)), facts(), "float16"),
         (parts(captions=texts("a", "b")), facts(), "as many captions"),
         (parts(captions=texts("a")[:-1].clone()), facts(), "damaged"),
