@@ -13,10 +13,11 @@ from support.server import Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers: one gets the browser tests, one the tests that need only a server."""
+    """For two workers that take equally long: most browser tests for one, the server's and some templates for the other."""
     for item in items:
         browser = "opened" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("browser" if browser else "server"))
+        template = "test_template[classic" in item.nodeid
+        item.add_marker(pytest.mark.xdist_group("browser" if browser and not template else "server"))
 
 
 @pytest.fixture(scope="session")
