@@ -13,11 +13,12 @@ from support.server import Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers that take equally long: most browser tests for one, the server's and some templates for the other."""
+    """For two workers that take equally long: one gets most browser tests, the other what needs only a server."""
+    templates = [item for item in items if "test_template[classic" in item.nodeid]
+    moved = templates[: len(templates) // 2]
     for item in items:
-        browser = "opened" in getattr(item, "fixturenames", ())
-        template = "test_template[classic" in item.nodeid
-        item.add_marker(pytest.mark.xdist_group("browser" if browser and not template else "server"))
+        browser = "opened" in getattr(item, "fixturenames", ()) and item not in moved
+        item.add_marker(pytest.mark.xdist_group("browser" if browser else "server"))
 
 
 @pytest.fixture(scope="session")
