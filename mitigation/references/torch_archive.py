@@ -38,7 +38,10 @@ DTYPES = {
 
 
 class _NotWeights(ValueError):
-    """The message says what is wrong with the file."""
+    """The message says what is wrong with the file, in printable characters: names in it come from the file."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__((what if what.isprintable() else ascii(what)[1:-1])[:200])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -137,6 +137,15 @@ def test_what_a_pickle_can_claim_is_refused(tmp_path: Path, data: bytes) -> None
         read_weights(rewritten(source, tmp_path / "b.pt", data))
 
 
+def test_a_name_from_the_file_is_shown_without_control_characters(tmp_path: Path) -> None:
+    """It goes into the log and onto the page."""
+    source = saved(tmp_path / "a.pt", {"weight": torch.ones(2)})
+    hostile = pickled(b"cos\x1b[2J\xe2\x80\xae" + b"x" * 500 + b"\nsystem\n")
+    with pytest.raises(ValueError, match=r"no weight|damaged") as caught:
+        read_weights(rewritten(source, tmp_path / "b.pt", hostile))
+    assert str(caught.value).isprintable() and len(str(caught.value)) <= 200
+
+
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     source = saved(tmp_path / "a.pt", {"weight": torch.ones(2)})
     (tmp_path / "text.pt").write_text("no archive")
