@@ -26,8 +26,8 @@ from ..mitigation.prediction import (
     guidance_magnitude,
     relative,
 )
-from .autograd.inference_weights import refuse_quantized
-from .autograd.scope import networks_of, run_with_gradients
+from .autograd.refusals import explain_missing_gradient, refuse_quantized
+from .autograd.scope import patchers_of, run_with_gradients
 from .batch_rows import Conds, can_drop_rows, rows_of
 from .errors import check_finite, check_magnitude
 from .memory import BatchParts
@@ -35,6 +35,7 @@ from .model_call import Options, PartwiseCall, denoised_predictions
 from .sampling import SamplingInputs, check_interrupted
 
 T = TypeVar("T")
+INSTEAD = "Set `method` to search or batch-wise"  # what works without gradients
 
 
 def parameterisation(model_sampling: nn.Module) -> tuple[Parameterisation, float]:
@@ -98,7 +99,7 @@ class TwoPredictions:
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
         """Run `body` with autograd working through the model; `checkpoints`: see `autograd.scope`."""
-        refuse_quantized(networks_of(self.guider), self.node, "Set method to search or batch-wise")
+        refuse_quantized((p.model for p in patchers_of(self.guider)), self.node, INSTEAD)
         kept = self.conds, self.options, self.sigma, self.latent_image, self.noise
 
         def inside(conds: Conds, options: Options) -> T:
@@ -112,9 +113,10 @@ class TwoPredictions:
         def reset_parts() -> None:
             self.with_graph = BatchParts()
 
-        return run_with_gradients(
-            inside, self.guider, self.noise, self.options, checkpoints=checkpoints, on_full_checkpoints=reset_parts
-        )
+        with explain_missing_gradient(self.node, INSTEAD):
+            return run_with_gradients(
+                inside, self.guider, self.noise, self.options, checkpoints=checkpoints, on_full_checkpoints=reset_parts
+            )
 
 
 Body = Callable[[TwoPredictions, Tensor], T]  # the Tensor is the run's noise on the model's device

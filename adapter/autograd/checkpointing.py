@@ -12,11 +12,14 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import comfy.model_management
+import torch
 from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .in_place_writes import AvoidInPlaceWrites
+from .inference_weights import is_lent
 
 CHECKPOINTING = ("auto", "on", "full", "off")
 # Peak memory of a run without checkpoints, as a multiple of the host's estimate for one forward pass with fused
@@ -28,21 +31,46 @@ FUSED_ATTENTION_BYTES = 0.01 * 2**20
 LAST_BLOCKS = 2  # the backward pass starts with these at once, so recomputing them would save next to nothing
 
 
-def blocks_to_recompute(networks: Iterable[nn.Module], choice: str, model: BaseModel, batch: Tensor) -> list[nn.Module]:
+def blocks_to_recompute(patchers: Sequence[ModelPatcher], choice: str, batch: Tensor) -> list[nn.Module]:
     """No blocks (`off`), the half with the fewest weights (`on`), or all of them (`full`).
 
-    `auto` takes the first of these whose graph fits the free memory of the device of `batch` (B, C, H, W).
+    `patchers`: the sampled model, then all others that the graph passes. `auto` takes the first of these choices whose
+    graph for `batch` (B, C, H, W) fits beside the model.
     """
+    blocks = [b for p in patchers for b in repeated_blocks(getattr(p.model, "diffusion_model", p.model))]
+    half = sorted(blocks, key=lambda b: sum(p.numel() for p in b.parameters()))[: math.ceil(len(blocks) / 2)]
+    offered: dict[str, list[nn.Module]] = {"off": [], "on": half, "full": blocks}
     if choice == "auto":
-        free = comfy.model_management.get_free_memory(batch.device)
-        sizes = (("off", WHOLE_GRAPH), ("on", HALF_GRAPH))
-        choice = next((kind for kind, ratio in sizes if graph_memory(model, batch.shape, ratio) < free), "full")
-    if choice == "off":
-        return []
-    blocks = [b for network in networks for b in repeated_blocks(getattr(network, "diffusion_model", network))]
-    if choice == "full":
-        return blocks
-    return sorted(blocks, key=lambda b: sum(p.numel() for p in b.parameters()))[: math.ceil(len(blocks) / 2)]
+        model, free = patchers[0].model, _free_beside(patchers[0])
+
+        def fits(kind: str, ratio: float) -> bool:
+            graph = graph_memory(model, batch.shape, ratio)
+            return graph + copied_weights(patchers, offered[kind], compute_dtype(model)) < free
+
+        choice = next((kind for kind, ratio in (("off", WHOLE_GRAPH), ("on", HALF_GRAPH)) if fits(kind, ratio)), "full")
+    return offered[choice]
+
+
+def _free_beside(patcher: ModelPatcher) -> float:
+    """Bytes for a graph on the device of a model, as the host counts them, with all the model's weights kept there.
+
+    Under dynamic VRAM the host also counts as free what any model's weights take, because it can evict them.
+    """
+    counts = getattr(patcher, "get_free_memory", comfy.model_management.get_free_memory)
+    dynamic = getattr(patcher, "is_dynamic", lambda: False)()
+    return counts(patcher.load_device) - (patcher.model_size() if dynamic else 0)
+
+
+def copied_weights(patchers: Iterable[ModelPatcher], recomputed: Iterable[nn.Module], dtype: torch.dtype) -> int:
+    """Bytes of the lent weights that a graph keeps copies of: those of layers that are not recomputed."""
+    again = {layer for block in recomputed for layer in block.modules()}
+    return sum(
+        weight.numel() * dtype.itemsize
+        for patcher in patchers
+        for layer in patcher.model.modules()
+        if layer not in again and is_lent(layer, patcher.load_device)
+        for weight in layer.parameters(recurse=False)
+    )
 
 
 def repeated_blocks(network: nn.Module) -> list[nn.Module]:
@@ -109,6 +137,9 @@ def graph_memory(model: BaseModel, shape: Sequence[int], ratio: float = WHOLE_GR
     It starts from the host's estimate for fused attention, because the gradient pass always uses PyTorch's. The
     estimate for other kinds is up to 7 times as high.
     """
-    dtype = model.manual_cast_dtype or model.get_dtype()
     pixels = 2 * shape[0] * math.prod(shape[2:])
-    return ratio * FUSED_ATTENTION_BYTES * pixels * dtype.itemsize * model.memory_usage_factor
+    return ratio * FUSED_ATTENTION_BYTES * pixels * compute_dtype(model).itemsize * model.memory_usage_factor
+
+
+def compute_dtype(model: BaseModel) -> torch.dtype:
+    return model.manual_cast_dtype or model.get_dtype()

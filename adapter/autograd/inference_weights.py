@@ -1,8 +1,10 @@
-"""Let autograd use the weights of ComfyUI's models.
+"""Let autograd use the weights of ComfyUI's models, wherever the host keeps them.
 
 They are loaded under inference mode, and autograd refuses to save an inference tensor. Inside a block each one is
 replaced by a normal tensor on the same storage, which copies nothing; if the storage cannot be shared, the weight is
-copied at each use. Weights that hooks rewrite during a model call are copied when autograd saves them.
+copied at each use. A weight that the host only lends to its layer for one call is copied at each use too: the memory
+behind it belongs to the next layer when the backward pass needs it. Weights that hooks rewrite during a model call are
+copied when autograd saves them.
 """
 
 from __future__ import annotations
@@ -14,42 +16,51 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy.model_base import BaseModel
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..batch_rows import Conds
-from ..errors import GuardError
 
-
-def refuse_quantized(modules: Iterable[nn.Module], node: str, advice: str) -> None:
-    """Raise a GuardError with this `advice` if a weight is stored in a form that gradients cannot pass."""
-    for module in modules:
-        for layer in module.modules():
-            scaled = getattr(layer, "scale_weight", None) is not None  # the host's scaled fp8
-            for name, weight in layer.named_parameters(recurse=False):
-                plain = type(weight) in (Tensor, nn.Parameter) and weight.dtype.is_floating_point
-                if not plain or (scaled and weight.dtype.itemsize == 1):
-                    raise GuardError(
-                        f"{node}: the weights of `model` are quantized and cannot be differentiated ({name} is "
-                        f"{type(weight).__name__}, {weight.dtype}). {advice}, or load the model in fp16, bf16 or fp32."
-                    )
+LENDABLE = ("weight", "bias")  # what the host's layers can get from elsewhere for one call
 
 
 @contextmanager
-def autograd_through(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside the block, autograd works through `modules`; afterwards they hold their own weights again."""
+def autograd_through(patchers: Iterable[ModelPatcher]) -> Iterator[None]:
+    """Inside the block, autograd works through these models; afterwards they hold their own weights again.
+
+    Load them before: the host decides while loading which layers hold their weights and which are lent them.
+    """
     training = getattr(comfy.model_management, "in_training", None)
     with torch.inference_mode(False), ExitStack() as undo:
-        for module in modules:
-            for layer in module.modules():
-                for table in (layer._parameters, layer._buffers):
-                    for name, weight in list(table.items()):
-                        if weight is not None and weight.is_inference():
-                            _make_usable(layer, table, name, weight, undo)
+        for network, device in {patcher.model: patcher.load_device for patcher in patchers}.items():
+            for layer in network.modules():
+                _make_layer_usable(layer, device, undo)
         if training is not None:
             undo.callback(setattr, comfy.model_management, "in_training", training)
             comfy.model_management.in_training = True
         with torch.enable_grad():
             yield
+
+
+def is_lent(layer: nn.Module, device: torch.device) -> bool:
+    """Whether the host lends this layer its weights for each call on `device`.
+
+    It does so when they lie elsewhere, in a buffer that the next layer reuses, and always under dynamic VRAM (`_v`).
+    """
+    if not isinstance(getattr(layer, "weight_function", None), list):  # not a layer of the host
+        return False
+    own = (layer._parameters.get(name) for name in LENDABLE)
+    return hasattr(layer, "_v") or any(w is not None and w.device != device for w in own)
+
+
+def _make_layer_usable(layer: nn.Module, device: torch.device, undo: ExitStack) -> None:
+    lent = LENDABLE if is_lent(layer, device) else ()
+    for name in lent:
+        _clone_at_each_use(layer, name, undo)
+    for table in (layer._parameters, layer._buffers):
+        for name, weight in list(table.items()):
+            if weight is not None and name not in lent and weight.is_inference():
+                _make_usable(layer, table, name, weight, undo)
 
 
 def _make_usable(layer: nn.Module, table: dict, name: str, weight: Tensor, undo: ExitStack) -> None:
@@ -79,14 +90,18 @@ def _tensor_on_same_storage(weight: Tensor) -> Tensor:
 
 
 def _clone_at_each_use(layer: nn.Module, name: str, undo: ExitStack) -> None:
-    """Let the host apply a cloning function to this weight whenever the layer computes; a clone is a normal tensor."""
+    """Let the host clone this weight whenever the layer computes, after everything else that it does with it."""
     attribute = f"{name}_function"
     functions = getattr(layer, attribute)
-    if attribute in layer.__dict__:
-        undo.callback(setattr, layer, attribute, functions)
-    else:
-        undo.callback(layer.__dict__.pop, attribute, None)
-    setattr(layer, attribute, [*functions, clone_if_inference])  # a new list, because the whole class may share the old
+    with_clone = [*functions, torch.clone]  # a new list, because the whole class may share the old one
+    own = attribute in layer.__dict__
+
+    def restore() -> None:
+        if layer.__dict__.get(attribute) is with_clone:  # otherwise the host has loaded the model again meanwhile
+            setattr(layer, attribute, functions) if own else delattr(layer, attribute)
+
+    undo.callback(restore)
+    setattr(layer, attribute, with_clone)
 
 
 def clone_if_inference(tensor: Tensor) -> Tensor:

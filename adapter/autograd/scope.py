@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from comfy.model_patcher import ModelPatcher
 from comfy.samplers import CFGGuider
 from torch import Tensor, nn
 
@@ -18,9 +19,9 @@ from .inference_weights import autograd_through, cloned_when_saved, hook_weights
 T = TypeVar("T")
 
 
-def networks_of(guider: CFGGuider) -> list[nn.Module]:
-    """Every network of a running guider: its model, and what was loaded along with it."""
-    return [guider.inner_model, *(m.model for m in guider.loaded_models if hasattr(m, "model"))]
+def patchers_of(guider: CFGGuider) -> list[ModelPatcher]:
+    """Every network of a running guider: first its model, then what was loaded along with it."""
+    return [guider.model_patcher, *(m for m in guider.loaded_models if hasattr(m, "model"))]
 
 
 def run_with_gradients(
@@ -29,24 +30,24 @@ def run_with_gradients(
     batch: Tensor,
     options: dict,
     *,
-    more_networks: Sequence[nn.Module] = (),
+    more_patchers: Sequence[ModelPatcher] = (),
     checkpoints: str = "auto",
     on_full_checkpoints: Callable[[], None] | None = None,
 ) -> T:
-    """Run `body(conds, options)` with autograd working through the networks of a running guider and `more_networks`.
+    """Run `body(conds, options)` with autograd working through the networks of a running guider and `more_patchers`.
 
     `body` gets the run's conditions and options, made fit for autograd. `batch` (B, ...) is what the model evaluates,
     and `checkpoints` are those of `blocks_to_recompute`. When `auto` runs out of memory, it starts again with full
     checkpoints and calls `on_full_checkpoints` before that. Raises what `body` raises when that does not help.
     """
     model, conds = guider.inner_model, guider.conds
-    networks = list(dict.fromkeys([*networks_of(guider), *more_networks]))
+    patchers = list({p.model: p for p in [*patchers_of(guider), *more_patchers]}.values())
     changing = hook_weights(model, conds)
     # A LoRA that a hook puts on one prompt is not there any more when a block is computed again.
     choice = "off" if changing else checkpoints
 
     def attempt_with(recomputed: list[nn.Module], avoid_in_place: bool) -> T:
-        with autograd_through(networks), cloned_when_saved(changing), checkpointed(recomputed, avoid_in_place):
+        with autograd_through(patchers), cloned_when_saved(changing), checkpointed(recomputed, avoid_in_place):
             return body(conds_for_autograd(conds), options_for_autograd(options, avoid_in_place))
 
     def attempt(recomputed: list[nn.Module]) -> T:
@@ -58,8 +59,8 @@ def run_with_gradients(
                     raise
         return attempt_with(recomputed, avoid_in_place=True)
 
-    first = blocks_to_recompute(networks, choice, model, batch)
-    full = blocks_to_recompute(networks, "full", model, batch) if choice == "auto" else []
+    first = blocks_to_recompute(patchers, choice, batch)
+    full = blocks_to_recompute(patchers, "full", batch) if choice == "auto" else []
     if len(first) >= len(full):  # there are no more blocks to recompute
         return attempt(first)
 

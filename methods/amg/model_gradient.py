@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...adapter.autograd.refusals import explain_missing_gradient
 from ...adapter.autograd.scope import run_with_gradients
 from ...adapter.batch_rows import Conds, rows_of
 from ...adapter.memory import BatchParts
@@ -34,11 +35,17 @@ class ModelGradient:
             x = call.x[rows].clone().requires_grad_(True)
             if not bool(wanted[rows].any()):
                 return torch.zeros_like(x)
-            part = SamplerCall(call.executor, x, call.sigma[rows].clone(), options, call.seed)
             guider.conds = conds if len(x) == batch else rows_of(conds, torch.arange(batch)[rows], batch)
-            steered = self._steered(part, linear.for_autograd(rows) if linear is not None else None)
-            similar = self.scorer.similarity(steered, nearest.rows[rows])
-            return scaled_gradient(similar[wanted[rows].clone()].sum(), x, dimension(x))
+            guidance = linear.for_autograd(rows) if linear is not None else None
+
+            def similarity(x: Tensor) -> Tensor:
+                part = SamplerCall(call.executor, x, call.sigma[rows].clone(), options, call.seed)
+                return self.scorer.similarity(self._steered(part, guidance), nearest.rows[rows])
+
+            similar = similarity(x)
+            found = scaled_gradient(similar[wanted[rows].clone()].sum(), x, dimension(x))
+            self.scorer.check_once(similarity, x, found, similar, through_model=True)
+            return found
 
         def gradient(conds: Conds, options: Options) -> Tensor:
             try:
@@ -51,15 +58,16 @@ class ModelGradient:
         def use_full_checkpoints() -> None:
             self.parts, self.checkpoints = BatchParts(), "full"
 
-        return run_with_gradients(
-            gradient,
-            guider,
-            call.x,
-            call.options,
-            more_networks=self.scorer.modules,
-            checkpoints=self.checkpoints,
-            on_full_checkpoints=use_full_checkpoints,
-        )
+        with explain_missing_gradient(self.scorer.plan.node, "Set `gradient` to through prediction"):
+            return run_with_gradients(
+                gradient,
+                guider,
+                call.x,
+                call.options,
+                more_patchers=self.scorer.patchers,
+                checkpoints=self.checkpoints,
+                on_full_checkpoints=use_full_checkpoints,
+            )
 
     def _steered(self, call: SamplerCall, linear: LinearGuidance | None) -> Tensor:
         """The prediction after the linear guidances, as the evaluation without gradients made it."""

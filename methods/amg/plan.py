@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...adapter.autograd.inference_weights import refuse_quantized
+from ...adapter.autograd.refusals import refuse_quantized
 from ...adapter.conditioning import encode_text
 from ...adapter.errors import GuardError, dims
 from ...mitigation.amg.caption_vote import DuplicatedCaptions
@@ -74,7 +74,7 @@ def complete(plan: AMGPlan, model: ModelPatcher, clip: CLIP | None) -> AMGPlan:
     """
     _check_set(model, plan.references, plan.vae, plan.node)
     if plan.through_model and plan.guidance.dissimilarity:
-        refuse_quantized([model.model], plan.node, "Set gradient to through prediction")
+        refuse_quantized([model.model], plan.node, "Set `gradient` to through prediction")
     if plan.references.metric == "latent":
         plan = replace(plan, vae=None)
     return _with_captions(plan, clip) if plan.guidance.deduplication else plan

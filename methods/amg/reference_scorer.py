@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...adapter.autograd.inference_weights import autograd_through
+from ...adapter.autograd.refusals import explain_missing_gradient
 from ...adapter.errors import GuardError
 from ...adapter.memory import BatchParts, retry_with_less
 from ...adapter.sampling import check_interrupted
 from ...adapter.vae_decode import decode
 from ...mitigation.amg.guidance import closeness
+from ...mitigation.batch import norms
+from ...mitigation.gradient_check import check_gradient
 from ...mitigation.prediction import dimension
 from ...mitigation.references.features import descriptor_features, image_features, latent_features, remove_mean
 from ...mitigation.references.index import ReferenceIndex
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     from comfy.latent_formats import LatentFormat
     from comfy.model_patcher import ModelPatcher
 
+CHECKED_STEP = 0.01  # ‖x‖ times this is how far the check of a gradient steps
 ON_DEVICE = 2**28  # bytes of references that are moved to the device of the run; larger sets stay on the CPU
 
 
@@ -50,6 +55,7 @@ class ReferenceScorer:
         # One image at a time keeps the graph of one decoded image in memory, not of a batch.
         self.gradients = BatchParts(None if self.references.metric == "latent" else 1)
         self._index: ReferenceIndex | None = None
+        self._checked = False
 
     @property
     def index(self) -> ReferenceIndex:
@@ -64,13 +70,13 @@ class ReferenceScorer:
         return self._index
 
     @property
-    def modules(self) -> list[nn.Module]:
+    def patchers(self) -> list[ModelPatcher]:
         """The networks between a prediction and its features."""
         if self.references.metric == "latent":
             return []
         assert self.plan.vae is not None
-        network = getattr(getattr(self.references.descriptor, "patcher", None), "model", None)
-        return [self.plan.vae.first_stage_model, *([network] if isinstance(network, nn.Module) else [])]
+        descriptor = getattr(self.references.descriptor, "patcher", None)
+        return [self.plan.vae.patcher, *([descriptor] if descriptor is not None else [])]
 
     def features(self, denoised: Tensor) -> Tensor:
         """(B, C, H, W) in the model's own scale -> (B, D)."""
@@ -129,13 +135,33 @@ class ReferenceScorer:
         def uphill(part: slice) -> Tensor:
             check_interrupted()
             here = denoised[asked[part]].clone().requires_grad_(True)
-            total = self.similarity(here, rows[asked[part]]).sum()
-            return scaled_gradient(total, here, dimension(denoised)).to(denoised.dtype)
+            near = rows[asked[part]]
+            similar = self.similarity(here, near)
+            found = scaled_gradient(similar.sum(), here, dimension(denoised))
+            self.check_once(lambda x: self.similarity(x, near), here, found, similar)
+            return found.to(denoised.dtype)
 
         out = torch.zeros_like(denoised)
-        with autograd_through(self.modules):
-            found = self.gradients.run(uphill, len(asked))
-            return out.index_copy(0, asked, torch.cat(found)) if found else out
+        with explain_missing_gradient(self.plan.node, "Use a reference set with metric latent"):
+            with autograd_through(self.patchers):
+                found = self.gradients.run(uphill, len(asked))
+                return out.index_copy(0, asked, torch.cat(found)) if found else out
+
+    def check_once(
+        self,
+        value: Callable[[Tensor], Tensor],
+        x: Tensor,
+        gradient: Tensor,
+        before: Tensor,
+        through_model: bool = False,
+    ) -> None:
+        """Before a run's first step: does σ_t change along its gradient as it should? See `check_gradient`.
+
+        Between features of latents and their cosine there is no network whose weights could be elsewhere.
+        """
+        if not self._checked and (through_model or self.patchers):
+            check_gradient(value, x, gradient, before, CHECKED_STEP * norms(x.detach()))
+            self._checked = True
 
 
 def _for_autograd(latent_format: LatentFormat) -> LatentFormat:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..gradient_check import check_gradient
 from ..prediction import dimension, guidance_magnitude
 from ..scaled_gradient import scaled_gradient
 from .norm_constraint import Constraint, chi_gradient, constrain_norm
@@ -47,7 +48,8 @@ def adjust_per_sample(
     The target is checked before the update, so a noise that is already below it is returned unchanged, and the
     last noise is measured before it is returned. The loss is a sum over samples and AdamW is elementwise, so a
     sample follows the trajectory it would follow alone, and one that is done is not evaluated any more. A sample
-    that does not reach the target keeps the best noise it had.
+    that does not reach the target keeps the best noise it had. Before the first step the gradient is compared with
+    what d does along it, which costs an evaluation or two more; WrongGradientError if they disagree.
     `in_parts(body, count)` calls `body(rows)` for slices that cover `count` samples and returns the results: each
     part has its own graph, for batches whose common graph takes too much memory.
     `on_step(i, d)`, (B,) absolute d of the best so far, is called after every measurement and may raise to stop.
@@ -70,7 +72,11 @@ def adjust_per_sample(
         above = (now > target) & now.isfinite()  # an infinite d has no gradient; `on_step` may reject it
         if i == max_iterations or not above.any():
             return now, None
-        return now, scaled_gradient(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
+        gradient = scaled_gradient(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
+        if i == 0:  # AdamW's first step moves every element by about the learning rate
+            length = learning_rate * dimension(noise) ** 0.5
+            measured[asked] += check_gradient(lambda x: guidance_magnitude(predict(x, asked)), x, gradient, d, length)
+        return now, gradient
 
     for i in range(max_iterations + 1):
         found = in_parts(measure, len(rows))

@@ -22,7 +22,7 @@ from support.server import Server
 from support.server_prompts import CLIP, VAE, WIRES, Prompt, node, start, with_defaults
 from tools.demo.methods import METHODS, MODEL, SAMPLING, Setting, sampled_by
 
-RUNS, SEED = int(os.environ.get("SOAK_RUNS", "8")), int(os.environ.get("SOAK_SEED", "7"))
+RUNS, SEED = int(os.environ.get("SOAK_RUNS", "6")), int(os.environ.get("SOAK_SEED", "7"))
 FAULTS = {"exception": "injected fault", "out of memory": "injected fault", "nan": "NaN"}  # and the error's words
 ROUNDING = 1e-3  # of the largest latent: the same evaluations in smaller batches differ in their last bits
 GROWTH = 0.03  # of the server's memory

@@ -29,7 +29,7 @@ def test_the_gradient_equals_finite_differences(kind: str, tmp_path: Path) -> No
     network = made(kind, tmp_path)
     with torch.inference_mode():
         network.load()
-        with autograd_through([network.patcher.model]):
+        with autograd_through([network.patcher]):
             image = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(2))
             goal = torch.randn(network(image).shape, generator=torch.Generator().manual_seed(3))
             check_gradient(lambda x: (network(x) * goal).sum(), image, step=0.02, rtol=1e-2, least=1e-4)
