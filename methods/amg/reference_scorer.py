@@ -142,10 +142,10 @@ class ReferenceScorer:
             return found.to(denoised.dtype)
 
         out = torch.zeros_like(denoised)
-        with explain_missing_gradient(self.plan.node, "Use a reference set with metric latent"):
-            with autograd_through(self.patchers):
-                found = self.gradients.run(uphill, len(asked))
-                return out.index_copy(0, asked, torch.cat(found)) if found else out
+        instead = "Use a reference set with metric latent"
+        with explain_missing_gradient(self.plan.node, instead), autograd_through(self.patchers):
+            found = self.gradients.run(uphill, len(asked))
+            return out.index_copy(0, asked, torch.cat(found)) if found else out
 
     def check_once(
         self,

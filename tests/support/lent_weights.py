@@ -7,12 +7,13 @@ VRAM, its own code runs here and only the native memory below it is replaced. An
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 import comfy.model_patcher
@@ -21,8 +22,9 @@ import comfy.sd
 import pytest
 import safetensors.torch
 import torch
+from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
+from torch import Tensor, nn
 
 from support.families.states import LeftBehind
 from support.paths import LAB_CHECKPOINT
@@ -30,7 +32,8 @@ from support.paths import LAB_CHECKPOINT
 DYNAMIC = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
 STATES = ("resident", "offloaded", "evicted", *(["streams"] if DYNAMIC else []))
 # Where models compute. It is the CPU, but it does not equal torch.device("cpu"), where their weights lie.
-DEVICE = torch.device("cpu", 0)
+DEVICE, CPU = torch.device("cpu", 0), torch.device("cpu")
+T = TypeVar("T")
 NAN = 0xFF  # four of these bytes are a NaN
 
 
@@ -66,7 +69,7 @@ def raw(allocation: tuple[Memory, int, int], device: object = None) -> Tensor:
 
 
 class Lender:
-    """What becomes of the memory of a layer: it stays, is never there (the buffer is shared), or goes after each use."""
+    """What becomes of a layer's memory: it stays, it is a buffer that all layers share, or it goes after each use."""
 
     def __init__(self, state: str) -> None:
         self.state, self.numbers = state, itertools.count()
@@ -90,29 +93,55 @@ class Stream:
 
     as_context = staticmethod(lambda _: nullcontext())
 
-    def wait_stream(self, other: object) -> None:
+    def wait_stream(self, *_: object) -> None:
         pass
 
     synchronize = wait_stream
 
 
+class Lending:
+    """Models whose weights are lent, as long as `lending` lasts."""
+
+    def checkpoint(self, dtype: torch.dtype | None = None) -> dict[str, Any]:
+        """The lab checkpoint's MODEL `m`, computed in `dtype`, and its VAE `vae`."""
+        options = {"dtype": dtype} if dtype else {}
+        with torch.inference_mode():
+            model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
+                str(LAB_CHECKPOINT), output_clip=False, model_options=options
+            )
+        if dtype:
+            model.set_model_compute_dtype(dtype)
+        return {"m": self.lent(model), "vae": self.lent(vae)}
+
+    def clip_vision(self, plain: ClipVisionModel) -> ClipVisionModel:
+        made = copy.copy(plain)
+        made.model = copy.deepcopy(plain.model)
+        kind = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
+        made.patcher = kind(made.model, plain.patcher.load_device if kind is ModelPatcher else DEVICE, CPU)
+        return self.lent(made)
+
+    def lent(self, made: T) -> T:
+        """What dynamic VRAM does when it loads a model, on hosts without it."""
+        if not DYNAMIC:
+            for layer in getattr(made, "patcher", made).model.modules():
+                if hasattr(layer, "comfy_cast_weights"):
+                    layer.comfy_cast_weights, layer._v = True, {}
+        return made
+
+
 @contextmanager
-def lending(state: str) -> Iterator[Callable[[], dict[str, Any]]]:
-    """Inside, `load()` gives the lab checkpoint's MODEL `m` and VAE `vae`, whose weights are lent as `state` says."""
+def lending(state: str) -> Iterator[Lending]:
+    """Inside, models can be made whose weights are lent as `state` says."""
     with pytest.MonkeyPatch.context() as patch:
         if DYNAMIC:
             _replace_native_memory(patch, state)
-            yield _load
         else:
-            lender = Lender(state)
-            patch.setattr(comfy.ops, "cast_bias_weight", _cast_of_an_older_host(lender, comfy.ops.cast_bias_weight))
-            yield lambda: _lent_by_hand(_load())
+            patch.setattr(comfy.ops, "cast_bias_weight", _cast_of_an_older_host(Lender(state)))
+        yield Lending()
 
 
-def _load() -> dict[str, Any]:
-    with torch.inference_mode():
-        model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(str(LAB_CHECKPOINT), output_clip=False)
-    return {"m": model, "vae": vae}
+def _load_as_float32(file: str) -> tuple[dict[str, Tensor], dict]:
+    return {name: weight.float() for name, weight in safetensors.torch.load_file(file).items()}, {}
 
 
 def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
@@ -136,10 +165,11 @@ def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
     patch.setattr(comfy_aimdo.vram_buffer, "VRAMBuffer", lambda size, device: lender.shared)
     patch.setattr(comfy_aimdo.host_buffer, "HostBuffer", lambda *_: SimpleNamespace(size=0))
     patch.setattr(management, "DEFAULT_AIMDO_CAST_BUFFER_RESERVATION_SIZE", 2**24)
-    patch.setattr(comfy.utils, "load_safetensors", lambda file: (safetensors.torch.load_file(file), {}))
+    # The lab's file holds fp16; a cast to float32 would be a copy, which hides what lending does.
+    patch.setattr(comfy.utils, "load_safetensors", _load_as_float32)
     real = comfy.ops.cast_bias_weight
 
-    def cast(s: torch.nn.Module, input: Any = None, dtype: Any = None, device: Any = None, *args: Any, **kwargs: Any):
+    def cast(s: nn.Module, input: Any = None, dtype: Any = None, device: Any = None, *args: Any, **kwargs: Any):
         lent = hasattr(s, "_v") or state == "streams"
         return real(s, input, dtype, DEVICE if lent else device, *args, **kwargs)
 
@@ -151,19 +181,12 @@ def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
         patch.setattr(comfy.memory_management, "aimdo_enabled", True)
 
 
-def _lent_by_hand(given: dict[str, Any]) -> dict[str, Any]:
-    for patcher in (given["m"], given["vae"].patcher):
-        for layer in patcher.model.modules():
-            if hasattr(layer, "comfy_cast_weights"):
-                layer.comfy_cast_weights, layer._v = True, {}
-    return given
-
-
-def _cast_of_an_older_host(lender: Lender, real: Callable) -> Callable:
+def _cast_of_an_older_host(lender: Lender) -> Callable:
     """The host's function for layers that hold their weights, and for the others raw memory filled for this call."""
+    real = comfy.ops.cast_bias_weight
     last: list[tuple[Memory, int, int]] = []
 
-    def lend(layer: torch.nn.Module, name: str, offset: int) -> Tensor | None:
+    def lend(layer: nn.Module, name: str, offset: int) -> Tensor | None:
         held = getattr(layer, name)
         if held is None:
             return None
@@ -178,7 +201,7 @@ def _cast_of_an_older_host(lender: Lender, real: Callable) -> Callable:
         last.append(layer._v[name])
         return resident[1]
 
-    def cast(s: torch.nn.Module, input: Any = None, dtype: Any = None, *args: Any, offloadable: bool = False, **kw: Any):
+    def cast(s: nn.Module, input: Any = None, dtype: Any = None, *args: Any, offloadable: bool = False, **kw: Any):
         if not hasattr(s, "_v"):
             return real(s, input, dtype, *args, offloadable=offloadable, **kw)
         while last:
