@@ -17,7 +17,6 @@ from ...adapter.memory import BatchParts, retry_with_less
 from ...adapter.sampling import check_interrupted
 from ...adapter.vae_decode import decode
 from ...mitigation.amg.guidance import closeness
-from ...mitigation.batch import norms
 from ...mitigation.gradient_check import check_gradient
 from ...mitigation.prediction import dimension
 from ...mitigation.references.features import descriptor_features, image_features, latent_features, remove_mean
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from comfy.latent_formats import LatentFormat
     from comfy.model_patcher import ModelPatcher
 
-CHECKED_STEP = 0.01  # ‖x‖ times this is how far the check of a gradient steps
 ON_DEVICE = 2**28  # bytes of references that are moved to the device of the run; larger sets stay on the CPU
 
 
@@ -160,7 +158,7 @@ class ReferenceScorer:
         Between features of latents and their cosine there is no network whose weights could be elsewhere.
         """
         if not self._checked and (through_model or self.patchers):
-            check_gradient(value, x, gradient, before, CHECKED_STEP * norms(x.detach()))
+            check_gradient(value, x, gradient, before)
             self._checked = True
 
 

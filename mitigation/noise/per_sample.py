@@ -73,9 +73,8 @@ def adjust_per_sample(
         if i == max_iterations or not above.any():
             return now, None
         gradient = scaled_gradient(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
-        if i == 0:  # AdamW's first step moves every element by about the learning rate
-            length = learning_rate * dimension(noise) ** 0.5
-            measured[asked] += check_gradient(lambda x: guidance_magnitude(predict(x, asked)), x, gradient, d, length)
+        if i == 0:
+            measured[asked] += check_gradient(lambda x: guidance_magnitude(predict(x, asked)), x, gradient, d)
         return now, gradient
 
     for i in range(max_iterations + 1):

@@ -16,10 +16,11 @@ from support import tiny_flux
 from support.accidents import Trouble, hooked, slots
 from support.executor import Host
 from support.gradients import gradients
-from support.graphs.checkpoint import ksampler, optimizer
+from support.graphs import from_images
+from support.graphs.checkpoint import amg, ksampler, optimizer
 from support.graphs.features import CONDITIONS, LATENTS, Feature
 from support.lab_files import EXTRAS
-from support.outcomes import fails, samples
+from support.outcomes import fails, refused, same_bits, samples
 
 NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
 FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}
@@ -106,3 +107,40 @@ def test_a_network_that_overwrites_its_own_stream(host: Host, checkpoint, checkp
     found, watched = gradients(host, tiny_flux.FEATURE, {**checkpoint, **given}, checkpoints)
     torch.testing.assert_close(found.d, watched, rtol=1e-3, atol=0)
     assert found.error < 1e-2
+
+
+class WrongBackward(torch.autograd.Function):
+    """The identity, whose backward pass turns the gradient round."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        return -upstream
+
+
+@torch.library.custom_op("memorization_guard_test::forward_only", mutates_args=())
+def forward_only(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+OPERATIONS = {"wrong": WrongBackward.apply, "cannot be differentiated": forward_only}
+
+
+@pytest.mark.parametrize("says", OPERATIONS)
+@pytest.mark.parametrize("node", ["optimizer", "AMG"])
+def test_a_gradient_that_is_none_is_refused(host: Host, checkpoint, node: str, says: str) -> None:
+    """What no walk over the weights can see: an operation that another pack put into the model."""
+    model = checkpoint["m"].clone()
+    model.model_options["model_function_wrapper"] = lambda call, given: OPERATIONS[says](
+        call(given["input"], given["timestep"], **given["c"])
+    )
+    given = {**checkpoint, "m": model, "i": torch.rand(4, 64, 64, 3)}
+    steers = {"dissimilarity": 10.0, "threshold_min": -1.0, "threshold_max": -1.0, "gradient": "through model"}
+    guided = {"refs": from_images("latent"), "g": amg(**steers), "k": ksampler(model=["g", 0])}
+    said = refused(host, PLAIN.prompt(**({"o": optimizer()} if node == "optimizer" else guided)), given)
+    assert says in said and ("search or batch-wise" if node == "optimizer" else "through prediction") in said
+    vanilla = PLAIN.prompt(k=ksampler(steps=1))
+    assert same_bits(host.run(vanilla, given)["k"], host.run(vanilla, checkpoint)["k"])

@@ -1,0 +1,49 @@
+"""The check of a gradient before its first step."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from memorization_guard.mitigation.gradient_check import WrongGradientError, check_gradient
+
+X = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 1
+
+
+def length(x: Tensor) -> Tensor:
+    return x.flatten(1).norm(dim=1)
+
+
+def kinked(x: Tensor) -> Tensor:
+    """Much steeper below X than above, and as steep as its gradient on average."""
+    along = 5 * (length(x) - length(X)) / length(X)
+    return 1 + along + 0.6 * along.abs()
+
+
+def gradient_of(value) -> Tensor:
+    x = X.clone().requires_grad_()
+    return torch.autograd.grad(value(x).sum(), x)[0]
+
+
+def test_a_right_gradient_costs_one_evaluation_and_a_second_where_the_value_bends() -> None:
+    assert check_gradient(length, X, gradient_of(length), length(X)) == 1
+    assert check_gradient(kinked, X, 5 * X / length(X).square().view(-1, 1, 1, 1), kinked(X)) == 2
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.2, 3.0, float("nan")])
+def test_a_wrong_gradient_of_one_sample_is_found(wrong: float) -> None:
+    gradient = gradient_of(length) * torch.tensor([1.0, wrong, 1.0]).view(-1, 1, 1, 1)
+    with pytest.raises(WrongGradientError):
+        check_gradient(length, X, gradient, length(X))
+
+
+def test_another_direction_is_found() -> None:
+    noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(WrongGradientError, match="should change the value by"):
+        check_gradient(length, X, gradient_of(length) + 0.2 * noise, length(X))
+
+
+def test_samples_without_a_gradient_are_not_checked() -> None:
+    gradient = gradient_of(length) * torch.tensor([1.0, 0.0, 1.0]).view(-1, 1, 1, 1)
+    assert check_gradient(length, X, gradient, length(X)) == 1
