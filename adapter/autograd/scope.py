@@ -13,6 +13,7 @@ from ..batch_rows import Conds, controls
 from ..memory import retry_with_less
 from .call_arguments import conds_for_autograd, options_for_autograd
 from .checkpointing import blocks_to_recompute, checkpointed
+from .fused_kernels import plain_kernels
 from .in_place_writes import is_in_place_error
 from .inference_weights import autograd_through, cloned_when_saved, hook_weights
 
@@ -47,7 +48,12 @@ def run_with_gradients(
     choice = "off" if changing else checkpoints
 
     def attempt_with(recomputed: list[nn.Module], avoid_in_place: bool) -> T:
-        with autograd_through(patchers), cloned_when_saved(changing), checkpointed(recomputed, avoid_in_place):
+        with (
+            autograd_through(patchers),
+            cloned_when_saved(changing),
+            plain_kernels(),
+            checkpointed(recomputed, avoid_in_place),
+        ):
             return body(conds_for_autograd(conds), options_for_autograd(options, avoid_in_place))
 
     def attempt(recomputed: list[nn.Module]) -> T:
