@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management
 import pytest
 import torch
 from torch import Tensor
@@ -80,3 +81,17 @@ def test_the_optimizer_descends_under_pressure(host: Host, checkpoint) -> None:
     with lending("evicted") as lend:
         report = host.run(PLAIN.prompt(o=optimizer(**plan)), checkpoint | lend.checkpoint())["o"][1]
     assert (report.after < 0.9 * report.before).all()
+
+
+def test_auto_counts_the_copies_of_lent_weights_and_the_model_beside_them(host: Host, checkpoint, monkeypatch) -> None:
+    memory = host.module("memorization_guard", "adapter.autograd.checkpointing")
+    batch = torch.zeros(2, 4, 8, 8)
+    with lending("evicted") as lend:
+        patcher = lend.checkpoint()["m"]
+        host.run(VANILLA, {**checkpoint, "m": patcher})
+        copies = memory.copied_weights([patcher], [], torch.float32)
+        assert 0.9 * patcher.model_size() < copies <= patcher.model_size()
+        needed = memory.graph_memory(patcher.model, batch.shape) + copies + (patcher.model_size() if DYNAMIC else 0)
+        for free, blocks in ((needed + 1, 0), (needed - 1, len(memory.blocks_to_recompute([patcher], "on", batch)))):
+            monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *_: free)  # noqa: B023
+            assert len(memory.blocks_to_recompute([patcher], "auto", batch)) == blocks
