@@ -13,6 +13,8 @@ import comfy.utils
 from comfy.controlnet import ControlBase
 from torch import Tensor
 
+from ..mitigation.batch import broadcast
+
 Conds = dict[str, list[dict]]
 SomeConds = Mapping[str, list[dict] | None]  # None: a branch that is not asked for
 
@@ -28,9 +30,28 @@ def rows_of(conds: SomeConds, rows: Tensor, batch: int) -> dict:
     def entry(cond: dict) -> dict:
         model_conds = {k: v._copy_with(pick(v.cond)) for k, v in cond.get("model_conds", {}).items()}
         mask = {"mask": pick(cond["mask"])} if "mask" in cond else {}
-        return {**cond, **mask, "model_conds": model_conds}
+        strength = {"strength": pick(cond["strength"])} if "strength" in cond else {}  # of `choose_prompts`
+        return {**cond, **mask, **strength, "model_conds": model_conds}
 
     return {name: None if group is None else [entry(c) for c in group] for name, group in conds.items()}
+
+
+def choose_prompts(rows: Tensor, chosen: list[dict], others: list[dict], x: Tensor) -> list[dict]:
+    """Processed conditions for x (B, ...): `chosen` for the samples where `rows` (B,) is set, `others` for the rest.
+
+    The host weights each condition by its strength, which may differ from sample to sample. So prompts of different
+    lengths, areas or ControlNets can share a batch.
+    """
+    if chosen is others or rows.all():
+        return chosen
+    if not rows.any():
+        return others
+
+    def weighted(conds: list[dict], which: Tensor) -> list[dict]:
+        weight = broadcast(which.float(), x)
+        return [{**cond, "strength": cond.get("strength", 1.0) * weight} for cond in conds]
+
+    return [*weighted(chosen, rows), *weighted(others, ~rows)]
 
 
 def can_drop_rows(conds: SomeConds) -> bool:

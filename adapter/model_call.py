@@ -12,6 +12,7 @@ from comfy.model_base import BaseModel
 from comfy.samplers import CFGGuider
 from torch import Tensor
 
+from ..mitigation.batch import broadcast
 from .batch_rows import Conds, can_drop_rows, rows_of
 from .memory import BatchParts
 
@@ -19,40 +20,68 @@ Options = dict[str, Any]  # the host's model_options
 HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "calc_cond_batch")]
 
 
-def denoised_predictions(model: BaseModel, conds: list, x: Tensor, sigma: Tensor, options: Options) -> list[Tensor]:
-    """The denoised predictions (B, ...) under each of `conds`, evaluated as the host's sampling function does."""
+Pair = tuple[Tensor, Tensor]  # denoised predictions (B, ...) under a prompt and under a negative prompt
+Prompt = list[dict] | None  # a processed condition; None: not evaluated, and its prediction is zero
+
+
+def denoised_predictions(
+    model: BaseModel, prompt: Prompt, negative: Prompt, x: Tensor, sigma: Tensor, options: Options
+) -> Pair:
+    """The one way in which this pack evaluates a model, in the shape in which the host's sampling function does it.
+
+    Adapters, skip-layer guidance and step caches of other packs tell the rows of a batch by these two places: they
+    fail, or answer for the wrong prompt, in a call of one entry or of three, or with a prompt in the other's place.
+    """
+    conds = [prompt, negative]
     other = options.get("sampler_calc_cond_batch_function")
     if other is not None:
         args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": options}
-        return list(other(args))
-    return list(comfy.samplers.calc_cond_batch(model, conds, x, sigma, options))
+        found = other(args)
+    else:
+        found = comfy.samplers.calc_cond_batch(model, conds, x, sigma, options)
+    return found[0], found[1]
 
 
 @dataclass
 class PartwiseCall:
-    """An evaluation that plain sampling would not make, split by samples, then by conditions when memory runs out."""
+    """An evaluation that plain sampling would not make, split by samples, then by prompts when memory runs out."""
 
     samples: BatchParts = field(default_factory=BatchParts)
-    conditions: BatchParts = field(default_factory=BatchParts)
+    prompts: BatchParts = field(default_factory=BatchParts)
 
-    def predictions(self, model: BaseModel, conds: list, x: Tensor, sigma: Tensor, options: Options) -> list[Tensor]:
+    def predictions(
+        self, model: BaseModel, prompt: Prompt, negative: Prompt, x: Tensor, sigma: Tensor, options: Options
+    ) -> Pair:
         """The same as `denoised_predictions`."""
-        named, batch = {str(i): cond for i, cond in enumerate(conds)}, len(x)
+        named, batch = {"prompt": prompt, "negative": negative}, len(x)
         least = 1 if can_drop_rows(named) else batch
 
-        def ask(rows: slice) -> list[Tensor]:
+        def ask(rows: slice) -> Pair:
             size = rows.stop - rows.start
-            mine = conds if size == batch else list(rows_of(named, torch.arange(batch)[rows], batch).values())
+            mine = named if size == batch else rows_of(named, torch.arange(batch)[rows], batch)
 
             def ask_for(some: slice) -> list[Tensor]:
-                return denoised_predictions(model, mine[some], x[rows], sigma[rows], options)
+                first, second = (c if some.start <= k < some.stop else None for k, c in enumerate(mine.values()))
+                return list(denoised_predictions(model, first, second, x[rows], sigma[rows], options)[some])
 
-            if size > least:
-                return ask_for(slice(None))
-            return [prediction for part in self.conditions.run(ask_for, len(mine)) for prediction in part]
+            if size > least or prompt is None or negative is None:
+                return denoised_predictions(model, mine["prompt"], mine["negative"], x[rows], sigma[rows], options)
+            first, second = (prediction for part in self.prompts.run(ask_for, 2) for prediction in part)
+            return first, second
 
         parts = self.samples.run(ask, batch, least)
-        return parts[0] if len(parts) == 1 else [torch.cat(rows) for rows in zip(*parts, strict=True)]
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([first for first, _ in parts]), torch.cat([second for _, second in parts])
+
+
+class SampleScales(Tensor):
+    """A guidance scale for each sample (B, 1, ...), where the host expects one number; what is computed is a Tensor."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def __float__(self) -> float:
+        return float(self.max())
 
 
 @dataclass(frozen=True)
@@ -82,6 +111,15 @@ class SamplerCall:
         return custom or conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
 
     @property
+    def cfg_is_one(self) -> bool:
+        return math.isclose(self.guider.cfg, 1.0)
+
+    @property
+    def may_skip_negative(self) -> bool:
+        """Whether the host leaves out the negative prompt where guidance does not use it: patches can forbid that."""
+        return not self.options.get("disable_cfg1_optimization", False)
+
+    @property
     def smallest_part(self) -> int:
         """How many samples must be evaluated together: all, if another patch may keep data for each row."""
         others = self.executor.wrappers[self.executor.idx + 1 :] or [k for k in HOOKS if self.options.get(k)]
@@ -91,31 +129,20 @@ class SamplerCall:
         """The denoised prediction (B, ...) of everything below this wrapper."""
         return self.executor(self.x, self.sigma, self.options if options is None else options, self.seed)
 
-    def needs_separate_guidance(self, inside_scale: float) -> bool:
-        """Whether samples inside and outside the basin need a guidance call each.
-
-        A post-CFG function may evaluate the model again under the prompt, and no prompt fits both groups. CFG and
-        pre-CFG functions only see the predictions, and some keep a running mean. For them one call is better, as long
-        as both groups hold real pairs of predictions, which they do at the scales 0 and 1.
-        """
-        others = ("sampler_cfg_function", "sampler_pre_cfg_function")
-        return bool(self.options.get("sampler_post_cfg_function")) or (
-            inside_scale not in (0.0, 1.0) and any(self.options.get(k) for k in others)
-        )
-
-    def guided(self, cfg: float, cond: Tensor, uncond: Tensor, conds: Conds | None = None) -> Tensor:
-        """The guided prediction of the host and all patches for this pair at scale `cfg`.
+    def guided(self, cfg: float | Tensor, cond: Tensor, uncond: Tensor, conds: Conds | None = None) -> Tensor:
+        """The guided prediction of the host and all patches for this pair. `cfg`: one scale, or one for each sample (B,).
 
         `conds` replaces the run's prompts of the same names, for patches that evaluate the model themselves.
         """
         # At scale 1 the host evaluates no second prediction and guides against zero, which gives other bits.
-        alone = math.isclose(cfg, 1.0) and not self.options.get("disable_cfg1_optimization", False)
+        alone = not isinstance(cfg, Tensor) and math.isclose(cfg, 1.0) and self.may_skip_negative
+        scale = broadcast(cfg, cond).as_subclass(SampleScales) if isinstance(cfg, Tensor) else cfg
         pair = [cond, torch.zeros_like(uncond) if alone else uncond]
         options = {**self.options, "disable_cfg1_optimization": not alone}
         options["sampler_calc_cond_batch_function"] = lambda args: pair
         kept = self.guider.cfg, self.guider.conds
         try:
-            self.guider.cfg, self.guider.conds = cfg, {**self.guider.conds, **(conds or {})}
+            self.guider.cfg, self.guider.conds = scale, {**self.guider.conds, **(conds or {})}
             return self.predict(options)
         finally:
             self.guider.cfg, self.guider.conds = kept

@@ -90,7 +90,7 @@ class TwoPredictions:
         null = conds.get("null", conds["negative"])
         # A graph stays in memory until its backward pass: with gradients `in_parts` gives each part its own graph.
         ask = denoised_predictions if torch.is_grad_enabled() else self.without_graph.predictions
-        cond, uncond = ask(self.model, [conds["positive"], null], x, sigma, self.options)
+        cond, uncond = ask(self.model, conds["positive"], null, x, sigma, self.options)
         return check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node)
 
     def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:

@@ -47,4 +47,4 @@ class CaptionPredictions:
     def _ask(self, call: SamplerCall, cond: list[dict]) -> Tensor:
         """In the host's own shape, a prompt and no negative: adapters and step caches count on two entries."""
         model = call.guider.inner_model
-        return self.parts.predictions(model, [cond, None], call.x, call.sigma, call.options)[0]
+        return self.parts.predictions(model, cond, None, call.x, call.sigma, call.options)[0]

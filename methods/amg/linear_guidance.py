@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ...adapter.model_call import Options
@@ -14,16 +15,16 @@ from .caption_predictions import Captions
 
 @dataclass(frozen=True)
 class GuidancePair:
-    """The two predictions that the host guided with, at scale `cfg`."""
+    """The two predictions that the host guided with."""
 
     cond: Tensor
     uncond: Tensor
-    cfg: float
+    cfg: Tensor  # (B,) the scale of each sample
 
     @property
-    def differs(self) -> Tensor:
-        """(B,) bool. False for a sample whose CFG is deferred: both its predictions are the same."""
-        return (self.cond - self.uncond).flatten(1).abs().amax(dim=1) > 0
+    def guided(self) -> Tensor:
+        """(B,) bool. False while CFG is deferred: both predictions of a sample are the same, or its scale is low."""
+        return ((self.cond - self.uncond).flatten(1).abs().amax(dim=1) > 0) & (self.cfg > 1)
 
 
 class GuidanceRecorder:
@@ -32,9 +33,10 @@ class GuidanceRecorder:
     pair: GuidancePair | None = None
 
     def __call__(self, args: dict) -> Tensor:
-        cond, uncond, cfg = args["cond_denoised"], args["uncond_denoised"], float(args["cond_scale"])
-        guides = cfg > 1 and cond is not None and uncond is not None
-        self.pair = GuidancePair(cond, uncond, cfg) if guides else None
+        cond, uncond, denoised = args["cond_denoised"], args["uncond_denoised"], args["denoised"]
+        cfg = torch.as_tensor(args["cond_scale"], dtype=torch.float32, device=denoised.device).flatten()
+        guides = bool((cfg > 1).any()) and cond is not None and uncond is not None
+        self.pair = GuidancePair(cond, uncond, cfg.expand(len(denoised))) if guides else None
         return args["denoised"]
 
     def hooked(self, options: Options) -> Options:

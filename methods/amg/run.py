@@ -96,7 +96,7 @@ class AMGRun:
         """Which samples may be steered, (B,) bool: those that pull, and those that are not guided yet."""
         if not self.least_pull or pair is None:
             return torch.ones(len(denoised), dtype=torch.bool, device=denoised.device)
-        known = pull(pair.cond, pair.uncond)[0].masked_fill(~pair.differs, torch.nan)
+        known = pull(pair.cond, pair.uncond)[0].masked_fill(~pair.guided, torch.nan)
         return self.trace.record_pull(known, self.least_pull)
 
     def _compare(self, denoised: Tensor, threshold: float) -> NearestReferences:
@@ -114,7 +114,7 @@ class AMGRun:
         s2 = torch.zeros_like(s1)
         captions: Captions = []
         if self.plan.encoded:
-            voting = (close & pair.differs).tolist()
+            voting = (close & pair.guided).tolist()
             captions = [self._voted(nearest, b, threshold) if votes else None for b, votes in enumerate(voting)]
             found = torch.tensor([c is not None for c in captions], device=s1.device)
             s2 = deduplication_scale(nearest.closeness, self.guidance.deduplication, pair.cfg, s1) * found

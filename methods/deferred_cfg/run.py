@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ...adapter.batch_rows import Conds, choose_prompts
 from ...adapter.errors import GuardError, check_finite, check_magnitude
-from ...adapter.model_call import PartwiseCall, SamplerCall, denoised_predictions
+from ...adapter.model_call import Pair, PartwiseCall, Prompt, SamplerCall, denoised_predictions
 from ...adapter.schedule import TOLERANCE, StepCounter, sigma_of
 from ...adapter.two_predictions import conditional_noise
 from ...mitigation.batch import replace_samples
 from ...mitigation.escape.curve import EscapeCurve
-from ...mitigation.escape.deferred_cfg import inside_condition
 from ...mitigation.escape.rules import EscapeRule, EscapeTracker
 from ...mitigation.prediction import dimension, guidance_magnitude, pull, relative
 from .plan import DeferralPlan
@@ -121,19 +120,25 @@ class DeferralRun:
         positive, negative = conds["positive"], conds["negative"]
         null = conds.get("null", negative)
         any_outside = bool(self.outside.any())
-        if self.tracker is None and not any_outside and g0 in (0.0, 1.0):
-            (alone,) = self._ask(call, [null if g0 == 0 else positive])
+        if self.tracker is None and not any_outside and g0 == 0:
+            alone = self._ask(call, None, null)[1]
             return Predictions(alone, alone, alone)
-        wanted = [positive, null, negative] if any_outside and null is not negative else [positive, null]
-        if math.isclose(call.guider.cfg, 1.0):  # KSampler evaluates the prompt alone; a larger batch gives other bits
-            found = [prediction for cond in wanted for prediction in self._ask(call, [cond])]
+        if self.tracker is None and not any_outside and g0 == 1 and call.may_skip_negative:
+            alone = self._ask(call, positive, None)[0]
+            return Predictions(alone, alone, alone)
+        against = negative if any_outside else null
+        # Before the pair: a patch that remembers its last call has to remember the pair.
+        free = None if against is null else self._ask(call, None, null, ours=True)[1]
+        if call.cfg_is_one and call.may_skip_negative:  # KSampler evaluates the prompt alone, which gives other bits
+            uncond = self._ask(call, None, against, ours=True)[1]
+            cond = self._ask(call, positive, None)[0]
         else:
-            found = self._ask(call, wanted, ours=self.splits_on_out_of_memory or len(wanted) > 2)
-        return Predictions(found[0], found[1], found[-1])
+            cond, uncond = self._ask(call, positive, against, ours=self.splits_on_out_of_memory)
+        return Predictions(cond, uncond if free is None else free, uncond)
 
-    def _ask(self, call: SamplerCall, conds: list, ours: bool = False) -> list[Tensor]:
+    def _ask(self, call: SamplerCall, prompt: Prompt, negative: Prompt, ours: bool = False) -> Pair:
         ask = self.parts.predictions if ours else denoised_predictions
-        return ask(call.guider.inner_model, conds, call.x, call.sigma, call.options)
+        return ask(call.guider.inner_model, prompt, negative, call.x, call.sigma, call.options)
 
     def _measure(self, call: SamplerCall, predictions: Predictions) -> None:
         """Record d at this step and let the rule decide on the curve so far."""
@@ -154,28 +159,26 @@ class DeferralRun:
         missing = conds.get("null", conds["negative"]) is not conds["negative"] and self.outside.any()
         if not missing or predictions.negative is not predictions.null:
             return predictions
-        (negative,) = self._ask(call, [conds["negative"]])
+        negative = self._ask(call, None, conds["negative"], ours=True)[1]
         return Predictions(predictions.cond, predictions.null, negative)
 
     def _guide(self, call: SamplerCall, p: Predictions) -> Tensor:
-        """Scale w outside, g₀ inside. In one guidance call where patches cannot tell the two groups apart."""
+        """Scale w outside, g₀ inside, in one guidance call: a patch may keep what it saw of the batch."""
         g0, w, outside = self.plan.inside_scale, call.guider.cfg, self.outside
         if outside.all():
             return call.guided(w, p.cond, p.negative)
-        if outside.any() and not call.needs_separate_guidance(g0):
-            inside = p.cond if g0 == 1 else inside_condition(p.cond, p.null, g0, w)
-            inside_against = p.cond if g0 == 1 else p.null
-            cond = replace_samples(~outside, inside, p.cond)
-            return call.guided(w, cond, replace_samples(~outside, inside_against, p.negative))
-        held = self._guide_inside(call, p)
-        return replace_samples(~outside, held, call.guided(w, p.cond, p.negative)) if outside.any() else held
+        # Two equal predictions are guided to themselves at every scale.
+        cond, against = {0.0: (p.null, p.null), 1.0: (p.cond, p.cond)}.get(g0, (p.cond, p.null))
+        scale = w if g0 in (0.0, 1.0) else torch.where(outside, w, g0) if outside.any() else g0
+        cond, uncond = replace_samples(~outside, cond, p.cond), replace_samples(~outside, against, p.negative)
+        return call.guided(scale, cond, uncond, self._prompts(call))
 
-    def _guide_inside(self, call: SamplerCall, p: Predictions) -> Tensor:
-        """All samples at scale g₀."""
-        g0, w, conds = self.plan.inside_scale, call.guider.cfg, call.guider.conds
+    def _prompts(self, call: SamplerCall) -> Conds:
+        """The prompts for patches that evaluate the model themselves: those inside must not be drawn back by theirs."""
+        conds = call.guider.conds
         null = conds.get("null", conds["negative"])
-        if g0 == 0:  # without the prompt, also for patches that evaluate the model themselves
-            return call.guided(w, p.null, p.null, {"positive": null, "negative": null})
-        if g0 == 1:
-            return call.guided(w, p.cond, p.cond, {"negative": null})
-        return call.guided(g0, p.cond, p.null, {"negative": null})
+        prompt = null if self.plan.inside_scale == 0 else conds["positive"]
+        return {
+            "positive": choose_prompts(self.outside, conds["positive"], prompt, call.x),
+            "negative": choose_prompts(self.outside, conds["negative"], null, call.x),
+        }

@@ -68,12 +68,13 @@ def closeness(metric: Metric, similarity: Tensor) -> Tensor:
     return similarity
 
 
-def despecification_scale(close: Tensor, c1: float, cfg: float) -> Tensor:
+def despecification_scale(close: Tensor, c1: float, cfg: Tensor | float) -> Tensor:
     """s₁ = clamp(c₁σ_t, 0, s₀ − 1), (B,), so that guidance never falls below scale 1. [AMG] Eq. 12."""
-    return (c1 * close).clamp(0.0, max(cfg - 1.0, 0.0))
+    room = torch.as_tensor(cfg - 1.0).to(close).clamp_min(0.0)
+    return torch.minimum((c1 * close).clamp_min(0.0), room)
 
 
-def deduplication_scale(close: Tensor, c2: float, cfg: float, s1: Tensor) -> Tensor:
+def deduplication_scale(close: Tensor, c2: float, cfg: Tensor | float, s1: Tensor) -> Tensor:
     """s₂ = clamp(c₂σ_t, 0, s₀ − s₁ − 1), (B,). [AMG] Eq. 14."""
     return torch.minimum((c2 * close).clamp_min(0.0), (cfg - s1 - 1.0).clamp_min(0.0))
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from memorization_guard.mitigation.escape.curve import EscapeCurve
-from memorization_guard.mitigation.escape.deferred_cfg import inside_condition
 from memorization_guard.mitigation.escape.rules import EscapeRule, EscapeTracker
 
 PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.06, 0.03, 0.02, 0.02, 0.02]
@@ -88,13 +87,6 @@ def test_local_minimum_sees_the_papers_d():
 def test_an_unknown_rule_is_named():
     with pytest.raises(ValueError, match="guess"):
         EscapeRule("guess")
-
-
-@pytest.mark.parametrize("g0", [0.0, 1.0, -3.0])
-def test_inside_condition_turns_scale_w_into_scale_g0(g0):
-    cond, uncond = torch.randn(2, 3, 4, 6, 6, dtype=torch.float64)
-    moved = inside_condition(cond, uncond, g0, 7.5)
-    torch.testing.assert_close(uncond + 7.5 * (moved - uncond), uncond + g0 * (cond - uncond))
 
 
 def test_curve_tells_where_another_schedule_may_guide():
