@@ -36,7 +36,8 @@ HIDDEN: dict[tuple[str, str, str], set[str]] = {
 SEEN = """(id) => {
   const node = app.graph.getNodeById(id);
   if (LiteGraph.vueNodesMode)
-    return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget p`)].map((p) => p.textContent);
+    return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget`)]
+      .map((widget) => widget.dataset.widgetName ?? widget.querySelector("p")?.textContent);  // 1.58, 1.32
   return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.label ?? w.name);
 }"""
 VALUES = "(id) => app.graph.getNodeById(id).serialize().widgets_values"
@@ -105,7 +106,7 @@ def _choose(page: Page, name: str, value: str) -> None:
     """Click on a combo of node 1 and on one of its values."""
     if page.nodes2:
         row = page.tab.locator('[data-node-id="1"] .lg-node-widget').filter(has_text=name)
-        row.locator(".p-select").click()
+        row.get_by_role("combobox").click()
         page.tab.get_by_role("option", name=value, exact=True).click()
         return
     x, y = page.tab.evaluate(

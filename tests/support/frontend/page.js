@@ -24,9 +24,10 @@
     missing: () => nodes().filter((n) => n.has_errors || !(n.type in LiteGraph.registered_node_types))
       .map((n) => n.last_serialization?.type ?? n.type),
     setAll: (type, name, value) => nodes().filter((n) => n.type === type && set(n, name, value)).length,
+    // Frontend 1.58 shows the widgets of a subgraph on its node, and takes their values from there.
     setOne: (id, name, value) => {
-      const node = nodes().find((n) => path(n) === String(id));
-      if (!set(node, name, value)) throw new Error(`node ${id} has no widget ${name}`);
+      const found = nodes().filter((n) => `${id}:`.startsWith(`${path(n)}:`));
+      if (!found.map((n) => set(n, name, value)).includes(true)) throw new Error(`node ${id} has no widget ${name}`);
     },
     // Pairs of nodes that cover each other, titles included.
     overlaps: () => {
