@@ -128,7 +128,7 @@ def test_a_linked_decider_hides_nothing(page: Page) -> None:
     graph.node("PrimitiveString", value="search")
     graph.node("MG_NoiseOptimizer", method="batch-wise")
     build_classic(page, graph, "linked")
-    every = inputs_of(page, "MG_NoiseOptimizer")
+    every = inputs_of(page, "MG_NoiseOptimizer") - {"method"}  # frontend 1.58 does not draw what is linked
     unlinked = every - HIDDEN["MG_NoiseOptimizer", "method", "batch-wise"]
     link = """(linked) => {
       const [from, to] = [1, 2].map((id) => app.graph.getNodeById(id)), slot = to.findInputSlot("method");

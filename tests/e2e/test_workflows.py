@@ -27,11 +27,6 @@ def stock() -> Graph:
     return graph
 
 
-def test_the_frontend_starts_without_errors_of_ours(page) -> None:
-    page.clear_errors()
-    page.open()
-
-
 def test_a_stock_workflow_is_written_opened_and_run(page, tmp_path: Path, artefacts: Path) -> None:
     path = tmp_path / "stock.json"
     workflow = write(page, stock(), path)

@@ -117,13 +117,6 @@ def host_requirements(host: Path) -> tuple[list[str], list[str]]:
     return [line for name, line in wanted.items() if name not in (*ALONE, "torch", "torchvision")], alone
 
 
-def template_indexes(python: Path) -> list[str]:
-    """What the installed templates package requires, without the media."""
-    ask = f"import importlib.metadata as m; print(*(m.requires({TEMPLATES!r}) or ()), sep='\\n')"
-    required = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=True).stdout.split("\n")
-    return [line for line in required if line and "media" not in line and ";" not in line]
-
-
 def find_python(host: Path) -> Path:
     """A Python with the host's packages and our test tools."""
     given = os.environ.get("COMFYUI_PYTHON")
@@ -149,7 +142,8 @@ def find_python(host: Path) -> Path:
     run("install torch (a few minutes)", [*pip, *TORCH])
     run("install the host's requirements", [*pip, *needs, *TORCH])
     run("install torchaudio and the workflow templates", [*pip, "--no-deps", *alone])
-    if indexes := template_indexes(python):
+    stated = next(home.rglob("comfyui_workflow_templates-*.dist-info/METADATA")).read_text(encoding="utf-8")
+    if indexes := re.findall(r"(?m)^Requires-Dist: (\S+-(?:core|json)==[\d.]+)$", stated):
         run("install the workflow templates' index", [*pip, "--no-deps", *indexes])
     run("install the test tools", [*pip, "-r", str(dev)])
     (home / "ready").write_text(time.strftime("%Y-%m-%d %H:%M:%S\n"))

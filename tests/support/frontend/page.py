@@ -149,10 +149,6 @@ class Page:
         if self.tab.get_by_role("dialog").count():
             raise self._error(f"the frontend complains about {path}")
 
-    def open_tab(self, place: int) -> None:
-        """Show the workflow of another tab of the frontend; -1 is the last."""
-        self.tab.locator(".workflow-tabs").locator("[role=tab], .p-togglebutton").nth(place).click()
-
     def open_run(self, place: int) -> None:
         """Open the workflow of an earlier run out of the frontend's history; 0 is the latest."""
         toggle = self.tab.get_by_test_id("queue-overlay-toggle")  # older frontends have a side bar and this key
