@@ -17,15 +17,14 @@ export function element(tag, name, text = "") {
 
 /**
  * The name of the vertical axis. With several series it is a button that shows the next one.
- * @param {View} view @param {number} chosen @param {() => void} showNext
+ * @param {View} view @param {number} chosen
  */
-export function axisName(view, chosen, showNext) {
+export function axisName(view, chosen) {
   const series = view.series[chosen];
   if (!measured(series)) return element("div", "mg-name");
   if (view.series.length === 1) return element("div", "mg-name", series.y);
   const button = element("button", "mg-name", `⇄ ${series.y}`);
   button.title = `Show ${view.series[(chosen + 1) % view.series.length].y}`;
-  button.addEventListener("click", showNext);
   return button;
 }
 

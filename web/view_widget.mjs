@@ -4,6 +4,7 @@ import { passEventsToCanvas } from "./canvas_events.mjs";
 import { classOf } from "./graph.mjs";
 import { VIEWED } from "./node_facts.mjs";
 import { plot } from "./plot.mjs";
+import { updateChildren } from "./update.mjs";
 import { MARGIN, PLOT, canGrow, hasPlot, heightOf } from "./view_layout.mjs";
 import { axisName, element, legend, nearestImages } from "./view_parts.mjs";
 
@@ -41,6 +42,11 @@ export function addViewWidget(node) {
     observer.disconnect();
     onRemove?.call(this);
   };
+  root.addEventListener("click", (event) => {
+    if (!widget || !(/** @type {Element} */ (event.target).closest("button"))) return;
+    widget.chosen += 1; // the button shows the next series
+    redraw();
+  });
   passEventsToCanvas(root);
 }
 
@@ -67,21 +73,30 @@ export function redrawView(node) {
 
 /** @param {HTMLElement} root @param {ViewWidget} widget @param {View} view */
 function draw(root, widget, view) {
-  const [plotted, frame] = [hasPlot(view), element("div", "mg-plot")];
   const chosen = widget.chosen % Math.max(view.series.length, 1);
-  const showNext = () => {
-    widget.chosen = chosen + 1;
-    widget.redraw();
-  };
+  const before = sizeOfPlot(root);
+  root.style.minHeight = `${heightOf(view)}px`;
+  updateChildren(root, partsOf(view, chosen, before));
+  const now = sizeOfPlot(root); // known only once the parts are in the page
+  if (now.some((side, i) => side !== before[i])) updateChildren(root, partsOf(view, chosen, now));
+}
+
+/** Width and height in the graph's pixels: client sizes are not scaled by the canvas's zoom. @param {HTMLElement} root */
+function sizeOfPlot(root) {
+  const frame = root.querySelector(".mg-plot");
+  return [frame?.clientWidth || 300, frame?.clientHeight || PLOT];
+}
+
+/** @param {View} view @param {number} chosen @param {number[]} size  of the plot */
+function partsOf(view, chosen, [width, height]) {
   const parts = [element("div", "mg-headline", view.headline)];
   if (view.warning) parts.unshift(element("div", "mg-warning", `⚠ ${view.warning}`));
-  if (plotted) parts.push(axisName(view, chosen, showNext), frame, legend(view, view.series[chosen]));
+  if (hasPlot(view)) {
+    const frame = element("div", "mg-plot");
+    frame.append(plot(view, view.series[chosen], width, height));
+    parts.push(axisName(view, chosen), frame, legend(view, view.series[chosen]));
+  }
   if (view.nearest.length) parts.push(nearestImages(view));
   if (view.notes.length) parts.push(element("div", "mg-notes", view.notes.join("\n")));
-  root.style.minHeight = `${heightOf(view)}px`;
-  const focused = root.contains(document.activeElement);
-  root.replaceChildren(...parts);
-  if (focused) root.querySelector("button")?.focus({ preventScroll: true });
-  // clientWidth is not scaled by the canvas's zoom; the plot's size is only known once it is in the page.
-  if (plotted) frame.append(plot(view, view.series[chosen], frame.clientWidth || 300, frame.clientHeight || PLOT));
+  return parts;
 }

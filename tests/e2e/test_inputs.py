@@ -36,7 +36,8 @@ HIDDEN: dict[tuple[str, str, str], set[str]] = {
 SEEN = """(id) => {
   const node = app.graph.getNodeById(id);
   if (LiteGraph.vueNodesMode)
-    return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget p`)].map((p) => p.textContent);
+    return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget`)]
+      .map((widget) => widget.dataset.widgetName ?? widget.querySelector("p")?.textContent);  // 1.58, 1.32
   return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.label ?? w.name);
 }"""
 VALUES = "(id) => app.graph.getNodeById(id).serialize().widgets_values"
@@ -105,7 +106,7 @@ def _choose(page: Page, name: str, value: str) -> None:
     """Click on a combo of node 1 and on one of its values."""
     if page.nodes2:
         row = page.tab.locator('[data-node-id="1"] .lg-node-widget').filter(has_text=name)
-        row.locator(".p-select").click()
+        row.get_by_role("combobox").click()
         page.tab.get_by_role("option", name=value, exact=True).click()
         return
     x, y = page.tab.evaluate(
@@ -127,7 +128,7 @@ def test_a_linked_decider_hides_nothing(page: Page) -> None:
     graph.node("PrimitiveString", value="search")
     graph.node("MG_NoiseOptimizer", method="batch-wise")
     build_classic(page, graph, "linked")
-    every = inputs_of(page, "MG_NoiseOptimizer")
+    every = inputs_of(page, "MG_NoiseOptimizer") - {"method"}  # frontend 1.58 does not draw what is linked
     unlinked = every - HIDDEN["MG_NoiseOptimizer", "method", "batch-wise"]
     link = """(linked) => {
       const [from, to] = [1, 2].map((id) => app.graph.getNodeById(id)), slot = to.findInputSlot("method");

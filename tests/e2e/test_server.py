@@ -76,7 +76,7 @@ def test_interrupt_stops_a_prompt(server: Server) -> None:
 @pytest.mark.parametrize(
     ("prompt", "kind", "node_id", "node_type", "text"),
     [
-        ({"7": node("NoSuchNode")}, "validation", "7", "NoSuchNode", "does not exist"),
+        ({"7": node("NoSuchNode")}, "validation", "7", "NoSuchNode", "does not exist|not found"),
         ({**PROMPT, "3": node("PreviewImage")}, "validation", "3", "PreviewImage", "missing: images"),
         ({"1": IMAGE}, "validation", "", "", "no outputs"),
         ({**PROMPT, "1": TO_NOTHING, "3": IMAGE}, "execution", "1", "ImageScaleBy", "execution error at node 1"),

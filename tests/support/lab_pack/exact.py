@@ -138,6 +138,8 @@ class ExactDenoiser(nn.Module):
     ) -> Tensor:
         if tuple(x.shape[1:]) != SHAPE:
             raise ValueError(f"The exact model knows only latents of {SHAPE}, not {tuple(x.shape[1:])}.")
+        # As every layer of the host does: progress bars no longer ask at each step whether to stop (0.33).
+        comfy.model_management.throw_exception_if_processing_interrupted()
         a, b = self.levels(timesteps)
         flat = x.flatten(1).double()
         x0, _ = self.posterior(flat, a, b, context)
