@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from typing import Any
 
+import comfy.sd
 import numpy as np
 import pytest
 import torch
@@ -103,11 +104,22 @@ def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
 
 
 def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> None:
-    out = host.run({"r": references(), "c": check()}, {**lab, "i": torch.rand(1, 96, 96, 3)})
-    assert "different VAE" not in out["c"][3]
-    other = dataclasses.replace(out["r"][0], model_hash="0" * 64)
-    again = host.run({"c": graphs.check("s", vae=["vae", 0])}, {**lab, "i": torch.rand(1, 96, 96, 3), "s": other})
-    assert "different VAE" in again["c"][3]
+    made, own = host.run({"r": references()}, lab)["r"][0], lab["vae"].get_sd()
+
+    def note(weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32, **changed: Any) -> str:
+        with torch.inference_mode():
+            vae = comfy.sd.VAE(sd={n: w.to(dtype) for n, w in weights.items()}, dtype=dtype)
+        given = {**lab, "vae": vae, "i": torch.rand(1, 96, 96, 3), "s": dataclasses.replace(made, **changed)}
+        return host.run({"c": graphs.check("s", vae=["vae", 0])}, given)["c"][3]
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert "VAE" not in note(own, dtype)
+    assert "VAE" not in note({n: 2 * w if n.startswith("decoder.") else w for n, w in own.items()})
+    tuned = {n: w * (1 + 0.01 * torch.randn_like(w)) for n, w in own.items()}
+    assert "a different VAE" in note(tuned)
+    older = made.model_hash.partition(":")[0]
+    assert "VAE" not in note(own, model_hash=older)
+    assert "unknown whether the connected VAE" in note(tuned, model_hash=older)
 
 
 @pytest.mark.parametrize("metric", ["nL2", "descriptor"])

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from memorization_guard.mitigation.references.sscd import prepare
+from support import hostile_files
 from support.copy_detectors import Planted, Scripted, random_clip_vision, random_sscd
 from support.executor import Host, Prompt
 from support.graphs import from_images, node
@@ -183,6 +184,11 @@ def test_another_descriptor_than_the_one_that_made_it(
     host.run(save(), given)
     assert "the set was made with CLIP vision" in said(host, load(descriptor=["e", 0]), given)
     assert host.run(load())["l"][0].descriptor is None
+    facts, tensors = hostile_files.parts((sets / "mine.safetensors").read_bytes())
+    facts["descriptor_hash"] = facts["descriptor_hash"][:64]  # all that 0.1.0 saved
+    (sets / "mine.safetensors").write_bytes(hostile_files.pack(facts, tensors))
+    assert host.run(load(descriptor=["descriptor", 0]), given)["l"][0].descriptor is not None
+    assert "unknown whether `descriptor` made it" in said(host, load(descriptor=["e", 0]), given)
 
 
 def test_a_widget_without_choices_is_explained(host: Host) -> None:
