@@ -1,0 +1,43 @@
+"""A caption is tokenised as it was trained, by every kind of the host's tokenizers."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import pytest
+import torch
+from comfy.sd1_clip import SD1Tokenizer
+from comfy.text_encoders.qwen_image import QwenImageTokenizer
+from comfy.text_encoders.sd3_clip import SD3Tokenizer
+from safetensors.torch import save_file
+
+from memorization_guard.adapter.conditioning import caption_tokens
+
+PIECES = ["(", ")", "((", "\\", ":", "1.3", "0", "miku", " ", "\n", ", ", "embedding:known", " embedding:known", "\0\1"]
+
+
+@pytest.mark.parametrize("kind", [SD1Tokenizer, SD3Tokenizer, QwenImageTokenizer])
+def test_all_of_a_caption_is_text(kind: type, tmp_path: Path) -> None:
+    save_file({"clip_l": torch.zeros(1, 768), "clip_g": torch.zeros(1, 1280)}, tmp_path / "known.safetensors")
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.tokenizer, clip.tokenizer_options = kind(embedding_directory=str(tmp_path)), {}
+    held = [part for part in vars(clip.tokenizer).values() if hasattr(part, "tokenizer")]
+    template = getattr(clip.tokenizer, "llama_template", "{}")
+    rng = random.Random(0)
+    for text in (
+        "miku (vocaloid)",
+        "a \\(b\\)",
+        "embedding:known",
+        *("".join(rng.choices(PIECES, k=9)) for _ in range(99)),
+    ):
+        tokens = caption_tokens(clip, text)
+        trained = [part.tokenizer(template.format(text.replace("\0", "")))["input_ids"] for part in held]
+        assert [ids(chunks, len(own)) for chunks, own in zip(tokens.values(), trained, strict=True)] == trained, text
+
+
+def ids(chunks: list[list[tuple[Any, float]]], count: int) -> list[Any]:
+    assert len(chunks) == 1 and {weight for _, weight in chunks[0]} == {1.0}
+    return [token for token, _ in chunks[0]][:count]
