@@ -18,7 +18,7 @@ from support import graphs
 from support.executor import Host, NodeError, Prompt
 from support.graphs import node
 from support.graphs.checkpoint import loader, place, training_images
-from support.image_files import BROKEN, GOOD, STRANGE, make_folder, scene
+from support.image_files import BROKEN, DAMAGED, GOOD, STRANGE, make_folder, scene
 from support.outcomes import fails
 from support.paths import LAB_CHECKPOINT
 
@@ -72,17 +72,48 @@ def test_the_latents_are_those_of_the_hosts_own_nodes(host: Host, inputs: Path) 
 def test_200_images_of_every_kind_become_a_set(host: Host, inputs: Path) -> None:
     folder = inputs / "every kind"
     make_folder(folder)
-    assert GOOD + len(STRANGE) + len(BROKEN) == 200
+    assert GOOD + len(STRANGE) + len(BROKEN) + len(DAMAGED) == 200
     references, count, report = host.run(from_folder("every kind", metric="nL2"))["r"]
-    assert count == len(references) == GOOD + len(STRANGE)
+    assert count == len(references) == GOOD + len(STRANGE) + len(DAMAGED)
     assert torch.isfinite(references.features).all()
     assert set(references.names) & set(BROKEN) == set()
-    assert set(STRANGE) <= set(references.names)
+    assert {*STRANGE, *DAMAGED} <= set(references.names)
+    assert "read as Load Image reads them:\n- cut.jpg\n- cut.png\n- wide gamut.png\n" in report + "\n"
     for name, reason in BROKEN.items():
         assert any(name in line and reason in line for line in report.splitlines()), name
     assert f"Left out {len(BROKEN)} files:" in report
     captioned = [caption for caption in references.captions if caption]
     assert len(captioned) == GOOD and captioned[9] == "image number 9"
+    shutil.rmtree(folder)
+
+
+def test_a_folder_as_trainers_and_disks_leave_it(host: Host, inputs: Path) -> None:
+    """Masks and thumbnails are no training images; captions go by several names; one in cp1251 is named."""
+    folder, image = inputs / "left", PICTURES / "00 Harbour at Dawn.png"
+    captions = {
+        "a.png.txt": "a girl",
+        "B.TXT": "a boy",
+        "c.json": '{"caption": "a dog"}',
+        "._c.txt": "no",
+        "d.png": None,
+    }
+    texts = [*captions, "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "__MACOSX/._a.png", ".trash/a.png"]
+    texts += ["a-masklabel.png", "d-condlabel.png", "a.PNG", "b.png", "c.png", "e/f.png"]
+    for name in texts:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((captions.get(name) or "").encode() or image.read_bytes())
+    (folder / "e" / "f.caption").write_bytes("девушка".encode("cp1251"))
+    references, _, report = host.run(from_folder("left"))["r"]
+    found = dict(zip(references.names, references.captions, strict=True))
+    assert found == {"a.PNG": "a girl", "b.png": "a boy", "c.png": "a dog", "d.png": "", "e/f.png": ""}
+    for line in (
+        "e/f.caption: neither UTF-8",
+        "a-masklabel.png: a mask",
+        "d-condlabel.png: a cond",
+        "_M.jpg: @eaDir holds",
+    ):
+        assert line in report
+    assert "Left out 4 files" in report and "5 references" in report and "3 with a caption" in report
     shutil.rmtree(folder)
 
 
@@ -184,6 +215,7 @@ def test_links_that_lead_out_are_not_followed(host: Host, inputs: Path, tmp_path
     references, count, report = host.run(from_folder("links inside"))["r"]
     assert count == 17
     assert "- secret.png: a link that leads out" in report and "- gone.png: " in report
+    assert "- captioned.txt: a link that leads out" in report
     assert references.captions[references.names.index("captioned.png")] == ""
     shutil.rmtree(folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import os
 import random
 import struct
 import zlib
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-GOOD = 190
+GOOD = 187
 STRANGE = {  # name -> what read_image must make of its middle: RGB in 0 … 1
     "grey16.png": (0.5, 0.5, 0.5),
     "cmyk.jpg": (1.0, 0.0, 0.0),
@@ -23,9 +23,10 @@ STRANGE = {  # name -> what read_image must make of its middle: RGB in 0 … 1
 }
 BROKEN = {  # name -> a word of the reason
     "zero.png": "empty file",
-    "cut.png": "corrupt",
+    "cut.webp": "corrupt",
     "text.jpg": "not a PNG, JPEG or WebP",
 }
+DAMAGED = ("cut.jpg", "cut.png", "wide gamut.png")  # which the host's Load Image opens
 
 
 def scene(rng: random.Random) -> Image.Image:
@@ -64,9 +65,10 @@ def make_strange(folder: Path) -> None:
 
 def make_broken(folder: Path) -> None:
     (folder / "zero.png").write_bytes(b"")
-    whole = io.BytesIO()
-    scene(random.Random(6)).save(whole, "PNG")
-    (folder / "cut.png").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    for name in ("cut.jpg", "cut.png", "cut.webp"):
+        scene(random.Random(6)).save(folder / name)
+        os.truncate(folder / name, (folder / name).stat().st_size // 2)
+    scene(random.Random(7)).save(folder / "wide gamut.png", icc_profile=bytes(3_000_000))
     (folder / "text.jpg").write_text("not an image at all, whatever the name says")
 
 
