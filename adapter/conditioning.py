@@ -29,13 +29,17 @@ def encode_caption(clip: CLIP, text: str) -> list:
 
 
 def caption_tokens(clip: CLIP, text: str) -> dict[str, Any]:
-    """The tokens of a caption: its parentheses are no prompt weights, and it names no embedding file.
+    """The tokens of a caption: its parentheses are no prompt weights, and it names no embedding file."""
+    return _without_embeddings(clip).tokenize(unweighted(text.replace("\0", "")))
 
-    The host takes one backslash from each parenthesis that has one, whether or not the tokenizer knows weights. So one
-    more before each of them leaves the text as it was, with backslashes of its own ("miku \\(vocaloid\\)").
+
+def unweighted(text: str) -> str:
+    """A prompt for the host whose tokens are those of `text`, with its parentheses and backslashes.
+
+    The host takes one backslash from each parenthesis that has one, also where the tokenizer knows no weights. So one
+    more before each of them leaves "miku \\(vocaloid\\)" as it was, too.
     """
-    escaped = re.sub(r"([()])", r"\\\1", text.replace("\0", ""))
-    return _without_embeddings(clip).tokenize(escaped)
+    return re.sub(r"([()])", r"\\\1", text)
 
 
 def _without_embeddings(reader: Any) -> Any:

@@ -12,7 +12,7 @@ from PIL import Image, ImageFile
 from memorization_guard.references import caption_file, image_file, image_resize
 from support.executor import Host
 from support.graphs import node
-from support.image_files import BROKEN, DAMAGED, STRANGE, huge_png, make_broken, make_strange
+from support.image_files import BROKEN, DAMAGED, STRANGE, make_broken, make_strange
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,12 @@ def test_a_strange_image_is_read_right(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_broken_image_says_why(folder: Path, name: str) -> None:
-    for damaged in (False, True):
-        with pytest.raises(image_file.ImageFileError, match=BROKEN[name]):
-            image_file.read_image(folder / name, 96, damaged)
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("limit", [Image.MAX_IMAGE_PIXELS, None])  # other packs switch Pillow's own limit off
+def test_a_broken_image_says_why(folder: Path, name: str, damaged: bool, limit: int | None, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(image_file.ImageFileError, match=BROKEN[name]):
+        image_file.read_image(folder / name, 96, damaged)
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -52,23 +54,6 @@ def test_a_damaged_image_is_read_as_load_image_does(folder: Path, host: Host, na
     assert read.shape == theirs[0].shape
     torch.testing.assert_close(read[:16], theirs[0][:16], atol=0.02, rtol=0)  # newer hosts fill the rest differently
     assert not ImageFile.LOAD_TRUNCATED_IMAGES
-
-
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked(folder: Path, monkeypatch) -> None:
-    huge_png(folder / "bomb.png", 15_000, (0, 0, 0))
-    for limit in (Image.MAX_IMAGE_PIXELS, None):  # other packs switch Pillow's own limit off
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        for damaged in (False, True):
-            with pytest.raises(image_file.ImageFileError, match="pixels"):
-                image_file.read_image(folder / "bomb.png", 96, damaged)
-
-
-def test_another_format_under_a_known_name_never_reaches_its_decoder(folder: Path) -> None:
-    Image.new("RGB", (8, 8)).save(folder / "really.gif")
-    (folder / "really.gif").rename(folder / "gif.png")
-    for damaged in (False, True):
-        with pytest.raises(image_file.ImageFileError, match="not a PNG, JPEG or WebP"):
-            image_file.read_image(folder / "gif.png", 96, damaged)
 
 
 @pytest.mark.parametrize(

@@ -216,12 +216,13 @@ def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> N
 
 
 def test_an_archive_with_code_is_refused_and_does_not_run(host: Host, detectors: Path, tmp_path: Path) -> None:
-    """Loading it by torch.jit would write a file, see tests/unit/test_torch_archive.py."""
-    target = tmp_path / "planted.py"
-    torch.jit.save(torch.jit.script(Planted(str(target))), str(detectors / "sscd_disc_mixup.torchscript.pt"))
+    target, file = tmp_path / "planted.py", detectors / "sscd_disc_mixup.torchscript.pt"
+    torch.jit.save(torch.jit.script(Planted(str(target))), str(file))
     target.unlink(missing_ok=True)
-    assert "code in the file, which is not run" in said(host, detector("sscd_disc_mixup.torchscript.pt"))
+    assert "code in the file, which is not run" in said(host, detector(file.name))
     assert not target.exists()
+    torch.jit.load(str(file))
+    assert target.exists(), "the archive is a real attack"
 
 
 def test_the_missing_detector_is_named_before_anything_runs(host: Host, detectors: Path) -> None:
