@@ -160,19 +160,17 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("images", "links", "says"),
     [
-        ({"vae": None}, "Copy Check: the latent metric needs `vae`"),
-        ({"images": "none"}, "Copy Check: `images` is empty"),
-        ({"images": "NaN"}, "Copy Check: `images` holds NaN"),
+        (torch.rand(2, 96, 96, 3), {}, "Copy Check: the latent metric needs `vae`"),
+        (torch.rand(0, 96, 96, 3), {"vae": ["vae", 0]}, "Copy Check: `images` is empty"),
+        (torch.full((2, 96, 96, 3), torch.nan), {"vae": ["vae", 0]}, "Copy Check: `images` holds NaN"),
     ],
 )
-def test_what_is_missing_is_named(host: Host, lab: dict[str, Any], inputs: dict, says: str) -> None:
-    images = torch.rand(0 if inputs.get("images") == "none" else 2, 96, 96, 3)
-    if inputs.get("images") == "NaN":
-        images[1, 5, 5, 0] = torch.nan
-    made = graphs.check("r") if "vae" in inputs else check()
-    assert says in fails(host, {"r": references(), "c": made}, {**lab, "i": images}).message
+def test_what_is_missing_is_named(
+    host: Host, lab: dict[str, Any], images: torch.Tensor, links: dict, says: str
+) -> None:
+    assert says in fails(host, {"r": references(), "c": graphs.check("r", **links)}, {**lab, "i": images}).message
 
 
 def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: dict[str, Any]) -> None:

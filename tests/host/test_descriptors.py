@@ -48,13 +48,10 @@ def test_clip_vision_embeds_what_the_host_does(tmp_path: Path) -> None:
     torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_a_fingerprint_knows_the_weights_and_not_their_precision(tmp_path: Path) -> None:
-    def fingerprint(seed: int, dtype: torch.dtype) -> str:
-        with torch.inference_mode():
-            clip_vision = random_clip_vision(tmp_path, seed)
-            clip_vision.model.to(dtype)
-            return clip_vision_descriptor(clip_vision).fingerprint
-
-    own = fingerprint(0, torch.float32)
-    assert all(same_weights(own, fingerprint(0, dtype)) for dtype in (torch.float16, torch.bfloat16))
-    assert same_weights(own, fingerprint(1, torch.float32)) is False
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_fingerprint_knows_the_weights_and_not_their_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    with torch.inference_mode():
+        own, cast, other = (random_clip_vision(tmp_path, seed) for seed in (0, 0, 1))
+        cast.model.to(dtype)
+        prints = [clip_vision_descriptor(clip_vision).fingerprint for clip_vision in (own, cast, other)]
+    assert [same_weights(prints[0], found) for found in prints] == [True, True, False]

@@ -149,6 +149,8 @@ def parts(**changed) -> dict[str, torch.Tensor]:
         (parts(), facts(metric="nL2"), "at least 51; there are 1"),
         (parts(features=torch.full((1, 8), torch.nan).half()), facts(), "hold NaN or infinite values"),
         (parts(features=torch.ones(1, 8)), facts(), "float16"),
+        (parts(features=torch.zeros(0, 8).half()), facts(), "at least one row"),
+        (parts(thumbnails=torch.zeros(1, 3, 8, 8)), facts(), "uint8"),
         (parts(captions=texts("a", "b")), facts(), "as many captions"),
         (parts(captions=texts("a")[:-1].clone()), facts(), "damaged"),
         (parts(captions=torch.tensor([255], dtype=torch.uint8)), facts(), "damaged"),
@@ -177,9 +179,7 @@ def test_a_file_that_only_claims_to_be_safetensors(host: Host, sets: Path, capsy
     assert "sprung" not in capsys.readouterr().out
 
 
-def test_another_descriptor_than_the_one_that_made_it(
-    host: Host, sets: Path, given: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_descriptor_that_did_not_make_the_set(host: Host, sets: Path, given: dict[str, Any], tmp_path: Path) -> None:
     given["e"] = random_clip_vision(tmp_path, seed=1)
     host.run(save(), given)
     assert "the set was made with CLIP vision" in said(host, load(descriptor=["e", 0]), given)
