@@ -34,6 +34,8 @@ def read_caption(file: Path) -> str:
     Raises CaptionFileError with the reason if the text cannot be known. A guess would be worse than no caption: two
     captions in an unknown encoding look the same once their letters are replaced.
     """
+    if not file.is_file():  # opening a pipe would wait for ever
+        raise CaptionFileError("no file, or a link to a missing one")
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES)

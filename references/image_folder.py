@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,32 +38,31 @@ class TrainingFolder:
 
 def list_folder(root: Path, subfolders: bool) -> TrainingFolder:
     """The images and their caption files. Letter case does not count in suffixes and in names of caption files."""
-    listed = sorted(path for path in (root.rglob("*") if subfolders else root.glob("*")) if not _hidden(path, root))
-    by_name = {(path.parent, path.name.casefold()): path for path in listed}
     folder = TrainingFolder(root)
-    for path in listed:
-        if path.suffix.lower() not in SUFFIXES + OTHER_SUFFIXES or path.is_dir():
-            continue
-        if reason := _no_training_image(path, root):
-            folder.passed_over.append((folder.name(path), reason))
-            continue
-        folder.images.append(path)
-        found = (by_name.get((path.parent, name.casefold())) for name in caption_names(path))
-        if caption := next((file for file in found if file is not None and file.is_file()), None):
-            folder.captions[path] = caption
+    for where, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if subfolders and not name.startswith(".")]
+        foreign = next((p for p in Path(where).relative_to(root).parts if p.casefold() in FOREIGN_FOLDERS), "")
+        by_name = {name.casefold(): name for name in sorted(names)}
+        for name in names:
+            if name.startswith(".") or not name.lower().endswith(SUFFIXES + OTHER_SUFFIXES):
+                continue
+            path = Path(where, name)
+            reason = f"{foreign} holds thumbnails or deleted files" if foreign else _no_training_image(path.stem)
+            if reason:
+                folder.passed_over.append((folder.name(path), reason))
+                continue
+            folder.images.append(path)
+            found = [by_name[n.casefold()] for n in caption_names(path) if n.casefold() in by_name]
+            if found:
+                folder.captions[path] = Path(where, found[0])
+    folder.images.sort()
+    folder.passed_over.sort()
     return folder
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _no_training_image(path: Path, root: Path) -> str:
-    """Why no trainer would read it; "" for a training image."""
-    for part in path.relative_to(root).parts[:-1]:
-        if part.casefold() in FOREIGN_FOLDERS:
-            return f"{part} holds thumbnails or deleted files"
-    return next((reason for ending, reason in NO_IMAGES.items() if path.stem.lower().endswith(ending)), "")
+def _no_training_image(stem: str) -> str:
+    """Why no trainer reads it as an image, or ""."""
+    return next((reason for ending, reason in NO_IMAGES.items() if stem.lower().endswith(ending)), "")
 
 
 def fingerprint(folder: TrainingFolder) -> str:

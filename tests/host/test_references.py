@@ -24,7 +24,7 @@ from support.outcomes import fails
 from support.paths import LAB_CHECKPOINT
 
 VAE = ["ckpt", 2]
-LEFT_OUT = ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "a-masklabel.png", "b-condlabel.png", "e.caption")
+LEFT_OUT = ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "a-masklabel.png", "b-condlabel.png", "d.txt", "e.caption")
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +95,19 @@ def test_200_images_of_every_kind_become_a_set(host: Host, folder: Path) -> None
 
 
 def test_a_folder_as_trainers_and_disks_leave_it(host: Host, folder: Path) -> None:
-    """Masks and thumbnails are no training images; captions go by several names; one in cp1251 is named."""
-    for name in ("a.PNG", "b.png", "c.png", "e.png", *LEFT_OUT[:3], "__MACOSX/._a.png", ".trash/a.png", "._b.png"):
+    """Masks and thumbnails are no training images; captions go by several names; one in cp1251 and a pipe are named."""
+    hidden = ["__MACOSX/._a.png", ".trash/a.png", "._b.png"]
+    for name in ["a.PNG", *(f"{stem}.png" for stem in "bcde"), *LEFT_OUT[:3], *hidden]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PICTURES / "00 Harbour at Dawn.png", folder / name)
     for name, text in (("a.png.txt", "a girl"), ("B.TXT", "a boy"), ("c.json", '{"text": "a dog"}'), ("._b.txt", "no")):
         (folder / name).write_text(text)
     (folder / "e.caption").write_bytes("девушка".encode("cp1251"))
+    os.mkfifo(folder / "d.txt")
     references, _, report = host.run(from_folder(folder.name))["r"]
     found = dict(zip(references.names, references.captions, strict=True))
-    assert found == {"a.PNG": "a girl", "b.png": "a boy", "c.png": "a dog", "e.png": ""}
-    assert "Left out 4 files" in report and all(f"- {name}: " in report for name in LEFT_OUT)
+    assert found == {"a.PNG": "a girl", "b.png": "a boy", "c.png": "a dog", "d.png": "", "e.png": ""}
+    assert "Left out 5 files" in report and all(f"- {name}: " in report for name in LEFT_OUT)
     assert "3 with a caption" in report and "e.caption: neither UTF-8" in report
 
 
@@ -149,12 +151,11 @@ def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, folder: Path
 
 
 def test_nl2_needs_51_images_and_no_vae(host: Host, folder: Path) -> None:
-    rng = random.Random(1)
     folder.mkdir()
     for i in range(50):
-        scene(rng).save(folder / f"{i}.png")
+        scene(random.Random(i)).save(folder / f"{i}.png")
     assert "at least 51; there are 50" in said(host, from_folder(folder.name, metric="nL2"))
-    scene(rng).save(folder / "50.png")
+    scene(random.Random(50)).save(folder / "50.png")
     prompt = from_folder(folder.name, metric="nL2")
     del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
     references = host.run(prompt)["r"][0]
@@ -198,13 +199,11 @@ def test_links_that_lead_out_are_not_followed(host: Host, folder: Path, tmp_path
     assert references.captions[references.names.index("captioned.png")] == ""
 
 
-@pytest.mark.parametrize("metric", ["latent", "descriptor"])
-def test_what_a_metric_lacks_is_named(host: Host, inputs: Path, metric: str) -> None:
+@pytest.mark.parametrize(("metric", "needs"), [("latent", "`vae`"), ("descriptor", "a network")])
+def test_what_a_metric_lacks_is_named(host: Host, inputs: Path, metric: str, needs: str) -> None:
     prompt = from_folder("lab", metric=metric)
     del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
-    message = said(host, prompt)
-    assert {"latent": "`vae`", "descriptor": "`descriptor`"}[metric] in message
-    assert message.startswith("References from Folder: ")
+    assert said(host, prompt).startswith(f"References from Folder: the {metric} metric needs {needs}")
 
 
 def test_captions_are_one_a_line(host: Host, inputs: Path) -> None:
