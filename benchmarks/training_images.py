@@ -105,11 +105,14 @@ def works_in(folder: Path, checkpoint: Checkpoint) -> list[Work]:
     suffixes = checkpoint.module("references.image_file").SUFFIXES
     read = checkpoint.module("references.caption_file").read_caption
     listed = checkpoint.module("references.image_folder").list_folder(folder, subfolders=True)
-    works = [
-        Work(path, listed.name(path), read(listed.captions[path]) if path in listed.captions else "")
-        for path in listed.images
-        if path.suffix.lower() in suffixes
-    ]
+    try:
+        works = [
+            Work(path, listed.name(path), read(listed.captions[path]) if path in listed.captions else "")
+            for path in listed.images
+            if path.suffix.lower() in suffixes
+        ]
+    except ValueError as error:
+        raise BenchmarkError(f"{folder}: a caption file cannot be read: {error}.") from None
     if not works:
         raise BenchmarkError(f"{folder} holds no images (png, jpg or webp).")
     return works

@@ -65,7 +65,7 @@ def test_a_damaged_image_is_read_as_load_image_does(folder: Path, host: Host, na
         ("a.caption", "café".encode("utf-16"), "café"),
         ("a.txt", b"\xfe\xff" + "café".encode("utf-16-be"), "café"),
         ("a.txt", "café".encode("utf-32"), "café"),
-        ("a.txt", "café".encode("utf-16-le"), "neither UTF-8 nor UTF-16"),
+        ("a.txt", "a castle".encode("utf-16-le"), "neither UTF-8 nor UTF-16"),
         ("a.txt", "собака".encode("cp1251"), "neither UTF-8 nor UTF-16"),
         ("a.txt", "一个女孩".encode("gbk"), "neither UTF-8 nor UTF-16"),
         ("a.JSON", b'{"tags": 1, "caption": "a\\nb"}', "a"),
