@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import re
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import comfy.conds
 import comfy.sampler_helpers
@@ -18,6 +21,39 @@ OF_AREA = {"area", "mask", "strength", "start_percent", "end_percent", "set_area
 def encode_text(clip: CLIP, text: str) -> list:
     """CONDITIONING, as the host's CLIP Text Encode makes it."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def encode_caption(clip: CLIP, text: str) -> list:
+    """CONDITIONING of a caption as trainers read it: all of it is text."""
+    return clip.encode_from_tokens_scheduled(caption_tokens(clip, text))
+
+
+def caption_tokens(clip: CLIP, text: str) -> dict[str, Any]:
+    """The tokens of a caption: its parentheses are no prompt weights, and it names no embedding file."""
+    return _without_embeddings(clip).tokenize(unweighted(text.replace("\0", "")))
+
+
+def unweighted(text: str) -> str:
+    """A prompt for the host whose tokens are those of `text`, with its parentheses and backslashes.
+
+    The host takes one backslash from each parenthesis that has one, also where the tokenizer knows no weights. So one
+    more before each of them leaves "miku \\(vocaloid\\)" as it was, too.
+    """
+    return re.sub(r"([()])", r"\\\1", text)
+
+
+def _without_embeddings(reader: Any) -> Any:
+    """A copy of a CLIP or a tokenizer, and of the tokenizers in it, that takes no text for the name of an embedding.
+
+    It is no clip.clone(), which would make a patcher as well.
+    """
+    twin = copy.copy(reader)
+    for name, part in vars(reader).items():
+        if hasattr(part, "tokenize_with_weights"):
+            setattr(twin, name, _without_embeddings(part))
+    if hasattr(reader, "embedding_identifier"):
+        twin.embedding_identifier = "\0"  # what the text is searched for
+    return twin
 
 
 def to_conds(conditioning: list) -> list[dict]:

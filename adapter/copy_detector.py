@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from ..mitigation.references import sscd
 from ..mitigation.references.torch_archive import read_weights
+from ..mitigation.references.weights_fingerprint import weights_fingerprint
 from .errors import GuardError
 from .memory import retry_with_less
 
@@ -55,15 +55,6 @@ class LoadedDescriptor:
         # An image can be much larger than what the network sees of it.
         prepared = retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
         return self.embed(prepared).to(images.device)
-
-
-def weights_fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """A hash of a few numbers of each tensor, as float16 so that fp32 and fp16 loads of one file agree."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        few = weights[name].detach().flatten()[:64].to("cpu", torch.float16)
-        digest.update(f"{name} {tuple(weights[name].shape)}".encode() + few.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def as_descriptor(given: LoadedDescriptor | ClipVisionModel | None, node: str) -> LoadedDescriptor:

@@ -130,7 +130,7 @@ class SamplerCall:
         return self.executor(self.x, self.sigma, self.options if options is None else options, self.seed)
 
     def guided(self, cfg: float | Tensor, cond: Tensor, uncond: Tensor, conds: Conds | None = None) -> Tensor:
-        """The guided prediction of the host and all patches for this pair. `cfg`: one scale, or one for each sample (B,).
+        """The guided prediction of the host and all patches for this pair, at one scale or at one for each sample (B,).
 
         `conds` replaces the run's prompts of the same names, for patches that evaluate the model themselves.
         """

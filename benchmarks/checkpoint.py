@@ -110,7 +110,8 @@ class Checkpoint:
         """CONDITIONING with a row a text; one row if all texts are the same."""
         wanted = list(dict.fromkeys(texts))
         if missing := [t for t in wanted if t not in self._encoded]:
-            nodes = {f"text {t}": node("CLIPTextEncode", clip=["clip", 0], text=unweighted(t)) for t in missing}
+            read = self.module("adapter.conditioning").unweighted  # the papers' pipelines know no emphasis
+            nodes = {f"text {t}": node("CLIPTextEncode", clip=["clip", 0], text=read(t)) for t in missing}
             out = self.host.run(nodes, self.given)
             self._encoded |= {t: out[f"text {t}"][0] for t in missing}
         if len(wanted) == 1:
@@ -181,11 +182,6 @@ class Checkpoint:
         if method.references and method.references.get("metric") == "descriptor":
             made["sscd"] = _file(detector)
         return made
-
-
-def unweighted(text: str) -> str:
-    r"""The host reads "(1985)" as emphasis, which the papers' pipelines do not: brackets become \( and \)."""
-    return text.replace("(", r"\(").replace(")", r"\)")
 
 
 def _told(out: dict[str, list[Any]], i: int) -> dict[str, float]:

@@ -102,13 +102,17 @@ def _key(name: str) -> str:
 
 def works_in(folder: Path, checkpoint: Checkpoint) -> list[Work]:
     """The images of a folder with their captions, found and read as References from Folder does it."""
-    images = checkpoint.module("references.image_file")
-    listed = checkpoint.module("references.image_folder").images_in(folder, subfolders=True)
-    works = [
-        Work(path, path.relative_to(folder).as_posix(), images.read_caption(path))
-        for path in listed
-        if path.suffix.lower() in images.SUFFIXES
-    ]
+    suffixes = checkpoint.module("references.image_file").SUFFIXES
+    read = checkpoint.module("references.caption_file").read_caption
+    listed = checkpoint.module("references.image_folder").list_folder(folder, subfolders=True)
+    try:
+        works = [
+            Work(path, listed.name(path), read(listed.captions[path]) if path in listed.captions else "")
+            for path in listed.images
+            if path.suffix.lower() in suffixes
+        ]
+    except ValueError as error:
+        raise BenchmarkError(f"{folder}: a caption file cannot be read: {error}.") from None
     if not works:
         raise BenchmarkError(f"{folder} holds no images (png, jpg or webp).")
     return works

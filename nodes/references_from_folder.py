@@ -14,7 +14,7 @@ from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import Metric
 from ..references.builder import ReferenceSetBuilder
 from ..references.feature_extraction import feature_extractor
-from ..references.image_folder import collect, fingerprint, images_in
+from ..references.image_folder import collect, fingerprint, list_folder
 from ..references.image_resize import pixel_size
 from ..references.report import report
 from . import schema
@@ -66,7 +66,7 @@ class ReferencesFromFolder(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder: str | None) -> bool | str:
         try:
-            if folder is not None and not images_in(input_folder(folder, NAME), subfolders=True):
+            if folder is not None and not list_folder(input_folder(folder, NAME), subfolders=True).images:
                 return f"{NAME}: `folder` {folder!r} holds no images. Put png, jpg or webp files into it."
         except GuardError as error:
             return str(error)
@@ -74,7 +74,7 @@ class ReferencesFromFolder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, subfolders: bool = True, **_: Any) -> str:
-        return fingerprint(images_in(input_folder(folder, NAME), subfolders))
+        return fingerprint(list_folder(input_folder(folder, NAME), subfolders))
 
     @classmethod
     @check_inputs
@@ -89,15 +89,13 @@ class ReferencesFromFolder(io.ComfyNode):
         descriptor: Any = None,
         size_of: dict | None = None,
     ) -> io.NodeOutput:
-        root = input_folder(folder, NAME)
-        files = images_in(root, subfolders)
+        listed = list_folder(input_folder(folder, NAME), subfolders)
         size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
-        builder = ReferenceSetBuilder(
-            feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size), NAME, len(files)
-        )
-        left_out = collect(root, files, builder, max(size))
+        extractor = feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size)
+        builder = ReferenceSetBuilder(extractor, NAME, len(listed.images))
+        left_out, damaged = collect(listed, builder, max(size))
         references = builder.finish()
-        text = report(references, left_out, builder.duplicate_features)
+        text = report(references, builder.duplicate_features, left_out, damaged)
         return io.NodeOutput(references, len(references), text, ui=LiveView().finish(text_view(text)))
 
 

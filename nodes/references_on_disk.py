@@ -14,6 +14,7 @@ from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import ReferenceSet
+from ..mitigation.references.weights_fingerprint import same_weights
 from ..mitigation.wording import counted
 from ..references.reference_file import load_references, save_references
 from ..references.report import report
@@ -108,7 +109,14 @@ class LoadReferences(io.ComfyNode):
             raise GuardError(f"{LOAD}: `file` {file!r} cannot be used: {error}.") from None
         if references.metric == "descriptor" and descriptor is not None:
             network = as_descriptor(descriptor, LOAD)
-            if network.fingerprint != references.descriptor_hash:
+            same = same_weights(references.descriptor_hash, network.fingerprint)
+            if same is None and network.name == references.descriptor_name:
+                # Another network than the set's finds no copies, and nobody would notice: refuse what is unknown.
+                raise GuardError(
+                    f"{LOAD}: an older version of this pack saved the set, so it is unknown whether `descriptor` made "
+                    "it. Make the set again."
+                )
+            if not same:
                 raise GuardError(
                     f"{LOAD}: `descriptor` is {network.name}, but the set was made with "
                     f"{references.descriptor_name or 'another one'}. Connect that one, or make the set again."

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from ..adapter.copy_detector import LoadedDescriptor, as_descriptor, weights_fingerprint
+from ..adapter.copy_detector import LoadedDescriptor, as_descriptor
 from ..adapter.errors import GuardError, check_features, dims
 from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import progress
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
+from ..mitigation.references.weights_fingerprint import same_weights, weights_fingerprint
 from .image_resize import Size, cover, latent_in_pixels
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from comfy.sd import VAE
 
     DescriptorInput: TypeAlias = LoadedDescriptor | ClipVisionModel | None
+
+# Weights that only decode. Fine-tuned VAEs such as sd-vae-ft-mse differ in nothing else, so their latents are the same.
+DECODING = ("decoder.", "post_quant_conv.", "taesd_decoder.")
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,8 @@ def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureE
             raise GuardError(f"{node}: `vae` returned no latent for an image. Connect the VAE of the model.")
         return check_features(latents[0].float().cpu(), cropped, node, "`vae`", "--fp32-vae or --bf16-vae")
 
-    return FeatureExtractor("latent", encode, model_hash=weights_fingerprint(vae.first_stage_model.state_dict()))
+    fingerprint = weights_fingerprint(vae.first_stage_model.state_dict(), unused=DECODING)
+    return FeatureExtractor("latent", encode, model_hash=fingerprint)
 
 
 def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
@@ -113,7 +118,17 @@ def features_to_compare(references: ReferenceSet, images: Tensor, vae: VAE | Non
             f"{node}: `references` holds features of {dims(references.shape)}, but these images give "
             f"{dims(extracted[0].shape)}. Connect the VAE that the references were made with, or make them again."
         )
-    note = ""
-    if references.model_hash and extractor.model_hash and references.model_hash != extractor.model_hash:
-        note = "The references were made with a different VAE than the connected one: similarities may be too low."
-    return extractor.rows(torch.stack(extracted)), note
+    return extractor.rows(torch.stack(extracted)), _vae_note(references.model_hash, extractor.model_hash)
+
+
+def _vae_note(made_with: str, connected: str) -> str:
+    """A warning, or "" if the VAE is the same, or if nobody knows which one made the latents."""
+    same = same_weights(made_with, connected) if made_with and connected else True
+    if same is None:
+        return (
+            "An older version of this pack saved the references, so it is unknown whether the connected VAE made them. "
+            "If it did not, similarities may be too low: make the references again."
+        )
+    if not same:
+        return "The references were made with a different VAE than the connected one: similarities may be too low."
+    return ""

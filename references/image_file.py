@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -15,24 +17,27 @@ FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow tries no other decoder, whatever the
 OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".jfif")  # named when left out
 MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 image has 144 million
 REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
-SIDECARS = (".txt", ".caption")
-SIDECAR_BYTES = 65_536
 
 
 class ImageFileError(ValueError):
     """A file that cannot be read as an image; the message is the reason, for a report."""
 
 
-def read_image(path: Path, side: int) -> Tensor:
+class DamagedImageError(ImageFileError):
+    """A file of which a part may be readable, with `damaged=True`."""
+
+
+def read_image(path: Path, side: int, damaged: bool = False) -> Tensor:
     """(H, W, 3) in [0, 1]: upright by its EXIF, transparency on white, the first frame of an animation.
 
     16-bit grey keeps its range. An image whose sides are both above 4 · side is reduced while it is read, to save
-    memory. Raises ImageFileError with the reason if the file is empty, corrupt, too large or in another format.
+    memory. `damaged` reads all that the host's Load Image does of a truncated file, or of one with a very large colour
+    profile. Raises ImageFileError with the reason if the file is empty, corrupt, too large or in another format.
     """
     try:
         if path.stat().st_size == 0:
             raise ImageFileError("empty file")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _damage(ignored=damaged):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS decides
             with Image.open(path, formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
@@ -43,13 +48,24 @@ def read_image(path: Path, side: int) -> Tensor:
     except Image.DecompressionBombError:
         raise ImageFileError("too many pixels") from None
     except Image.UnidentifiedImageError:
-        raise ImageFileError("not a PNG, JPEG or WebP file, whatever its name says") from None
+        raise DamagedImageError("not a PNG, JPEG or WebP file, whatever its name says") from None
     except FileNotFoundError:
         raise ImageFileError("removed, or a link to a missing file") from None
     except MemoryError:
         raise ImageFileError("too large for memory") from None
     except Exception as error:  # decoders raise almost anything on a corrupt file, which must not stop the others
-        raise ImageFileError(f"corrupt ({error or type(error).__name__})") from None
+        raise DamagedImageError(f"corrupt ({error or type(error).__name__})") from None
+
+
+@contextmanager
+def _damage(ignored: bool) -> Iterator[None]:
+    """Pillow knows only a switch for the whole process: put it back, as the host does."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = before or ignored
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _pixels(image: Image.Image, side: int) -> Tensor:
@@ -67,18 +83,3 @@ def _pixels(image: Image.Image, side: int) -> Tensor:
         upright = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
     return torch.from_numpy(np.array(upright.convert("RGB"))).float() / 255
-
-
-def read_caption(image: Path) -> str:
-    """The first line with words in the .txt file beside the image, or else in the .caption file; "" without one.
-
-    One line, because trainers read no more. Bytes that are not UTF-8 are replaced.
-    """
-    for suffix in SIDECARS:
-        file = image.with_suffix(suffix)
-        if file.is_file():
-            with file.open("rb") as stream:
-                text = stream.read(SIDECAR_BYTES).decode("utf-8-sig", errors="replace")
-            lines = [" ".join(line.split()) for line in text.splitlines()]
-            return next((line for line in lines if line), "")
-    return ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -12,59 +13,113 @@ from ..adapter.errors import GuardError
 from ..adapter.folders import input_root, inside
 from ..adapter.sampling import progress
 from .builder import ReferenceSetBuilder
-from .image_file import OTHER_SUFFIXES, SIDECARS, SUFFIXES, ImageFileError, read_caption, read_image
+from .caption_file import CaptionFileError, caption_names, read_caption
+from .image_file import OTHER_SUFFIXES, SUFFIXES, DamagedImageError, ImageFileError, read_image
+
+Reasons = list[tuple[str, str]]  # (name, reason) of files
+
+# Thumbnails and waste that Synology, QNAP, Windows and macOS keep beside the images; other such folders are hidden.
+FOREIGN_FOLDERS = {"@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "__macosx"}
+NO_IMAGES = {"-masklabel": "a mask of OneTrainer", "-condlabel": "a conditioning image of OneTrainer"}
 
 
-def images_in(folder: Path, subfolders: bool) -> list[Path]:
-    """Image files of any kind, sorted by name, without hidden ones."""
-    wanted = SUFFIXES + OTHER_SUFFIXES
-    return sorted(
-        path
-        for path in (folder.rglob("*") if subfolders else folder.glob("*"))
-        if path.suffix.lower() in wanted
-        and not path.is_dir()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+@dataclass(frozen=True)
+class TrainingFolder:
+    """What a folder holds, sorted by name; nothing has been opened yet."""
+
+    root: Path
+    images: list[Path] = field(default_factory=list)  # of any format, without hidden ones
+    captions: dict[Path, Path] = field(default_factory=dict)  # image -> its caption file
+    passed_over: Reasons = field(default_factory=list)  # images that no trainer reads
+
+    def name(self, file: Path) -> str:
+        return file.relative_to(self.root).as_posix()
 
 
-def fingerprint(files: Sequence[Path]) -> str:
+def list_folder(root: Path, subfolders: bool) -> TrainingFolder:
+    """The images and their caption files. Letter case does not count in suffixes and in names of caption files."""
+    folder = TrainingFolder(root)
+    for where, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if subfolders and not name.startswith(".")]
+        foreign = next((p for p in Path(where).relative_to(root).parts if p.casefold() in FOREIGN_FOLDERS), "")
+        by_name = {name.casefold(): name for name in sorted(names)}
+        for name in names:
+            if name.startswith(".") or not name.lower().endswith(SUFFIXES + OTHER_SUFFIXES):
+                continue
+            path = Path(where, name)
+            reason = f"{foreign} holds thumbnails or deleted files" if foreign else _no_training_image(path.stem)
+            if reason:
+                folder.passed_over.append((folder.name(path), reason))
+                continue
+            folder.images.append(path)
+            found = [by_name[n.casefold()] for n in caption_names(path) if n.casefold() in by_name]
+            if found:
+                folder.captions[path] = Path(where, found[0])
+    folder.images.sort()
+    folder.passed_over.sort()
+    return folder
+
+
+def _no_training_image(stem: str) -> str:
+    """Why no trainer reads it as an image, or ""."""
+    return next((reason for ending, reason in NO_IMAGES.items() if stem.lower().endswith(ending)), "")
+
+
+def fingerprint(folder: TrainingFolder) -> str:
     """A hash that changes when an image or a caption file is added, removed or written again."""
     digest = hashlib.sha256()
-    for path in files:
-        for file in (path, *(path.with_suffix(suffix) for suffix in SIDECARS)):
-            if file.is_file():
-                facts = file.stat()
-                line = f"{file} {facts.st_mtime_ns} {facts.st_size}\n"
-                digest.update(line.encode(errors="surrogateescape"))
+    for file in (*folder.images, *folder.captions.values()):
+        if file.is_file():
+            facts = file.stat()
+            line = f"{file} {facts.st_mtime_ns} {facts.st_size}\n"
+            digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def collect(folder: Path, files: Sequence[Path], builder: ReferenceSetBuilder, side: int) -> list[tuple[str, str]]:
-    """Add every readable image; return (name, reason) of the others. Raises GuardError if none is readable."""
-    left_out: list[tuple[str, str]] = []
-    bar = progress(len(files))
-    for i, path in enumerate(files):
-        name = path.relative_to(folder).as_posix()
+def collect(folder: TrainingFolder, builder: ReferenceSetBuilder, side: int) -> tuple[Reasons, list[str]]:
+    """Add every readable image; return the files that were left out, and the damaged images that were read.
+
+    Raises GuardError if no image is readable.
+    """
+    left_out: Reasons = []
+    damaged: list[str] = []
+    bar = progress(len(folder.images))
+    for i, path in enumerate(folder.images):
         try:
-            builder.add_image(_image(path, side), name, _caption(path))
+            builder.add_image(_image(folder, path, side, damaged), folder.name(path), _caption(folder, path, left_out))
         except ImageFileError as error:
-            left_out.append((name, str(error)))
+            left_out.append((folder.name(path), str(error)))
         bar.update_absolute(i + 1)
     if not builder.rows:
         example = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise GuardError(
-            f"{builder.node}: none of the {len(files)} files in `folder` can be read{example}. Save them as png or jpg."
+            f"{builder.node}: none of the {len(folder.images)} files in `folder` can be read{example}. Save them as "
+            "png or jpg."
         )
-    return left_out
+    return left_out + folder.passed_over, damaged
 
 
-def _image(path: Path, side: int) -> Tensor:
+def _image(folder: TrainingFolder, path: Path, side: int, damaged: list[str]) -> Tensor:
     if not inside(path, [input_root()]):
         raise ImageFileError("a link that leads out of ComfyUI's input directory")
     if path.suffix.lower() in OTHER_SUFFIXES:
         raise ImageFileError(f"{path.suffix.lower()} is not supported: save it as png, jpg or webp")
-    return read_image(path, side)
+    try:
+        return read_image(path, side)
+    except DamagedImageError:
+        image = read_image(path, side, damaged=True)
+        damaged.append(folder.name(path))
+        return image
 
 
-def _caption(path: Path) -> str:
-    return read_caption(path) if all(inside(path.with_suffix(s), [input_root()]) for s in SIDECARS) else ""
+def _caption(folder: TrainingFolder, path: Path, left_out: Reasons) -> str:
+    file = folder.captions.get(path)
+    if file is None:
+        return ""
+    try:
+        if not inside(file, [input_root()]):
+            raise CaptionFileError("a link that leads out of ComfyUI's input directory")
+        return read_caption(file)
+    except CaptionFileError as error:
+        left_out.append((folder.name(file), str(error)))
+        return ""

@@ -17,9 +17,12 @@ MOST_COMPARED = 20_000  # images whose pairs are compared: more would take minut
 
 
 def report(
-    references: ReferenceSet, left_out: Sequence[tuple[str, str]] = (), duplicate_features: Sequence[Tensor] = ()
+    references: ReferenceSet,
+    duplicate_features: Sequence[Tensor] = (),
+    left_out: Sequence[tuple[str, str]] = (),
+    damaged: Sequence[str] = (),
 ) -> str:
-    """`left_out`: (name, reason) of files. `duplicate_features`: one row per image, where there are images."""
+    """`left_out`: (name, reason) of files; `damaged`: names. `duplicate_features`: one row per image, if any."""
     lines = [
         f"{counted(len(references), 'reference')}, metric {references.metric} ({dims(references.shape)}), "
         f"{sum(map(bool, references.captions))} with a caption."
@@ -29,6 +32,9 @@ def report(
     if left_out:
         lines.append(f"Left out {counted(len(left_out), 'file')}:")
         lines += _first([f"- {name}: {reason}" for name, reason in left_out])
+    if damaged:
+        lines.append("Damaged, or with a very large colour profile; read as Load Image reads them:")
+        lines += _first([f"- {name}" for name in damaged])
     duplicates = duplicate_captions(references.captions)
     if duplicates:
         lines.append("Captions that occur more than once:")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...adapter.autograd.refusals import refuse_quantized
-from ...adapter.conditioning import encode_text
+from ...adapter.conditioning import encode_caption
 from ...adapter.errors import GuardError, dims
 from ...mitigation.amg.caption_vote import DuplicatedCaptions
 from ...mitigation.amg.guidance import GuidanceStrengths
@@ -94,7 +94,7 @@ def _with_captions(plan: AMGPlan, clip: CLIP | None) -> AMGPlan:
     captions = DuplicatedCaptions.among(references.captions)
     if not captions.texts:
         log.info("%s: no caption occurs twice in the references: deduplication has nothing to do.", node)
-    return replace(plan, captions=captions, encoded=tuple(encode_text(clip, text) for text in captions.texts))
+    return replace(plan, captions=captions, encoded=tuple(encode_caption(clip, text) for text in captions.texts))
 
 
 def _check_set(model: ModelPatcher, references: ReferenceSet, vae: VAE | None, node: str) -> None:

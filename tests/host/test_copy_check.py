@@ -7,6 +7,7 @@ import shutil
 from functools import partial
 from typing import Any
 
+import comfy.sd
 import numpy as np
 import pytest
 import torch
@@ -103,11 +104,22 @@ def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
 
 
 def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> None:
-    out = host.run({"r": references(), "c": check()}, {**lab, "i": torch.rand(1, 96, 96, 3)})
-    assert "different VAE" not in out["c"][3]
-    other = dataclasses.replace(out["r"][0], model_hash="0" * 64)
-    again = host.run({"c": graphs.check("s", vae=["vae", 0])}, {**lab, "i": torch.rand(1, 96, 96, 3), "s": other})
-    assert "different VAE" in again["c"][3]
+    made, own = host.run({"r": references()}, lab)["r"][0], lab["vae"].get_sd()
+
+    def note(weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32, **changed: Any) -> str:
+        with torch.inference_mode():
+            vae = comfy.sd.VAE(sd={n: w.to(dtype) for n, w in weights.items()}, dtype=dtype)
+        given = {**lab, "vae": vae, "i": torch.rand(1, 96, 96, 3), "s": dataclasses.replace(made, **changed)}
+        return host.run({"c": graphs.check("s", vae=["vae", 0])}, given)["c"][3]
+
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert "VAE" not in note(own, dtype)
+    assert "VAE" not in note({n: 2 * w if "decoder." in n else w for n, w in own.items()})
+    tuned = {n: w * (1 + 0.01 * torch.randn_like(w)) for n, w in own.items()}
+    assert "a different VAE" in note(tuned)
+    older = made.model_hash.partition(":")[0]
+    assert "VAE" not in note(own, model_hash=older)
+    assert "unknown whether the connected VAE" in note(tuned, model_hash=older)
 
 
 @pytest.mark.parametrize("metric", ["nL2", "descriptor"])
@@ -148,19 +160,17 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("images", "links", "says"),
     [
-        ({"vae": None}, "Copy Check: the latent metric needs `vae`"),
-        ({"images": "none"}, "Copy Check: `images` is empty"),
-        ({"images": "NaN"}, "Copy Check: `images` holds NaN"),
+        (torch.rand(2, 96, 96, 3), {}, "Copy Check: the latent metric needs `vae`"),
+        (torch.rand(0, 96, 96, 3), {"vae": ["vae", 0]}, "Copy Check: `images` is empty"),
+        (torch.full((2, 96, 96, 3), torch.nan), {"vae": ["vae", 0]}, "Copy Check: `images` holds NaN"),
     ],
 )
-def test_what_is_missing_is_named(host: Host, lab: dict[str, Any], inputs: dict, says: str) -> None:
-    images = torch.rand(0 if inputs.get("images") == "none" else 2, 96, 96, 3)
-    if inputs.get("images") == "NaN":
-        images[1, 5, 5, 0] = torch.nan
-    made = graphs.check("r") if "vae" in inputs else check()
-    assert says in fails(host, {"r": references(), "c": made}, {**lab, "i": images}).message
+def test_what_is_missing_is_named(
+    host: Host, lab: dict[str, Any], images: torch.Tensor, links: dict, says: str
+) -> None:
+    assert says in fails(host, {"r": references(), "c": graphs.check("r", **links)}, {**lab, "i": images}).message
 
 
 def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import cases, methods, report, scorers, scores, training_images
-from benchmarks.checkpoint import Plan, unweighted
+from benchmarks.checkpoint import Plan
 from benchmarks.papers.methods import methods_for, percent
 from support import graphs as prompts
 from support.executor import Host
@@ -106,13 +106,6 @@ def test_captions_match_and_a_place_never_fills_up() -> None:
     matches = training_images.match(asked, [work("1.png"), work("2.png", "some words")])
     assert matches.works == {0: [1]}, "the second prompt has no image, although there is one of its number"
     assert "1 of 2" in matches.told(2)
-
-
-def test_brackets_of_a_caption_are_no_emphasis(checkpoint: dict[str, Any]) -> None:
-    caption = r"a (red) disc \(1985)"
-    weights = lambda text: {w for part in checkpoint["clip"].tokenize(text)["l"] for _, w in part}  # noqa: E731
-    assert weights(unweighted(caption)) == {1.0}
-    assert weights(caption) != {1.0}
 
 
 def test_the_schedule_is_the_papers(checkpoint: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from support import graphs
 from support.executor import Host, NodeError, Prompt
 from support.graphs import node
 from support.graphs.checkpoint import loader, place, training_images
-from support.image_files import BROKEN, GOOD, STRANGE, make_folder, scene
+from support.image_files import BROKEN, DAMAGED, GOOD, STRANGE, make_folder, scene
 from support.outcomes import fails
 from support.paths import LAB_CHECKPOINT
 
 VAE = ["ckpt", 2]
+LEFT_OUT = ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "a-masklabel.png", "b-condlabel.png", "d.txt", "e.caption")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,13 @@ def inputs(host: Host) -> Path:
     """The host's input directory, with the lab checkpoint's training images in a folder."""
     place(host, "checkpoints", LAB_CHECKPOINT)
     return training_images(host, "lab").parent
+
+
+@pytest.fixture
+def folder(inputs: Path) -> Iterator[Path]:
+    """A folder of the input directory, not made yet."""
+    yield inputs / "one"
+    shutil.rmtree(inputs / "one")
 
 
 def from_folder(folder: str, **changed: Any) -> Prompt:
@@ -69,132 +78,131 @@ def test_the_latents_are_those_of_the_hosts_own_nodes(host: Host, inputs: Path) 
     assert latents.thumbnails.shape == images.thumbnails.shape == (1, 256, 256, 3)
 
 
-def test_200_images_of_every_kind_become_a_set(host: Host, inputs: Path) -> None:
-    folder = inputs / "every kind"
+def test_200_images_of_every_kind_become_a_set(host: Host, folder: Path) -> None:
     make_folder(folder)
-    assert GOOD + len(STRANGE) + len(BROKEN) == 200
-    references, count, report = host.run(from_folder("every kind", metric="nL2"))["r"]
-    assert count == len(references) == GOOD + len(STRANGE)
+    assert GOOD + len(STRANGE) + len(BROKEN) + len(DAMAGED) == 200
+    references, count, report = host.run(from_folder(folder.name, metric="nL2"))["r"]
+    assert count == len(references) == GOOD + len(STRANGE) + len(DAMAGED)
     assert torch.isfinite(references.features).all()
     assert set(references.names) & set(BROKEN) == set()
-    assert set(STRANGE) <= set(references.names)
+    assert {*STRANGE, *DAMAGED} <= set(references.names)
+    assert "read as Load Image reads them:\n- cut.jpg\n- cut.png\n- wide gamut.png\n" in report + "\n"
     for name, reason in BROKEN.items():
         assert any(name in line and reason in line for line in report.splitlines()), name
     assert f"Left out {len(BROKEN)} files:" in report
-    captioned = [caption for caption in references.captions if caption]
-    assert len(captioned) == GOOD and captioned[9] == "image number 9"
-    shutil.rmtree(folder)
+    assert sum(map(bool, references.captions)) == GOOD and references.captions[9] == "image number 9"
 
 
-def test_duplicates_are_reported(host: Host, inputs: Path) -> None:
-    folder = inputs / "twice"
+def test_a_folder_as_trainers_and_disks_leave_it(host: Host, folder: Path) -> None:
+    """Masks and thumbnails are no training images; captions go by several names; one in cp1251 and a pipe are named."""
+    hidden = ["__MACOSX/._a.png", ".trash/a.png", "._b.png"]
+    for name in ["a.PNG", *(f"{stem}.png" for stem in "bcde"), *LEFT_OUT[:3], *hidden]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PICTURES / "00 Harbour at Dawn.png", folder / name)
+    for name, text in (("a.png.txt", "a girl"), ("B.TXT", "a boy"), ("c.json", '{"text": "a dog"}'), ("._b.txt", "no")):
+        (folder / name).write_text(text)
+    (folder / "e.caption").write_bytes("девушка".encode("cp1251"))
+    os.mkfifo(folder / "d.txt")
+    references, _, report = host.run(from_folder(folder.name))["r"]
+    found = dict(zip(references.names, references.captions, strict=True))
+    assert found == {"a.PNG": "a girl", "b.png": "a boy", "c.png": "a dog", "d.png": "", "e.png": ""}
+    assert "Left out 5 files" in report and all(f"- {name}: " in report for name in LEFT_OUT)
+    assert "3 with a caption" in report and "e.caption: neither UTF-8" in report
+
+
+def test_duplicates_are_reported(host: Host, folder: Path) -> None:
     shutil.copytree(PICTURES, folder)
     Image.open(folder / "04 Copper Lantern.png").save(folder / "again.jpg", quality=40)
     (folder / "again.txt").write_text((folder / "07 Garden of Clocks.txt").read_text().upper())
-    report = host.run(from_folder("twice"))["r"][2]
+    report = host.run(from_folder(folder.name))["r"][2]
     assert "2 × Garden of Clocks" in report
     assert "- 04 Copper Lantern.png, again.jpg" in report
     assert "makes a model memorize" in report
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize(
-    "change", ["nothing", "a caption", "an image", "another image", "a caption removed", "something else"]
+    ("change", "read_again"),
+    [
+        (lambda folder: None, False),
+        (lambda folder: (folder / "notes.md").write_text("not ours"), False),
+        (lambda folder: (folder / "00 Harbour at Dawn.txt").write_text("another caption"), True),
+        (lambda folder: (folder / "00 Harbour at Dawn.txt").unlink(), True),
+        (lambda folder: os.utime(folder / "00 Harbour at Dawn.png", (1, 1)), True),
+        (lambda folder: shutil.copy(folder / "01 Winter Orchard.png", folder / "new.png"), True),
+    ],
+    ids=["nothing", "no image", "caption", "no caption", "image", "another image"],
 )
-def test_an_edited_folder_is_read_again(host: Host, inputs: Path, change: str) -> None:
-    folder = inputs / f"edited {change}"
+def test_an_edited_folder_is_read_again(host: Host, folder: Path, change: Callable, read_again: bool) -> None:
     shutil.copytree(PICTURES, folder)
     first = host.run(from_folder(folder.name))["r"][0]
-    if change == "a caption":
-        (folder / "00 Harbour at Dawn.txt").write_text("another caption")
-    elif change == "an image":
-        shutil.copy(folder / "01 Winter Orchard.png", folder / "00 Harbour at Dawn.png")
-        os.utime(folder / "00 Harbour at Dawn.png", (1, 1))
-    elif change == "another image":
-        shutil.copy(folder / "01 Winter Orchard.png", folder / "new.png")
-    elif change == "a caption removed":
-        (folder / "00 Harbour at Dawn.txt").unlink()
-    elif change == "something else":
-        (folder / "notes.md").write_text("not ours")
-    again = host.run(from_folder(folder.name), keep_cache=True)["r"][0]
-    assert (again is first) == (change in ("nothing", "something else"))
-    shutil.rmtree(folder)
+    change(folder)
+    assert (host.run(from_folder(folder.name), keep_cache=True)["r"][0] is not first) == read_again
 
 
-def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, inputs: Path) -> None:
-    shutil.copytree(PICTURES, inputs / "kohya" / "10_paintings")
-    shutil.copy(PICTURES / "00 Harbour at Dawn.png", inputs / "kohya" / "top.png")
-    assert host.run(from_folder("kohya"))["r"][1] == 17
-    alone, count, _ = host.run(from_folder("kohya", subfolders=False, width=64, height=128))["r"]
+def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, folder: Path) -> None:
+    shutil.copytree(PICTURES, folder / "10_paintings")
+    shutil.copy(PICTURES / "00 Harbour at Dawn.png", folder / "top.png")
+    assert host.run(from_folder(folder.name))["r"][1] == 17
+    alone, count, _ = host.run(from_folder(folder.name, subfolders=False, width=64, height=128))["r"]
     assert count == 1 and alone.shape == (4, 16, 8)
     latent = {"samples": torch.zeros(1, 4, 10, 14)}
-    assert host.run(from_folder("kohya", size_of=["l", 0]), {"l": latent})["r"][0].shape == (4, 10, 14)
-    shutil.rmtree(inputs / "kohya")
+    assert host.run(from_folder(folder.name, size_of=["l", 0]), {"l": latent})["r"][0].shape == (4, 10, 14)
 
 
-def test_nl2_needs_51_images_and_no_vae(host: Host, inputs: Path) -> None:
-    folder, rng = inputs / "many", random.Random(1)
+def test_nl2_needs_51_images_and_no_vae(host: Host, folder: Path) -> None:
     folder.mkdir()
     for i in range(50):
-        scene(rng).save(folder / f"{i}.png")
-    assert "at least 51; there are 50" in said(host, from_folder("many", metric="nL2"))
-    scene(rng).save(folder / "50.png")
-    prompt = from_folder("many", metric="nL2")
+        scene(random.Random(i)).save(folder / f"{i}.png")
+    assert "at least 51; there are 50" in said(host, from_folder(folder.name, metric="nL2"))
+    scene(random.Random(50)).save(folder / "50.png")
+    prompt = from_folder(folder.name, metric="nL2")
     del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
     references = host.run(prompt)["r"][0]
     assert references.metric == "nL2" and references.shape == (3, 64, 64) and references.neighbours == 50
-    shutil.rmtree(folder)
 
 
-def test_folders_that_cannot_be_read(host: Host, inputs: Path, tmp_path: Path) -> None:
-    (inputs / "empty").mkdir()
-    (inputs / "words").mkdir()
-    (inputs / "words" / "a.txt").write_text("no image")
-    (inputs / "broken").mkdir()
-    (inputs / "broken" / "a.png").write_bytes(b"")
-    for folder in ("empty", "words"):
-        assert "holds no images" in said(host, from_folder(folder))
-    assert "can be read, e.g. a.png: empty file" in said(host, from_folder("broken"))
+def test_folders_that_cannot_be_read(host: Host, folder: Path) -> None:
+    folder.mkdir()
+    assert "holds no images" in said(host, from_folder(folder.name))
+    (folder / "a.txt").write_text("no image")
+    assert "holds no images" in said(host, from_folder(folder.name))
+    (folder / "a.png").write_bytes(b"")
+    assert "can be read, e.g. a.png: empty file" in said(host, from_folder(folder.name))
     assert "is not in" in said(host, from_folder("no such folder"))
     assert "`folder` is empty" in said(host, from_folder(" "))
-    for folder in ("empty", "words", "broken"):
-        shutil.rmtree(inputs / folder)
 
 
-@pytest.mark.parametrize("folder", ["..", "../output", "lab/../..", "/", "a\x00b", "C:\\Windows\\..\\.."])
-def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Path, folder: str) -> None:
-    prompt = from_folder(folder) | {"other": node("MGTest_Given", name="x")}
+@pytest.mark.parametrize("outside", ["..", "../output", "lab/../..", "/", "a\x00b", "C:\\Windows\\..\\.."])
+def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Path, outside: str) -> None:
+    prompt = from_folder(outside) | {"other": node("MGTest_Given", name="x")}
     with pytest.raises(NodeError) as caught:
         host.run(prompt)
     assert caught.value.kind == "custom_validation_failed"
     assert "leads out of" in caught.value.message or "is not in" in caught.value.message
 
 
-def test_links_that_lead_out_are_not_followed(host: Host, inputs: Path, tmp_path: Path) -> None:
+def test_links_that_lead_out_are_not_followed(host: Host, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(PICTURES, tmp_path / "private")
-    (inputs / "linked").symlink_to(tmp_path / "private", target_is_directory=True)
-    assert "leads out of" in said(host, from_folder("linked"))
-    (inputs / "linked").unlink()
-    folder = inputs / "links inside"
+    folder.symlink_to(tmp_path / "private", target_is_directory=True)
+    assert "leads out of" in said(host, from_folder(folder.name))
+    folder.unlink()
     shutil.copytree(PICTURES, folder)
     (folder / "secret.png").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.png")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     shutil.copy(folder / "01 Winter Orchard.png", folder / "captioned.png")
     (folder / "captioned.txt").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.txt")
-    references, count, report = host.run(from_folder("links inside"))["r"]
+    references, count, report = host.run(from_folder(folder.name))["r"]
     assert count == 17
     assert "- secret.png: a link that leads out" in report and "- gone.png: " in report
+    assert "- captioned.txt: a link that leads out" in report
     assert references.captions[references.names.index("captioned.png")] == ""
-    shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("metric", ["latent", "descriptor"])
-def test_what_a_metric_lacks_is_named(host: Host, inputs: Path, metric: str) -> None:
+@pytest.mark.parametrize(("metric", "needs"), [("latent", "`vae`"), ("descriptor", "a network")])
+def test_what_a_metric_lacks_is_named(host: Host, inputs: Path, metric: str, needs: str) -> None:
     prompt = from_folder("lab", metric=metric)
     del prompt["r"]["inputs"]["vae"], prompt["ckpt"]
-    message = said(host, prompt)
-    assert {"latent": "`vae`", "descriptor": "`descriptor`"}[metric] in message
-    assert message.startswith("References from Folder: ")
+    assert said(host, prompt).startswith(f"References from Folder: the {metric} metric needs {needs}")
 
 
 def test_captions_are_one_a_line(host: Host, inputs: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from memorization_guard.mitigation.references.sscd import prepare
+from support import hostile_files
 from support.copy_detectors import Planted, Scripted, random_clip_vision, random_sscd
 from support.executor import Host, Prompt
 from support.graphs import from_images, node
@@ -148,6 +149,8 @@ def parts(**changed) -> dict[str, torch.Tensor]:
         (parts(), facts(metric="nL2"), "at least 51; there are 1"),
         (parts(features=torch.full((1, 8), torch.nan).half()), facts(), "hold NaN or infinite values"),
         (parts(features=torch.ones(1, 8)), facts(), "float16"),
+        (parts(features=torch.zeros(0, 8).half()), facts(), "at least one row"),
+        (parts(thumbnails=torch.zeros(1, 3, 8, 8)), facts(), "uint8"),
         (parts(captions=texts("a", "b")), facts(), "as many captions"),
         (parts(captions=texts("a")[:-1].clone()), facts(), "damaged"),
         (parts(captions=torch.tensor([255], dtype=torch.uint8)), facts(), "damaged"),
@@ -176,13 +179,16 @@ def test_a_file_that_only_claims_to_be_safetensors(host: Host, sets: Path, capsy
     assert "sprung" not in capsys.readouterr().out
 
 
-def test_another_descriptor_than_the_one_that_made_it(
-    host: Host, sets: Path, given: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_descriptor_that_did_not_make_the_set(host: Host, sets: Path, given: dict[str, Any], tmp_path: Path) -> None:
     given["e"] = random_clip_vision(tmp_path, seed=1)
     host.run(save(), given)
     assert "the set was made with CLIP vision" in said(host, load(descriptor=["e", 0]), given)
     assert host.run(load())["l"][0].descriptor is None
+    facts, tensors = hostile_files.parts((sets / "mine.safetensors").read_bytes())
+    facts["descriptor_hash"] = facts["descriptor_hash"][:64]  # all that 0.1.0 saved
+    (sets / "mine.safetensors").write_bytes(hostile_files.pack(facts, tensors))
+    assert host.run(load(descriptor=["descriptor", 0]), given)["l"][0].descriptor is not None
+    assert "unknown whether `descriptor` made it" in said(host, load(descriptor=["e", 0]), given)
 
 
 def test_a_widget_without_choices_is_explained(host: Host) -> None:
@@ -210,12 +216,13 @@ def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> N
 
 
 def test_an_archive_with_code_is_refused_and_does_not_run(host: Host, detectors: Path, tmp_path: Path) -> None:
-    """Loading it by torch.jit would write a file, see tests/unit/test_torch_archive.py."""
-    target = tmp_path / "planted.py"
-    torch.jit.save(torch.jit.script(Planted(str(target))), str(detectors / "sscd_disc_mixup.torchscript.pt"))
+    target, file = tmp_path / "planted.py", detectors / "sscd_disc_mixup.torchscript.pt"
+    torch.jit.save(torch.jit.script(Planted(str(target))), str(file))
     target.unlink(missing_ok=True)
-    assert "code in the file, which is not run" in said(host, detector("sscd_disc_mixup.torchscript.pt"))
+    assert "code in the file, which is not run" in said(host, detector(file.name))
     assert not target.exists()
+    torch.jit.load(str(file))
+    assert target.exists(), "the archive is a real attack"
 
 
 def test_the_missing_detector_is_named_before_anything_runs(host: Host, detectors: Path) -> None:

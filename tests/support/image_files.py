@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import io
+import os
 import random
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-GOOD = 190
+GOOD = 185
 STRANGE = {  # name -> what read_image must make of its middle: RGB in 0 … 1
     "grey16.png": (0.5, 0.5, 0.5),
     "cmyk.jpg": (1.0, 0.0, 0.0),
     "animated.webp": (1.0, 0.0, 0.0),
     "animated.png": (0.0, 1.0, 0.0),
-    "huge.png": (0.2, 0.4, 0.6),
+    "huge.png": (0.4, 0.4, 0.4),
     "turned.jpg": (0.0, 0.0, 1.0),
     "transparent.png": (1.0, 1.0, 1.0),
 }
 BROKEN = {  # name -> a word of the reason
     "zero.png": "empty file",
-    "cut.png": "corrupt",
+    "cut.webp": "corrupt",
     "text.jpg": "not a PNG, JPEG or WebP",
+    "gif.png": "not a PNG, JPEG or WebP",
+    "bomb.png": "pixels",
 }
+DAMAGED = ("cut.jpg", "cut.png", "wide gamut.png")  # which the host's Load Image opens
 
 
 def scene(rng: random.Random) -> Image.Image:
@@ -54,7 +55,7 @@ def make_strange(folder: Path) -> None:
     red, green, blue = (Image.new("RGB", (64, 64), c) for c in ("red", "lime", "blue"))
     red.save(folder / "animated.webp", save_all=True, append_images=[green, blue], lossless=True)
     green.save(folder / "animated.png", save_all=True, append_images=[blue])
-    huge_png(folder / "huge.png", 12_000, (51, 102, 153))
+    Image.new("L", (12_000, 12_000), 102).save(folder / "huge.png", compress_level=1)
     turned = Image.new("RGB", (100, 60), "blue")
     exif = turned.getexif()
     exif[0x0112] = 6  # to be turned by 90 degrees
@@ -64,20 +65,10 @@ def make_strange(folder: Path) -> None:
 
 def make_broken(folder: Path) -> None:
     (folder / "zero.png").write_bytes(b"")
-    whole = io.BytesIO()
-    scene(random.Random(6)).save(whole, "PNG")
-    (folder / "cut.png").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    for name in ("cut.jpg", "cut.png", "cut.webp"):
+        scene(random.Random(6)).save(folder / name)
+        os.truncate(folder / name, (folder / name).stat().st_size // 2)
+    scene(random.Random(7)).save(folder / "wide gamut.png", icc_profile=bytes(3_000_000))
     (folder / "text.jpg").write_text("not an image at all, whatever the name says")
-
-
-def huge_png(path: Path, side: int, colour: tuple[int, int, int]) -> None:
-    """A PNG of side × side pixels, written row by row without holding it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    packer = zlib.compressobj(1)
-    row = b"\0" + bytes(colour) * side
-    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    scene(random.Random(8)).save(folder / "gif.png", "GIF")
+    Image.new("1", (15_000, 15_000)).save(folder / "bomb.png", compress_level=1)

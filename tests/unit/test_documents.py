@@ -11,18 +11,8 @@ import yaml
 
 from support.paths import ROOT
 
-PAGES = sorted(
-    [
-        *ROOT.glob("*.md"),
-        *ROOT.glob(".github/**/*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("web/docs/**/*.md"),
-        *ROOT.glob("tests/**/*.md"),
-    ]
-)
-FOR_DEVELOPERS = [
-    ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/publishing.md")
-]
+PAGES = sorted(p for f in ("", ".github/**/", "docs/**/", "web/docs/**/", "tests/**/") for p in ROOT.glob(f"{f}*.md"))
+FOR_DEVELOPERS = [ROOT / n for n in ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/publishing.md")]
 FOLDERS = (
     r"\.ci|\.github|adapter|benchmarks|docs|drawing|lab|locales|methods|mitigation|nodes|references|tests|tools|web"
     r"|workflows"
@@ -58,12 +48,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
 def test_every_template_exists(page: Path) -> None:
     there = {path.stem for path in (ROOT / "workflows").glob("*.json")}
-    named = [
-        n
-        for found in TEMPLATES.findall(page.read_text(encoding="utf-8"))
-        for n in re.findall(r"\*\*([^*]+)\*\*", found)
-    ]
-    assert set(named) <= there
+    groups = TEMPLATES.findall(page.read_text(encoding="utf-8"))
+    assert {name for found in groups for name in re.findall(r"\*\*([^*]+)\*\*", found)} <= there
 
 
 def test_the_readme_names_templates_and_make_targets_that_exist() -> None:

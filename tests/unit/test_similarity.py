@@ -1,14 +1,17 @@
-"""The three similarities and their gradients; what a reference set refuses."""
+"""The three similarities, their gradients, and the search for the nearest."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from memorization_guard.mitigation.references import index
 from memorization_guard.mitigation.references.features import descriptor_features, image_features, latent_features
+from memorization_guard.mitigation.references.index import ReferenceIndex
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
-from memorization_guard.mitigation.references.similarity import negative_nl2, similarity
+from memorization_guard.mitigation.references.similarity import nearest_similarity, negative_nl2, similarity
 from support.finite_differences import check_gradient
 
 
@@ -63,35 +66,74 @@ def test_a_constant_latent_is_similar_to_nothing_and_gives_no_nan() -> None:
     assert sigma.item() == 0 and torch.isfinite(x.grad).all()
 
 
-def made(count: int = 60, **changed) -> ReferenceSet:
-    parts = {
-        "metric": "latent",
-        "features": torch.zeros(count, 24, dtype=torch.float16),
-        "shape": (2, 3, 4),
-        "captions": ("",) * count,
-        "names": ("a",) * count,
-    }
-    return ReferenceSet(**{**parts, **changed})
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"metric": "lpips"}, "unknown metric 'lpips'"),
-        ({"shape": (2, 3, 5)}, "do not fit the shape"),
-        ({"features": torch.zeros(60, 24)}, "float16"),
-        ({"features": torch.zeros(0, 24, dtype=torch.float16)}, "at least one row"),
-        ({"captions": ("",)}, "as many captions"),
-        ({"thumbnails": torch.zeros(60, 3, 8, 8)}, "uint8"),
-        ({"metric": "nL2", "k": 60}, "at least 61; there are 60"),
-    ],
-)
-def test_a_set_whose_parts_do_not_fit_is_refused(changed: dict, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        made(**changed)
+def set_of(features: Tensor, metric: str = "latent", **more: int) -> ReferenceSet:
+    blank = ("",) * len(features)
+    return ReferenceSet(metric, features.half(), features.shape[1:], blank, blank, **more)
 
 
 def test_how_many_neighbours_a_metric_needs() -> None:
-    assert made().neighbours == 1
-    assert made(metric="nL2").neighbours == 50
-    assert not made().has_captions and made(captions=("", "x") * 30).has_captions
+    assert (set_of(noise(60, 24)).neighbours, set_of(noise(60, 24), "nL2").neighbours) == (1, 50)
+
+
+def test_one_style_is_no_copy() -> None:
+    """Latents that share most of what they are: a new one of the style is near to none, a copy is."""
+    style = 2 * noise(1, 64, seed=0)
+    known, new = style + noise(40, 64, seed=1), style + noise(10, 64, seed=2)
+    references = set_of(latent_features(known))
+    raw = (latent_features(new) @ references.features.float().T).amax(dim=1)
+    sigma, _ = nearest_similarity(references, latent_features(new))
+    assert raw.min() > 0.75 and sigma.max() < 0.6
+    sigma, rows = nearest_similarity(references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)))
+    assert sigma.min() > 0.95 and rows.tolist() == [3, 30]
+
+
+def test_a_single_reference_is_compared_as_it_is() -> None:
+    known = noise(1, 64, seed=0)
+    sigma, rows = nearest_similarity(set_of(latent_features(known)), latent_features(3 * known + 1))
+    torch.testing.assert_close(sigma, torch.ones(1), atol=1e-3, rtol=0)
+    assert rows.tolist() == [0]
+
+
+def test_nl2_is_equation_8_over_the_k_nearest() -> None:
+    known, new = noise(60, 12, seed=0).half().float(), noise(3, 12, seed=1)
+    sigma, rows = nearest_similarity(set_of(known, "nL2", k=7), new)
+    near = torch.cdist(new, known).topk(7, largest=False)
+    torch.testing.assert_close(sigma, negative_nl2(new, known[near.indices]))
+    assert torch.equal(rows, near.indices[:, 0])
+
+
+@pytest.fixture(params=["whole", "chunked"])
+def chunks(request, monkeypatch) -> None:
+    if request.param == "chunked":
+        monkeypatch.setattr(index, "CPU_CHUNK", 7 * 24)
+        monkeypatch.setattr(index, "BLOCK", 100)
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("metric", ["latent", "nL2"])
+@pytest.mark.parametrize("k", [1, 5, 1000])
+def test_the_search_equals_every_pair(metric: str, k: int) -> None:
+    features, queries = normalize(noise(333, 24)).half(), normalize(noise(9, 24, seed=1))
+    queries[3] = features[77].float()
+    values, found = ReferenceIndex(features, metric).nearest(queries, k)
+    pairs = queries.double() @ features.double().T if metric == "latent" else torch.cdist(queries, features.float())
+    expected, order = pairs.topk(min(k, 333), dim=1, largest=metric == "latent")
+    assert torch.equal(found, order) and found[3, 0] == 77
+    torch.testing.assert_close(values, expected.float(), atol=1e-5, rtol=0)
+    assert metric == "latent" or values[3, 0] == 0
+
+
+def test_what_it_takes_out_is_fit_for_autograd_even_from_inference_tensors() -> None:
+    with torch.inference_mode():
+        store = ReferenceIndex(normalize(noise(10, 24)).half(), "latent")
+    query = noise(2, 24).requires_grad_()
+    _, found = store.nearest(query)
+    (query[:, None] * store.take(found)).sum().backward()
+    assert torch.equal(query.grad, store.features[found[:, 0]].float())
+
+
+def test_no_gradient_and_no_change_of_the_query() -> None:
+    query = noise(2, 24).requires_grad_()
+    before = query.detach().clone()
+    values, _ = ReferenceIndex(noise(10, 24).half(), "nL2").nearest(query, 2)
+    assert not values.requires_grad and torch.equal(query, before)
