@@ -79,7 +79,7 @@ def merge_rows(conds: Sequence[list[dict]]) -> list[dict] | None:
     for name, held in first["model_conds"].items():
         parts = [getattr(c[0]["model_conds"].get(name), "cond", None) for c in conds]
         if not isinstance(held.cond, Tensor):
-            if any(p is None or p != held.cond for p in parts):
+            if not all(_equal(part, held.cond) for part in parts):
                 return None
             merged[name] = held
         elif all(p is held.cond for p in parts) or isinstance(held, comfy.conds.CONDNoiseShape):
@@ -90,3 +90,12 @@ def merge_rows(conds: Sequence[list[dict]]) -> list[dict] | None:
                 return None
             merged[name] = held._copy_with(torch.cat(rows))
     return [{**first, "model_conds": merged, "uuid": uuid.uuid4()}]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two parts of conditions are the same: numbers, tensors, or lists of them, such as reference latents."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b

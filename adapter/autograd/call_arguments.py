@@ -5,14 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.ldm.modules.attention
-import comfy.patcher_extension
 from torch import Tensor
 
 from ..batch_rows import Conds
-from .in_place_writes import AvoidInPlaceWrites
-from .inference_weights import clone_if_inference
-
-KEY = "memorization_guard_gradient"
+from .careful_operations import clone_if_inference
 
 # The attention whose backward pass always works. Without it, the model keeps its own.
 attention_pytorch = getattr(comfy.ldm.modules.attention, "attention_pytorch", None)
@@ -34,22 +30,11 @@ def conds_for_autograd(conds: Conds) -> Conds:
     return {name: [entry(c) for c in group] for name, group in conds.items()}
 
 
-def options_for_autograd(model_options: dict, avoid_in_place: bool) -> dict:
-    """The run's options with an attention that has a backward pass; `avoid_in_place`: see AvoidInPlaceWrites."""
+def options_for_autograd(model_options: dict) -> dict:
+    """The run's options with an attention that has a backward pass."""
     options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
-    if avoid_in_place:
-        given = options["transformer_options"].get("wrappers", {})
-        options["transformer_options"]["wrappers"] = {kind: {**wrappers} for kind, wrappers in given.items()}
-        comfy.patcher_extension.add_wrapper_with_key(
-            comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, _call_without_in_place, options, is_model_options=True
-        )
     if attention_pytorch is not None:
         options["transformer_options"].setdefault(
             "optimized_attention_override", lambda _original, *args, **kwargs: attention_pytorch(*args, **kwargs)
         )
     return options
-
-
-def _call_without_in_place(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    with AvoidInPlaceWrites():
-        return executor(*args, **kwargs)

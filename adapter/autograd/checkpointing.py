@@ -18,7 +18,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .in_place_writes import AvoidInPlaceWrites
+from .careful_operations import CarefulOperations
 from .inference_weights import is_lent
 
 CHECKPOINTING = ("auto", "on", "full", "off")
@@ -84,13 +84,13 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def checkpointed(blocks: Iterable[nn.Module], avoid_in_place: bool = False) -> Iterator[None]:
+def checkpointed(blocks: Iterable[nn.Module], careful: bool = False) -> Iterator[None]:
     """Inside, these blocks run under a checkpoint, except those whose `forward` another pack has replaced."""
     changed: list[nn.Module] = []
     try:
         for block in blocks:
             if "forward" not in block.__dict__:  # otherwise another pack has replaced it
-                block.forward = _with_checkpoint(block.forward, avoid_in_place)
+                block.forward = _with_checkpoint(block.forward, careful)
                 changed.append(block)
         yield
     finally:
@@ -98,14 +98,14 @@ def checkpointed(blocks: Iterable[nn.Module], avoid_in_place: bool = False) -> I
             block.__dict__.pop("forward", None)
 
 
-def _with_checkpoint(forward: Callable, avoid_in_place: bool) -> Callable:
+def _with_checkpoint(forward: Callable, careful: bool) -> Callable:
     def run(*args: Any, **kwargs: Any) -> Any:
         versions = _versions(args, kwargs)
 
         def compute(*args: Any, **kwargs: Any) -> Any:
             own_args, own_kwargs = _copy_dicts(args, kwargs)
             # The recomputation happens outside the host's call and so outside its wrappers.
-            with AvoidInPlaceWrites() if avoid_in_place else nullcontext():
+            with CarefulOperations() if careful else nullcontext():
                 out = forward(*own_args, **own_kwargs)
             if _versions(args, kwargs) != versions:  # a checkpoint does not notice this itself
                 raise RuntimeError("the input of a block was modified by an inplace operation")

@@ -104,10 +104,6 @@ def _clone_at_each_use(layer: nn.Module, name: str, undo: ExitStack) -> None:
     setattr(layer, attribute, with_clone)
 
 
-def clone_if_inference(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.is_inference() else tensor
-
-
 def hook_weights(model: BaseModel, conds: Conds) -> list[Tensor]:
     """The weights that hooks on these conditions rewrite, such as a LoRA that belongs to one prompt."""
     if not any(cond.get("hooks") for group in conds.values() for cond in group):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 from comfy.model_patcher import ModelPatcher
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 from ..batch_rows import Conds, controls
 from ..memory import retry_with_less
 from .call_arguments import conds_for_autograd, options_for_autograd
+from .careful_operations import careful_operations, needs_care
 from .checkpointing import blocks_to_recompute, checkpointed
 from .fused_kernels import plain_kernels
-from .in_place_writes import is_in_place_error
 from .inference_weights import autograd_through, cloned_when_saved, hook_weights
 
 T = TypeVar("T")
@@ -47,23 +48,24 @@ def run_with_gradients(
     # A LoRA that a hook puts on one prompt is not there any more when a block is computed again.
     choice = "off" if changing else checkpoints
 
-    def attempt_with(recomputed: list[nn.Module], avoid_in_place: bool) -> T:
+    def attempt_with(recomputed: list[nn.Module], careful: bool) -> T:
         with (
             autograd_through(patchers),
             cloned_when_saved(changing),
             plain_kernels(),
-            checkpointed(recomputed, avoid_in_place),
+            checkpointed(recomputed, careful),
+            careful_operations() if careful else nullcontext(),
         ):
-            return body(conds_for_autograd(conds), options_for_autograd(options, avoid_in_place))
+            return body(conds_for_autograd(conds), options_for_autograd(options))
 
     def attempt(recomputed: list[nn.Module]) -> T:
         if not any(True for _ in controls(conds)):  # the host adds a ControlNet into activations that are still needed
             try:
-                return attempt_with(recomputed, avoid_in_place=False)
+                return attempt_with(recomputed, careful=False)
             except RuntimeError as error:
-                if not is_in_place_error(error):
+                if not needs_care(error):
                     raise
-        return attempt_with(recomputed, avoid_in_place=True)
+        return attempt_with(recomputed, careful=True)
 
     first = blocks_to_recompute(patchers, choice, batch)
     full = blocks_to_recompute(patchers, "full", batch) if choice == "auto" else []
