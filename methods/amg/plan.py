@@ -127,6 +127,12 @@ def _check_set(model: ModelPatcher, references: ReferenceSet, vae: VAE | None, n
 def check_shape(plan: AMGPlan, noise: Tensor) -> None:
     """Raise a GuardError if the latents of a run cannot be compared with the set."""
     made, have = plan.references.shape, tuple(noise.shape[1:])
+    if plan.references.metric == "latent" and made[-2:] == have[-2:] and made != have:
+        raise GuardError(
+            f"{plan.node}: `references` were made for latents of {dims(made)}, this run is a video of {dims(have)} "
+            "(channels × frames × height × width). A video is compared as a whole: make the set from latents of videos "
+            "of the same length (References from Latents), or bypass AMG Guidance."
+        )
     if plan.references.metric == "latent" and made != have:
         raise GuardError(
             f"{plan.node}: `references` were made for latents of {dims(made)}, this run has {dims(have)} "

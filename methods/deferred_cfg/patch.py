@@ -38,11 +38,23 @@ def add_deferred_cfg(
         return run_class(here, guider, sigmas, noise)
 
     def finish(run: DeferralRun, guider: CFGGuider) -> None:
-        if plan.on_end and run.counter.step >= 0:  # otherwise another guider made every prediction
-            hints = [] if plan.rule is None else distilled_hint(guider.model_patcher)
-            plan.on_end(run.curve(" ".join([*_never_guided(run, guider), *hints])))
+        if not plan.on_end:
+            return
+        if run.counter.step < 0 and run.n:
+            hints = [_other_guidance(run, guider)]
+        else:
+            hints = [*_never_guided(run, guider), *([] if plan.rule is None else distilled_hint(guider.model_patcher))]
+        plan.on_end(run.curve(" ".join(hints)))
 
     return patch_sampling(model, KEY, plan.node, start=start, predict=run_class.predict, finish=finish)
+
+
+def _other_guidance(run: DeferralRun, guider: CFGGuider) -> str:
+    """A hint when another guider made every prediction of a run."""
+    return (
+        f"{run.plan.node}: nothing was deferred, because {type(guider).__name__} combines the predictions in a way of "
+        "its own or does not use guidance. Use KSampler, CFGGuider or Deferred-CFG Guider with a `cfg` other than 0."
+    )
 
 
 def _never_guided(run: DeferralRun, guider: CFGGuider) -> list[str]:
