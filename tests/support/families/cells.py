@@ -196,9 +196,7 @@ GUIDED = ("AMG, deduplication",)  # without guidance there is nothing that it co
 def row(host: Host, family: Family, precision, only: tuple[str, ...] = tuple(NODES)) -> dict[str, Cell]:
     """Every node on one family at one precision."""
     try:
-        given = family.given(family.make(host, precision))
-        if precision.prepare is not None:
-            given["m"] = precision.prepare(given["m"])
+        given = family.given(family.make(precision))
         bench = Bench(host, family, given)
     except (NodeError, RuntimeError, AssertionError, NotImplementedError) as error:  # the host cannot, either
         return {name: Cell("not here", f"KSampler itself: {_first(error)}") for name in only}
