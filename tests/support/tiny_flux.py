@@ -21,5 +21,5 @@ FEATURE = Feature(
 def given(batch: int = 2) -> dict[str, Any]:
     """The model, two prompts and an empty latent."""
     prompts = {name: prompt(6, 24, seed, 16) for seed, name in enumerate(("one", "other"))}
-    model = built.family("Flux", supported.FluxSchnell, UNET).make(PRECISIONS["fp32"])
+    model = built.family("Flux", supported.FluxSchnell, UNET).made(PRECISIONS["fp32"])["m"]
     return {"flux": model, "flux latent": {"samples": torch.zeros(batch, 16, 8, 8)}, **prompts}

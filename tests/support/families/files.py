@@ -16,12 +16,14 @@ import torch
 from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.model_patcher import ModelPatcher
+from safetensors.torch import load_file
 from torch import Tensor
 
 from support.families.kinds import V_MARK, Family, Precision
 from support.families.weights import fill
 from support.graphs import node
 from support.lab_pack import arch
+from support.paths import LAB_CHECKPOINT
 
 SMALL = (4, 2, 4)  # fp16 convolutions of 320 channels are slow on a CPU
 PREFIX = "model.diffusion_model."
@@ -60,10 +62,10 @@ def _file(
             fill(network.state_dict().items(), 3)
         return {PREFIX + name: weight for name, weight in network.state_dict().items()} | (marks or {})
 
-    return Family(name, "checkpoint file", weights, _read, **asked)
+    return Family(name, "checkpoint file", weights, read, **asked)
 
 
-def _read(file: Path, precision: Precision) -> ModelPatcher:
+def read(file: Path, precision: Precision) -> ModelPatcher:
     """As CheckpointLoaderSimple reads it, or as the host's dtype options would."""
     options = {} if precision.usual else {"model_options": {"dtype": precision.weights}}
     model = comfy.sd.load_checkpoint_guess_config(str(file), output_vae=False, output_clip=False, **options)[0]
@@ -79,6 +81,8 @@ PAINTED = {"concat_latent_image": torch.linspace(-1, 1, 32).view(1, *SMALL), "co
 INPAINTING = _file("SD1.x inpainting", UNetModel, {**UNET, "in_channels": 9}, latent=SMALL, more=PAINTED)
 SD2_V = _file("SD2.x V", UNetModel, SD2, {V_MARK: torch.linspace(-1, 1, 320)}, width=1024, latent=SMALL)
 SD3 = _file("SD3", OpenAISignatureMMDITWrapper, MMDIT, latent=(16, 4, 6), width=64, pooled=2048)
+# The only one with a VAE.
+LAB = Family("lab checkpoint", "checkpoint file", lambda: load_file(LAB_CHECKPOINT), read, width=arch.WIDTH)
 LCM, ZERO_SNR = (
     node("ModelSamplingDiscrete", model=["m", 0], sampling=sampling, zsnr=zsnr)
     for sampling, zsnr in (("lcm", False), ("v_prediction", True))

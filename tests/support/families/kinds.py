@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Precision:
     weights: torch.dtype
     compute: torch.dtype | None = None
     prepare: Callable[[ModelPatcher], ModelPatcher] | None = None  # a state of the loaded model
+    patch: Callable[[ModelPatcher], ModelPatcher] | None = None  # other weights: a LoRA
     usual: bool = False  # loaded as CheckpointLoaderSimple does it, which chooses a type of computation
 
 
@@ -41,6 +42,8 @@ PRECISIONS = {
         Precision("fp8", torch.float8_e4m3fn),
     )
 }
+USUAL = Precision("fp32, as it is usually loaded", torch.float32, usual=True)
+EXACT = Precision("exact", torch.float64, torch.float64)  # finite differences of it are far from its rounding
 
 
 @dataclass(frozen=True)
@@ -66,29 +69,32 @@ class Family:
     def load(self, file: Path, precision: Precision) -> ModelPatcher:
         with torch.inference_mode():
             model = self.read(file, precision)
-        return precision.prepare(model) if precision.prepare else model
-
-    def make(self, precision: Precision) -> ModelPatcher:
-        """A fresh MODEL, in this process."""
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.safetensors"
-            self.write(file, precision)
-            model = self.load(file, precision)
-            gc.collect()  # nothing may hold the file
-            return model
+        for change in (precision.patch, precision.prepare):
+            model = change(model) if change else model
+        return model
 
     def prompt(self, seed: int) -> list:
         return prompt(self.tokens, self.width, seed, self.pooled, **self.more)
 
-    def given(self, model: ModelPatcher) -> dict[str, Any]:
-        """What the cells' prompts link to."""
+    def given(self, file: Path, precision: Precision) -> dict[str, Any]:
+        """What the cells' prompts link to. `exact`: a model of the same weights in float64."""
         return {
-            "m": model,
+            "m": self.load(file, precision),
+            "exact": self.load(file, replace(EXACT, patch=precision.patch)),
             "mem": self.prompt(1),
             "null": self.prompt(2),
             "latent": {"samples": torch.zeros(BATCH, *self.latent)},
             "clip": Reader(self),
         }
+
+    def made(self, precision: Precision) -> dict[str, Any]:
+        """The same, fresh, in this process."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.safetensors"
+            self.write(file, precision)
+            given = self.given(file, precision)
+            gc.collect()  # nothing may hold the file
+            return given
 
 
 @dataclass(frozen=True)
