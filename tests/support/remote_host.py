@@ -6,15 +6,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import requests
 import torch
 
 from support.client import PromptError
 from support.executor import NodeError, Outputs, Prompt
 from support.families.kinds import Family, Precision
 from support.graphs import node
-from support.server import Server
+from support.server import Server, ServerError
 
 AT_SERVER = ("m", "exact", "mem", "null", "latent", "clip", "vae", "descriptor")
+
+
+class Lost(Exception):
+    """The server died, or its device did: nothing that runs there any more says anything about a node."""
 
 
 class RemoteHost:
@@ -66,7 +71,9 @@ class RemoteHost:
             entry = self.server.wait(self.server.queue(prompt), pause=lambda: time.sleep(0.005))
         except PromptError as error:
             kind, _, said = error.message.partition(": ")
-            if "CUDA error" in said:  # whatever runs after it fails, too
-                raise
+            if "CUDA error" in said:
+                raise Lost(f"{said.splitlines()[0]} at {error.node_type}") from error
             raise NodeError(error.node_id, kind, said) from None
+        except (ServerError, requests.RequestException) as error:
+            raise Lost(str(error)) from error
         return entry["outputs"]

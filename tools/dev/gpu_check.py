@@ -1,10 +1,10 @@
 """`make gpu-check`: every node on your GPU as ComfyUI runs it, as a report to paste into an issue.
 
-For each way in which the host may hold weights it starts `main.py` with the flags for it, and over HTTP asks every
-node on tiny models: a strength of zero must be bit-identical to a KSampler run beside it, the weights must stay the same
-bytes, and every gradient must agree with finite differences. The first run after each load is thrown away, because on
-a GPU it differs from all later ones. The exit status is 1 if something failed, and 2 if the host does not start.
-`gpu_check.py NAME ...` checks only these states; --fast a part of each.
+It starts `main.py` once for each way to hold weights, with the flags for it, and runs every node on tiny models over
+HTTP. A strength of zero must be bit-identical to a KSampler run beside it, the weights must stay the same bytes, and
+every gradient must agree with finite differences. The first run after each load is thrown away, because on a GPU it
+differs from all later ones. The exit status is 1 if something failed, and 2 if the host does not start.
+`gpu_check.py NAME ...` checks only these states, --fast the first one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import requests
 import torch
 
-from support.client import PromptError
 from support.in_process import configure
 from support.paths import CHECK_PACK
 from support.server import Server, ServerError, find_host, place
-from tools.dev.matrix import say, table, wanted
+from tools.dev.matrix import all_cells, say, table, wanted
 
 DEFAULT, ALL = "default", "every family"
 STATES = {  # {memory}: all of the device's, so that no weight stays on it
@@ -45,6 +43,8 @@ STATES = {  # {memory}: all of the device's, so that no weight stays on it
 }
 NOT_ON_A_CPU = {"--lowvram", "--novram", "--highvram"}  # these and --cpu exclude each other
 FEW = ("SDXL V, zero SNR bf16", "Flux, true CFG fp16", "SD1.x fp32, LoRA")  # in the other states
+FULL = ("fp32", "fp32, as it is usually loaded")
+HALVES = ("fp16", "bf16")
 # What a log says last about why: of an exception, of a wrong flag, of a missing package.
 REASON = re.compile(r"^(?:\S+: error: .+|[\w.]*(?:Error|Exception|Exit)\b.*|.* is not installed.*)$", re.M)
 
@@ -72,35 +72,42 @@ def reason(error: Exception) -> str:
 def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
     """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the lab checkpoint."""
     from support.families import cells, files, kinds
-    from support.graphs import from_images, node, references
+    from support.graphs import EXACT, from_images, node, references
 
+    draw = torch.Generator().manual_seed(9)
+    noise, spread = torch.randn(60, *files.LAB.latent, generator=draw), torch.linspace(0, 2, 60).view(-1, 1, 1, 1)
     links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0]}
-    images = torch.rand(60, 64, 64, 3, generator=torch.Generator().manual_seed(2))
-    noise = {"samples": torch.randn(2, *files.LAB.latent, generator=torch.Generator().manual_seed(9))}
-    sets = {"latent": references(latents="noise"), **{m: from_images(m, vae=["vae", 0]) for m in ("nL2", "descriptor")}}
-    limits = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant"}
-    asked = {f"d, checkpointing {how}": {"checkpoints": how} for how in ("off", "on", "full")}
-    asked["d, half of the weights evicted"] = {"checkpoints": "off", "evict": 0.5}
-    asked |= {"latent, through model": ("latent", "through model")}
-    asked |= {f"{metric}, through VAE": (metric, "through prediction") for metric in ("nL2", "descriptor")}
+    images = {"vae": ["vae", 0], "images": ["images", 0]}
+    sets = {"latent": references(latents="noise"), **{m: from_images(m, **images) for m in ("nL2", "descriptor")}}
+    limits = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "despecification": 0.0}
+    ways = {"latent": "through model", "nL2": "through prediction", "descriptor": "through prediction"}
+    asked = {
+        f"{metric}, {way}": {
+            "images": node("VAEDecode", samples=["near", 0], vae=["vae", 0]),
+            "refs": sets[metric],
+            "a": EXACT.amg(model=["m", 0], vae=["vae", 0], gradient=way, **limits),
+            "g": node("MGTest_AMGGradient", model=["a", 0], **links),
+        }
+        for metric, way in ways.items()
+    }
+    for what, how in {
+        **{f"checkpointing {how}": {"checkpoints": how} for how in ("off", "on", "full")},
+        "half of the weights evicted": {"evict": 0.5},
+    }.items():
+        asked[f"d, {what}"] = {"g": cells.gradient_node(model=["m", 0], exact=["exact", 0], **links, **how)}
     for precision in [p for p in [kinds.USUAL, *kinds.PRECISIONS.values()] if p.name in only]:
-        given = {**host.load(files.LAB, precision), "i": images, "noise": noise}
-        words = cells.Bench(host, files.LAB, given).words
-        for what, how in asked.items():
-            if isinstance(how, dict):
-                nodes = {"g": cells.gradient_node(**words.links, exact=["exact", 0], **how)}
-            else:
-                own = {"despecification": 0.0, "vae": ["vae", 0], "gradient": how[1], **limits}
-                measure = node("MGTest_AMGGradient", model=["a", 0], **links)
-                nodes = {"refs": sets[how[0]], "a": words.amg(**own), "g": measure}
+        given = {**host.load(files.LAB, precision), "noise": {"samples": noise}}
+        vanilla = cells.Bench(host, files.LAB, given).vanilla[:1]
+        given["near"] = {"samples": vanilla + vanilla.std() * spread * noise}
+        for what, nodes in asked.items():
             try:
                 yield precision.name, what, host.run(nodes, given)["g"][0]
             except cells.NodeError as error:
                 yield precision.name, what, error
 
 
-def check(state: str, flags: list[str], gpu: bool, fast: bool, began: float) -> tuple[list, list, str]:
-    """The rows and the gradients of one state, and what the host says about itself."""
+def check(state: str, flags: list[str], gpu: bool, end: float, began: float) -> Iterator[tuple]:
+    """("row", …), ("gradient", …) and at last ("about", what the host says about itself, …) of one state."""
     server = Server(extra=flags, lab=False, cpu=not gpu)
     (server.base / "custom_nodes").mkdir()
     place(CHECK_PACK, server.base / "custom_nodes" / "memorization_guard_check")
@@ -110,68 +117,75 @@ def check(state: str, flags: list[str], gpu: bool, fast: bool, began: float) -> 
         from support.families import cells, files, kinds
         from support.remote_host import RemoteHost
 
-        host, rows = RemoteHost(server), [(files.SD1, kinds.USUAL)]
-        rows += [(f, p) for f, p in wanted(fast) if state == ALL or f"{f.name} {p.name}" in FEW]
-        found, measured = [], []
+        host, rows, late = RemoteHost(server), [(files.SD1, kinds.USUAL)], ""
+        rows += [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
         for family, precision in rows:
-            found.append((family, f"{state}: {precision.name}", cells.row(host, family, precision, made=host)))
-            say(began, family.name, found[-1][1], found[-1][2])
-        only = ("fp32", kinds.USUAL.name, *(("fp16", "bf16") if state == ALL else ()))
-        for precision, what, gradient in gradients(host, only):
-            good = getattr(gradient, "good", False)
-            measured.append((state, precision, what, str(getattr(gradient, "said", gradient)), good))
-            print(f"[{time.monotonic() - began:4.0f} s] gradient of {what}, {precision}: {measured[-1][3]}", flush=True)
+            if time.monotonic() > end:
+                late = "; stopped early, out of time"
+                break
+            found = cells.row(host, family, precision, made=host)
+            say(began, family.name, f"{state}: {precision.name}", found)
+            yield "row", family, f"{state}: {precision.name}", found
+        for precision, what, gradient in gradients(host, HALVES if state == ALL else FULL) if not late else ():
+            said, good = str(getattr(gradient, "said", gradient)), getattr(gradient, "good", False)
+            print(f"[{time.monotonic() - began:4.0f} s] gradient of {what}, {precision}: {said}", flush=True)
+            yield "gradient", state, precision, what, said, good
         about = server.get("/system_stats").json()
         dynamic = "on" if "DynamicVRAM support detected and enabled" in server.log_text() else "off"
         device = about["devices"][0]
-        said = f"{device['name']}, {device['vram_total'] / 2**30:.1f} GB; dynamic VRAM {dynamic}"
-        return found, measured, f"ComfyUI {about['system']['comfyui_version']}, {said}"
+        said = f"{device['name']}, {device['vram_total'] / 2**30:.1f} GB; dynamic VRAM {dynamic}{late}"
+        yield "about", f"ComfyUI {about['system']['comfyui_version']}, {said}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("states", nargs="*", metavar="STATE", help=f"{'; '.join(STATES)}; all by default")
-    parser.add_argument("--fast", action="store_true", help="a part of it")
+    parser.add_argument("--fast", action="store_true", help=f"the first state only: {DEFAULT}")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no new row after this time")
     options = parser.parse_args()
     if unknown := set(options.states) - set(STATES):
         parser.error(f"no such state: {', '.join(unknown)}")
-    gpu, began, status = torch.cuda.is_available(), time.monotonic(), 0
+    gpu, began = torch.cuda.is_available(), time.monotonic()
     if not gpu:
         print("No GPU found: this runs on the CPU and says nothing about a GPU.")
-    found, measured, states, wrong = [], [], [], []
+    rows, measured, states, wrong = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        for state in options.states or STATES:
+        for state in options.states or ([DEFAULT] if options.fast else STATES):
+            flags, why = flags_of(state, gpu)
+            if why or time.monotonic() - began > 60 * options.minutes:
+                states.append(f"{state}: not tried, {why or 'out of time'}")
+                continue
+            print(f"{state}: main.py {' '.join(flags)}", flush=True)
             try:
                 configure(Path(folder), "--cpu")  # this process computes nothing, but reads the host's modules
-                flags, why = flags_of(state, gpu)
-                if why:
-                    states.append(f"{state}: not tried, {why}")
-                    continue
-                print(f"{state}: main.py {' '.join(flags)}", flush=True)
-                rows, gradients, about = check(state, flags, gpu, options.fast, began)
-                found, measured = found + rows, measured + gradients
+                about = ""
+                for kind, *found in check(state, flags, gpu, began + 60 * options.minutes, began):
+                    if kind == "about":
+                        about = found[0]
+                    else:
+                        {"row": rows, "gradient": measured}[kind].append(found)
                 states.append(f"{state}: {' '.join(flags) or 'no flags'}; {about}")
-            except (ServerError, PromptError, ImportError, OSError, requests.RequestException) as error:
-                status = 2
+            except Exception as error:
                 states.append(f"{state}: {reason(error)}")
                 print(states[-1])
-                if state == ALL:
-                    return status
-    wrong += [f"{f.name}, {p}, {n}: {c.said}" for f, p, r in found for n, c in r.items() if c.outcome == "FAIL"]
-    wrong += [
-        f"{state}: {precision}, gradient of {what}: {said}" for state, precision, what, said, ok in measured if not ok
-    ]
+                if not rows:
+                    return 2  # the host does not even start
+                wrong.append(states[-1])
+    wrong += [f"{f.name}, {p}, {n}: {c.said}" for f, p, row in rows for n, c in row.items() if c.outcome == "FAIL"]
+    wrong += [f"{s}: {p}, gradient of {what}: {said}" for s, p, what, said, good in measured if not good]
+    if not any(cell.outcome == "pass" for cell in all_cells(rows)):
+        wrong.append("nothing passed")
     print("\n--- paste from here ---")
     cuda = f"CUDA {torch.version.cuda or 'none'}, {platform.system()} {platform.machine()}"
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {cuda}")
     print("\n".join([*(["No GPU: says nothing about one."] if not gpu else []), *states, ""]))
-    if found:
-        print(table(found))
+    if rows:
+        print(table(rows))
     print("\n| state | precision | gradient | relative error | |\n|---|---|---|---|---|")
-    for state, precision, what, said, ok in measured:
-        print(f"| {state} | {precision} | {what} | {said} | {'✓' if ok else 'FAIL'} |")
+    for *cells, good in measured:
+        print("| " + " | ".join([*cells, "✓" if good else "FAIL"]) + " |")
     print(f"\n{len(wrong)} failed, {time.monotonic() - began:.0f} s", *wrong, "--- to here ---", sep="\n")
-    return status or int(bool(wrong))
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":
