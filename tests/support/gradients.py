@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ from support.graphs import SEED, Node, node
 from support.graphs.checkpoint import detector
 from support.graphs.features import Feature
 
-STEP, DIRECTIONS = 0.1, 2  # the longest step, as a share of x; random directions
+STEP, VAE_STEP, DIRECTIONS = 0.1, 0.01, 2  # the longest steps, as a share of x; random directions
 KINDS = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
 # MG_CHECK_FAULT=gradient plants a fault, to see that it is found.
 FAULT = 1.2 if os.environ.get("MG_CHECK_FAULT") == "gradient" else 1.0
@@ -54,23 +56,25 @@ class Gradient:
         return f"{self.error:.1e} of at most {self.allowed:.1e} in {self.dtype} (differences ± {self.doubt:.0e})"
 
 
-def compared(value: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, dtype: torch.dtype) -> Gradient:
+def compared(
+    value: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, dtype: torch.dtype, step: float = STEP
+) -> Gradient:
     """A gradient of `value` (B,) at x that was computed in `dtype`, beside finite differences."""
     gradient, norm = gradient.double() * FAULT, gradient.double().flatten(1).norm(dim=1) * FAULT
     own = gradient * (x[0].numel() ** 0.5 / norm).view(-1, *[1] * (x.ndim - 1))
     draw = torch.Generator().manual_seed(5)
-    # In half precision rounding is as large as what a random direction sees of the gradient.
-    count = DIRECTIONS if dtype == torch.float32 else 0
+    # In half precision, and through a VAE, rounding is as large as what a random direction sees of the gradient.
+    count = DIRECTIONS if dtype == torch.float32 and step == STEP else 0
     errors, doubts = [], []
     with exact_float32():
         for way in (own, *(torch.randn(x.shape, generator=draw).to(own) for _ in range(count))):
-            measured, doubt = slope(value, x, way.to(x), STEP * float(x.std()))
+            measured, doubt = slope(value, x, way.to(x), step * float(x.std()))
             along = (gradient * way).flatten(1).sum(1)
             scale = torch.maximum(along.abs(), norm)
             errors.append(float(((along - measured).abs() / scale).max()))
             doubts.append(float((doubt / scale).max()))
         d = value(x).cpu()
-    return Gradient(d, gradient.float().cpu(), max(errors), max(doubts), str(dtype).removeprefix("torch."))
+    return Gradient(d, gradient.cpu(), max(errors), max(doubts), str(dtype).removeprefix("torch."))
 
 
 @contextmanager
@@ -149,16 +153,19 @@ class Measure:
 
 
 class MeasureAMG:
-    """σ of the predictions in a guided run: of each gradient that AMG Guidance takes, through whatever networks."""
+    """σ of the predictions in a guided run: of each gradient that AMG Guidance takes, through whatever networks.
+
+    `exact`: the VAE in float64, on the run's device, for the differences.
+    """
 
     RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "run"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {k: (v,) for k, v in KINDS.items()}}
+        return {"required": {k: (v,) for k, v in KINDS.items()}, "optional": {"exact": ("VAE",)}}
 
-    def run(self, model, positive, negative, latent_image) -> tuple[Gradient]:
+    def run(self, model, positive, negative, latent_image, exact=None) -> tuple[Gradient]:
         scorers = module("methods.amg.reference_scorer").ReferenceScorer
         through = module("methods.amg.model_gradient").ModelGradient
         call_of = module("adapter.model_call").SamplerCall
@@ -167,9 +174,11 @@ class MeasureAMG:
         def of_prediction(scorer, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
             with exact_float32():
                 gradient = by_prediction(scorer, denoised, rows, wanted)
-            vae = scorer.plan.vae
-            dtype = vae.vae_dtype if vae is not None else denoised.dtype
-            found.append(compared(lambda x: scorer.similarity(x, rows), denoised, gradient, dtype))
+            precise, dtype = copy.copy(scorer), scorer.plan.vae.vae_dtype
+            precise.plan = replace(scorer.plan, vae=exact)
+            with patch.object(Tensor, "float", Tensor.double):  # float32 would round away what a short step does
+                value = lambda x: precise.similarity(x, rows)  # noqa: E731
+                found.append(compared(value, denoised.double(), gradient, dtype, VAE_STEP))
             return gradient
 
         def of_model(own, call, nearest, wanted: Tensor, linear) -> Tensor:

@@ -15,7 +15,7 @@ from support.families.kinds import Family, Precision
 from support.graphs import node
 from support.server import Server, ServerError
 
-AT_SERVER = ("m", "exact", "mem", "null", "latent", "clip", "vae", "descriptor")
+AT_SERVER = ("m", "exact", "mem", "null", "latent", "clip", "vae", "exact vae", "descriptor")
 
 
 class Lost(Exception):

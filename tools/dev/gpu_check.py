@@ -86,7 +86,7 @@ def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
             "images": node("VAEDecode", samples=["near", 0], vae=["vae", 0]),
             "refs": sets[metric],
             "a": EXACT.amg(model=["m", 0], vae=["vae", 0], gradient=way, **limits),
-            "g": node("MGTest_AMGGradient", model=["a", 0], **links),
+            "g": node("MGTest_AMGGradient", model=["a", 0], exact=["exact vae", 0], **links),
         }
         for metric, way in ways.items()
     }

@@ -50,8 +50,10 @@ class Load(Sink):
         if family == files.LAB.name:
             weights = comfy.utils.load_torch_file(str(path))
             vae = comfy.utils.state_dict_prefix_replace(weights, {"first_stage_model.": ""}, filter_keys=True)
-            self.held["vae"] = comfy.sd.VAE(sd=vae, dtype=asked.weights)
-            self.held["vae"].process_output = torch.sigmoid  # the host clamps: finite differences would see the kinks
+            for name, dtype in (("vae", asked.weights), ("exact vae", torch.float64)):
+                self.held[name] = comfy.sd.VAE(sd=dict(vae), dtype=dtype)
+                self.held[name].process_output = torch.sigmoid  # the host clamps: differences would see the kinks
+            self.held["exact vae"].first_stage_model.double().to(self.held["vae"].device)
             self.held["descriptor"] = random_clip_vision(BASE)
         return {}
 
