@@ -24,7 +24,8 @@ from support.graphs import SEED, Node, node
 from support.graphs.checkpoint import detector
 from support.graphs.features import Feature
 
-STEP, VAE_STEP, DIRECTIONS = 0.1, 0.01, 2  # the longest steps, as a share of x; random directions
+STEP, VAE_STEP, DIRECTIONS = 0.1, 1e-4, 2  # the longest steps, as a share of x; random directions
+CFG = 1.5  # more would drive random prompts out of a VAE's range, where it is all kinks
 KINDS = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
 # MG_CHECK_FAULT=gradient plants a fault, to see that it is found.
 FAULT = 1.2 if os.environ.get("MG_CHECK_FAULT") == "gradient" else 1.0
@@ -194,7 +195,7 @@ class MeasureAMG:
 
         scorers.gradient, through.__call__ = of_prediction, of_model
         try:
-            nodes.common_ksampler(model, SEED, 2, 5.0, "euler", "normal", positive, negative, latent_image)
+            nodes.common_ksampler(model, SEED, 2, CFG, "euler", "normal", positive, negative, latent_image)
         finally:
             scorers.gradient, through.__call__ = by_prediction, by_model
         return (max(found, key=lambda one: one.error),)

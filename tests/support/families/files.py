@@ -82,7 +82,7 @@ INPAINTING = _file("SD1.x inpainting", UNetModel, {**UNET, "in_channels": 9}, la
 SD2_V = _file("SD2.x V", UNetModel, SD2, {V_MARK: torch.linspace(-1, 1, 320)}, width=1024, latent=SMALL)
 SD3 = _file("SD3", OpenAISignatureMMDITWrapper, MMDIT, latent=(16, 4, 6), width=64, pooled=2048)
 # The only one with a VAE.
-LAB = Family("lab checkpoint", "checkpoint file", lambda: load_file(LAB_CHECKPOINT), read, width=arch.WIDTH)
+LAB = Family("lab checkpoint", "checkpoint file", lambda: load_file(LAB_CHECKPOINT), read, width=arch.WIDTH, cfg=1.5)
 LCM, ZERO_SNR = (
     node("ModelSamplingDiscrete", model=["m", 0], sampling=sampling, zsnr=zsnr)
     for sampling, zsnr in (("lcm", False), ("v_prediction", True))
