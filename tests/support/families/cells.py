@@ -251,12 +251,12 @@ def cell(bench: Bench, name: str) -> Cell:
         return Cell("not here", "needs a cfg above 1; this model is sampled at 1")
     try:
         NODES[name](bench)
+        views = [view for node in ("d", "k", "o", "g", "guider", "c") for view in bench.host.views(node)[-1:]]
         bench.same(k=bench.words.ksampler())  # its neighbour
     except NodeError as error:
         return Cell("refused" if error.kind.endswith("GuardError") else "FAIL", _first(error.message))
     except AssertionError as error:
         return Cell("FAIL", _first(error))
-    views = [view for node in ("d", "k", "o", "g", "guider", "c") for view in bench.host.views(node)[-1:]]
     remarks = [note for view in views for note in view["notes"] if "distilled" in note]
     return Cell("pass", remarks[0] if remarks else "")
 
