@@ -15,11 +15,11 @@ help:
 	@echo "make fuzz          2,000 hostile inputs (FUZZ=5000 for more)"
 	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
 	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
-	@echo "make gpu-check     the same on your GPU, as a report to paste into an issue"
+	@echo "make gpu-check     the same on your GPU, on a server for each way to hold weights, as a report to paste into an issue"
 	@echo "make tables        the effect of each setting on the lab checkpoint, into docs/ (an hour)"
 	@echo "make bench         methods, combinations and peers on the lab checkpoint, into bench/ (hours; continues if stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
-	@echo "make bench-cost    evaluations, time and memory compared with KSampler (ten minutes)"
+	@echo "make bench-cost    evaluations, time and memory compared with KSampler (ten minutes on a GPU)"
 	@echo "make locales       write locales/en from the nodes; remove translations of changed texts"
 	@echo "make release       write the registry's zip into dist/, and list what is missing before you publish"
 

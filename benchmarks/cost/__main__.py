@@ -1,96 +1,67 @@
-"""`make bench-cost`: what the nodes cost, each figure paired with the vanilla KSampler in the same run.
+"""`make bench-cost`: what the nodes cost, against the vanilla KSampler in the same run.
 
-Counts model evaluations, times runs (CPU seconds of one thread, runs interleaved, median of paired ratios) and
-measures peak memory (a process of its own a figure), on the exact model, the lab checkpoint and a UNet of SD1.5's size
-with random weights in bf16. Prints a table, writes bench/cost.json, and returns 1 when a bound is missed.
+Counts model evaluations on the exact model and the lab checkpoint, then measures time and peak memory on models of
+SD1.5's and SDXL's size with random weights in bf16: on a GPU at 512×512 and 1024×1024 by its events and its allocator,
+without one by CPU seconds on narrow models, where only the code is tried. Prints tables to paste into docs/cost.md.
+The exit status is 1 if a count misses its bound.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
 
-from support.graphs import ksampler
+import torch
+
 from support.in_process import lab_host
-from support.paths import ROOT
 
 from ..report import table
-from .figure import COLUMNS, Figure
-from .measurements import eight_together, evaluations, guidance_time, iteration_time, sampling_time
-from .memory import memory
-from .subjects import exact_model, in_float64, lab_checkpoint, sd15
-
-OUT = ROOT / "bench" / "cost.json"
-SIZE = 256  # pixels, at SD1.5's size
-NOTES = f"""Time: CPU seconds of one thread (a quiet machine's wall time); the ratio is the median of paired runs, and
-beside it that of the fastest run of each. SD1.5's size: random weights, {SIZE}×{SIZE}, bf16 (the papers' precision;
-fp32 takes three times as long on this CPU). Memory: peak resident set above that before the model was built, so
-weights and working memory. PyTorch's attention throughout, as the host chooses it on NVIDIA cards."""
+from .figure import COLUMNS
+from .measurements import eight_together, evaluations
+from .price import COLUMNS as PRICE
+from .price import prices
+from .subjects import exact_model, in_float64, lab_checkpoint, random_model
 
 
-def counts(host, quick: bool) -> Iterator[Figure]:
+def counts(host) -> list:
     """What does not depend on the machine: evaluations, and whether a batch equals its samples."""
     exact, lab = exact_model(host), lab_checkpoint(host)
-    yield from evaluations(exact)
-    yield from evaluations(lab)
-    yield from eight_together(exact, 0)
-    yield from eight_together(in_float64(lab), 0, ", float64")
-    yield from eight_together(lab, 0, ", float32")
-
-
-def times_of_the_lab(host, quick: bool) -> Iterator[Figure]:
-    lab, rounds = lab_checkpoint(host), 2 if quick else 8
-    for batch in (1,) if quick else (1, 4):
-        yield from sampling_time(lab, batch, 50, rounds + 1)
-        yield from iteration_time(lab, batch, 10, 10, rounds // batch + 2)
-    yield from eight_together(lab, rounds // 4 + 1)
-
-
-def times_of_sd15(host, quick: bool) -> Iterator[Figure]:
-    subject = sd15(host, SIZE)
-    subject.run(ksampler, latent=subject.latent(1), steps=1)  # warm
-    yield from sampling_time(subject, 1, 5, 4, warm=False)
-    yield from iteration_time(subject, 1, 1, 2, 2, warm=False)
-
-
-PARTS: dict[str, Callable[..., Iterator[Figure]]] = {
-    "counts": counts,
-    "lab": times_of_the_lab,
-    "amg": lambda host, quick: guidance_time(lab_checkpoint(host), 9),
-    "sd15": times_of_sd15,
-    "memory": lambda host, quick: memory(SIZE),
-}
-QUICK = ("counts", "lab")
+    figures = [*evaluations(exact), *evaluations(lab), *eight_together(exact)]
+    return [*figures, *eight_together(in_float64(lab), ", float64"), *eight_together(lab, ", float32")]
 
 
 def main() -> int:
+    gpu = torch.cuda.is_available()
+    sides = {"SD1.5": 512, "SDXL": 1024} if gpu else {"SD1.5": 64, "SDXL": 64}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all by default")
-    parser.add_argument("--quick", action="store_true", help=f"{' and '.join(QUICK)} only, under two minutes")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(sides)}; all by default")
+    parser.add_argument("--no-counts", action="store_true", help="measure only")
+    parser.add_argument("--side", type=int, help="pixels")
+    parser.add_argument("--channels", type=int, default=320 if gpu else 64, help="320 is the real size")
+    parser.add_argument("--steps", type=int, default=50 if gpu else 4)
+    parser.add_argument("--rounds", type=int, default=3 if gpu else 1)
     asked = parser.parse_args()
-    if unknown := set(asked.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(unknown)}")
+    if unknown := set(asked.models) - set(sides):
+        parser.error(f"no such model: {', '.join(unknown)}")
     logging.disable(logging.WARNING)
-    began, figures = time.monotonic(), []
-    kept = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {}
-    with lab_host("--cpu --use-pytorch-cross-attention") as host:
-        for part in QUICK if asked.quick else asked.parts or PARTS:
-            own = []
-            for figure in PARTS[part](host, asked.quick):
-                own.append(figure)
-                shown = filter(None, figure.cells().values())
-                print(f"[{time.monotonic() - began:4.0f} s] " + "  ".join(shown), flush=True)
-            kept[part] = [{**asdict(f), "ratio": f.ratio, "verdict": f.verdict} for f in own]
-            OUT.parent.mkdir(exist_ok=True)
-            OUT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            figures += own
-    print(f"\n{table([f.cells() for f in figures], COLUMNS)}\n\n{NOTES}")
-    return int(any(f.verdict == "SHORT" for f in figures))
+    began, figures, rows = time.monotonic(), [], []
+    with lab_host("--use-pytorch-cross-attention") as host:
+        if not asked.no_counts:
+            figures = counts(host)
+            print(table([figure.cells() for figure in figures], COLUMNS), flush=True)
+        for kind in asked.models or sides:
+            for row in prices(
+                random_model(host, kind, asked.side or sides[kind], asked.channels), asked.steps, asked.rounds
+            ):
+                rows.append(row)
+    device = torch.cuda.get_device_name() if gpu else "CPU, one thread: says nothing about a GPU"
+    print(
+        f"\n{table(rows, PRICE)}\n\n{device}; torch {torch.__version__}, bf16, {asked.steps} steps, one image,", end=" "
+    )
+    print(f"medians of {asked.rounds} rounds, {time.monotonic() - began:.0f} s.")
+    return int(any(figure.verdict == "SHORT" for figure in figures))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..report import Column
 
-TITLES = ("model", "measurement", "ours", "vanilla", "ratio", "ratio of the fastest", "bound", "verdict")
+TITLES = ("model", "measurement", "ours", "vanilla", "ratio", "bound", "verdict")
 COLUMNS = [Column(title, title) for title in TITLES]
 
 
@@ -21,13 +21,9 @@ class Figure:
     vanilla: float | None = None
     bound: float | None = None
     exact: bool = False  # the bound must be met exactly
-    paired: float | None = None  # median ratio of paired runs, where there were several
-    fastest: float | None = None  # ratio of the fastest run of each: a busy machine disturbs it least
 
     @property
     def ratio(self) -> float | None:
-        if self.paired is not None:
-            return self.paired
         return None if not self.vanilla else self.ours / self.vanilla
 
     @property
@@ -41,7 +37,7 @@ class Figure:
     def cells(self) -> dict[str, str]:
         """A row for `report.table`."""
         figures = [None if f is None else f"{f:.4g} {self.unit}".strip() for f in (self.ours, self.vanilla)]
-        ratios = [None if r is None else f"{r:.3f}" for r in (self.ratio, self.fastest)]
+        ratio = None if self.ratio is None else f"{self.ratio:.3f}"
         bound = None if self.bound is None else f"{'=' if self.exact else '≤'} {self.bound:g}"
-        values = (self.model, self.name, *figures, *ratios, bound, self.verdict)
+        values = (self.model, self.name, *figures, ratio, bound, self.verdict)
         return {title: value or "" for title, value in zip(TITLES, values, strict=True)}

@@ -1,4 +1,4 @@
-"""The models whose cost is measured: the exact model, the lab checkpoint, and a UNet of SD1.5's size."""
+"""The models whose cost is measured: the exact model, the lab checkpoint, and UNets of real sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from support.executor import Host
     from support.graphs import Node
 
-# What the host's detection adds to its own SD15.unet_config for a checkpoint of SD1.5.
+# What the host's detection adds to its own unet_config for a checkpoint of this kind.
 SD15 = {
     "image_size": 32,
     "in_channels": 4,
@@ -27,6 +27,17 @@ SD15 = {
     "transformer_depth_middle": 1,
     "num_heads": 8,
     "num_head_channels": -1,
+}
+SDXL = {
+    **SD15,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "num_heads": -1,
+    "num_head_channels": 64,
+    "num_classes": "sequential",
 }
 LINKS = {"model": ["m", 0], "positive": ["p", 0], "negative": ["n", 0], "latent_image": ["l", 0]}
 
@@ -42,7 +53,6 @@ class Subject:
     negative: Any
     shape: tuple[int, ...]
     optimizer: dict[str, Any] = field(default_factory=dict)  # with these inputs it converges on this model
-    vae: Any = None
 
     def latent(self, batch: int, index: int | None = None) -> dict[str, Any]:
         latent: dict[str, Any] = {"samples": torch.zeros(batch, *self.shape)}
@@ -70,7 +80,7 @@ def lab_checkpoint(host: Host) -> Subject:
     held = checkpoint.load(host)
     out = host.run({"p": checkpoint.text(checkpoint.MEMORIZED), "n": checkpoint.text("")}, held)
     fast = {"target_magnitude": 0.02, "learning_rate": 0.1}
-    return Subject("lab, 96×96", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast, held["vae"])
+    return Subject("lab, 96×96", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast)
 
 
 def in_float64(subject: Subject) -> Subject:
@@ -83,27 +93,31 @@ def in_float64(subject: Subject) -> Subject:
     return replace(subject, model=precise)
 
 
-def sd15(host: Host, size: int, dtype: torch.dtype = torch.bfloat16) -> Subject:
-    """A model of SD1.5's size with small random weights: its images mean nothing, its cost is real.
+def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subject:
+    """SD1.5 or SDXL (or a narrower one) with small random weights: its images mean nothing, its cost is real.
 
     The host's layers start with uninitialised memory, so weights are filled here; norms are neutral.
     """
-    import comfy.model_base
     import comfy.model_management as management
-    import comfy.supported_models
+    import comfy.supported_models as supported
     from comfy.model_patcher import ModelPatcher
 
+    own, added, width, more = {
+        "SD1.5": (supported.SD15, SD15, 768, {}),
+        "SDXL": (supported.SDXL, SDXL, 2048, {"pooled_output": torch.zeros(1, 1280)}),
+    }[kind]
+    device = management.get_torch_device()
+    draw = torch.Generator(device).manual_seed(0)
     with torch.inference_mode():
-        kind = comfy.supported_models.SD15
-        config = kind({**kind.unet_config, **SD15, "dtype": dtype})
-        config.set_inference_dtype(dtype, None)
-        model = comfy.model_base.BaseModel(config)
-        draw = torch.Generator().manual_seed(0)
+        config = own({**own.unet_config, **added, "model_channels": channels, "dtype": torch.bfloat16})
+        config.set_inference_dtype(torch.bfloat16, None)
+        model = config.get_model({}, "", device=device)
         for name, weight in model.diffusion_model.named_parameters():
             if weight.ndim > 1:
                 weight.normal_(0, 0.5 * weight[0].numel() ** -0.5, generator=draw)
             else:
                 weight.fill_(1.0 if name.endswith("weight") else 0.0)
-        prompts = [[[torch.randn((1, 77, 768), generator=draw), {}]] for _ in range(2)]
-    patcher = ModelPatcher(model, management.get_torch_device(), management.unet_offload_device())
-    return Subject(f"SD1.5, {size}×{size}", host, patcher, *prompts, (4, size // 8, size // 8))
+        prompts = [[[torch.randn((1, 77, width), generator=draw, device=device).cpu(), more]] for _ in range(2)]
+    patcher = ModelPatcher(model, device, management.unet_offload_device())
+    name = f"{kind}, {side}×{side}" + ("" if channels == 320 else f", {channels} channels")
+    return Subject(name, host, patcher, *prompts, (4, side // 8, side // 8))

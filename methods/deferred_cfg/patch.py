@@ -41,6 +41,7 @@ def add_deferred_cfg(
         if not plan.on_end:
             return
         if run.counter.step < 0 and run.n:
+            run.transition.zero_()  # no sample waited for guidance
             hints = [_other_guidance(run, guider)]
         else:
             hints = [*_never_guided(run, guider), *([] if plan.rule is None else distilled_hint(guider.model_patcher))]

@@ -51,7 +51,7 @@ def test_weights_that_stay_behind_are_patched_for_each_use(host: Host, name: str
     """Under the same LoRA the images are those of the model that is there as a whole."""
     found = []
     for state in (states.STATES["fp32, LoRA"], states.STATES[name]):
-        given = files.SD1.given(state.prepare(files.SD1.make(host, state)))
+        given = files.SD1.made(state)
         found.append(cells.Bench(host, files.SD1, given))
     inner = found[1].given["m"].model
     functions = [f for m in inner.modules() for f in getattr(m, "weight_function", [])]

@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torchvision.models.resnet import ResNet
 
-from memorization_guard.mitigation.references.sscd import sscd_network
-
 CLIP_CONFIG = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -28,6 +26,8 @@ CLIP_CONFIG = {
 
 def random_sscd(dims: int = 64) -> ResNet:
     """SSCD with blocks of an eighth of the width and random weights that keep the differences between images."""
+    from memorization_guard.mitigation.references.sscd import sscd_network
+
     torch.manual_seed(3)
     made = sscd_network(dims=dims, width=8)
     for part in made.modules():

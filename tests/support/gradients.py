@@ -1,91 +1,218 @@
-"""A node that asks the pack's probe for d, its gradient, and what d really does along random directions."""
+"""Nodes that compare the pack's gradients with what their functions really do, in this process or on a server."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 import nodes
 from support.executor import AnyType, Host
-from support.graphs import SEED, node
+from support.finite_differences import slope
+from support.graphs import SEED, Node, node
 from support.graphs.checkpoint import detector
 from support.graphs.features import Feature
 
-PACK = "memorization_guard"
-STEP, DIRECTIONS = 0.02, 3
+STEP, VAE_STEP, DIRECTIONS = 0.1, 1e-4, 2  # the longest steps, as a share of x; random directions
+CFG = 1.5  # more would drive random prompts out of a VAE's range, where it is all kinks
+KINDS = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
+# MG_CHECK_FAULT=gradient plants a fault, to see that it is found.
+FAULT = 1.2 if os.environ.get("MG_CHECK_FAULT") == "gradient" else 1.0
 
 
 @dataclass(frozen=True)
 class Gradient:
-    d: Tensor  # (B,) at the drawn noise, without a graph
+    d: Tensor  # (B,) without a graph
     gradient: Tensor  # (B, C, H, W)
-    along: Tensor  # (DIRECTIONS, B) the gradient along each direction
-    measured: Tensor  # (DIRECTIONS, B) central differences of d without a graph
+    error: float  # largest difference from finite differences, as a share of the gradient
+    doubt: float  # of the finite differences, as the same share
+    dtype: str  # of the computation
 
     @property
-    def error(self) -> float:
-        """Largest disagreement, as a share of the gradient's norm (a direction is N(0, I), so that is its scale)."""
-        return float(((self.along - self.measured).abs() / self.gradient.flatten(1).norm(dim=1)).max())
+    def allowed(self) -> float:
+        """Rounding makes the gradient of a network in half precision as wrong as dozens of its units.
+
+        On a CPU the tiny families were wrong by up to 0.007 in fp16 and 0.17 in bf16, which differ by 8 in their units.
+        """
+        return max(1e-3, 32 * torch.finfo(getattr(torch, self.dtype)).eps)
+
+    @property
+    def good(self) -> bool:
+        doubt = 0.0 if self.dtype == "float32" else 2 * self.doubt  # rounding, unless the differences are exact
+        return bool(self.gradient.abs().max() > 0) and self.error <= self.allowed + doubt  # also false for NaN
+
+    @property
+    def said(self) -> str:
+        return f"{self.error:.1e} of at most {self.allowed:.1e} in {self.dtype} (differences ± {self.doubt:.0e})"
+
+
+def compared(
+    value: Callable[[Tensor], Tensor], x: Tensor, gradient: Tensor, dtype: torch.dtype, step: float = STEP
+) -> Gradient:
+    """A gradient of `value` (B,) at x that was computed in `dtype`, beside finite differences."""
+    gradient, norm = gradient.double() * FAULT, gradient.double().flatten(1).norm(dim=1) * FAULT
+    own = gradient * (x[0].numel() ** 0.5 / norm).view(-1, *[1] * (x.ndim - 1))
+    draw = torch.Generator().manual_seed(5)
+    # In half precision, and through a VAE, rounding is as large as what a random direction sees of the gradient.
+    count = DIRECTIONS if dtype == torch.float32 and step == STEP else 0
+    errors, doubts = [], []
+    with exact_float32():
+        for way in (own, *(torch.randn(x.shape, generator=draw).to(own) for _ in range(count))):
+            measured, doubt = slope(value, x, way.to(x), step * float(x.std()))
+            along = (gradient * way).flatten(1).sum(1)
+            scale = torch.maximum(along.abs(), norm)
+            errors.append(float(((along - measured).abs() / scale).max()))
+            doubts.append(float((doubt / scale).max()))
+        d = value(x).cpu()
+    return Gradient(d, gradient.cpu(), max(errors), max(doubts), str(dtype).removeprefix("torch."))
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Without TF32, in which a GPU convolves float32 by default."""
+    kept, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = kept
+
+
+def module(name: str) -> ModuleType:
+    """The pack's module that this host runs."""
+    names = ("memorization_guard", "memorization-guard")
+    package = next(m for m in sys.modules if "custom_nodes" in m and Path(m).name in names)
+    return importlib.import_module(f"{package}.{name}")
+
+
+def computed_in(model: Any) -> torch.dtype:
+    return model.model.manual_cast_dtype or model.model.get_dtype()
 
 
 class Measure:
+    """d of a noise. `exact`: the same weights in float32, for the differences, which half precision would drown.
+
+    `evict`: how much of the weights the host takes off the device before the gradient, as it may at any time.
+    """
+
     RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "run"
-    host: Host
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        kinds = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
-        return {
-            "required": {**{k: (v,) for k, v in kinds.items()}, "checkpoints": ("STRING", {})},
-            "optional": {"null": ("CONDITIONING",)},
-        }
+        own = {"checkpoints": ("STRING", {}), "evict": ("FLOAT", {"default": 0.0})}
+        more = {"null": ("CONDITIONING",), "exact": ("MODEL",)}
+        return {"required": {**{k: (v,) for k, v in KINDS.items()}, **own}, "optional": more}
 
-    def run(self, model, positive, negative, latent_image, checkpoints, null=None) -> tuple[Gradient]:
-        of = lambda name: self.host.module(PACK, name)  # noqa: E731
-        magnitude, samples = of("mitigation.prediction").guidance_magnitude, latent_image["samples"]
+    def run(
+        self, model, positive, negative, latent_image, checkpoints, evict, null=None, exact=None
+    ) -> tuple[Gradient]:
+        magnitude, samples = module("mitigation.prediction").guidance_magnitude, latent_image["samples"]
+        scaled = module("mitigation.scaled_gradient").scaled_gradient
 
-        def body(pair, noise: Tensor) -> Gradient:
-            d = lambda x: magnitude(pair.prediction(x))  # noqa: E731
+        def inside(body: Callable, model: Any) -> Any:
+            inputs = module("adapter.sampling").SamplingInputs(
+                model=model,
+                positive=positive,
+                negative=negative,
+                null=null,
+                latent=latent_image,
+                noise=module("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index")),
+                sigmas=module("adapter.schedule").one_step_schedule(model, None, "test"),
+                seed=SEED,
+                node="test",
+            )
+            return module("adapter.two_predictions").run_in_sampling_scope(body, inputs)
 
+        def gradient(pair: Any, noise: Tensor) -> Tensor:
             def descend() -> Tensor:
                 x = noise.clone().requires_grad_()
-                return torch.autograd.grad(d(x).sum(), x)[0]
+                return scaled(magnitude(pair.prediction(x)).sum(), x, noise[0].numel() ** 0.5)
 
-            gradient = pair.with_gradients(descend, checkpoints)
-            draw = torch.Generator().manual_seed(5)
-            ways = [torch.randn(noise.shape, generator=draw) for _ in range(DIRECTIONS)]
-            along = torch.stack([(gradient * v).flatten(1).sum(1) for v in ways])
-            measured = torch.stack([(d(noise + STEP * v) - d(noise - STEP * v)) / (2 * STEP) for v in ways])
-            return Gradient(d(noise), gradient, along, measured)
+            if evict:
+                patcher = pair.model.current_patcher
+                patcher.partially_unload(patcher.offload_device, evict * patcher.model_size())
+            with exact_float32():
+                return pair.with_gradients(descend, checkpoints)
 
-        drawn = of("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index"))
-        inputs = of("adapter.sampling").SamplingInputs(
-            model=model,
-            positive=positive,
-            negative=negative,
-            null=null,
-            latent=latent_image,
-            noise=drawn,
-            sigmas=of("adapter.schedule").one_step_schedule(model, None, "test"),
-            seed=SEED,
-            node="test",
-        )
-        return (of("adapter.two_predictions").run_in_sampling_scope(body, inputs),)
+        found = inside(gradient, model)
+
+        def differences(pair: Any, noise: Tensor) -> Gradient:
+            return compared(lambda x: magnitude(pair.prediction(x)), noise, found, computed_in(model))
+
+        return (inside(differences, exact or model),)
+
+
+class MeasureAMG:
+    """σ of the predictions in a guided run: of each gradient that AMG Guidance takes, through whatever networks.
+
+    `exact`: the VAE in float64, on the run's device, for the differences.
+    """
+
+    RETURN_TYPES = (AnyType("*"),)
+    FUNCTION = "run"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {k: (v,) for k, v in KINDS.items()}, "optional": {"exact": ("VAE",)}}
+
+    def run(self, model, positive, negative, latent_image, exact=None) -> tuple[Gradient]:
+        scorers = module("methods.amg.reference_scorer").ReferenceScorer
+        through = module("methods.amg.model_gradient").ModelGradient
+        call_of = module("adapter.model_call").SamplerCall
+        by_prediction, by_model, found = scorers.gradient, through.__call__, []
+
+        def of_prediction(scorer, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+            with exact_float32():
+                gradient = by_prediction(scorer, denoised, rows, wanted)
+            precise, dtype = copy.copy(scorer), scorer.plan.vae.vae_dtype
+            precise.plan = replace(scorer.plan, vae=exact)
+            with patch.object(Tensor, "float", Tensor.double):  # float32 would round away what a short step does
+                value = lambda x: precise.similarity(x, rows)  # noqa: E731
+                found.append(compared(value, denoised.double(), gradient, dtype, VAE_STEP))
+            return gradient
+
+        def of_model(own, call, nearest, wanted: Tensor, linear) -> Tensor:
+            with exact_float32():
+                gradient = by_model(own, call, nearest, wanted, linear)
+
+            def value(x: Tensor) -> Tensor:
+                moved = call_of(call.executor, x, call.sigma, call.options, call.seed)
+                return own.scorer.similarity(moved.predict(), nearest.rows)
+
+            found.append(compared(value, call.x, gradient, computed_in(model)))
+            return gradient
+
+        scorers.gradient, through.__call__ = of_prediction, of_model
+        try:
+            nodes.common_ksampler(model, SEED, 2, CFG, "euler", "normal", positive, negative, latent_image)
+        finally:
+            scorers.gradient, through.__call__ = by_prediction, by_model
+        return (max(found, key=lambda one: one.error),)
+
+
+nodes.NODE_CLASS_MAPPINGS.update({"MGTest_Gradient": Measure, "MGTest_AMGGradient": MeasureAMG})
+
+
+def gradient_node(checkpoints: str = "auto", evict: float = 0.0, **links: Any) -> Node:
+    return node("MGTest_Gradient", checkpoints=checkpoints, evict=evict, **links)
 
 
 def gradients(
     host: Host, feature: Feature, checkpoint: dict[str, Any], checkpoints: str = "off"
 ) -> tuple[Gradient, Tensor]:
     """The gradient under `feature`, and d (B,) as the detector measures it in its first step."""
-    Measure.host = host
-    nodes.NODE_CLASS_MAPPINGS["MGTest_Gradient"] = Measure
     links = {k: v for k, v in feature.inputs().items() if k != "denoise"}
-    prompt = feature.prompt(
-        gradient=node("MGTest_Gradient", checkpoints=checkpoints, **links), watch=detector(**links, steps=2)
-    )
+    prompt = feature.prompt(gradient=gradient_node(checkpoints, **links), watch=detector(**links, steps=2))
     out = host.run(prompt, feature.given(checkpoint))
     return out["gradient"][0], out["watch"][3].d[:, 0]

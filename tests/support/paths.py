@@ -8,6 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAB = ROOT / "lab"  # the lab checkpoint, its judge and its training images
 LAB_CHECKPOINT = LAB / "lab.safetensors"
 LAB_PACK = ROOT / "tests" / "support" / "lab_pack"  # the nodes that only tests and demos need
+CHECK_PACK = ROOT / "tests" / "support" / "check_pack"  # the nodes of support.remote_host
 PACK_NAME, LAB_NAME = "memorization-guard", "memorization_guard_lab"  # folder names in custom_nodes
 PACK = "memorization_guard"  # the name under which tests import the repository
 ROOMS = ("adapter", "drawing", "methods", "mitigation", "nodes", "references")  # with the pack's own code

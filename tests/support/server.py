@@ -101,6 +101,7 @@ class Server(Client):
     base: the base directory; None makes a temporary one, deleted on exit.
     port: 0 takes a free one. extra: further arguments of the host's `main.py`.
     lab: with the lab pack and its checkpoints. pack: with this pack. timeout: seconds to wait for the start.
+    cpu: False lets the host choose the device.
     Enter it in a thread that lives as long as the server, such as the main one.
     """
 
@@ -112,6 +113,7 @@ class Server(Client):
         lab: bool = True,
         timeout: float = 300.0,
         pack: bool = True,
+        cpu: bool = True,
     ):
         self.port = port or free_port()
         super().__init__(f"http://127.0.0.1:{self.port}")
@@ -119,7 +121,8 @@ class Server(Client):
         self.temporary = base is None
         self.base = Path(tempfile.mkdtemp(prefix="mg-server-") if base is None else base).resolve()
         self.log = self.base / "server.log"
-        self.extra, self.lab, self.pack, self.timeout = list(extra), lab, pack, timeout
+        self.extra = [*(["--cpu"] if cpu else []), *extra]
+        self.lab, self.pack, self.timeout = lab, pack, timeout
         self.process: subprocess.Popen | None = None
 
     def __enter__(self) -> Server:
@@ -141,7 +144,7 @@ class Server(Client):
             if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                 raise ServerError(f"port {self.port} is taken: set PORT to another one, or to 0 for any")
         command = [
-            *(sys.executable, str(self.host / "main.py"), "--cpu", "--disable-auto-launch"),
+            *(sys.executable, str(self.host / "main.py"), "--disable-auto-launch"),
             *("--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(self.base)),
             # By default the database lies in the host's folder, whatever the base directory is.
             *("--database-url", f"sqlite:///{(self.base / 'user' / 'comfyui.db').as_posix()}"),

@@ -50,5 +50,5 @@ def given(batch: int = 2, network: str = "Flux") -> dict[str, Any]:
     """The model, two prompts and an empty latent."""
     kind, config, shape = NETWORKS[network]
     prompts = {name: prompt(6, 24, seed, 16) for seed, name in enumerate(("one", "other"))}
-    model = built.model(kind, config, PRECISIONS["fp32"])
+    model = built.family(network, kind, config).made(PRECISIONS["fp32"])["m"]
     return {"dit": model, "dit latent": {"samples": torch.zeros(batch, *shape)}, **prompts}

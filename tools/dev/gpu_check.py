@@ -1,50 +1,191 @@
-"""`make gpu-check`: the matrix on your GPU in fp16, bf16 and fp32, as a report to paste into an issue.
+"""`make gpu-check`: every node on your GPU as ComfyUI runs it, as a report to paste into an issue.
 
-Prints versions, the device and its memory, and every cell; a cell passes only if a strength of zero is bit-identical to
-KSampler and the weights are the same bytes afterwards. Without a GPU it says so and runs on the CPU. The exit status is
-1 if a cell fails.
+It starts `main.py` once for each way to hold weights, with the flags for it, and runs every node on tiny models over
+HTTP. A strength of zero must be bit-identical to a KSampler run beside it, the weights must stay the same bytes, and
+every gradient must agree with finite differences. The first run after each load is thrown away, because on a GPU it
+differs from all later ones. The exit status is 1 if something failed, and 2 if the host does not start.
+`gpu_check.py NAME ...` checks only these states, --fast the first one.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
 import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
-from tools.dev.matrix import all_cells, run, table
+from support.in_process import configure
+from support.paths import CHECK_PACK
+from support.server import Server, ServerError, find_host, place
+from tools.dev.matrix import all_cells, say, table, wanted
+
+DEFAULT, ALL = "default", "every family"
+STATES = {  # {memory}: all of the device's, so that no weight stays on it
+    DEFAULT: "",
+    "legacy": "--disable-dynamic-vram",
+    "low": "--lowvram",
+    "none": "--novram",
+    "none, asynchronous": "--novram --async-offload",
+    "none, synchronous": "--novram --disable-async-offload",
+    "high": "--highvram",
+    "reserved": "--reserve-vram {memory}",
+    "headroom": "--vram-headroom {memory}",
+    "fp32": "--fp32-unet --fp32-vae",
+    "fp16": "--fp16-unet",
+    "bf16": "--bf16-unet",
+    ALL: "",  # at every precision
+}
+NOT_ON_A_CPU = {"--lowvram", "--novram", "--highvram"}  # these and --cpu exclude each other
+FEW = ("SDXL V, zero SNR bf16", "Flux, true CFG fp16", "SD1.x fp32, LoRA")  # in the other states
+FULL = ("fp32", "fp32, as it is usually loaded")
+HALVES = ("fp16", "bf16")
+# What a log says last about why: of an exception, of a wrong flag, of a missing package.
+REASON = re.compile(r"^(?:\S+: error: .+|[\w.]*(?:Error|Exception|Exit)\b.*|.* is not installed.*)$", re.M)
 
 
-def device() -> str:
-    """What the host would compute on."""
-    if not torch.cuda.is_available():
-        return "no GPU found: this ran on the CPU and says nothing about a GPU"
-    gpu = torch.cuda.get_device_properties(0)
-    return f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GB, compute capability {gpu.major}.{gpu.minor}"
+def flags_of(state: str, gpu: bool) -> tuple[list[str], str]:
+    """The flags of a state, and why it cannot be tried here."""
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30 if gpu else 1
+    flags = STATES[state].format(memory=round(memory)).split()
+    known = (find_host() / "comfy" / "cli_args.py").read_text(encoding="utf-8")
+    for flag in flags:
+        if flag.startswith("--") and f'"{flag}"' not in known:
+            return flags, f"this ComfyUI has no {flag}"
+        if not gpu and flag in NOT_ON_A_CPU:
+            return flags, f"{flag} needs a GPU"
+    return flags, ""
+
+
+def reason(error: Exception) -> str:
+    """One line: what ended, and what its log says last about why."""
+    first, _, log = str(error).partition("\n")
+    lines = REASON.findall(log) or [line for line in log.splitlines()[1:] if line.strip()]
+    return f"{first}: {lines[-1].strip()}" if lines else first
+
+
+def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
+    """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the lab checkpoint."""
+    from support.families import cells, files, kinds
+    from support.graphs import EXACT, from_images, node, references
+
+    draw = torch.Generator().manual_seed(9)
+    noise, spread = torch.randn(60, *files.LAB.latent, generator=draw), torch.linspace(0, 2, 60).view(-1, 1, 1, 1)
+    links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0]}
+    images = {"vae": ["vae", 0], "images": ["images", 0]}
+    sets = {"latent": references(latents="noise"), **{m: from_images(m, **images) for m in ("nL2", "descriptor")}}
+    limits = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "despecification": 0.0}
+    ways = {"latent": "through model", "nL2": "through prediction", "descriptor": "through prediction"}
+    asked = {
+        f"{metric}, {way}": {
+            "images": node("VAEDecode", samples=["near", 0], vae=["vae", 0]),
+            "refs": sets[metric],
+            "a": EXACT.amg(model=["m", 0], vae=["vae", 0], gradient=way, **limits),
+            "g": node("MGTest_AMGGradient", model=["a", 0], exact=["exact vae", 0], **links),
+        }
+        for metric, way in ways.items()
+    }
+    for what, how in {
+        **{f"checkpointing {how}": {"checkpoints": how} for how in ("off", "on", "full")},
+        "half of the weights evicted": {"evict": 0.5},
+    }.items():
+        asked[f"d, {what}"] = {"g": cells.gradient_node(model=["m", 0], exact=["exact", 0], **links, **how)}
+    for precision in [p for p in [kinds.USUAL, *kinds.PRECISIONS.values()] if p.name in only]:
+        given = {**host.load(files.LAB, precision), "noise": {"samples": noise}}
+        vanilla = cells.Bench(host, files.LAB, given).vanilla[:1]
+        given["near"] = {"samples": vanilla + vanilla.std() * spread * noise}
+        for what, nodes in asked.items():
+            try:
+                yield precision.name, what, host.run(nodes, given)["g"][0]
+            except cells.NodeError as error:
+                yield precision.name, what, error
+
+
+def check(state: str, flags: list[str], gpu: bool, end: float, began: float) -> Iterator[tuple]:
+    """("row", …), ("gradient", …) and at last ("about", what the host says about itself, …) of one state."""
+    server = Server(extra=flags, lab=False, cpu=not gpu)
+    (server.base / "custom_nodes").mkdir()
+    place(CHECK_PACK, server.base / "custom_nodes" / "memorization_guard_check")
+    with server:
+        if failures := server.import_failures():
+            raise ServerError(f"a pack did not load\n{failures[-1]}")
+        from support.families import cells, files, kinds
+        from support.remote_host import RemoteHost
+
+        host, rows, late = RemoteHost(server), [(files.SD1, kinds.USUAL)], ""
+        rows += [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
+        for family, precision in rows:
+            if time.monotonic() > end:
+                late = "; stopped early, out of time"
+                break
+            found = cells.row(host, family, precision, made=host)
+            say(began, family.name, f"{state}: {precision.name}", found)
+            yield "row", family, f"{state}: {precision.name}", found
+        for precision, what, gradient in gradients(host, HALVES if state == ALL else FULL) if not late else ():
+            said, good = str(getattr(gradient, "said", gradient)), getattr(gradient, "good", False)
+            print(f"[{time.monotonic() - began:4.0f} s] gradient of {what}, {precision}: {said}", flush=True)
+            yield "gradient", state, precision, what, said, good
+        about = server.get("/system_stats").json()
+        dynamic = "on" if "DynamicVRAM support detected and enabled" in server.log_text() else "off"
+        device = about["devices"][0]
+        said = f"{device['name']}, {device['vram_total'] / 2**30:.1f} GB; dynamic VRAM {dynamic}{late}"
+        yield "about", f"ComfyUI {about['system']['comfyui_version']}, {said}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="a part of it, in a minute")
+    parser.add_argument("states", nargs="*", metavar="STATE", help=f"{'; '.join(STATES)}; all by default")
+    parser.add_argument("--fast", action="store_true", help=f"the first state only: {DEFAULT}")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no new row after this time")
     options = parser.parse_args()
-    gpu, where = torch.cuda.is_available(), f"Device: {device()}"
-    print(where)
-    found, seconds = run(options.fast, cuda=gpu)
-    from comfyui_version import __version__ as comfyui
-
-    failed = [cell for cell in all_cells(found) if cell.outcome == "FAIL"]
-    identical = sum(row["Sampler, off"].outcome == "pass" for _, _, row in found)
-    unchanged = not any("weights" in cell.said for cell in failed)
+    if unknown := set(options.states) - set(STATES):
+        parser.error(f"no such state: {', '.join(unknown)}")
+    gpu, began = torch.cuda.is_available(), time.monotonic()
+    if not gpu:
+        print("No GPU found: this runs on the CPU and says nothing about a GPU.")
+    rows, measured, states, wrong = [], [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for state in options.states or ([DEFAULT] if options.fast else STATES):
+            flags, why = flags_of(state, gpu)
+            if why or time.monotonic() - began > 60 * options.minutes:
+                states.append(f"{state}: not tried, {why or 'out of time'}")
+                continue
+            print(f"{state}: main.py {' '.join(flags)}", flush=True)
+            try:
+                configure(Path(folder), "--cpu")  # this process computes nothing, but reads the host's modules
+                about = ""
+                for kind, *found in check(state, flags, gpu, began + 60 * options.minutes, began):
+                    if kind == "about":
+                        about = found[0]
+                    else:
+                        {"row": rows, "gradient": measured}[kind].append(found)
+                states.append(f"{state}: {' '.join(flags) or 'no flags'}; {about}")
+            except Exception as error:
+                states.append(f"{state}: {reason(error)}")
+                print(states[-1])
+                if not rows:
+                    return 2  # the host does not even start
+                wrong.append(states[-1])
+    wrong += [f"{f.name}, {p}, {n}: {c.said}" for f, p, row in rows for n, c in row.items() if c.outcome == "FAIL"]
+    wrong += [f"{s}: {p}, gradient of {what}: {said}" for s, p, what, said, good in measured if not good]
+    if not any(cell.outcome == "pass" for cell in all_cells(rows)):
+        wrong.append("nothing passed")
     print("\n--- paste from here ---")
-    print(f"ComfyUI {comfyui}, Python {platform.python_version()}, torch {torch.__version__}")
-    print(f"CUDA {torch.version.cuda or 'none'}, {platform.system()} {platform.machine()}\n{where}")
-    if gpu:
-        print(f"Peak memory: {torch.cuda.max_memory_allocated() / 2**20:.0f} MB")
-    print(f"`off` bit-identical to KSampler: {identical} of {len(found)} rows; weights unchanged: {unchanged}\n")
-    print(table(found))
-    print(f"{len(failed)} failed, {seconds:.0f} s\n--- to here ---")
-    return int(bool(failed))
+    cuda = f"CUDA {torch.version.cuda or 'none'}, {platform.system()} {platform.machine()}"
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, {cuda}")
+    print("\n".join([*(["No GPU: says nothing about one."] if not gpu else []), *states, ""]))
+    if rows:
+        print(table(rows))
+    print("\n| state | precision | gradient | relative error | |\n|---|---|---|---|---|")
+    for *cells, good in measured:
+        print("| " + " | ".join([*cells, "✓" if good else "FAIL"]) + " |")
+    print(f"\n{len(wrong)} failed, {time.monotonic() - began:.0f} s", *wrong, "--- to here ---", sep="\n")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

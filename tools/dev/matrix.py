@@ -40,22 +40,15 @@ test_accidents.py: per-sample and "through model" refuse them, all else works.
 """
 
 
-def rows(made, fast: bool):
-    """(family, precision, cells) of every row that was asked for."""
-    from support.families import FAST, built, cells, files, kinds, states
+def wanted(fast: bool) -> list[tuple]:
+    """(family, precision) of every row."""
+    from support.families import FAST, built, files, kinds, states
 
     families = [*files.FAMILIES, *built.FAMILIES]
     # A patch on the sampling acts the same in every precision, so two precisions are enough for those families.
-    wanted = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
-    wanted += [(files.SD1, p) for p in states.STATES.values()]
-    for family, precision in wanted:
-        if fast and (family.name, precision.name) not in FAST:
-            continue
-        with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
-            yield family, precision.name, cells.row(made, family, precision)
-    if not (fast or torch.cuda.is_available()):
-        for name in states.ON_A_GPU:
-            yield files.SD1, name, dict.fromkeys(cells.NODES, states.NO_GPU)
+    rows = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
+    rows += [(files.SD1, p) for p in states.STATES.values()]
+    return [(f, p) for f, p in rows if not fast or (f.name, p.name) in FAST]
 
 
 def all_cells(found: list[tuple]) -> list:
@@ -85,16 +78,24 @@ def table(found: list[tuple]) -> str:
     return "\n".join([*text, "", *notes, "", f"{len(cells)} cells: {count}."])
 
 
-def run(fast: bool, cuda: bool) -> tuple[list[tuple], float]:
+def say(began: float, family: str, precision: str, cells: dict) -> None:
+    """One row, as soon as it is known."""
+    bad = [f"{name}: {cell}" for name, cell in cells.items() if cell.outcome != "pass"]
+    passed = f"{family}, {precision}: {len(cells) - len(bad)} pass"
+    print(f"[{time.monotonic() - began:4.0f} s] {passed}", *bad, sep="\n    ", flush=True)
+
+
+def run(fast: bool) -> tuple[list[tuple], float]:
     """The rows, and the seconds they took."""
     logging.disable(logging.CRITICAL)
     began, found = time.monotonic(), []
-    with lab_host(f"{'' if cuda else '--cpu'} --use-pytorch-cross-attention") as made:
-        for family, precision, cells in rows(made, fast):
-            found.append((family, precision, cells))
-            bad = [f"{name}: {cell}" for name, cell in cells.items() if cell.outcome != "pass"]
-            passed = f"{family.name}, {precision}: {len(cells) - len(bad)} pass"
-            print(f"[{time.monotonic() - began:4.0f} s] {passed}", *bad, sep="\n    ")
+    with lab_host("--cpu --use-pytorch-cross-attention") as made:
+        from support.families import cells
+
+        for family, precision in wanted(fast):
+            with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
+                found.append((family, precision.name, cells.row(made, family, precision)))
+            say(began, family.name, precision.name, found[-1][2])
     return found, time.monotonic() - began
 
 
@@ -102,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fast", action="store_true", help="the part that CI runs; writes no page")
     options = parser.parse_args()
-    found, seconds = run(options.fast, cuda=False)
+    found, seconds = run(options.fast)
     where = f"ComfyUI on the CPU, torch {torch.__version__}."
     text = "\n".join([INTRO, f"{table(found)} {where}", "", PRECISIONS])
     print(f"\n{text}\n{seconds:.0f} s")

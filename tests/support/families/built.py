@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-import comfy.model_management
+import comfy.model_management as management
+import comfy.model_patcher
 import comfy.supported_models as supported
+import comfy.utils
 import torch
 from comfy.ldm.flux.model import FluxParams
+from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
 
-from support.executor import Host
 from support.families.kinds import Family, Precision
 from support.families.weights import fill
 from support.lab_pack import arch
@@ -69,28 +73,31 @@ WAN = {
 }
 
 
-def model(config_class, unet: dict[str, Any], precision: Precision, marks: tuple[str, ...] = ()) -> ModelPatcher:
+def family(name: str, config_class, unet: dict[str, Any], marks: tuple[str, ...] = (), **asked: Any) -> Family:
     """A model of the host's class for this family. `marks`: keys by which its files tell their variant."""
-    management = comfy.model_management
-    device = management.get_torch_device()
-    with torch.inference_mode():
+
+    def build(dtype: torch.dtype, compute: torch.dtype | None = None) -> BaseModel:
         config = config_class(dict(unet))
-        compute = precision.compute
-        cast = management.unet_manual_cast(precision.weights, device, config.supported_inference_dtypes)
-        config.set_inference_dtype(precision.weights, cast if compute is None else None)
-        marked = {mark: torch.ones(3) for mark in marks}
-        made = config.get_model(marked, "")
-        weights = {k: v.float() for k, v in made.diffusion_model.state_dict().items()}
-        fill(weights.items(), 5)
-        made.diffusion_model.load_state_dict(weights)
-    return ModelPatcher(made, device, management.unet_offload_device())
+        config.set_inference_dtype(dtype, compute)
+        return config.get_model({mark: torch.ones(3) for mark in marks}, "")
 
+    def weights() -> dict[str, Tensor]:
+        held = build(torch.float32).diffusion_model.state_dict()
+        fill(held.items(), 5)
+        return held
 
-def _built(name: str, config_class, unet: dict[str, Any], marks: tuple[str, ...] = (), **asked: Any) -> Family:
-    def make(host: Host, precision: Precision) -> ModelPatcher:
-        return model(config_class, unet, precision, marks)
+    def read(file: Path, precision: Precision) -> ModelPatcher:
+        device, offload = management.get_torch_device(), management.unet_offload_device()
+        types = config_class(dict(unet)).supported_inference_dtypes
+        cast = management.unet_manual_cast(precision.weights, device, types) if precision.compute is None else None
+        made = build(precision.weights, cast).to(offload)
+        patcher = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)(made, device, offload)
+        # With dynamic VRAM, as the host's loaders do it: the network has no weights before.
+        assign = {"assign": True} if getattr(patcher, "is_dynamic", bool)() else {}
+        made.diffusion_model.load_state_dict(comfy.utils.load_torch_file(str(file)), **assign)
+        return patcher
 
-    return Family(name, "built in process", make, **asked)
+    return Family(name, "built in process", weights, read, **asked)
 
 
 def _fresh(config_class):
@@ -105,12 +112,12 @@ def _fresh(config_class):
 
 SDXL_ASKED: dict[str, Any] = {"width": 2048, "pooled": 1280}
 FLUX_ASKED: dict[str, Any] = {"latent": (16, 4, 6), "width": 24, "pooled": 16}
-SDXL = _built("SDXL", _fresh(supported.SDXL), UNET, **SDXL_ASKED)
-SDXL_V = _built("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "ztsnr"), **SDXL_ASKED)
-EDM = _built("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
-SCHNELL = _built("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
+SDXL = family("SDXL", _fresh(supported.SDXL), UNET, **SDXL_ASKED)
+SDXL_V = family("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "ztsnr"), **SDXL_ASKED)
+EDM = family("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
+SCHNELL = family("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
 GUIDED: dict[str, Any] = {**FLUX_ASKED, "cfg": 1.0, "more": {"guidance": 3.5}}
-DISTILLED = _built("Flux, guidance-distilled", supported.Flux, {**FLUX, "guidance_embed": True}, **GUIDED)
-STAGE_C = _built("Stable Cascade C", supported.Stable_Cascade_C, CASCADE, latent=(16, 4, 6), width=64, pooled=32)
-VIDEO = _built("Wan video (5-D)", supported.WAN21_T2V, WAN, latent=(16, 3, 4, 6), width=32)
+DISTILLED = family("Flux, guidance-distilled", supported.Flux, {**FLUX, "guidance_embed": True}, **GUIDED)
+STAGE_C = family("Stable Cascade C", supported.Stable_Cascade_C, CASCADE, latent=(16, 4, 6), width=64, pooled=32)
+VIDEO = family("Wan video (5-D)", supported.WAN21_T2V, WAN, latent=(16, 3, 4, 6), width=32)
 FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]

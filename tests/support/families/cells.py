@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.model_management
 import torch
+from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from support.executor import Host, NodeError
-from support.families.kinds import Family
+from support.families.kinds import Family, Precision
+from support.gradients import gradient_node
 from support.graphs import references
 from support.graphs.checkpoint import LINKS, NO_BASIN
 from support.graphs.words import Link, Node, Prompt, Words
@@ -45,6 +48,7 @@ class Bench:
     vanilla: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.samples(k=self.words.ksampler())  # on a GPU the first run after loading differs from all later ones
         self.vanilla = self.samples(k=self.words.ksampler())
 
     @property
@@ -175,6 +179,17 @@ def amg(bench: Bench, **strengths: Any) -> None:
     bench.other(refs=near, g=guided(0.0, **strengths), k=k)
 
 
+def gradient(bench: Bench) -> None:
+    """Of d, against finite differences."""
+    exact: Link = ["exact", 0]
+    nodes = {"g": gradient_node(**bench.words.links, exact=exact)}
+    if bench.family.patch:
+        inputs = {**bench.family.patch["inputs"], "model": exact}
+        nodes = {"e": {**bench.family.patch, "inputs": inputs}, "g": gradient_node(**bench.words.links, exact=["e", 0])}
+    found = bench.run(**nodes)["g"][0]
+    assert found.good, f"wrong by {found.said}"
+
+
 NODES: dict[str, Callable[[Bench], None]] = {
     "Detector": detector,
     "Sampler, off": off,
@@ -189,33 +204,46 @@ NODES: dict[str, Callable[[Bench], None]] = {
     "AMG, despecification and dissimilarity": lambda b: amg(b, despecification=13.0, dissimilarity=10.0),
     "AMG, deduplication": lambda b: amg(b, deduplication=13.0),
     "AMG, through model": lambda b: amg(b, dissimilarity=10.0, gradient="through model"),
+    "Gradient": gradient,
 }
 GUIDED = ("AMG, deduplication",)  # without guidance there is nothing that it could lower
 
 
-def row(host: Host, family: Family, precision, only: tuple[str, ...] = tuple(NODES)) -> dict[str, Cell]:
+class Made:
+    """Models in this process. A check on a server has its own: see support.remote_host."""
+
+    def load(self, family: Family, precision: Precision) -> dict[str, Any]:
+        """What the cells' prompts link to, by name."""
+        self.given = family.made(precision)
+        return self.given
+
+    def weights(self) -> str:
+        return weights(self.given["m"])
+
+
+def row(host: Host, family: Family, precision, only: tuple[str, ...] = tuple(NODES), made=None) -> dict[str, Cell]:
     """Every node on one family at one precision."""
+    made = made or Made()
     try:
-        given = family.given(family.make(host, precision))
-        if precision.prepare is not None:
-            given["m"] = precision.prepare(given["m"])
+        given = made.load(family, precision)
+        before = made.weights()
         bench = Bench(host, family, given)
     except (NodeError, RuntimeError, AssertionError, NotImplementedError) as error:  # the host cannot, either
         return {name: Cell("not here", f"KSampler itself: {_first(error)}") for name in only}
-    before = weights(given["m"])
     cells = {name: cell(bench, name) for name in only}
-    if weights(given["m"]) != before:
+    if made.weights() != before:
         return {name: Cell("FAIL", "the weights are not what they were") for name in only}
     return cells
 
 
-def weights(model) -> dict[str, bytes]:
-    """A hash of every weight's bytes, wherever it lies."""
-    return {
-        k: hashlib.sha256(v.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()).digest()
-        for k, v in model.model.state_dict().items()
-        if v.ndim
-    }
+def weights(model: ModelPatcher) -> str:
+    """A hash of every weight's bytes, as they are when the host does not use the model."""
+    comfy.model_management.unload_all_models()
+    digest = hashlib.sha256()
+    for v in model.model.state_dict().values():
+        if v.ndim:
+            digest.update(v.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def cell(bench: Bench, name: str) -> Cell:
@@ -223,11 +251,12 @@ def cell(bench: Bench, name: str) -> Cell:
         return Cell("not here", "needs a cfg above 1; this model is sampled at 1")
     try:
         NODES[name](bench)
+        views = [view for node in ("d", "k", "o", "g", "guider", "c") for view in bench.host.views(node)[-1:]]
+        bench.same(k=bench.words.ksampler())  # its neighbour
     except NodeError as error:
         return Cell("refused" if error.kind.endswith("GuardError") else "FAIL", _first(error.message))
     except AssertionError as error:
         return Cell("FAIL", _first(error))
-    views = [view for node in ("d", "k", "o", "g", "guider", "c") for view in bench.host.views(node)[-1:]]
     remarks = [note for view in views for note in view["notes"] if "distilled" in note]
     return Cell("pass", remarks[0] if remarks else "")
 

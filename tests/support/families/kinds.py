@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from comfy.model_patcher import ModelPatcher
+from safetensors.torch import save_file
+from torch import Tensor
 
-from support.executor import Host
 from support.families.weights import prompt
 
 BATCH = 2
+# The host takes an SD2 file for a V model by the spread of this one weight, which our file has no block for.
+V_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,8 @@ class Precision:
     weights: torch.dtype
     compute: torch.dtype | None = None
     prepare: Callable[[ModelPatcher], ModelPatcher] | None = None  # a state of the loaded model
+    patch: Callable[[ModelPatcher], ModelPatcher] | None = None  # other weights: a LoRA
+    usual: bool = False  # loaded as CheckpointLoaderSimple does it, which chooses a type of computation
 
 
 PRECISIONS = {
@@ -34,15 +42,18 @@ PRECISIONS = {
         Precision("fp8", torch.float8_e4m3fn),
     )
 }
+USUAL = Precision("fp32, as it is usually loaded", torch.float32, usual=True)
+EXACT = Precision("exact", torch.float64, torch.float64)  # finite differences of it are far from its rounding
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the matrix. `make(host, precision)` gives a fresh MODEL, loaded or built under inference mode."""
+    """One row of the matrix."""
 
     name: str
     origin: str  # how it came into the host
-    make: Callable[[Host, Precision], ModelPatcher]
+    weights: Callable[[], dict[str, Tensor]]  # of its file, in fp32
+    read: Callable[[Path, Precision], ModelPatcher]  # a MODEL of such a file, as the host's loaders make it
     latent: tuple[int, ...] = (4, 4, 6)
     tokens: int = 8
     width: int = 768
@@ -51,18 +62,39 @@ class Family:
     patch: dict[str, Any] | None = None  # a node of the host that is put on the model
     more: dict[str, Any] = field(default_factory=dict)  # goes with every prompt
 
+    def write(self, file: Path, precision: Precision) -> None:
+        # The host computes the spread of the V mark, which it cannot do in eight bits.
+        save_file({k: v if k == V_MARK else v.to(precision.weights) for k, v in self.weights().items()}, file)
+
+    def load(self, file: Path, precision: Precision) -> ModelPatcher:
+        with torch.inference_mode():
+            model = self.read(file, precision)
+        for change in (precision.patch, precision.prepare):
+            model = change(model) if change else model
+        return model
+
     def prompt(self, seed: int) -> list:
         return prompt(self.tokens, self.width, seed, self.pooled, **self.more)
 
-    def given(self, model: ModelPatcher) -> dict[str, Any]:
-        """What the cells' prompts link to."""
+    def given(self, file: Path, precision: Precision) -> dict[str, Any]:
+        """What the cells' prompts link to. `exact`: a model of the same weights in float64."""
         return {
-            "m": model,
+            "m": self.load(file, precision),
+            "exact": self.load(file, replace(EXACT, patch=precision.patch)),
             "mem": self.prompt(1),
             "null": self.prompt(2),
             "latent": {"samples": torch.zeros(BATCH, *self.latent)},
             "clip": Reader(self),
         }
+
+    def made(self, precision: Precision) -> dict[str, Any]:
+        """The same, fresh, in this process."""
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.safetensors"
+            self.write(file, precision)
+            given = self.given(file, precision)
+            gc.collect()  # nothing may hold the file
+            return given
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import comfy.lora
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from support.families.cells import Cell
 from support.families.kinds import Precision
 
 RANK = 2
@@ -49,9 +48,8 @@ def with_lora(model: ModelPatcher) -> ModelPatcher:
 
 def left_behind(kind: type[ModelPatcher]):
     def prepare(model: ModelPatcher) -> ModelPatcher:
-        made = with_lora(model)
-        made.__class__ = kind
-        return made
+        model.__class__ = kind
+        return model
 
     return prepare
 
@@ -84,14 +82,11 @@ STATES = {
     p.name: p
     for p in (
         Precision("fp16, computed in fp16", torch.float16, torch.float16, in_half_precision),
-        Precision("fp32, LoRA", *FP32, with_lora),
-        Precision("fp32, LoRA, --lowvram", *FP32, left_behind(HalfLeftBehind)),
-        Precision("fp32, LoRA, --novram", *FP32, left_behind(LeftBehind)),
-        Precision("fp16, LoRA, --novram", torch.float16, torch.float32, left_behind(LeftBehind)),
+        Precision("fp32, LoRA", *FP32, patch=with_lora),
+        Precision("fp32, LoRA, --lowvram", *FP32, left_behind(HalfLeftBehind), with_lora),
+        Precision("fp32, LoRA, --novram", *FP32, left_behind(LeftBehind), with_lora),
+        Precision("fp16, LoRA, --novram", torch.float16, torch.float32, left_behind(LeftBehind), with_lora),
         Precision("fp32, compiled", *FP32, compiled),
         Precision("fp32, channels last", *FP32, channels_last),
     )
 }
-# What only a GPU has; with one, `make gpu-check` runs the whole matrix on it.
-ON_A_GPU = ("fp16 on CUDA", "bf16 on CUDA", "fp8 matrix product (--fast)", "compiled (inductor)")
-NO_GPU = Cell("not here", "this machine has no GPU: `make gpu-check` runs the matrix on yours")

@@ -1,0 +1,108 @@
+"""Time and peak memory of the pack's nodes on a model, against KSampler in the same run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from support.graphs import amg, deferred, ksampler, node, optimizer, references
+
+from ..report import Column
+from .subjects import LINKS, Subject
+
+ITERATIONS = 8  # about what the paper's per-sample method takes
+START = 0.4
+MB = 2**20
+# Han et al. 2025, Table 3: the authors' code, bf16, an A100; 3,565 MB and 1.85 s an image without mitigation.
+PAPER = {"batch-wise": (2.01 / 1.85, 3574 / 3565), "per-sample, checkpointing off": (2.80 / 1.85, 9702 / 3565)}
+COLUMNS = [
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("seconds", "seconds"),
+    Column("time", "time ×", 3),
+    Column("paper time", "paper's time ×"),
+    Column("MB", "peak MB", 0),
+    Column("memory", "memory ×", 3),
+    Column("paper memory", "paper's memory ×"),
+]
+
+
+def methods(subject: Subject, steps: int) -> dict[str, Callable[[], Any]]:
+    """Whole runs: an image from noise to latent."""
+    noise = torch.randn(4, *subject.shape, generator=torch.Generator().manual_seed(0))
+    given = {**subject.given(subject.latent(1)), "works": {"samples": noise}}
+    plan, optimized = {**LINKS, "steps": steps}, ["o", 0]
+
+    def run(**nodes: Any) -> Callable[[], Any]:
+        return lambda: subject.host.run(nodes, given)
+
+    def optimizing(method: str, **inputs: Any) -> Callable[[], Any]:
+        o = optimizer(method, **LINKS, target_magnitude=0.0, max_iterations=ITERATIONS, **inputs)
+        return run(o=o, k=deferred("off", noise=optimized, **plan))
+
+    def guided(threshold: float, gradient: str = "through prediction") -> Callable[[], Any]:
+        limits = {"threshold_min": threshold, "threshold_max": threshold, "threshold_schedule": "constant"}
+        g = amg(model=["m", 0], gradient=gradient, dissimilarity=1e-6, **limits)
+        return run(refs=references(), g=g, k=ksampler(**{**plan, "model": ["g", 0]}))
+
+    return {
+        "KSampler": run(k=node("KSampler", **ksampler(**plan)["inputs"])),
+        "deferral, dynamic": run(k=deferred("dynamic", **plan)),
+        "deferral, static from 40 %": run(k=deferred("static", start_percent=START, **plan)),
+        "batch-wise": optimizing("batch-wise"),
+        **{
+            f"per-sample, checkpointing {choice}": optimizing("per-sample", checkpointing=choice)
+            for choice in ("off", "on", "full")
+        },
+        "AMG, inactive": guided(1.0),
+        "AMG, active at every step": guided(-1.0),
+        "AMG, through model, active at every step": guided(-1.0, "through model"),
+    }
+
+
+def prices(subject: Subject, steps: int, rounds: int) -> Iterator[dict[str, Any]]:
+    """A row for each method: medians of interleaved runs, A B C, C B A, …; the first round warms and is not counted."""
+    runs, gpu = methods(subject, steps), torch.cuda.is_available()
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for i in range(rounds + 1):
+        for name in list(runs)[:: 1 if i % 2 else -1]:
+            measured = (on_gpu if gpu else on_cpu)(runs[name])
+            if i:
+                spent[name].append(measured)
+    vanilla = spent["KSampler"]
+    for name, own in spent.items():
+        pairs = [(a / b, c / d) for (a, c), (b, d) in zip(own, vanilla, strict=True)]
+        (seconds, mb), (ratio, memory) = (
+            [median(column) for column in zip(*rows, strict=True)] for rows in (own, pairs)
+        )
+        row = {"model": subject.name, "method": name, "seconds": seconds, "time": ratio, "MB": mb, "memory": memory}
+        yield row | dict(zip(("paper time", "paper memory"), PAPER.get(name, ()), strict=False))
+
+
+def on_gpu(run: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds between two events of the device, and the allocator's peak in MB: weights and working memory."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    begin.record()
+    run()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000, torch.cuda.max_memory_allocated() / MB
+
+
+def on_cpu(run: Callable[[], Any]) -> tuple[float, float]:
+    """CPU seconds of one thread, and the peak of resident memory in MB, which is that of the whole process."""
+    peak = Path("/proc/self/clear_refs")
+    if peak.exists():
+        peak.write_text("5", encoding="utf-8")
+    began = time.process_time()
+    run()
+    spent = time.process_time() - began
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if peak.exists() else []
+    return spent, next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 1.0)
