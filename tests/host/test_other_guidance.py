@@ -10,7 +10,7 @@ import torch
 
 from support.executor import Host
 from support.graphs import checkpoint as on_lab
-from support.graphs import node
+from support.graphs import node, references
 from support.graphs.features import LATENTS, PATCHES, Feature, encoded, image
 from support.outcomes import same_bits, samples
 
@@ -73,12 +73,24 @@ def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> 
     assert not torch.allclose(samples(out["static"])[~outside], samples(out["vanilla"])[~outside], atol=1e-2)
 
 
+AMG = on_lab.amg(despecification=5.0, dissimilarity=10.0, threshold_min=-1.0, threshold_max=-1.0)
+# These keep what they saw of a batch: the attention of the last call, the last prediction, the first judgement.
+REMEMBERING = {
+    "SAG": Feature(
+        {"p": node("SelfAttentionGuidance", model=["m", 0], scale=0.5, blur_sigma=2.0)}, {"model": ["p", 0]}
+    ),
+    "cfg_pp": Feature({}, {"sampler_name": "euler_cfg_pp"}),
+    "AMG": Feature({"refs": references(), "g": AMG}, {"model": ["g", 0]}),
+}
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, -2.0])
-@pytest.mark.parametrize("name", ["nothing", "RescaleCFG", "perturbed attention"])
+@pytest.mark.parametrize("name", ["nothing", "RescaleCFG", "perturbed attention", *REMEMBERING])
 def test_samples_that_switch_separately_are_as_they_would_be_alone(
     host: Host, checkpoint, name: str, scale: float
 ) -> None:
-    feature = PATCHES.get(name, Feature())
+    feature = (PATCHES | REMEMBERING).get(name, Feature())
+    checkpoint = {**checkpoint, "works": {"samples": torch.ones(1, 4, on_lab.SIZE, on_lab.SIZE)}}
     outs = []
     for rows in ([0, 1], [0], [1]):
         prompt = encoded(host, checkpoint, [[on_lab.MEMORIZED, on_lab.ORDINARY][i] for i in rows])
@@ -124,3 +136,31 @@ def test_at_cfg_1_a_run_without_a_basin_is_vanilla_bit_by_bit(host: Host, checkp
     )
     out = host.run(prompt, feature.given(checkpoint))
     assert same_bits(out["a"], out["b"], out["c"])
+
+
+@pytest.mark.parametrize("cfg", [5.0, 1.0])
+@pytest.mark.parametrize("scale", [0.0, 1.0, -2.0])
+def test_every_evaluation_is_a_prompt_and_a_negative_prompt(
+    host: Host, checkpoint, monkeypatch, scale: float, cfg: float
+) -> None:
+    """Adapters, skip-layer guidance and step caches tell by these two places what they are asked for."""
+    seen: list[tuple[bool, ...]] = []
+    real = comfy.samplers.calc_cond_batch
+
+    def calc(model: Any, conds: list, *rest: Any) -> list:
+        seen.append(tuple(c is not None for c in conds))
+        return real(model, conds, *rest)
+
+    monkeypatch.setattr(comfy.samplers, "calc_cond_batch", calc)
+    both = encoded(host, checkpoint, [on_lab.MEMORIZED, on_lab.ORDINARY])
+    links = {**on_lab.LINKS, "positive": ["both", 0], "negative": ["neg", 0], "cfg": cfg}
+    captions = "a blue ring\na blue ring"
+    prompt = Feature({"neg": on_lab.text("a green ring")}).prompt(
+        refs=references(captions=captions),
+        g=on_lab.amg(deduplication=13.0, threshold_min=-1.0, threshold_max=-1.0, clip=["clip", 0]),
+        k=on_lab.deferred(**{**links, "model": ["g", 0]}, **TELLS_APART, null=["null", 0], pre_escape_cfg=scale),
+        o=on_lab.optimizer("batch-wise", adjustments=1),
+    )
+    host.run(prompt, {**checkpoint, "both": both, "works": {"samples": torch.ones(2, 4, on_lab.SIZE, on_lab.SIZE)}})
+    assert {len(call) for call in seen} == {2}
+    assert (True, True) in seen

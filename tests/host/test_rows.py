@@ -72,7 +72,7 @@ def test_together_is_as_alone(host: Host, checkpoint, name: str) -> None:
 def test_a_sample_that_is_done_costs_nothing(host: Host, checkpoint) -> None:
     report = optimized(host, checkpoint, "prompts", None, max_iterations=3, target_magnitude=0.02)[1]
     assert report.evaluations.min() == 2 and report.iterations[report.evaluations.argmin()] == 0
-    assert report.evaluations.max() == 8
+    assert report.evaluations.max() == 10, "four rounds and the check of the gradient, two evaluations each"
 
 
 @pytest.mark.parametrize("method", ["per-sample", "batch-wise", "search"])
