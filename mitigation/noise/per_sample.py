@@ -72,9 +72,12 @@ def adjust_per_sample(
         above = (now > target) & now.isfinite()  # an infinite d has no gradient; `on_step` may reject it
         if i == max_iterations or not above.any():
             return now, None
-        gradient = scaled_gradient(d[above.to(d.device)].sum(), x, dimension(noise) ** 0.5)
+        there = above.to(d.device)
+        gradient = scaled_gradient(d[there].sum(), x, dimension(noise) ** 0.5)
         if i == 0:
-            measured[asked] += check_gradient(lambda x: guidance_magnitude(predict(x, asked)), x, gradient, d)
+            left = asked[above]
+            magnitude = lambda x: guidance_magnitude(predict(x, left))  # noqa: E731
+            measured[left] += check_gradient(magnitude, x[there], gradient[there], d[there])
         return now, gradient
 
     for i in range(max_iterations + 1):
