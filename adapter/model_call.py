@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import comfy.samplers
@@ -15,8 +15,8 @@ from torch import Tensor
 from ..mitigation.batch import broadcast
 from .batch_rows import Conds, can_drop_rows, rows_of
 from .memory import BatchParts
+from .step_caches import Options, past_step_caches, without_step_caches
 
-Options = dict[str, Any]  # the host's model_options
 HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "calc_cond_batch")]
 
 
@@ -53,6 +53,7 @@ class PartwiseCall:
         self, model: BaseModel, prompt: Prompt, negative: Prompt, x: Tensor, sigma: Tensor, options: Options
     ) -> Pair:
         """The same as `denoised_predictions`."""
+        options = without_step_caches(options)
         named, batch = {"prompt": prompt, "negative": negative}, len(x)
         least = 1 if can_drop_rows(named) else batch
 
@@ -124,6 +125,11 @@ class SamplerCall:
         """How many samples must be evaluated together: all, if another patch may keep data for each row."""
         others = self.executor.wrappers[self.executor.idx + 1 :] or [k for k in HOOKS if self.options.get(k)]
         return 1 if not others and can_drop_rows(self.guider.conds) else len(self.x)
+
+    @property
+    def uncached(self) -> SamplerCall:
+        """The same call past the step caches of the host and of other packs."""
+        return replace(self, executor=past_step_caches(self.executor))
 
     def predict(self, options: Options | None = None) -> Tensor:
         """The denoised prediction (B, ...) of everything below this wrapper."""

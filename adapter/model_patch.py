@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import GuardError
 from .model_call import SamplerCall
+from .step_caches import put_step_caches_last
 from .version import OLDEST_COMFYUI
 
 Start = Callable[["CFGGuider", "Tensor", "Tensor"], Any]  # (guider, noise, sigmas on the CPU) -> state of the run
@@ -53,6 +54,7 @@ def patch_sampling(
     for kind, wrapper in ((WRAPPERS.OUTER_SAMPLE, outer_sample), (WRAPPERS.PREDICT_NOISE, predict_noise)):
         patched.remove_wrappers_with_key(kind, key)
         patched.add_wrapper_with_key(kind, key, wrapper)
+    put_step_caches_last(patched.wrappers[WRAPPERS.PREDICT_NOISE])
     return patched
 
 

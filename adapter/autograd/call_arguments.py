@@ -8,6 +8,7 @@ import comfy.ldm.modules.attention
 from torch import Tensor
 
 from ..batch_rows import Conds
+from ..step_caches import Options, without_step_caches
 from .careful_operations import clone_if_inference
 
 # The attention whose backward pass always works. Without it, the model keeps its own.
@@ -30,9 +31,9 @@ def conds_for_autograd(conds: Conds) -> Conds:
     return {name: [entry(c) for c in group] for name, group in conds.items()}
 
 
-def options_for_autograd(model_options: dict) -> dict:
-    """The run's options with an attention that has a backward pass."""
-    options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
+def options_for_autograd(model_options: Options) -> Options:
+    """The run's options without step caches, and with an attention that has a backward pass."""
+    options = without_step_caches(model_options)
     if attention_pytorch is not None:
         options["transformer_options"].setdefault(
             "optimized_attention_override", lambda _original, *args, **kwargs: attention_pytorch(*args, **kwargs)

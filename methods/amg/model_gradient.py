@@ -39,7 +39,7 @@ class ModelGradient:
             guidance = linear.for_autograd(rows) if linear is not None else None
 
             def similarity(x: Tensor) -> Tensor:
-                part = SamplerCall(call.executor, x, call.sigma[rows].clone(), options, call.seed)
+                part = SamplerCall(call.uncached.executor, x, call.sigma[rows].clone(), options, call.seed)
                 return self.scorer.similarity(self._steered(part, guidance), nearest.rows[rows])
 
             similar = similarity(x)

@@ -70,7 +70,8 @@ class DeferralRun:
         if self.tracker is not None and first_of_step:
             self._measure(call, predictions)
             predictions = self._with_negative(call, predictions)
-        return self._guide(call, predictions)
+        # A step cache remembers the first step, as it does without us, and goes on when every sample is guided.
+        return self._guide(call if self.counter.step == 0 else call.uncached, predictions)
 
     def curve(self, hint: str = "") -> EscapeCurve:
         """What was measured so far."""
@@ -121,19 +122,21 @@ class DeferralRun:
         null = conds.get("null", negative)
         any_outside = bool(self.outside.any())
         if self.tracker is None and not any_outside and g0 == 0:
-            alone = self._ask(call, None, null)[1]
+            alone = self._ask(call, None, null, ours=True)[1]
             return Predictions(alone, alone, alone)
         if self.tracker is None and not any_outside and g0 == 1 and call.may_skip_negative:
-            alone = self._ask(call, positive, None)[0]
+            alone = self._ask(call, positive, None, ours=True)[0]
             return Predictions(alone, alone, alone)
         against = negative if any_outside else null
         # Before the pair: a patch that remembers its last call has to remember the pair.
         free = None if against is null else self._ask(call, None, null, ours=True)[1]
+        # Only the first step's pair is vanilla's: later ones would be measured from what a step cache remembers.
+        vanilla = self.counter.step == 0 and against is negative and not self.splits_on_out_of_memory
         if call.cfg_is_one and call.may_skip_negative:  # KSampler evaluates the prompt alone, which gives other bits
             uncond = self._ask(call, None, against, ours=True)[1]
-            cond = self._ask(call, positive, None)[0]
+            cond = self._ask(call, positive, None, ours=not vanilla)[0]
         else:
-            cond, uncond = self._ask(call, positive, against, ours=self.splits_on_out_of_memory)
+            cond, uncond = self._ask(call, positive, against, ours=not vanilla)
         return Predictions(cond, uncond if free is None else free, uncond)
 
     def _ask(self, call: SamplerCall, prompt: Prompt, negative: Prompt, ours: bool = False) -> Pair:

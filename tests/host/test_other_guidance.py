@@ -164,3 +164,32 @@ def test_every_evaluation_is_a_prompt_and_a_negative_prompt(
     host.run(prompt, {**checkpoint, "both": both, "works": {"samples": torch.ones(2, 4, on_lab.SIZE, on_lab.SIZE)}})
     assert {len(call) for call in seen} == {2}
     assert (True, True) in seen
+
+
+@pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
+def test_step_caches_neither_see_nor_answer_our_evaluations(host: Host, checkpoint, name: str) -> None:
+    settings = {"reuse_threshold": 1.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
+    cached = Feature({"p": node(name, model=["m", 0], **settings)}, {"model": ["p", 0]})
+    links, run = cached.inputs(), {"steps": 8}
+    given = {**checkpoint, "works": {"samples": torch.ones(1, 4, on_lab.SIZE, on_lab.SIZE)}}
+    plan = {"max_iterations": 1, "target_magnitude": 0.0}
+    prompt = cached.prompt(
+        plain=on_lab.ksampler(**run),
+        vanilla=on_lab.ksampler(**links, **run),
+        seen=on_lab.detector(**run),
+        seen_beside=on_lab.detector(**links, **run),
+        noise=on_lab.optimizer(**plan),
+        noise_beside=on_lab.optimizer(**links, **plan),
+        no_basin=on_lab.deferred(**links, **run, **on_lab.NO_BASIN),
+        refs=references(),
+        g=node("MG_AMGGuidance", **{**AMG["inputs"], "model": ["p", 0], "gradient": "through model"}),
+        guided=on_lab.ksampler(**{**links, "model": ["g", 0]}, **run),
+        **{f"scale {g0}": on_lab.deferred(**links, **run, pre_escape_cfg=g0) for g0 in (0.0, 1.0, -2.0)},
+        **{f"static {g0}": on_lab.deferred("static", **links, **run, pre_escape_cfg=g0) for g0 in (0.0, 1.0)},
+    )
+    out = host.run(prompt, given)
+    assert not same_bits(out["plain"], out["vanilla"]), "the cache skips steps"
+    torch.testing.assert_close(out["seen_beside"][3].d, out["seen"][3].d, rtol=1e-5, atol=0)
+    assert torch.equal(out["noise_beside"][0].noise, out["noise"][0].noise)
+    assert all(torch.isfinite(samples(out[k])).all() for k in out if k.startswith(("scale", "static", "guided")))
+    assert same_bits(out["no_basin"], out["vanilla"])
