@@ -16,6 +16,7 @@ from torch import Tensor
 from ..mitigation.batch import broadcast
 
 Conds = dict[str, list[dict]]
+Options = dict[str, Any]  # the host's model_options
 SomeConds = Mapping[str, list[dict] | None]  # None: a branch that is not asked for
 
 
@@ -54,10 +55,17 @@ def choose_prompts(rows: Tensor, chosen: list[dict], others: list[dict], x: Tens
     return [*weighted(chosen, rows), *weighted(others, ~rows)]
 
 
-def can_drop_rows(conds: SomeConds) -> bool:
-    """False when a ControlNet has a hint image of its own for each sample: the host matches those by position."""
+def can_drop_rows(conds: SomeConds, options: Options) -> bool:
+    """False when something matches the samples of a batch by their places, so that all must be evaluated together.
+
+    A ControlNet can have a hint image for each sample, and a patch inside the network an image or a mask; nobody can
+    tell from outside whether it has.
+    """
     hints = (getattr(control, "cond_hint_original", None) for control in controls(conds))
-    return not any(isinstance(hint, Tensor) and hint.shape[0] > 1 for hint in hints)
+    inside = options.get("transformer_options", {})
+    patches = [inside.get("patches"), inside.get("patches_replace")]
+    patches += [inside.get("wrappers", {}).get(kind) for kind in ("diffusion_model", "apply_model")]
+    return not any(patches) and not any(isinstance(hint, Tensor) and hint.shape[0] > 1 for hint in hints)
 
 
 def controls(conds: SomeConds) -> Iterator[ControlBase]:

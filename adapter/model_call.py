@@ -55,7 +55,7 @@ class PartwiseCall:
         """The same as `denoised_predictions`."""
         options = without_step_caches(options)
         named, batch = {"prompt": prompt, "negative": negative}, len(x)
-        least = 1 if can_drop_rows(named) else batch
+        least = 1 if can_drop_rows(named, options) else batch
 
         def ask(rows: slice) -> Pair:
             size = rows.stop - rows.start
@@ -124,12 +124,13 @@ class SamplerCall:
     def smallest_part(self) -> int:
         """How many samples must be evaluated together: all, if another patch may keep data for each row."""
         others = self.executor.wrappers[self.executor.idx + 1 :] or [k for k in HOOKS if self.options.get(k)]
-        return 1 if not others and can_drop_rows(self.guider.conds) else len(self.x)
+        return 1 if not others and can_drop_rows(self.guider.conds, self.options) else len(self.x)
 
     @property
     def uncached(self) -> SamplerCall:
         """The same call past the step caches of the host and of other packs."""
-        return replace(self, executor=past_step_caches(self.executor))
+        options = without_step_caches(self.options)
+        return replace(self, executor=past_step_caches(self.executor), options=options)
 
     def predict(self, options: Options | None = None) -> Tensor:
         """The denoised prediction (B, ...) of everything below this wrapper."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from comfy.patcher_extension import WrapperExecutor
 
-Options = dict[str, Any]  # the host's model_options
+from .batch_rows import Options
 
 
 def without_step_caches(options: Options) -> Options:

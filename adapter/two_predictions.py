@@ -80,7 +80,7 @@ class TwoPredictions:
         check_interrupted()
         conds, latent, batch = self.conds, self.latent_image, len(self.noise)
         if rows is not None and len(rows) < batch:
-            if not can_drop_rows(conds):
+            if not can_drop_rows(conds, self.options):
                 whole = self.noise.to(noise).index_copy(0, rows.to(noise.device), noise)
                 return self.prediction(whole)[rows.to(noise.device)]
             conds, latent = rows_of(conds, rows, batch), latent[rows.to(latent.device)]
@@ -95,7 +95,7 @@ class TwoPredictions:
 
     def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:
         """`body` on `count` samples, as many at once as fit with a graph of their own; see `memory.BatchParts`."""
-        return self.with_graph.run(body, count, least=1 if can_drop_rows(self.conds) else count)
+        return self.with_graph.run(body, count, least=1 if can_drop_rows(self.conds, self.options) else count)
 
     def with_gradients(self, body: Callable[[], T], checkpoints: str = "auto") -> T:
         """Run `body` with autograd working through the model; `checkpoints`: see `autograd.scope`."""

@@ -131,12 +131,12 @@ class DeferralRun:
         # Before the pair: a patch that remembers its last call has to remember the pair.
         free = None if against is null else self._ask(call, None, null, ours=True)[1]
         # Only the first step's pair is vanilla's: later ones would be measured from what a step cache remembers.
-        vanilla = self.counter.step == 0 and against is negative and not self.splits_on_out_of_memory
+        pair = call if self.counter.step == 0 and against is negative else call.uncached
         if call.cfg_is_one and call.may_skip_negative:  # KSampler evaluates the prompt alone, which gives other bits
             uncond = self._ask(call, None, against, ours=True)[1]
-            cond = self._ask(call, positive, None, ours=not vanilla)[0]
+            cond = self._ask(pair, positive, None)[0]
         else:
-            cond, uncond = self._ask(call, positive, against, ours=not vanilla)
+            cond, uncond = self._ask(pair, positive, against, ours=self.splits_on_out_of_memory)
         return Predictions(cond, uncond if free is None else free, uncond)
 
     def _ask(self, call: SamplerCall, prompt: Prompt, negative: Prompt, ours: bool = False) -> Pair:
