@@ -6,8 +6,6 @@ import pytest
 from lab import flawed, scenes, vae
 from lab.judge import COLOURS, SHAPES, Judge, answer, asked, diversity, frechet, reference
 
-ORDINARY = scenes.ordinary_prompts()
-
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
