@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-
-try:
-    import comfy_kitchen
-    from comfy_kitchen.backends import eager
-except ImportError:  # an older host, which computes the same with plain operations
-    comfy_kitchen = eager = None
 
 KERNELS = ("apply_rope", "rms_rope", "adaln", "rms_adaln")
 
@@ -17,9 +12,10 @@ KERNELS = ("apply_rope", "rms_rope", "adaln", "rms_adaln")
 @contextmanager
 def plain_kernels() -> Iterator[None]:
     """Inside, the networks call the plain operations by which these kernels are defined."""
+    fused, plain = sys.modules.get("comfy_kitchen"), sys.modules.get("comfy_kitchen.backends.eager")
     with ExitStack() as undo:
-        for name in dir(comfy_kitchen) if comfy_kitchen else ():
-            if name.startswith(KERNELS) and hasattr(eager, name):
-                undo.callback(setattr, comfy_kitchen, name, getattr(comfy_kitchen, name))
-                setattr(comfy_kitchen, name, getattr(eager, name))
+        for name in dir(fused) if fused and plain else ():  # older hosts call plain operations anyway
+            if name.startswith(KERNELS) and hasattr(plain, name):
+                undo.callback(setattr, fused, name, getattr(fused, name))
+                setattr(fused, name, getattr(plain, name))
         yield

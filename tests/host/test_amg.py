@@ -15,14 +15,6 @@ SAMPLERS = ["euler", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc"]
 OFF = {"despecification": 0.0, "dissimilarity": 0.0}
 
 
-@pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
-def test_default_settings_stop_the_copying(host: Host, kind: str) -> None:
-    out = run(host, kind=kind, a=ksampler(), g=amg(), b=ksampler(model=GUIDED))
-    assert copies(out["a"]) >= 0.95
-    assert copies(out["b"]) == 0
-    assert exact.rmse(out["b"][0]).max() < 1.2, "and the images are not thrown far away"
-
-
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_default_settings_work_with_every_kind_of_sampler(host: Host, name: str) -> None:
     out = run(host, a=ksampler(sampler_name=name), g=amg(), b=ksampler(model=GUIDED, sampler_name=name))
@@ -99,13 +91,6 @@ def test_through_the_model_needs_more_strength(host: Host) -> None:
     assert copies(out["c"]) == 0
 
 
-def test_two_runs_of_one_patched_model_are_equal_and_leave_the_given_one_alone(host: Host) -> None:
-    out = run(host, batch=4, a=ksampler(), g=amg(), b=ksampler(model=GUIDED), c=ksampler(model=GUIDED, seed=8))
-    again = run(host, batch=4, g=amg(), b=ksampler(model=GUIDED), a=ksampler())
-    assert same_bits(out["b"], again["b"]) and same_bits(out["a"], again["a"])
-    assert not same_bits(out["b"], out["c"])
-
-
 def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
     """Half way in from the memorized image itself: vanilla stays there, guided it leaves."""
     start = {"latent_image": ["works", 0], "denoise": 0.7}
@@ -113,14 +98,9 @@ def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
     assert copies(out["a"]) == 1 and copies(out["b"]) == 0
 
 
-def test_every_second_step(host: Host) -> None:
-    out = run(host, g=amg(every=2), b=ksampler(model=GUIDED))
-    assert copies(out["b"]) <= 0.05
-
-
-def test_constant_growth(host: Host) -> None:
-    out = run(host, g=amg(dissimilarity_growth="constant"), b=ksampler(model=GUIDED))
-    assert copies(out["b"]) == 0
+@pytest.mark.parametrize(("changed", "most"), [({"every": 2}, 0.05), ({"dissimilarity_growth": "constant"}, 0)])
+def test_other_rhythms(host: Host, changed: dict, most: float) -> None:
+    assert copies(run(host, g=amg(**changed), b=ksampler(model=GUIDED))["b"]) <= most
 
 
 def test_cfg_1_leaves_dissimilarity_alone_to_act(host: Host, counted) -> None:

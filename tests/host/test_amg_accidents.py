@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 
 from support.accidents import hooked
@@ -17,15 +16,15 @@ from support.outcomes import fails
 GUIDED = ["g", 0]
 
 
-def refused(host: Host, given: dict[str, Any], captions: str = "", **changed: Any) -> tuple[str, str]:
-    """(the node that refused, what it said); nothing was evaluated."""
+def refused(host: Host, node: str, *says: str, captions: str = "", given: dict | None = None, **changed: Any) -> None:
+    """This node refuses in these words, and nothing was evaluated."""
     meter = Meter()
-    given = {"works": {"samples": exact.x_mem()}, "m": hooked(exact.build(), meter)} | given
+    given = {"works": {"samples": exact.x_mem()}, "m": hooked(exact.build(), meter)} | (given or {})
     nodes = {"g": amg(**{"model": ["m", 0], **changed}), "k": ksampler(model=GUIDED)}
     error = fails(host, {"lab": lab(2), "refs": references(captions), **nodes}, given)
-    assert error.kind.endswith("GuardError"), error
+    assert error.kind.endswith("GuardError") and error.node_id == node, error
+    assert all(words in error.message for words in says), error
     assert meter.rows == 0
-    return error.node_id, error.message
 
 
 def a_set(host: Host, metric: str, count: int, dim: tuple[int, ...], **extra: Any) -> Any:
@@ -35,56 +34,34 @@ def a_set(host: Host, metric: str, count: int, dim: tuple[int, ...], **extra: An
     return kind(metric, torch.ones(count, size).half(), dim, blank, blank, **extra)
 
 
-def test_deduplication_without_captions(host: Host) -> None:
-    node, said = refused(host, {"clip": exact.TextEncoder()}, deduplication=5.0, clip=["clip", 0])
-    assert node == "g" and "deduplication needs captions" in said and "set deduplication to 0" in said
+def test_deduplication_without_captions_or_without_clip(host: Host) -> None:
+    wanted, advice = {"deduplication": 5.0, "clip": ["clip", 0]}, "set deduplication to 0"
+    refused(host, "g", "deduplication needs captions", advice, given={"clip": exact.TextEncoder()}, **wanted)
+    refused(host, "g", "connect `clip`", advice, captions="a ring", deduplication=5.0)
 
 
-def test_deduplication_without_clip(host: Host) -> None:
-    node, said = refused(host, {}, "a ring", deduplication=5.0)
-    assert node == "g" and "connect `clip`" in said and "set deduplication to 0" in said
+def test_a_set_of_another_size_or_family_and_no_set_at_all(host: Host) -> None:
+    wide, deep = ({"works": {"samples": torch.randn(1, *shape)}} for shape in ((4, 8, 16), (16, 8, 8)))
+    refused(host, "k", "4 × 8 × 16", "4 × 8 × 8", "`references`", given=wide)
+    refused(host, "g", "16 channels", "works with 4", given=deep)
+    refused(host, "g", "Connect a reference set", given={"s": {"samples": 1}}, references=["s", 0])
 
 
-def test_a_set_of_another_size(host: Host) -> None:
-    node, said = refused(host, {"works": {"samples": torch.randn(1, 4, 8, 16)}})
-    assert node == "k" and "4 × 8 × 16" in said and "4 × 8 × 8" in said and "`references`" in said
-
-
-def test_a_set_of_another_family(host: Host) -> None:
-    node, said = refused(host, {"works": {"samples": torch.randn(1, 16, 8, 8)}})
-    assert node == "g" and "16 channels" in said and "works with 4" in said
-
-
-@pytest.mark.parametrize("metric", ["nL2", "descriptor"])
-def test_a_metric_that_needs_a_vae(host: Host, metric: str) -> None:
-    made = a_set(host, metric, 60, (3, 64, 64) if metric == "nL2" else (8,))
-    node, said = refused(host, {"s": made}, references=["s", 0])
-    assert node == "g" and "connect `vae`" in said and metric in said
-
-
-def test_a_vae_of_another_family(host: Host) -> None:
+def test_a_metric_that_needs_a_vae_of_this_family_and_its_descriptor(host: Host, vae: Any) -> None:
     class Wide:
         latent_channels = 16
 
-    made = a_set(host, "nL2", 60, (3, 64, 64))
-    node, said = refused(host, {"s": made, "v": Wide()}, references=["s", 0], vae=["v", 0])
-    assert node == "g" and "16 channels" in said and "`vae`" in said
-
-
-def test_a_descriptor_that_is_not_loaded(host: Host, vae: Any) -> None:
-    made = a_set(host, "descriptor", 4, (8,), descriptor_name="SSCD")
-    node, said = refused(host, {"s": made, "v": vae}, references=["s", 0], vae=["v", 0])
-    assert node == "g" and "SSCD" in said and "not loaded" in said
+    links, vaes = {"references": ["s", 0]}, {"vae": ["v", 0]}
+    pixels, plain = a_set(host, "nL2", 60, (3, 64, 64)), a_set(host, "descriptor", 60, (8,))
+    named = a_set(host, "descriptor", 4, (8,), descriptor_name="SSCD")
+    refused(host, "g", "connect `vae`", "nL2", given={"s": pixels}, **links)
+    refused(host, "g", "connect `vae`", "descriptor", given={"s": plain}, **links)
+    refused(host, "g", "16 channels", "`vae`", given={"s": pixels, "v": Wide()}, **links, **vaes)
+    refused(host, "g", "SSCD", "not loaded", given={"s": named, "v": vae}, **links, **vaes)
 
 
 def test_a_threshold_that_falls(host: Host) -> None:
-    node, said = refused(host, {}, threshold_min=0.7)
-    assert node == "g" and "`threshold_min`" in said and "`threshold_max`" in said
-
-
-def test_something_else_than_a_set(host: Host) -> None:
-    node, said = refused(host, {"s": {"samples": 1}}, references=["s", 0])
-    assert node == "g" and "Connect a reference set" in said
+    refused(host, "g", "`threshold_min`", "`threshold_max`", threshold_min=0.7)
 
 
 def test_a_quantized_model_through_the_model(host: Host) -> None:

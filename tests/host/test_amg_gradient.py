@@ -6,7 +6,7 @@ slope by moving x (through the model) or the prediction (through the prediction)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from support.graphs.checkpoint import load
 from support.lab_pack import exact
 
 BATCH, STEPS, SIDE = 2, (0, 4, 7), 32  # of ten steps
-METRICS = ["latent", "nL2", "descriptor"]
 
 
 class Looks(nn.Module):
@@ -134,30 +133,17 @@ def checks(room: Callable, metric: str, vae: Any, through_model: bool, kind: str
     return (guided, Checked), found
 
 
-@pytest.fixture
-def swapped(room: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
-    yield lambda made: monkeypatch.setattr(room("methods.amg.patch"), "AMGRun", made)
+CASES = [(metric, way, "eps") for metric in ("latent", "nL2", "descriptor") for way in ("prediction", "model")]
 
 
-@pytest.mark.parametrize("through_model", [False, True], ids=["prediction", "model"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("metric", "way", "kind"), [*CASES, ("latent", "model", "v"), ("latent", "model", "flow")])
 def test_gradient_is_the_finite_difference(
-    host: Host, room: Callable, vae: Any, swapped: Callable, metric: str, through_model: bool
+    host: Host, room: Callable, vae: Any, monkeypatch: pytest.MonkeyPatch, metric: str, way: str, kind: str
 ) -> None:
-    (guided, checked), found = checks(room, metric, vae, through_model)
-    swapped(checked)
-    host.run({"lab": lab(BATCH), "k": ksampler(model=["m", 0], positive=ORDINARY, steps=10)}, {"m": guided})
-    assert len(found) == len(STEPS)
-    for by_autograd, measured in found:
-        assert min(by_autograd) > 1e-6
-        assert measured == pytest.approx(by_autograd, rel=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["v", "flow"])
-def test_gradient_through_other_models(host: Host, room: Callable, vae: Any, swapped: Callable, kind: str) -> None:
-    (guided, checked), found = checks(room, "latent", vae, True, kind)
-    swapped(checked)
+    (guided, checked), found = checks(room, metric, vae, way == "model", kind)
+    monkeypatch.setattr(room("methods.amg.patch"), "AMGRun", checked)
     host.run({"lab": lab(BATCH, kind), "k": ksampler(model=["m", 0], positive=ORDINARY, steps=10)}, {"m": guided})
     assert len(found) == len(STEPS)
     for by_autograd, measured in found:
+        assert min(by_autograd) > 1e-6
         assert measured == pytest.approx(by_autograd, rel=1e-3)

@@ -10,7 +10,7 @@ import torch
 from support.accidents import hooked
 from support.amg_runs import GUIDED, run, works
 from support.executor import Host
-from support.graphs import MODEL, amg, deferred, ksampler, lab, node, optimizer, references
+from support.graphs import MODEL, amg, deferred, ksampler, lab, node, optimizer, patch, references
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits, samples
 
@@ -29,18 +29,12 @@ def test_deferred_cfg_off_is_the_guided_ksampler(host: Host) -> None:
     assert same_bits(out["a"], out["b"])
 
 
-@pytest.mark.parametrize("outermost", ["amg", "deferral"])
+ORDERS = {"g": {"d": patch(), "g": amg(model=["d", 0])}, "d": {"g": amg(), "d": patch(model=GUIDED)}}
+
+
+@pytest.mark.parametrize("outermost", ORDERS)
 def test_patched_in_either_order_with_deferral(host: Host, outermost: str) -> None:
-    room, plans = (host.module("memorization_guard", f"methods.deferred_cfg.{name}") for name in ("patch", "plan"))
-    rule = host.module("memorization_guard", "mitigation.escape.rules").EscapeRule()
-    made = exact.build()
-    plan = plans.DeferralPlan(rule=rule, start_percent=0.5)
-    if outermost == "amg":
-        out = run(host, {"m": room.add_deferred_cfg(made, plan)}, g=amg(model=["m", 0]), b=ksampler(model=GUIDED))
-    else:
-        guided = run(host, {"m": made}, g=amg(model=["m", 0]))["g"][0]
-        out = run(host, {"d": room.add_deferred_cfg(guided, plan)}, b=ksampler(model=["d", 0]))
-    assert copies(out["b"]) == 0
+    assert copies(run(host, **ORDERS[outermost], b=ksampler(model=[outermost, 0]))["b"]) == 0
 
 
 def test_with_other_patches(host: Host) -> None:

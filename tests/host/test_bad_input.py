@@ -8,24 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from support import graphs
 from support.accidents import hooked
 from support.executor import Host
-from support.graphs import (
-    MEMORIZED,
-    MODEL,
-    NULL,
-    ORDINARY,
-    deferred,
-    detector,
-    faulty,
-    ksampler,
-    lab,
-    node,
-    optimizer,
-    patch,
-    stage,
-)
 from support.graphs import checkpoint as on_lab
+from support.graphs import deferred, detector, lab, optimizer
 from support.graphs.features import Feature
 from support.lab_files import quantized, scaled_fp8
 from support.lab_pack import exact
@@ -46,7 +33,8 @@ def said(host: Host, caplog, prompt: dict[str, Any], given: dict[str, Any] | Non
 @pytest.mark.parametrize("mode", ["static", "dynamic"])
 def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -> None:
     short = {"steps": 1, "start_percent": 0.5}
-    out, hint = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": ksampler(cfg=0.0, steps=1)})
+    free = graphs.ksampler(cfg=0.0, steps=1)
+    out, hint = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": free})
     assert "2 of 2 images were never guided" in hint
     assert "`start_percent` 0.50" in hint and "last of 1 steps begins at 0.00" in hint and "Raise `steps`" in hint
     torch.testing.assert_close(samples(out["k"]), samples(out["free"]))
@@ -54,13 +42,13 @@ def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -
 
 
 def test_no_hint_where_guidance_is_left_to_a_second_stage(host: Host, caplog) -> None:
-    first = stage(0, 4, model=["p", 0], steps=10)
-    assert said(host, caplog, {"lab": lab(1), "p": patch("static", start_percent=0.9), "k": first})[1] == ""
+    first = graphs.stage(0, 4, model=["p", 0], steps=10)
+    assert said(host, caplog, {"lab": lab(1), "p": graphs.patch("static", start_percent=0.9), "k": first})[1] == ""
 
 
 @pytest.mark.parametrize("start", ["sampler", "detector"])
 def test_a_noise_that_was_found_at_another_level(host: Host, caplog, start: str) -> None:
-    late = node("BasicScheduler", model=MODEL, scheduler="normal", steps=20, denoise=0.5)
+    late = graphs.node("BasicScheduler", model=graphs.MODEL, scheduler="normal", steps=20, denoise=0.5)
     use = {
         "sampler": deferred("off", noise=["o", 0], steps=20, denoise=0.5),
         "detector": detector(noise=["o", 0], sigmas=["s", 0]),
@@ -74,11 +62,8 @@ def test_a_noise_that_was_found_at_another_level(host: Host, caplog, start: str)
 
 @pytest.mark.parametrize("scheduler", ["normal", "karras", "simple", "beta", "sgm_uniform"])
 def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, scheduler: str) -> None:
-    prompt = {
-        "lab": lab(1),
-        "o": optimizer("search", candidates=1),
-        "k": deferred("off", noise=["o", 0], scheduler=scheduler),
-    }
+    sampler = deferred("off", noise=["o", 0], scheduler=scheduler)
+    prompt = {"lab": lab(1), "o": optimizer("search", candidates=1), "k": sampler}
     assert said(host, caplog, prompt)[1] == ""
 
 
@@ -109,7 +94,7 @@ def test_no_iterations_only_measure(host: Host, fault: str) -> None:
     """Without gradients, so a quantized model can be measured, too."""
     prompt = {"lab": lab(2), "o": optimizer(max_iterations=0), "plain": optimizer("search", candidates=1)}
     if fault:
-        prompt["f"] = faulty(fault)
+        prompt["f"] = graphs.faulty(fault)
         prompt["o"]["inputs"]["model"] = prompt["plain"]["inputs"]["model"] = ["f", 0]
     out = host.run(prompt)
     noise, report, summary = out["o"]
@@ -136,9 +121,9 @@ def test_an_infinite_magnitude(host: Host, use: str) -> None:
 @pytest.mark.parametrize("method", ["per-sample", "batch-wise", "search"])
 @pytest.mark.parametrize("target", [0.0, 0.007])
 def test_positive_and_negative_alike_leave_the_noise_as_it_is(host: Host, method: str, target: float) -> None:
-    alike = {"positive": MEMORIZED, "negative": MEMORIZED}
+    alike = {"positive": graphs.MEMORIZED, "negative": graphs.MEMORIZED}
     prompt = {"lab": lab(3), "o": optimizer(method, **alike, target_magnitude=target), "d": detector(**alike)}
-    prompt["plain"] = optimizer("search", positive=ORDINARY, negative=NULL, candidates=1, target_magnitude=1.0)
+    prompt["plain"] = optimizer("search", positive=graphs.ORDINARY, candidates=1, target_magnitude=1.0)
     out = host.run(prompt)
     noise, report, summary = out["o"]
     assert torch.equal(noise.noise, out["plain"][0].noise)

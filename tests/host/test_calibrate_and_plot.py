@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import nodes
 from benchmarks.lab.methods import GATED
 from lab import scenes
 from support import graphs
@@ -50,13 +49,6 @@ def test_the_threshold_of_the_benchmark_is_the_suggested_one(host: Host, given: 
 def test_calibration_without_prompts_is_refused(host: Host, given: dict[str, Any]) -> None:
     with pytest.raises(NodeError, match="`prompts` is empty"):
         host.run({"c": calibrate(" \n \n")}, given)
-
-
-def test_what_answers_by_itself_runs_with_nothing_behind_it(host: Host) -> None:
-    for name in ("MG_Calibrate", "MG_BasinEscapeDetector", "MG_CopyCheck"):
-        assert nodes.NODE_CLASS_MAPPINGS[name].OUTPUT_NODE, name
-    seed = nodes.NODE_CLASS_MAPPINGS["MG_Calibrate"].INPUT_TYPES()["required"]["noise_seed"][1]
-    assert seed["control_after_generate"] is False, "at the end of a workflow it measures again only when asked to"
 
 
 plot = partial(node, "MG_PlotCurve")

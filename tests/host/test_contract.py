@@ -32,9 +32,7 @@ def described() -> dict[str, Any]:
         if name.startswith("MG_"):
             info = kind.GET_NODE_INFO_V1()
             made[name] = {
-                "display_name": info["display_name"],
-                "category": info["category"],
-                "output_node": info["output_node"],
+                **{fact: info[fact] for fact in ("display_name", "category", "output_node")},
                 "inputs": {
                     group: {i: _input(i, *spec) for i, spec in info["input"].get(group, {}).items()}
                     for group in ("required", "optional")

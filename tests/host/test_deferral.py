@@ -28,12 +28,6 @@ def test_an_ordinary_prompt_comes_out_as_ksampler_makes_it(host: Host, name: str
     assert out["b"][2] == 0
 
 
-def test_dynamic_with_default_settings_stops_the_copying(host: Host) -> None:
-    out = host.run({"lab": lab(128), "a": ksampler(), "b": deferred()})
-    assert copies(out["a"]) >= 0.95
-    assert copies(out["b"]) <= 0.05
-
-
 @pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "dpmpp_sde", "euler_ancestral", "ddpm"])
 def test_dynamic_works_with_several_evaluations_a_step_and_with_added_noise(host: Host, name: str) -> None:
     """Samplers that add noise fall back into the basin: judged once and for all, 40 % are copies.
@@ -45,23 +39,6 @@ def test_dynamic_works_with_several_evaluations_a_step_and_with_added_noise(host
     curve = out["b"][1]
     end = int((curve.sigmas > 0.05 * curve.sigmas[0]).sum())
     assert not curve.d[:, :end].isnan().any(), "every step of the deferral was measured"
-
-
-def test_static_defers_by_percent_and_saves_evaluations(host: Host, counted) -> None:
-    model, calls = counted
-    host.run({"lab": lab(2), "a": ksampler(model=["m", 0])}, {"m": model})
-    vanilla = calls.pop_rows()
-    out = host.run({"lab": lab(2), "b": deferred("static", start_percent=0.4, model=["m", 0])}, {"m": model})
-    ours = calls.pop_rows()
-    assert vanilla == 2 * 2 * 50
-    assert ours <= 0.80 * vanilla
-    assert out["b"][2] == 20
-
-
-def test_dynamic_costs_no_more_than_ksampler(host: Host, counted) -> None:
-    model, calls = counted
-    host.run({"lab": lab(2), "b": deferred(model=["m", 0])}, {"m": model})
-    assert calls.pop_rows() == 2 * 2 * 50
 
 
 def test_the_detector_stops_with_the_last_escape(host: Host, counted) -> None:
@@ -80,11 +57,6 @@ def test_the_detector_sees_no_basin_in_one_evaluation(host: Host, counted) -> No
     assert calls.pop_rows() == 2 * 6
 
 
-def test_the_detector_and_the_sampler_agree(host: Host) -> None:
-    out = host.run({"lab": lab(12), "d": detector(), "b": deferred()})
-    assert torch.equal(out["d"][3].transition, out["b"][1].transition)
-
-
 def test_transition_percent_is_the_hosts_percent(host: Host) -> None:
     out = host.run({"lab": lab(4), "d": detector()})["d"]
     static = host.run({"lab": lab(4), "s": deferred("static", start_percent=round(out[2] + 0.001, 3))})["s"]
@@ -97,17 +69,6 @@ def test_a_curve_replaces_the_measurement(host: Host, counted) -> None:
     out = host.run(prompt, {"m": model})
     assert torch.equal(out["b"][1].transition, out["d"][3].transition)
     assert calls.pop_rows() < 2 * 6 * 50
-    measured = host.run({"lab": lab(6), "b": deferred()})
-    torch.testing.assert_close(samples(out["b"]), samples(measured["b"]), atol=1e-4, rtol=0)
-
-
-def test_samples_of_a_batch_switch_separately_and_as_they_would_alone(host: Host) -> None:
-    whole = host.run({"lab": lab(6), "b": deferred()})["b"]
-    assert len(set(whole[1].transition.tolist())) > 1
-    latent = {"samples": torch.zeros(1, *exact.SHAPE), "batch_index": [4]}
-    single = host.run({"lab": lab(6), "b": deferred(latent_image=["one", 0])}, {"one": latent})["b"]
-    assert single[1].transition[0] == whole[1].transition[4]
-    torch.testing.assert_close(samples(single)[0], samples(whole)[4], atol=1e-4, rtol=0)
 
 
 def test_opposite_guidance_leaves_sooner(host: Host) -> None:
@@ -121,17 +82,6 @@ def test_scale_1_inside_is_the_condition_alone(host: Host) -> None:
     ours = deferred("static", start_percent=1.0, pre_escape_cfg=1.0)
     out = host.run({"lab": lab(3), "a": ksampler(cfg=1.0), "b": ours})
     assert same_bits(out["a"], out["b"])
-
-
-def test_scale_0_inside_is_ksampler_at_cfg_0(host: Host) -> None:
-    out = host.run({"lab": lab(3), "a": ksampler(cfg=0.0), "b": deferred("static", start_percent=1.0)})
-    torch.testing.assert_close(samples(out["a"]), samples(out["b"]), atol=1e-5, rtol=0)
-
-
-def test_two_runs_of_one_patched_model_are_equal(host: Host) -> None:
-    prompt = {"lab": lab(4), "b": deferred(), "c": deferred()}
-    out = host.run(prompt)
-    assert same_bits(out["b"], out["c"], host.run(prompt)["b"])
 
 
 def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:

@@ -1,34 +1,83 @@
-"""Areas, masks, ControlNet, LoRA, inpainting, other packs' guidance: what the host offers keeps working.
+"""Areas, masks, ControlNet, LoRAs, hooks, inpainting, tiles, other packs' guidance: what the host offers keeps working.
 
 On the lab checkpoint, through the real executor; every test compares with what vanilla nodes make of the same.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
 
 from support.executor import Host
-from support.graphs.checkpoint import NO_BASIN, START, STEPS, SWITCH, custom, deferred, guider, ksampler, patch, stage
+from support.graphs import checkpoint as on_lab
+from support.graphs import node
+from support.graphs.checkpoint import NO_BASIN, START, STEPS, SWITCH, deferred, ksampler, patch, stage
 from support.graphs.features import CONDITIONS, LATENTS, PATCHES, Feature
-from support.lab_files import EXTRAS
+from support.lab_files import EXTRAS, HOOK, lora, with_hook
 from support.outcomes import same_bits, samples
 
-ALL = {"nothing": Feature(), **CONDITIONS, **LATENTS, **PATCHES, **EXTRAS}
+
+def _attention(given: dict[str, Any]) -> dict[str, Any]:
+    """As IP-Adapter does it: other keys and values in the cross-attention."""
+    model = given["m"].clone()
+    model.set_model_attn2_patch(lambda q, k, v, options: [q, 0.5 * k, 1.5 * v])
+    return {"own": model}
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_without_a_basin_every_node_is_bit_identical_to_vanilla(host: Host, checkpoint, name: str) -> None:
+def _tiles(given: dict[str, Any]) -> dict[str, Any]:
+    """As tiled diffusion does it: left and right in calls of their own, averaged where they overlap."""
+
+    def call(apply_model, args: dict[str, Any]) -> Tensor:
+        x, cut = args["input"], on_lab.SIZE * 3 // 4
+        left = apply_model(x[..., :cut].contiguous(), args["timestep"], **args["c"])
+        right = apply_model(x[..., -cut:].contiguous(), args["timestep"], **args["c"])
+        total = torch.zeros_like(x)
+        total[..., :cut] += left
+        total[..., -cut:] += right
+        total[..., on_lab.SIZE - cut : cut] /= 2
+        return total
+
+    model = given["m"].clone()
+    model.set_model_unet_function_wrapper(call)
+    return {"own": model}
+
+
+OWN: dict[str, Any] = {"model": ["own", 0]}
+SCHEDULED = {
+    "begin": node("CreateHookKeyframe", strength_mult=1.0, start_percent=0.0),
+    "frames": node("CreateHookKeyframe", strength_mult=0.0, start_percent=0.5, prev_hook_kf=["begin", 0]),
+    "first": HOOK,
+    "hook": node("SetHookKeyframes", hooks=["first", 0], hook_kf=["frames", 0]),
+    "pos": with_hook(),
+}
+GRAPHS = {
+    "two LoRAs": Feature({"one": lora("m", 0.6), "two": lora("one", 0.6)}, {"model": ["two", 0]}),
+    "a LoRA that ends half way": Feature(SCHEDULED, {"positive": ["pos", 0]}),
+    "attention patch": Feature({}, OWN, _attention),
+    "tiles": Feature({}, OWN, _tiles),
+}
+
+
+ALL = {"nothing": Feature(), **CONDITIONS, **LATENTS, **PATCHES, **EXTRAS, **GRAPHS}
+AT_CFG_1 = [(name, 1.0) for name in ("nothing", *PATCHES)]
+
+
+@pytest.mark.parametrize(("name", "cfg"), [*((name, 7.0) for name in ALL), *AT_CFG_1])
+def test_without_a_basin_every_node_is_bit_identical_to_vanilla(host: Host, checkpoint, name: str, cfg: float) -> None:
+    """At CFG 1 vanilla asks for no second prediction; a batch of both would be other bits."""
     feature = ALL[name]
-    links = {**feature.inputs(), "steps": 2}
+    links = {**feature.inputs(), "cfg": cfg, "steps": 2}
     prompt = feature.prompt(
         vanilla=ksampler(**links),
         ours=deferred(**links, **NO_BASIN),
         static=deferred("static", **links, start_percent=0.0),
         patch=patch(model=links["model"], **NO_BASIN),
         patched=ksampler(**{**links, "model": ["patch", 0]}),
-        guider=guider(**{k: links[k] for k in ("model", "positive", "negative")}, **NO_BASIN),
-        **custom(["guider", 0], **links),
+        guider=on_lab.guider(**{k: links[k] for k in ("model", "positive", "negative", "cfg")}, **NO_BASIN),
+        **on_lab.custom(["guider", 0], **links),
     )
     out = host.run(prompt, feature.given(checkpoint))
     assert torch.isfinite(samples(out["vanilla"])).all()
@@ -36,7 +85,7 @@ def test_without_a_basin_every_node_is_bit_identical_to_vanilla(host: Host, chec
         assert same_bits(out[ours], out["vanilla"]), ours
 
 
-PROMPTS_AND_MODELS = {"nothing": Feature(), **CONDITIONS, **EXTRAS, "batch index": LATENTS["batch index"]}
+PROMPTS_AND_MODELS = {"nothing": Feature(), **CONDITIONS, **EXTRAS, "batch index": LATENTS["batch index"], **GRAPHS}
 
 
 @pytest.mark.parametrize("name", PROMPTS_AND_MODELS)
@@ -48,10 +97,14 @@ def test_deferral_is_two_vanilla_stages(host: Host, checkpoint, name: str) -> No
         free=stage(0, SWITCH, **links, cfg=0.0),
         vanilla=stage(SWITCH, STEPS, **{**links, "latent_image": ["free", 0]}),
         ours=deferred("static", **links, start_percent=START),
+        plain=ksampler(),
+        whole=ksampler(**links),
     )
     out = host.run(prompt, feature.given(checkpoint))
     assert out["ours"][2] == SWITCH
     torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
+    same = torch.allclose(samples(out["plain"]), samples(out["whole"]), atol=1e-2)
+    assert same == (name == "nothing"), "the feature does something"
 
 
 @pytest.mark.parametrize("name", PATCHES)
@@ -72,3 +125,30 @@ def test_other_packs_guidance_acts_in_both_phases(host: Host, checkpoint, name: 
     torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(samples(out["plain"]), samples(out["vanilla"]), atol=1e-2), "the patch does something"
     torch.testing.assert_close(samples(out["at_1"]), samples(out["alone"]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_noise_is_optimized_under_it(host: Host, checkpoint, name: str) -> None:
+    feature = GRAPHS[name]
+    plan = {**feature.inputs(), "max_iterations": 3, "learning_rate": 0.03, "target_magnitude": 0.0}
+    report = host.run(feature.prompt(o=on_lab.optimizer(**plan)), feature.given(checkpoint))["o"][1]
+    assert torch.isfinite(report.after).all() and (report.after < report.before).all()
+
+
+def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, checkpoint) -> None:
+    """The second pass begins below T, at twice the size: nothing of the first is left in the model."""
+    large = node("LatentUpscale", samples=["a", 0], upscale_method="bislerp", width=128, height=128, crop="disabled")
+    second = {"latent_image": ["large", 0], "denoise": 0.5}
+    model = {**on_lab.LINKS, "model": ["patch", 0]}
+    prompt = Feature().prompt(
+        patch=patch(memorized_threshold=0.0, start_percent=0.9),
+        a=ksampler(**model),
+        large=large,
+        b=ksampler(**{**model, **second}),
+        own=deferred(**{**on_lab.LINKS, **second}, memorized_threshold=0.0, start_percent=0.9),
+        vanilla=ksampler(**{**on_lab.LINKS, **second}),
+    )
+    out = host.run(prompt, checkpoint)
+    assert samples(out["b"]).shape[-2:] == (16, 16)
+    assert same_bits(out["b"], out["own"]), "as a fresh model would"
+    assert not same_bits(out["b"], out["vanilla"])

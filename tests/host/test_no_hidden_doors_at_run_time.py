@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ class Watch:
 
     def __init__(self, base: Path) -> None:
         self.base, self.on, self.seen = base.resolve(), False, []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        self.seen.clear()
+        self.on = True
+        try:
+            yield
+        finally:
+            self.on = False
 
     def __call__(self, event: str, args: tuple) -> None:
         if not self.on or event not in DOORS | WRITES | {"open"}:
@@ -81,13 +91,9 @@ def test_running_nodes_open_no_door(host: Host, vae: Any, watch: Watch) -> None:
     given = every_node.prepare(host, vae)
     saved = host.base / "models" / "memorization_references" / f"{SET}.safetensors"
     before = saved.stat().st_mtime_ns
-    watch.seen.clear()
-    watch.on = True
-    try:
+    with watch.watching():
         for prompt in EVERY_NODE.values():
             every_node.run(host, prompt, given)
-    finally:
-        watch.on = False
     assert saved.stat().st_mtime_ns > before, "a file was written where it may be"
     assert watch.seen == []
 
@@ -99,12 +105,8 @@ def test_a_door_is_seen(host: Host, watch: Watch, tmp_path: Path) -> None:
     source = "import marshal, subprocess\ndef go(path):\n" + "".join(f"    {door}\n" for door in doors)
     scope: dict[str, Any] = {}
     exec(compile(source, module.__file__, "exec"), scope)  # noqa: S102 - in the test's own words
-    watch.seen.clear()
-    watch.on = True
-    try:
+    with watch.watching():
         scope["go"](str(tmp_path / "elsewhere"))
-    finally:
-        watch.on = False
     said = " ".join(watch.seen)
     for door in ("open", "exec", "marshal.loads", "subprocess.Popen"):
         assert door in said

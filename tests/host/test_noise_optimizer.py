@@ -55,6 +55,8 @@ def test_per_sample_equals_the_papers_pseudocode_one_by_one(host: Host) -> None:
         torch.testing.assert_close(noise[i], x.detach(), atol=1e-3, rtol=0)
         assert report.iterations[i] == count
     assert report.reached.all()
+    assert len(set(report.iterations.tolist())) > 1, "the samples finish at different times"
+    assert torch.equal(report.evaluations, 2 * (report.iterations + 2)), "one check; none is evaluated after it is done"
 
 
 def test_batchwise_equals_equation_10(host: Host) -> None:
@@ -65,6 +67,7 @@ def test_batchwise_equals_equation_10(host: Host) -> None:
         delta = 5.0 * e0 / e0.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         x = x - 0.7 * (predict(x + delta) - e0)
     torch.testing.assert_close(out[0].noise, x, atol=1e-4, rtol=0)
+    assert out[1].evaluations.tolist() == [16] * 6
 
 
 def test_search_is_plain_gaussian_noise_of_some_seed(host: Host) -> None:
@@ -74,13 +77,7 @@ def test_search_is_plain_gaussian_noise_of_some_seed(host: Host) -> None:
     for i in range(5):
         assert torch.equal(out[0].noise[i], pool[d[:, i].argmin(), i])
     assert (out[1].after <= out[1].before).all()
-
-
-def test_per_sample_noise_stops_the_copying(host: Host) -> None:
-    prompt = {"lab": lab(48), "opt": optimizer(), "k": deferred("off", noise=["opt", 0]), "vanilla": deferred("off")}
-    out = host.run(prompt)
-    assert copies(out["vanilla"]) >= 0.95
-    assert copies(out["k"]) <= 0.05
+    assert out[1].evaluations.tolist() == [12] * 5
 
 
 def test_batchwise_noise_and_a_deferred_start_stop_most_copying(host: Host) -> None:
@@ -113,8 +110,3 @@ def test_the_noise_fits_the_hosts_own_sampler(host: Host) -> None:
     hosts = {"guider": guider, **custom(["guider", 0], noise=["opt", 0])}
     out = host.run({"lab": lab(4), "opt": optimizer(), **hosts, "ours": deferred("off", noise=["opt", 0])})
     assert same_bits(out["custom"], out["ours"])
-
-
-def test_an_unreached_target_is_said(host: Host) -> None:
-    summary = host.run({"lab": lab(2), "opt": optimizer(max_iterations=1, target_magnitude=0.0)})["opt"][2]
-    assert "NOT REACHED for 2 of 2" in summary and "max_iterations" in summary

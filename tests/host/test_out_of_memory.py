@@ -49,12 +49,6 @@ def test_an_optimizer_that_runs_out_of_memory_goes_on_with_less(host: Host, meth
     assert 1 <= small.failed <= 4, "what fits is remembered"
 
 
-def test_one_row_of_the_batch_is_what_it_is_alone_however_it_was_split(host: Host) -> None:
-    together, _ = find(host, Small(6), "per-sample")
-    finer, _ = find(host, Small(2), "per-sample")
-    torch.testing.assert_close(together, finer, atol=1e-5, rtol=1e-5)
-
-
 def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
     host: Host, checkpoint: dict[str, Any], monkeypatch
 ) -> None:

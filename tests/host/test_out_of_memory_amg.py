@@ -6,25 +6,14 @@ from typing import Any
 
 import torch
 
+from support import out_of_memory as small_device
 from support.accidents import hooked, left_behind
 from support.amg_runs import pixel_set
 from support.executor import Host
 from support.graphs import amg, check, from_images, ksampler, lab, references
 from support.graphs import checkpoint as on_lab
 from support.lab_pack import exact
-from support.out_of_memory import (
-    BATCH,
-    EACH,
-    GUIDED,
-    MODEL,
-    OWN,
-    WORKS,
-    NeedsCheckpoints,
-    Small,
-    network_too_small,
-    out_of_memory,
-    told,
-)
+from support.out_of_memory import BATCH, GUIDED, MODEL, WORKS, Small, out_of_memory, told
 from support.outcomes import fails, samples
 
 
@@ -35,12 +24,12 @@ def guided(batch: int, steps: int = 6, captions: str = "", **changed: Any) -> di
 
 def test_a_gradient_through_the_model_goes_on_with_less(host: Host) -> None:
     prompt, model = guided(BATCH, gradient="through model", threshold_min=0.1), exact.build()
-    prompt["k"]["inputs"] |= OWN
-    plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **OWN, steps=6)}
-    plain = samples(host.run(plain, {**EACH, "m": model})["k"])
-    whole = samples(host.run(prompt, {**WORKS, **EACH, "m": model})["k"])
+    prompt["k"]["inputs"] |= small_device.OWN
+    plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **small_device.OWN, steps=6)}
+    plain = samples(host.run(plain, {**small_device.EACH, "m": model})["k"])
+    whole = samples(host.run(prompt, {**WORKS, **small_device.EACH, "m": model})["k"])
     small = Small(4, graphs=True)
-    parts = samples(host.run(prompt, {**WORKS, **EACH, "m": hooked(model, small)})["k"])
+    parts = samples(host.run(prompt, {**WORKS, **small_device.EACH, "m": hooked(model, small)})["k"])
     assert not torch.equal(plain, whole) and 1 <= small.failed <= 2, "it was steered, and it learnt what fits"
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
     assert not left_behind(model)
@@ -56,7 +45,7 @@ def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(
     prompt = {**on_lab.base(), "refs": references(), "g": guide, "k": on_lab.ksampler(**{**links, **GUIDED})}
     given = {**checkpoint, "works": {"samples": plain["samples"].clone()}}
     whole = samples(host.run(prompt, given)["k"])
-    small = NeedsCheckpoints(model)
+    small = small_device.NeedsCheckpoints(model)
     parts = samples(host.run(prompt, {**given, "m": hooked(model, small)})["k"])
     assert small.seen[:3] == [(4, False), (2, False), (4, True)]
     assert len(small.seen) > 3 and all(thrifty for _, thrifty in small.seen[2:])
@@ -103,14 +92,14 @@ def test_decoding_goes_on_with_fewer_images_and_at_last_says_what_to_lower(host:
     given = {"m": model, "s": pixel_set(host, vae), "vae": vae}
     node = amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0)
     prompt = {"lab": lab(3), "g": node, "k": ksampler(**GUIDED, steps=1)}
-    with network_too_small(vae.first_stage_model.taesd_decoder, 3) as rows:
+    with small_device.network_too_small(vae.first_stage_model.taesd_decoder, 3) as rows:
         whole = samples(host.run(prompt, given)["k"])
     assert max(rows) == 3 and min(rows) == 1, "a batch to look at, one by one for a gradient"
-    with network_too_small(vae.first_stage_model.taesd_decoder, 2) as rows:
+    with small_device.network_too_small(vae.first_stage_model.taesd_decoder, 2) as rows:
         parts = samples(host.run(prompt, given)["k"])
     assert rows.count(3) == 1
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
-    with network_too_small(vae.first_stage_model.taesd_decoder, 0):
+    with small_device.network_too_small(vae.first_stage_model.taesd_decoder, 0):
         error = fails(host, prompt, given)
     told(error, "AMG Guidance", "a TAESD as `vae`", "metric latent")
     assert not left_behind(model)
@@ -139,7 +128,7 @@ def test_references_and_copy_check_say_what_to_lower(host: Host, vae: Any, clip_
     for metric, network in networks.items():
         prompt = {"r": from_images(metric)}
         ready = host.run(prompt, given)["r"][0]
-        with network_too_small(network, 0):
+        with small_device.network_too_small(network, 0):
             says = "`descriptor`" if metric == "descriptor" else "--cpu-vae"
             told(fails(host, prompt, given), "References from Images", says)
             told(fails(host, {"c": check("s", vae=["vae", 0])}, {**given, "s": ready}), "Copy Check")

@@ -20,15 +20,13 @@ WORKS = {"works": {"samples": exact.x_mem()}}
 def test_copies_without_mitigation_and_not_with_it(host: Host, kind: str) -> None:
     many = host.run({"lab": lab(BATCH, kind), "a": ksampler(), "b": deferred()})
     guided = {"lab": lab(GUIDED, kind), "refs": references(), "g": amg(), "k": ksampler(model=["g", 0])}
-    found = {
-        "no mitigation": copies(many["a"]),
-        "dynamic deferral": copies(many["b"]),
-        "AMG": copies(host.run(guided, WORKS)["k"]),
-    }
+    steered = host.run(guided, WORKS)["k"]
+    found = {"no mitigation": copies(many["a"]), "dynamic deferral": copies(many["b"]), "AMG": copies(steered)}
     print(f"\n{kind}, copies: " + ", ".join(f"{name} {share:.0%}" for name, share in found.items()), end="; ")
     assert found["no mitigation"] >= 0.95
     assert found["dynamic deferral"] <= 0.05
     assert found["AMG"] == 0
+    assert exact.rmse(steered[0]).max() < 1.2, "and the images are not thrown far away"
 
 
 @pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)

@@ -7,7 +7,7 @@ import pytest
 from support.executor import Host
 from support.graphs import ORDINARY, custom, deferred, detector, guider, ksampler, lab, patch, stage
 from support.lab_pack import exact
-from support.outcomes import copies, fails, same_bits
+from support.outcomes import copies, same_bits
 
 PATCHED = ["patch", 0]
 
@@ -59,19 +59,6 @@ def test_the_patch_leaves_ordinary_prompts_and_bypass_alone(host: Host, mode: st
         assert out["patch"][0] is out["lab"][0], "nothing to undo"
 
 
-def test_a_patched_model_begins_anew_in_every_run(host: Host) -> None:
-    prompt = {
-        "lab": lab(3),
-        "patch": patch(),
-        "a": ksampler(model=PATCHED),
-        "other": ksampler(model=PATCHED, positive=ORDINARY, steps=12),
-        "more": lab(5),
-        "big": ksampler(model=PATCHED, latent_image=["more", 4]),
-    }
-    first, again = host.run(prompt), host.run({**prompt, "b": ksampler(model=PATCHED, cfg=7.0)})
-    assert same_bits(first["a"], again["a"], again["b"])
-
-
 def test_advanced_sampling_in_two_stages_defers_in_each(host: Host) -> None:
     """Stages before, across and after the latest start; together as good as one run."""
     out = host.run(
@@ -106,12 +93,6 @@ def test_image_to_image_is_judged_from_where_it_begins(host: Host) -> None:
     )
     assert same_bits(out["a"], out["b"])
     assert out["a"][1].sigmas[0] < 14
-
-
-def test_a_curve_of_another_batch_is_refused_by_the_patch_too(host: Host) -> None:
-    prompt = {"lab": lab(2), "d": detector(), "patch": patch(curve=["d", 3]), "more": lab(3)}
-    error = fails(host, {**prompt, "k": ksampler(model=PATCHED, latent_image=["more", 4])})
-    assert "batch of 2" in error.message
 
 
 def test_a_curve_of_other_steps_is_read_by_noise_level(host: Host) -> None:

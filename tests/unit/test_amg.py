@@ -19,7 +19,6 @@ from memorization_guard.mitigation.amg.guidance import (
 from memorization_guard.mitigation.amg.threshold import SCHEDULES, Threshold
 from memorization_guard.mitigation.amg.trace import GuidanceTrace
 from memorization_guard.mitigation.batch import replace_samples
-from memorization_guard.mitigation.references.features import centre_all, remove_mean, shared_mean
 
 FAR = 1e9  # a reach that never binds
 
@@ -149,25 +148,6 @@ def test_rows_that_are_not_meant_keep_their_bits():
     assert found.dtype == kept.dtype
     assert torch.equal(found[0], changed[0])
     assert found[1:].view(torch.int32).equal(kept[1:].view(torch.int32))
-
-
-def test_what_references_share_is_taken_out_and_copies_stay_copies():
-    torch.manual_seed(3)
-    shared, own = torch.randn(200), torch.randn(16, 200)
-    features = torch.nn.functional.normalize(shared + 0.5 * own, dim=1).half()
-    stranger = torch.nn.functional.normalize(shared + 0.5 * torch.randn(1, 200), dim=1)
-    assert (stranger @ features.float().T).min() > 0.6
-    common = shared_mean(features)
-    plain = remove_mean(common, stranger) @ centre_all(features, common).float().T
-    assert plain.abs().max() < 0.35
-    same = remove_mean(common, features[5:6]) @ centre_all(features, common).float().T
-    assert same.argmax() == 5 and same.max() > 0.999
-
-
-def test_a_single_reference_is_compared_as_it_is():
-    one = torch.nn.functional.normalize(torch.randn(1, 50), dim=1).half()
-    assert not shared_mean(one).any()
-    torch.testing.assert_close(centre_all(one, shared_mean(one)), one, atol=1e-3, rtol=0)
 
 
 def test_the_caption_vote():

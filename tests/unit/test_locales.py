@@ -7,19 +7,8 @@ import re
 
 import pytest
 
-from tools.assets.locales import (
-    ENGLISH,
-    FILES,
-    LOCALES,
-    TRANSLATED,
-    Texts,
-    carried,
-    differences,
-    flat,
-    nested,
-    normal,
-    read,
-)
+from tools.assets import locales as tool
+from tools.assets.locales import ENGLISH, FILES, LOCALES, TRANSLATED, flat, normal, read
 
 # Names that a translation must leave as they are: `quoted`, with_underscores, and file names.
 LITERAL = re.compile(r"`[^`]+`|\b\w*[a-z0-9]_\w[\w.]*\w\b|\bSamplerCustomAdvanced\b")
@@ -49,7 +38,7 @@ def test_the_folder_holds_these_languages_and_files_only() -> None:
 @every_file
 def test_a_language_has_what_english_has_in_the_same_order(language: str, name: str) -> None:
     english, tree = read(ENGLISH, name), read(language, name)
-    assert differences(english, tree) == []
+    assert tool.differences(english, tree) == []
     assert list(flat(tree)) == list(flat(english))
 
 
@@ -131,9 +120,9 @@ def test_traditional_chinese_is_not_simplified() -> None:
 
 
 def test_a_translation_follows_its_text_and_falls_with_it() -> None:
-    before: Texts = {("a",): "one", ("b", "c"): "two", ("b", "d"): "three"}
-    translated: Texts = {("a",): "eins", ("b", "c"): "zwei", ("b", "d"): "drei"}
-    now: Texts = {("b", "d"): "three!", ("new",): "two", ("a",): "one"}
-    assert list(carried(before, translated, now).items()) == [(("new",), "zwei"), (("a",), "eins")]
-    assert carried(before, {}, now) == {}
-    assert differences(nested(now), nested(translated)) == ["missing new", "stale b.c"]
+    before: tool.Texts = {("a",): "one", ("b", "c"): "two", ("b", "d"): "three"}
+    translated: tool.Texts = {("a",): "eins", ("b", "c"): "zwei", ("b", "d"): "drei"}
+    now: tool.Texts = {("b", "d"): "three!", ("new",): "two", ("a",): "one"}
+    assert list(tool.carried(before, translated, now).items()) == [(("new",), "zwei"), (("a",), "eins")]
+    assert tool.carried(before, {}, now) == {}
+    assert tool.differences(tool.nested(now), tool.nested(translated)) == ["missing new", "stale b.c"]

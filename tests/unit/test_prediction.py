@@ -3,15 +3,8 @@
 import pytest
 import torch
 
-from memorization_guard.mitigation.prediction import (
-    SD_T,
-    conditional_noise_prediction,
-    dimension,
-    eps_unit,
-    guidance_magnitude,
-    pull,
-    relative,
-)
+from memorization_guard.mitigation import prediction
+from memorization_guard.mitigation.prediction import SD_T, guidance_magnitude, pull, relative
 
 
 def denoised(kind: str, x: torch.Tensor, out: torch.Tensor, sigma: torch.Tensor, sd: float) -> torch.Tensor:
@@ -28,7 +21,7 @@ def test_prediction_is_the_difference_of_the_networks_outputs(kind, sigma_data):
     torch.manual_seed(0)
     x, cond, uncond = torch.randn(3, 2, 4, 5, 5, dtype=torch.float64)
     sigma = torch.tensor([14.6, 0.7], dtype=torch.float64)
-    found = conditional_noise_prediction(
+    found = prediction.conditional_noise_prediction(
         denoised(kind, x, cond, sigma, sigma_data),
         denoised(kind, x, uncond, sigma, sigma_data),
         sigma,
@@ -42,18 +35,18 @@ def test_magnitude_is_one_norm_a_sample():
     gap = torch.zeros(2, 4, 8, 8)
     gap[1, 0, 0, :2] = torch.tensor([3.0, 4.0])
     assert guidance_magnitude(gap).tolist() == [0.0, 5.0]
-    assert dimension(gap) == 256
+    assert prediction.dimension(gap) == 256
     assert relative(guidance_magnitude(gap), 256).tolist() == [0.0, 5.0 / 16]
 
 
 def test_unknown_parameterisation_is_named():
     with pytest.raises(ValueError, match="edm"):
-        conditional_noise_prediction(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, "edm")
+        prediction.conditional_noise_prediction(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, "edm")
 
 
 def test_the_pull_is_relative_d_at_the_first_step_of_an_eps_model():
     cond, uncond = torch.randn(2, 3, 4, 6, 6)
-    d = guidance_magnitude(conditional_noise_prediction(cond, uncond, SD_T, "eps"))
+    d = guidance_magnitude(prediction.conditional_noise_prediction(cond, uncond, SD_T, "eps"))
     first, _ = pull(cond, uncond)
     torch.testing.assert_close(first, relative(d, 144))
 
@@ -71,4 +64,4 @@ def test_the_pull_is_gone_when_it_has_turned_away():
 
 @pytest.mark.parametrize(("kind", "sigma", "unit"), [("eps", SD_T, 1.0), ("v", SD_T, 14.6488), ("flow", 1.0, SD_T)])
 def test_one_threshold_serves_every_kind_of_model(kind, sigma, unit):
-    assert eps_unit(sigma, kind) == pytest.approx(unit, rel=1e-4)
+    assert prediction.eps_unit(sigma, kind) == pytest.approx(unit, rel=1e-4)

@@ -72,21 +72,14 @@ class Call:
         return self.call
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        Call(eval, "1"),
-        Call(Path.touch, Path("planted")),
-        Call(torch.load, "x"),
-        Call(getattr, dict, "keys"),
-        Call(torch.zeros, 10),
-        Call(torch.serialization.load, "x"),
-        Call(bytearray, 10**12),
-    ],
-)
-def test_a_pickle_that_calls_something_is_refused(tmp_path: Path, call: Call) -> None:
+CALLS = [(eval, "1"), (Path.touch, Path("planted")), (torch.load, "x"), (torch.serialization.load, "x")]
+CALLS += [(getattr, dict, "keys"), (torch.zeros, 10), (bytearray, 10**12)]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_pickle_that_calls_something_is_refused(tmp_path: Path, call: tuple) -> None:
     with pytest.raises(ValueError, match="no weight"):
-        read_weights(saved(tmp_path / "a.pt", {"weight": torch.ones(2), "bad": call}))
+        read_weights(saved(tmp_path / "a.pt", {"weight": torch.ones(2), "bad": Call(*call)}))
 
 
 def pickled(*opcodes: bytes) -> bytes:
