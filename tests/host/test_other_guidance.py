@@ -72,6 +72,9 @@ REMEMBERING = {
     ),
     "cfg_pp": Feature({}, {"sampler_name": "euler_cfg_pp"}),
     "AMG": Feature({"refs": references(), "g": AMG}, {"model": ["g", 0]}),
+    "AMG on a deferral": Feature(
+        {"refs": references(), "g": {**AMG, "inputs": {**AMG["inputs"], "model": ["patch", 0]}}}, {"model": ["g", 0]}
+    ),
 }
 
 
@@ -87,11 +90,15 @@ def test_samples_that_switch_separately_are_as_they_would_be_alone(
         prompt = encoded(host, checkpoint, [[on_lab.MEMORIZED, on_lab.ORDINARY][i] for i in rows])
         latent = {"samples": torch.zeros(len(rows), 4, on_lab.SIZE, on_lab.SIZE), "batch_index": rows}
         links = {**feature.inputs(), "positive": ["both", 0], "latent_image": ["some", 0]}
-        ours = on_lab.deferred(**links, **TELLS_APART, pre_escape_cfg=scale)
+        if name == "AMG on a deferral":
+            patch = on_lab.patch(**TELLS_APART, pre_escape_cfg=scale)
+            nodes = {"patch": patch, "k": on_lab.ksampler(**links)}
+        else:
+            nodes = {"k": on_lab.deferred(**links, **TELLS_APART, pre_escape_cfg=scale)}
         outs.append(
-            host.run(feature.prompt(k=ours), {**feature.given(checkpoint), "both": prompt, "some": latent})["k"]
+            host.run(feature.prompt(**nodes), {**feature.given(checkpoint), "both": prompt, "some": latent})["k"]
         )
-    assert outs[0][1].transition.tolist() == [on_lab.SWITCH, 0]
+    assert "patch" in nodes or outs[0][1].transition.tolist() == [on_lab.SWITCH, 0]
     alone = torch.cat([samples(outs[1]), samples(outs[2])])
     torch.testing.assert_close(samples(outs[0]), alone, atol=1e-4, rtol=1e-4)
 
