@@ -35,13 +35,10 @@ class ServerError(RuntimeError):
 
 
 def find_host() -> Path:
-    """The ComfyUI folder: `COMFYUI_PATH`, else what `tools/dev/provision.py` found."""
+    """The ComfyUI folder: `COMFYUI_PATH`, which `.host/python` sets."""
     given = os.environ.get("COMFYUI_PATH")
-    facts = ROOT / ".host" / "host.json"
-    if not given and facts.is_file():
-        given = json.loads(facts.read_text(encoding="utf-8"))["comfyui"]
     if not given or not (Path(given) / "main.py").is_file():
-        raise ServerError("no ComfyUI: run `python tools/dev/provision.py`, or set COMFYUI_PATH to its folder")
+        raise ServerError("no ComfyUI: use `.host/python`, which `make setup` makes, or set COMFYUI_PATH to its folder")
     return Path(given).resolve()
 
 
@@ -80,8 +77,6 @@ def fill_base(base: Path, host: Path, lab: bool = True, pack: bool = True) -> No
             place(file, base / "models" / "checkpoints" / file.name)
         # Copied: References from Folder follows no link out of the input directory.
         shutil.copytree(LAB / "training_images", base / "input" / "training", dirs_exist_ok=True)
-        for entry in sorted(LAB.glob("input/*")):
-            place(entry, base / "input" / entry.name)
     settings = base / "user" / "default" / "comfy.settings.json"
     old = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     settings.write_text(json.dumps({**old, **SETTINGS}, indent=4), encoding="utf-8")

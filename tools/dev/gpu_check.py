@@ -104,8 +104,8 @@ def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
                 yield precision.name, what, error
 
 
-def check(state: str, flags: list[str], gpu: bool, began: float) -> Iterator[tuple]:
-    """("row", …), ("gradient", …) and at last ("about", what the host says about itself, …) of one state."""
+def check(state: str, flags: list[str], gpu: bool, began: float, rows: list, measured: list) -> str:
+    """Add the rows and the gradients of one state; what the host says about itself."""
     server = Server(extra=flags, lab=False, cpu=not gpu)
     (server.base / "custom_nodes").mkdir()
     place(CHECK_PACK, server.base / "custom_nodes" / "memorization_guard_check")
@@ -115,21 +115,20 @@ def check(state: str, flags: list[str], gpu: bool, began: float) -> Iterator[tup
         from support.families import cells, files, kinds
         from support.remote_host import RemoteHost
 
-        host, rows = RemoteHost(server), [(files.SD1, kinds.USUAL)]
-        rows += [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
-        for family, precision in rows:
-            found = cells.row(host, family, precision, made=host)
-            say(began, family.name, f"{state}: {precision.name}", found)
-            yield "row", family, f"{state}: {precision.name}", found
+        host = RemoteHost(server)
+        every = [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
+        for family, precision in [(files.SD1, kinds.USUAL), *every]:
+            rows.append((family, f"{state}: {precision.name}", cells.row(host, family, precision, made=host)))
+            say(began, family.name, *rows[-1][1:])
         for precision, what, gradient in gradients(host, HALVES if state == ALL else FULL):
             said, good = str(getattr(gradient, "said", gradient)), getattr(gradient, "good", False)
             print(f"[{time.monotonic() - began:4.0f} s] gradient of {what}, {precision}: {said}", flush=True)
-            yield "gradient", state, precision, what, said, good
+            measured.append((state, precision, what, said, good))
         about = server.get("/system_stats").json()
         dynamic = "on" if "DynamicVRAM support detected and enabled" in server.log_text() else "off"
         device = about["devices"][0]
         said = f"{device['name']}, {device['vram_total'] / 2**30:.1f} GB; dynamic VRAM {dynamic}"
-        yield "about", f"ComfyUI {about['system']['comfyui_version']}, {said}"
+        return f"ComfyUI {about['system']['comfyui_version']}, {said}"
 
 
 def main() -> int:
@@ -151,9 +150,8 @@ def main() -> int:
             print(f"{state}: main.py {' '.join(flags)}", flush=True)
             try:
                 configure(Path(folder), "--cpu")  # this process computes nothing, but reads the host's modules
-                found = {"row": rows, "gradient": measured, "about": states}
-                for kind, *what in check(state, flags, gpu, began):
-                    found[kind].append(what)
+                about = check(state, flags, gpu, began, rows, measured)
+                states.append(f"{state}: {' '.join(flags) or 'no flags'}; {about}")
             except Exception as error:
                 states.append(f"{state}: {reason(error)}")
                 print(states[-1])

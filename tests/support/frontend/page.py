@@ -7,6 +7,7 @@ with Server() as server, Page(server) as page:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import shutil
@@ -62,28 +63,23 @@ class Page:
         self._errors: list[str] = []
 
     def __enter__(self) -> Page:
-        browser = find_browser()
-        if browser is None:
+        path = find_browser()
+        if path is None:
             raise PageError(f"no browser: install one of {', '.join(BROWSERS)}")
-        self._playwright = sync_api.sync_playwright().start()
-        try:
-            self._browser = self._playwright.chromium.launch(executable_path=browser, args=FLAGS)
-            self.tab = self._browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        with contextlib.ExitStack() as opened:
+            browser = opened.enter_context(sync_api.sync_playwright()).chromium.launch(executable_path=path, args=FLAGS)
+            opened.callback(browser.close)
+            self.tab = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
             self.tab.set_default_timeout(60_000)
             self.tab.on("console", self._on_console)
             self.tab.on("pageerror", lambda e: self._errors.append(f"{e.message}\n{e.stack or ''}"))
             self.tab.add_init_script(path=Path(__file__).with_name("before_page.js"))
             self.open()
-        except BaseException:
-            self._playwright.stop()
-            raise
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._browser.close()
-        finally:
-            self._playwright.stop()
+        self._opened.close()
 
     def _on_console(self, message: sync_api.ConsoleMessage) -> None:
         if message.type == "error":

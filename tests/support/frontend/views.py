@@ -125,8 +125,5 @@ def _check_places(seen: Shown, series: dict) -> None:
 def _line(given: list[float], got: list[float]) -> tuple[tuple[float, float], float]:
     """((offset, slope), the largest deviation) of the straight line through the points."""
     x, y = np.asarray(given, float), np.asarray(got, float)
-    if np.ptp(x) == 0:
-        return (float(y[0]), -1e-9), float(np.ptp(y))
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-    offset = y.mean() - slope * x.mean()
+    slope, offset = np.polyfit(x, y, 1) if np.ptp(x) else (-1e-9, y.min())
     return (float(offset), float(slope)), float(np.abs(offset + slope * x - y).max())
