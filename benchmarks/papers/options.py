@@ -9,7 +9,7 @@ from typing import Any
 
 from support.paths import LAB_CHECKPOINT, LAB_PACK
 
-from ..cases import ORDINARY, BenchmarkError, Case, read_cases, with_kinds
+from ..cases import ORDINARY, BenchmarkError, Case, read_cases, text_of, with_kinds
 from ..checkpoint import Plan
 from ..methods import Method, chosen, with_settings
 from .methods import CONSTANTS, methods_for
@@ -108,14 +108,11 @@ def cases_of(asked: argparse.Namespace, captions: list[str]) -> list[Case]:
     return [*memorized[: asked.limit], *ordinary[: asked.limit]]
 
 
-def _settings(file: Path) -> dict[str, Any]:
+def _settings(file: Path) -> Any:
     try:
-        held = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"--settings: {file} cannot be read as JSON: {error}") from None
-    if not isinstance(held, dict):
-        raise BenchmarkError(f"--settings: {file} must hold an object: method -> node -> inputs.")
-    return held
+        return json.loads(text_of(file))
+    except json.JSONDecodeError as error:
+        raise BenchmarkError(f"--settings: {file} is not JSON: {error}") from None
 
 
 def _lab(asked: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""`make matrix`: every node on every model family, at every precision. Prints the table and puts it into docs/matrix.md.
+"""`make matrix`: every node on every model family, at every precision. Puts the table into docs/matrix.md.
 
 The models are tiny, of the host's real families, with random weights (tests/support/families). Each cell checks that a
 node runs, stays finite, changes nothing at a strength of zero and leaves the weights alone. The exit status is 1 if a
@@ -69,27 +69,21 @@ def say(began: float, family: str, precision: str, cells: dict) -> None:
     print(f"[{time.monotonic() - began:4.0f} s] {passed}", *bad, sep="\n    ", flush=True)
 
 
-def run(fast: bool) -> tuple[list[tuple], float]:
-    """The rows, and the seconds they took."""
-    logging.disable(logging.CRITICAL)
-    began, found = time.monotonic(), []
-    with lab_host("--cpu --use-pytorch-cross-attention") as made:
-        from support.families import cells
-
-        for family, precision in wanted(fast):
-            with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
-                found.append((family, precision.name, cells.row(made, family, precision)))
-            say(began, family.name, precision.name, found[-1][2])
-    return found, time.monotonic() - began
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fast", action="store_true", help="the part that CI runs; writes no page")
     options = parser.parse_args()
-    found, seconds = run(options.fast)
+    logging.disable(logging.CRITICAL)
+    began, found = time.monotonic(), []
+    with lab_host("--cpu --use-pytorch-cross-attention") as host:
+        from support.families import cells
+
+        for family, precision in wanted(options.fast):
+            with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
+                found.append((family, precision.name, cells.row(host, family, precision)))
+            say(began, family.name, *found[-1][1:])
     text = f"{table(found)} ComfyUI on the CPU, torch {torch.__version__}."
-    print(f"\n{text}\n{seconds:.0f} s")
+    print(f"\n{text}\n{time.monotonic() - began:.0f} s")
     if not options.fast:
         put(PAGE, "matrix", text)
     return int(any(cell.outcome == "FAIL" for cell in all_cells(found)))
