@@ -48,12 +48,11 @@ def evaluations(subject: Subject, batch: int = 2) -> Iterator[Row]:
     ):
         rows, _ = count(deferred, mode, **inputs)
         yield figure(subject.name, f"evaluations, {name}", rows, bound, vanilla)
-    pairs = 2 * batch
     rows, _ = count(optimizer, "batch-wise")
-    yield figure(subject.name, "paired evaluations that batch-wise M = 2 adds", rows / pairs, 4, exact=True)
+    yield figure(subject.name, "paired evaluations that batch-wise M = 2 adds", rows / (2 * batch), 4, exact=True)
     rows, (_, step, _, curve, _) = count(detector)
     said, bound = "paired evaluations of the detector: until the last escape", min(step + 1, curve.steps)
-    yield figure(subject.name, said, rows / pairs, bound, exact=True)
+    yield figure(subject.name, said, rows / (2 * batch), bound, exact=True)
 
 
 def eight_together(subject: Subject, what: str = "") -> Row:

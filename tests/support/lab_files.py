@@ -10,7 +10,6 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file, save_file
 
 from support.executor import Host
-from support.families.weights import fill
 from support.graphs import Node, node
 from support.graphs.checkpoint import MEMORIZED, SIZE, load, text
 from support.graphs.features import Feature
@@ -44,10 +43,18 @@ def save_control(host: Host) -> None:
     net = comfy.cldm.cldm.ControlNet(
         **{k: v for k, v in UNET.items() if k != "out_channels"}, hint_channels=3, operations=comfy.ops.manual_cast
     )
-    with torch.no_grad():
-        fill(net.state_dict().items(), 2)
+    draw = torch.Generator().manual_seed(2)
+
+    def weights(name: str, shape: torch.Size) -> torch.Tensor:
+        if name.endswith("bias"):
+            return torch.zeros(shape)
+        if len(shape) == 1:
+            return torch.ones(shape)
+        return torch.randn(shape, generator=draw) * shape[1:].numel() ** -0.5
+
     (host.base / "models" / "controlnet").mkdir(parents=True, exist_ok=True)
-    save_file(net.state_dict(), host.base / "models" / "controlnet" / CONTROL)
+    tensors = {k: weights(k, v.shape) for k, v in net.state_dict().items()}
+    save_file(tensors, host.base / "models" / "controlnet" / CONTROL)
 
 
 def hints(batch: int) -> torch.Tensor:

@@ -138,8 +138,6 @@ def main() -> int:
     if unknown := set(asked) - set(STATES):
         parser.error(f"no such state: {', '.join(unknown)}")
     gpu, began = torch.cuda.is_available(), time.monotonic()
-    if not gpu:
-        print("No GPU found: this runs on the CPU and says nothing about a GPU.")
     rows, measured, states, wrong = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         for state in asked or STATES:
