@@ -47,14 +47,17 @@ class Case:
 
 def read_cases(file: Path, group: str = MEMORIZED) -> list[Case]:
     """Every prompt of the file, in its order. Raises BenchmarkError if there are none, or no text in a record."""
-    try:
-        content = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{file} cannot be read as text: {error}") from None
-    cases = [_case(row, record, group, file) for row, record in enumerate(_records(file, content))]
+    cases = [_case(row, record, group, file) for row, record in enumerate(_records(file, text_of(file)))]
     if not cases:
         raise BenchmarkError(f"{file} holds no prompts.")
     return cases
+
+
+def text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{file} cannot be read as text: {error}") from None
 
 
 def _records(file: Path, content: str) -> Iterator[dict[str, Any]]:
@@ -97,11 +100,6 @@ def _json(file: Path, content: str) -> list[Any]:
     if text is not None:  # columns
         rows = list(text) if isinstance(text, dict) else range(len(text))
         return [{name: column[row] for name, column in columns.items()} for row in rows]
-    lists = [v for v in columns.values() if isinstance(v, list)]
-    if len(lists) == 1:
-        return lists[0]
-    if columns and all(isinstance(v, str) for v in columns.values()):  # index -> prompt
-        return [{"index": k, "text": v} for k, v in columns.items()]
     raise BenchmarkError(f"{file} is neither a list of prompts nor columns with one of {', '.join(TEXTS)}.")
 
 

@@ -60,11 +60,13 @@ def chosen(methods: list[Method], names: list[str] | None) -> list[Method]:
     return [m for m in methods if m is NONE or any(n in m.name.casefold() for n in parts)]
 
 
-def with_settings(methods: list[Method], settings: Mapping[str, Any]) -> list[Method]:
+def with_settings(methods: list[Method], settings: Any) -> list[Method]:
     """Methods with inputs changed: a method's name, its family or * -> key of NODES -> inputs.
 
     A full name may add a node to its method; a family or * changes only the nodes that a method already has.
     """
+    if not isinstance(settings, dict):
+        raise BenchmarkError("--settings must hold an object: method -> node -> inputs.")
     known = {EVERY, *(m.family for m in methods), *(m.name for m in methods)}
     for name, nodes in settings.items():
         if name not in known:

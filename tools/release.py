@@ -2,7 +2,6 @@
 
     .host/python tools/release.py                              # write the registry's zip into dist/, and check
     .host/python tools/release.py --repository URL --raw URL   # fill in the fields that need a public address
-    .host/python tools/release.py --icons                      # draw docs/icon/*.svg as PNG, with a browser
 
 See docs/publishing.md.
 """
@@ -90,30 +89,11 @@ def fill_in(repository: str, raw: str, root: Path = ROOT) -> None:
     (root / FACTS).write_text(text, encoding="utf-8")
 
 
-def draw_icons(root: Path = ROOT) -> None:
-    """As PNG, because not every site that serves raw files serves SVG as an image."""
-    from playwright.sync_api import sync_playwright
-
-    from support.frontend.page import FLAGS, find_browser
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        for name, (width, height) in IMAGES.items():
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.set_content(f"<body style='margin:0'>{(root / f'docs/icon/{name}.svg').read_text(encoding='utf-8')}")
-            page.screenshot(path=str(root / f"docs/icon/{name}.png"), omit_background=True)
-        browser.close()
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repository", default="", help="public address of the repository")
     parser.add_argument("--raw", default="", help="address under which its files are served one by one")
-    parser.add_argument("--icons", action="store_true", help="draw the PNGs again")
     args = parser.parse_args()
-    if args.icons:
-        draw_icons()
-        return 0
     if bool(args.repository) != bool(args.raw):
         parser.error("give --repository and --raw together")
     if args.repository:

@@ -18,8 +18,7 @@ import torch
 from support.in_process import lab_host
 
 from ..report import table
-from .figure import COLUMNS
-from .measurements import eight_together, evaluations
+from .measurements import COLUMNS, eight_together, evaluations
 from .price import COLUMNS as PRICE
 from .price import prices
 from .subjects import exact_model, in_float64, lab_checkpoint, random_model
@@ -28,8 +27,8 @@ from .subjects import exact_model, in_float64, lab_checkpoint, random_model
 def counts(host) -> list:
     """What does not depend on the machine: evaluations, and whether a batch equals its samples."""
     exact, lab = exact_model(host), lab_checkpoint(host)
-    figures = [*evaluations(exact), *evaluations(lab), *eight_together(exact)]
-    return [*figures, *eight_together(in_float64(lab), ", float64"), *eight_together(lab, ", float32")]
+    together = [eight_together(exact), eight_together(in_float64(lab), ", float64"), eight_together(lab, ", float32")]
+    return [*evaluations(exact), *evaluations(lab), *together]
 
 
 def main() -> int:
@@ -50,18 +49,15 @@ def main() -> int:
     with lab_host("--use-pytorch-cross-attention") as host:
         if not asked.no_counts:
             figures = counts(host)
-            print(table([figure.cells() for figure in figures], COLUMNS), flush=True)
+            print(table(figures, COLUMNS), flush=True)
         for kind in asked.models or sides:
-            for row in prices(
+            rows += prices(
                 random_model(host, kind, asked.side or sides[kind], asked.channels), asked.steps, asked.rounds
-            ):
-                rows.append(row)
+            )
     device = torch.cuda.get_device_name() if gpu else "CPU, one thread: says nothing about a GPU"
-    print(
-        f"\n{table(rows, PRICE)}\n\n{device}; torch {torch.__version__}, bf16, {asked.steps} steps, one image,", end=" "
-    )
+    print(f"\n{table(rows, PRICE)}\n\n{device}; torch {torch.__version__}, bf16, {asked.steps} steps, one image,")
     print(f"medians of {asked.rounds} rounds, {time.monotonic() - began:.0f} s.")
-    return int(any(figure.verdict == "SHORT" for figure in figures))
+    return int(any(figure["verdict"] == "SHORT" for figure in figures))
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from support.graphs import amg, deferred, ksampler, node, optimizer, references
+from support.graphs import Words, references
 
 from ..report import Column
+from .measurements import START
 from .subjects import LINKS, Subject
 
 ITERATIONS = 8  # about what the paper's per-sample method takes
-START = 0.4
-MB = 2**20
 # Han et al. 2025, Table 3: the authors' code, bf16, an A100; 3,565 MB and 1.85 s an image without mitigation.
 PAPER = {"batch-wise": (2.01 / 1.85, 3574 / 3565), "per-sample, checkpointing off": (2.80 / 1.85, 9702 / 3565)}
 COLUMNS = [
@@ -36,32 +35,29 @@ def methods(subject: Subject, steps: int) -> dict[str, Callable[[], Any]]:
     """Whole runs: an image from noise to latent."""
     noise = torch.randn(4, *subject.shape, generator=torch.Generator().manual_seed(0))
     given = {**subject.given(subject.latent(1)), "works": {"samples": noise}}
-    plan, optimized = {**LINKS, "steps": steps}, ["o", 0]
+    words = Words(LINKS, {"steps": steps})
 
     def run(**nodes: Any) -> Callable[[], Any]:
         return lambda: subject.host.run(nodes, given)
 
     def optimizing(method: str, **inputs: Any) -> Callable[[], Any]:
-        o = optimizer(method, **LINKS, target_magnitude=0.0, max_iterations=ITERATIONS, **inputs)
-        return run(o=o, k=deferred("off", noise=optimized, **plan))
+        o = words.optimizer(method, target_magnitude=0.0, max_iterations=ITERATIONS, **inputs)
+        return run(o=o, k=words.deferred("off", noise=["o", 0]))
 
-    def guided(threshold: float, gradient: str = "through prediction") -> Callable[[], Any]:
+    def guided(threshold: float, **inputs: Any) -> Callable[[], Any]:
         limits = {"threshold_min": threshold, "threshold_max": threshold, "threshold_schedule": "constant"}
-        g = amg(model=["m", 0], gradient=gradient, dissimilarity=1e-6, **limits)
-        return run(refs=references(), g=g, k=ksampler(**{**plan, "model": ["g", 0]}))
+        g = words.amg(dissimilarity=1e-6, **limits, **inputs)
+        return run(refs=references(), g=g, k=words.ksampler(model=["g", 0]))
 
     return {
-        "KSampler": run(k=node("KSampler", **ksampler(**plan)["inputs"])),
-        "deferral, dynamic": run(k=deferred("dynamic", **plan)),
-        "deferral, static from 40 %": run(k=deferred("static", start_percent=START, **plan)),
+        "KSampler": run(k=words.ksampler()),
+        "deferral, dynamic": run(k=words.deferred("dynamic")),
+        "deferral, static from 40 %": run(k=words.deferred("static", start_percent=START)),
         "batch-wise": optimizing("batch-wise"),
-        **{
-            f"per-sample, checkpointing {choice}": optimizing("per-sample", checkpointing=choice)
-            for choice in ("off", "on", "full")
-        },
+        **{f"per-sample, checkpointing {c}": optimizing("per-sample", checkpointing=c) for c in ("off", "on", "full")},
         "AMG, inactive": guided(1.0),
         "AMG, active at every step": guided(-1.0),
-        "AMG, through model, active at every step": guided(-1.0, "through model"),
+        "AMG, through model, active at every step": guided(-1.0, gradient="through model"),
     }
 
 
@@ -93,7 +89,7 @@ def on_gpu(run: Callable[[], Any]) -> tuple[float, float]:
     run()
     end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) / 1000, torch.cuda.max_memory_allocated() / MB
+    return begin.elapsed_time(end) / 1000, torch.cuda.max_memory_allocated() / 2**20
 
 
 def on_cpu(run: Callable[[], Any]) -> tuple[float, float]:

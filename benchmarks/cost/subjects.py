@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from support.executor import Host
     from support.graphs import Node
 
-# What the host's detection adds to its own unet_config for a checkpoint of this kind.
+# What the host's detection adds to its own unet_config for a checkpoint of this kind, beside the lab's.
 SD15 = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "use_spatial_transformer": True,
-    "legacy": False,
     "num_res_blocks": [2, 2, 2, 2],
     "channel_mult": [1, 2, 4, 4],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
@@ -102,6 +97,8 @@ def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subje
     import comfy.supported_models as supported
     from comfy.model_patcher import ModelPatcher
 
+    from support.lab_pack.arch import UNET
+
     own, added, width, more = {
         "SD1.5": (supported.SD15, SD15, 768, {}),
         "SDXL": (supported.SDXL, SDXL, 2048, {"pooled_output": torch.zeros(1, 1280)}),
@@ -109,7 +106,7 @@ def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subje
     device = management.get_torch_device()
     draw = torch.Generator(device).manual_seed(0)
     with torch.inference_mode():
-        config = own({**own.unet_config, **added, "model_channels": channels, "dtype": torch.bfloat16})
+        config = own({**UNET, **own.unet_config, **added, "model_channels": channels, "dtype": torch.bfloat16})
         config.set_inference_dtype(torch.bfloat16, None)
         model = config.get_model({}, "", device=device)
         for name, weight in model.diffusion_model.named_parameters():

@@ -65,8 +65,6 @@ def bench(asked: argparse.Namespace) -> int:
     with lab_host() as host:
         run = experiment(host, asked.work, chosen(METHODS, asked.methods), wanted, seeds, generated=GENERATED)
         run.sample()
-        if asked.sample_only:
-            return int(bool(run.failed))
         scorers = run.scorers()
         results: dict[str, Any] = {
             "facts": {"seeds": asked.seeds, "others": asked.others, "first": asked.first, "torch": torch.__version__},
@@ -88,7 +86,6 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="the first seed: another one is an independent run")
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="parts of names; all methods otherwise")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the images")
-    parser.add_argument("--sample-only", action="store_true", help="fill the work folder, write nothing else")
     parser.add_argument("--smoke", action="store_true", help="three rows, for CI")
     parser.add_argument("--docs", action="store_true", help="write the tables and the plots into docs/, too")
     asked = parser.parse_args()

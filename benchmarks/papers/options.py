@@ -9,22 +9,10 @@ from typing import Any
 
 from support.paths import LAB_CHECKPOINT, LAB_PACK
 
-from ..cases import ORDINARY, BenchmarkError, Case, read_cases, with_kinds
+from ..cases import ORDINARY, BenchmarkError, Case, read_cases, text_of, with_kinds
 from ..checkpoint import Plan
 from ..methods import Method, chosen, with_settings
 from .methods import CONSTANTS, methods_for
-
-
-def _file(text: str) -> Path:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"{text} is not a file.")
-    return Path(text)
-
-
-def _folder(text: str) -> Path:
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is not a folder.")
-    return Path(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,22 +21,19 @@ def parser() -> argparse.ArgumentParser:
         description="The papers' protocol on a checkpoint of your own. See docs/protocol.md.",
     )
     files = made.add_argument_group("files")
-    files.add_argument("--checkpoint", type=_file, help="any file that ComfyUI's Load Checkpoint loads")
-    files.add_argument(
-        "--prompts",
-        type=_file,
-        help="memorized prompts: .jsonl, .json, .csv, .tsv, or one a line; else the captions of --training-images",
-    )
-    files.add_argument("--ordinary", type=_file, help="ordinary prompts, in the same formats")
-    files.add_argument("--verbatim", type=_file, help="prompts that are memorized verbatim, or a file with their types")
-    files.add_argument("--training-images", type=_folder, help="folder of the prompts' training images")
-    files.add_argument("--sscd", type=_file, help="sscd_disc_mixup, as torchscript or safetensors")
+    files.add_argument("--checkpoint", type=Path, help="any file that ComfyUI's Load Checkpoint loads")
+    prompts = "memorized prompts: .jsonl, .json, .csv, .tsv, or one a line; else the captions of --training-images"
+    files.add_argument("--prompts", type=Path, help=prompts)
+    files.add_argument("--ordinary", type=Path, help="ordinary prompts, in the same formats")
+    files.add_argument("--verbatim", type=Path, help="prompts that are memorized verbatim, or a file with their types")
+    files.add_argument("--training-images", type=Path, help="folder of the prompts' training images")
+    files.add_argument("--sscd", type=Path, help="sscd_disc_mixup, as torchscript or safetensors")
     files.add_argument("--clip", type=Path, help="folder of a CLIP in transformers' format")
     files.add_argument("--out", type=Path, help="folder for images and report; a second run continues in it")
     what = made.add_argument_group("what is run")
     what.add_argument("--constants", choices=list(CONSTANTS), default="sd1.4", help="whose constants: %(default)s")
     what.add_argument("--methods", nargs="+", metavar="NAME", help="parts of names; all methods otherwise")
-    what.add_argument("--settings", type=_file, help="JSON: method -> node -> inputs that differ")
+    what.add_argument("--settings", type=Path, help="JSON: method -> node -> inputs that differ")
     what.add_argument("--limit", type=int, help="only so many prompts of each file")
     what.add_argument("--images", type=int, default=10, help="images a prompt: %(default)s")
     what.add_argument("--batch-size", type=int, default=1, help="images sampled together: %(default)s")
@@ -123,14 +108,11 @@ def cases_of(asked: argparse.Namespace, captions: list[str]) -> list[Case]:
     return [*memorized[: asked.limit], *ordinary[: asked.limit]]
 
 
-def _settings(file: Path) -> dict[str, Any]:
+def _settings(file: Path) -> Any:
     try:
-        held = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"--settings: {file} cannot be read as JSON: {error}") from None
-    if not isinstance(held, dict):
-        raise BenchmarkError(f"--settings: {file} must hold an object: method -> node -> inputs.")
-    return held
+        return json.loads(text_of(file))
+    except json.JSONDecodeError as error:
+        raise BenchmarkError(f"--settings: {file} is not JSON: {error}") from None
 
 
 def _lab(asked: argparse.Namespace) -> None:

@@ -32,22 +32,6 @@ HIDDEN: dict[tuple[str, str, str], set[str]] = {
     ("MG_ReferencesFromFolder", "metric", "nL2"): set(),
     ("MG_ReferencesFromFolder", "metric", "descriptor"): {"width", "height"},
 }
-# What the user can see: drawn by the canvas, or in the page's document.
-SEEN = """(id) => {
-  const node = app.graph.getNodeById(id);
-  if (LiteGraph.vueNodesMode)
-    return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget`)]
-      .map((widget) => widget.dataset.widgetName ?? widget.querySelector("p")?.textContent);  // 1.58, 1.32
-  return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.label ?? w.name);
-}"""
-VALUES = "(id) => app.graph.getNodeById(id).serialize().widgets_values"
-VALUE = "(name) => app.graph.getNodeById(1).widgets.find((w) => w.name === name).value"
-# Where the visible widgets of the classic renderer are, and whether they end inside the node.
-ROWS = """(id) => {
-  const node = app.graph.getNodeById(id);
-  const rows = node.widgets.filter((w) => node.isWidgetVisible(w) && !w.element).map((w) => w.y);
-  return { rows, height: node.size[1], least: node.computeSize()[1] };
-}"""
 
 
 def inputs_of(page: Page, kind: str) -> set[str]:
@@ -67,39 +51,39 @@ def alone(page: Page, kind: str, **values: object) -> None:
 @pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in HIDDEN}))
 def test_hidden_and_back(either: Page, kind: str) -> None:
     alone(either, kind)
-    every, start = inputs_of(either, kind), either.tab.evaluate(VALUES, 1)
-    at_first = set(either.tab.evaluate(SEEN, 1)) & every
+    every, start = inputs_of(either, kind), either.mg("values", 1)
+    at_first = set(either.mg("seen", 1)) & every
     for (node, decider, value), hidden in HIDDEN.items():
         if node != kind:
             continue
-        before = either.tab.evaluate(VALUE, decider)
+        before = either.mg("value", 1, decider)
         either.set_node(1, decider, value)
         either.frames()
-        assert set(either.tab.evaluate(SEEN, 1)) & every == every - hidden, value
+        assert set(either.mg("seen", 1)) & every == every - hidden, value
         if not either.nodes2:
-            place = either.tab.evaluate(ROWS, 1)
+            place = either.mg("rows", 1)
             gaps = {b - a for a, b in zip(place["rows"], place["rows"][1:], strict=False)}
             assert gaps <= {24} and place["height"] == place["least"], value
         either.set_node(1, decider, before)
         either.frames()
-        assert set(either.tab.evaluate(SEEN, 1)) & every == at_first
-        assert either.tab.evaluate(VALUES, 1) == start
+        assert set(either.mg("seen", 1)) & every == at_first
+        assert either.mg("values", 1) == start
 
 
 def test_a_click_hides_and_a_reload_remembers(either: Page, tmp_path: Path) -> None:
     alone(either, "MG_NoiseOptimizer", learning_rate=0.25, candidates=5)
     _choose(either, "method", "search")
     either.settle()
-    seen = set(either.tab.evaluate(SEEN, 1))
+    seen = set(either.mg("seen", 1))
     assert {"candidates", "target_magnitude"} <= seen and not seen & {"learning_rate", "adjustments"}
     values = save(either, tmp_path / "saved.json")["nodes"][0]["widgets_values"]
     assert "search" in values and 0.25 in values and 5 in values
-    assert either.tab.evaluate(VALUES, 1) == values
-    assert set(either.tab.evaluate(SEEN, 1)) == seen
+    assert either.mg("values", 1) == values
+    assert set(either.mg("seen", 1)) == seen
     _choose(either, "method", "per-sample")
     either.settle()
-    assert {"learning_rate", "constraint"} <= set(either.tab.evaluate(SEEN, 1))
-    assert either.tab.evaluate(VALUE, "learning_rate") == 0.25
+    assert {"learning_rate", "constraint"} <= set(either.mg("seen", 1))
+    assert either.mg("value", 1, "learning_rate") == 0.25
 
 
 def _choose(page: Page, name: str, value: str) -> None:
@@ -109,16 +93,7 @@ def _choose(page: Page, name: str, value: str) -> None:
         row.get_by_role("combobox").click()
         page.tab.get_by_role("option", name=value, exact=True).click()
         return
-    x, y = page.tab.evaluate(
-        """(name) => {
-          const node = app.graph.getNodeById(1), widget = node.widgets.find((w) => w.name === name);
-          const { scale, offset } = app.canvas.ds, box = app.canvas.canvas.getBoundingClientRect();
-          return [box.x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
-                  box.y + (node.pos[1] + widget.y + 10 + offset[1]) * scale];
-        }""",
-        name,
-    )
-    page.tab.mouse.click(x, y)
+    page.tab.mouse.click(*page.mg("middle", 1, name))
     page.tab.locator(".litemenu-entry", has_text=value).click()
 
 
@@ -130,38 +105,33 @@ def test_a_linked_decider_hides_nothing(page: Page) -> None:
     build_classic(page, graph, "linked")
     every = inputs_of(page, "MG_NoiseOptimizer") - {"method"}  # frontend 1.58 does not draw what is linked
     unlinked = every - HIDDEN["MG_NoiseOptimizer", "method", "batch-wise"]
-    link = """(linked) => {
-      const [from, to] = [1, 2].map((id) => app.graph.getNodeById(id)), slot = to.findInputSlot("method");
-      if (linked) { from.outputs[0].type = to.inputs[slot].type; from.connect(0, to, slot); }
-      else to.disconnectInput(slot);
-    }"""
-    assert set(page.tab.evaluate(SEEN, 2)) & every == unlinked
+    assert set(page.mg("seen", 2)) & every == unlinked
     for linked, expected in ((True, every), (False, unlinked)):
-        page.tab.evaluate(link, linked)
+        page.mg("link", 1, 2, "method", linked)
         page.settle()
-        assert set(page.tab.evaluate(SEEN, 2)) & every == expected
+        assert set(page.mg("seen", 2)) & every == expected
 
 
 def test_a_connected_latent_stands_in_for_the_size(either: Page) -> None:
     graph = Graph()
     graph.node("MG_ReferencesFromFolder", size_of=graph.node("EmptyLatentImage")[0])
     build_classic(either, graph, "size")
-    assert not set(either.tab.evaluate(SEEN, 2)) & {"width", "height"}
-    either.tab.evaluate("() => { const n = app.graph.getNodeById(2); n.disconnectInput(n.findInputSlot('size_of')) }")
+    assert not set(either.mg("seen", 2)) & {"width", "height"}
+    either.mg("link", 1, 2, "size_of", False)
     either.settle()
-    assert {"width", "height"} <= set(either.tab.evaluate(SEEN, 2))
+    assert {"width", "height"} <= set(either.mg("seen", 2))
 
 
 def test_the_view_is_no_value(either: Page, tmp_path: Path) -> None:
     lab = LabWorkflow()
     lab.shown(lab.sampler()["latent"])
     ids = lab.build(either)
-    values, before = either.tab.evaluate(VALUES, ids["sampler"]), either.api_prompt()
+    values, before = either.mg("values", ids["sampler"]), either.api_prompt()
     either.queue_and_wait()
-    assert either.tab.evaluate(VALUES, ids["sampler"]) == values
+    assert either.mg("values", ids["sampler"]) == values
     assert len(values) == len(inputs_of(either, "MG_DeferredCFGKSampler")) + 1  # and control_after_generate
     assert either.api_prompt() == before
     saved = save(either, tmp_path / "saved.json")
     assert WIDGET not in json.dumps([saved, before]) and "headline" not in json.dumps(saved)
     assert either.api_prompt() == before
-    assert either.tab.evaluate(VALUES, ids["sampler"]) == values
+    assert either.mg("values", ids["sampler"]) == values

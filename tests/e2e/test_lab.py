@@ -66,7 +66,7 @@ def test_an_ordinary_prompt_gives_ksamplers_image(server: Server) -> None:
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_runs(server: Server) -> None:
-    given = prompt(server, Setting("no-such-file.safetensors", 1), "a ring", "dynamic deferral", 0)
+    given = prompt(Setting("no-such-file.safetensors", 1), "a ring", "dynamic deferral", 0)
     with pytest.raises(PromptError) as caught:
         server.run(given)
     assert caught.value.kind == "validation" and "no-such-file.safetensors" in caught.value.message

@@ -13,25 +13,14 @@ from pathlib import Path
 import pytest
 
 from support.client import PromptError
+from support.graphs import node
 from support.paths import ROOT
 from support.server import Server, ServerError
-from support.server_prompts import VAE, WIRES, node, start, with_defaults
 
 IMAGE = node("EmptyImage", width=48, height=32, batch_size=2, color=255)
 TO_NOTHING = node("ImageScaleBy", image=["3", 0], upscale_method="bilinear", scale_by=0.01)
 PROMPT = {"1": IMAGE, "2": node("SaveImage", images=["1", 0], filename_prefix="e2e")}
 pytestmark = pytest.mark.timeout(600)
-
-
-def text_to_image(server: Server, steps: int) -> dict:
-    """A plain prompt for the lab checkpoint."""
-    nodes = {
-        **start("a ring", size=64, batch=1),
-        "sample": node("KSampler", **WIRES, seed=1, steps=steps, cfg=7.0),
-        "decode": node("VAEDecode", samples=["sample", 0], vae=VAE),
-        "save": node("SaveImage", images=["decode", 0]),
-    }
-    return with_defaults(server, nodes)
 
 
 def test_the_packs_load(server: Server) -> None:
@@ -45,32 +34,6 @@ def test_the_nodes_are_listed(server: Server) -> None:
     assert written - set(server.object_info()) == set(), server.log_text()
     # A node whose schema the host cannot describe is left out with this line, and no other sign.
     assert "An error occurred while retrieving information for the 'MG_" not in server.log_text()
-
-
-def test_run_returns_outputs_and_images(server: Server) -> None:
-    events: list[str] = []
-    outputs = server.run(PROMPT, lambda event, data: events.append(event))["outputs"]
-    images = outputs["2"]["images"]
-    assert len(images) == 2
-    assert server.image(**images[0]).startswith(b"\x89PNG")
-    assert "executing" in events
-    assert "execution_success" in events
-
-
-def test_sampling_reports_progress(server: Server) -> None:
-    steps: list[int] = []
-    prompt = text_to_image(server, 3)
-    outputs = server.run(prompt, lambda event, d: steps.append(d["value"]) if event == "progress" else None)
-    assert steps == [1, 2, 3]
-    assert outputs["outputs"]["save"]["images"]
-    server.free()
-
-
-def test_interrupt_stops_a_prompt(server: Server) -> None:
-    prompt = text_to_image(server, 10_000)
-    with pytest.raises(PromptError) as caught:
-        server.run(prompt, lambda event, data: server.interrupt() if event == "progress" else None)
-    assert (caught.value.kind, caught.value.node_type) == ("interrupted", "KSampler")
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from safetensors.numpy import load_file
 
 from support import lab_strengths
 from support.client import PromptError
+from support.graphs import Prompt, Words, node
 from support.server import Server
-from support.server_prompts import CLIP, VAE, WIRES, Prompt, node, start, with_defaults
-from tools.demo.methods import METHODS, MODEL, SAMPLING, Setting, sampled_by
+from support.server_prompts import CLIP, VAE, WIRES, start
+from tools.demo.methods import METERED, METHODS, Setting, sampled_by
 
 RUNS, SEED = int(os.environ.get("SOAK_RUNS", "6")), int(os.environ.get("SOAK_SEED", "7"))
 FAULTS = {"exception": "injected fault", "out of memory": "injected fault", "nan": "NaN"}  # and the error's words
@@ -29,30 +30,26 @@ GROWTH = 0.03  # of the server's memory
 SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_min": 0.1, "threshold_max": 0.2}
 pytestmark = pytest.mark.timeout(300 + 30 * RUNS)
 DETECTED = {
-    "look": node("MG_BasinEscapeDetector", **MODEL, noise_seed=1, steps=6, **lab_strengths.DETECTOR),
-    "sample": node("MG_DeferredCFGKSampler", **SAMPLING, curve=["look", 3]),
+    "look": METERED.detector(noise_seed=1, **lab_strengths.DETECTOR),
+    "sample": METERED.deferred(curve=["look", 3]),
 }
-PATCHED = {
-    "patched": node("MG_DeferredCFG", model=["metered", 0], **lab_strengths.DEFERRED),
-    "sample": node("KSampler", **{**SAMPLING, "model": ["patched", 0]}),
-}
-REFERENCES = {"references": node("MG_ReferencesFromFolder", folder="training", vae=VAE, size_of=["latent", 0])}
-GUIDED = {"model": ["metered", 0], "references": ["references", 0]}
+PATCHED = {"patched": METERED.patch(**lab_strengths.DEFERRED), "sample": METERED.ksampler(model=["patched", 0])}
+REFERENCES = {"refs": node("MG_ReferencesFromFolder", folder="training", vae=VAE, size_of=["latent", 0])}
 THROUGH_MODEL = {
     **REFERENCES,
-    "guided": node("MG_AMGGuidance", **GUIDED, gradient="through model"),
-    "sample": node("MG_DeferredCFGKSampler", **{**SAMPLING, "model": ["guided", 0]}),
+    "guided": METERED.amg(gradient="through model"),
+    "sample": METERED.deferred(model=["guided", 0]),
 }
 AMG = {
     **REFERENCES,
-    "guided": node("MG_AMGGuidance", **GUIDED, clip=CLIP, deduplication=5.0),
-    "sample": node("KSampler", **{**SAMPLING, "model": ["guided", 0]}),
+    "guided": METERED.amg(clip=CLIP, deduplication=5.0),
+    "sample": METERED.ksampler(model=["guided", 0]),
     "decode": node("VAEDecode", samples=["sample", 0], vae=VAE),
-    "check": node("MG_CopyCheck", images=["decode", 0], references=["references", 0], vae=VAE),
+    "check": node("MG_CopyCheck", images=["decode", 0], references=["refs", 0], vae=VAE),
     "compared": node("PreviewImage", images=["check", 4]),
 }
 START = start("Harbour at Dawn, a red disc", size=64, batch=2)
-VANILLA = {"sample": node("KSampler", **{**SAMPLING, **WIRES})}  # without the pack
+VANILLA = {"sample": Words(WIRES).ksampler()}  # without the pack
 WORKFLOWS = {method: sampled_by(method, Setting.for_lab(2)) for method in METHODS[1:]} | {
     "detector": DETECTED,
     "AMG": AMG,
@@ -91,13 +88,11 @@ class Soak:
             **START,
             "metered": node("MGLab_MeteredModel", model=WIRES["model"], fault=fault, at_call=at_call, run=self.number),
             **nodes,
-            "save": node("SaveLatent", samples=["sample", 0]),
+            "save": node("SaveLatent", samples=["sample", 0], filename_prefix="soak"),
             "told": node("MGLab_Tell", meter=["metered", 1], after=["sample", 0]),
         }
-        complete = with_defaults(self.server, given)
-        for inputs in (n["inputs"] for n in complete.values()):
-            inputs.update({name: value for name, value in SHORT.items() if name in inputs})
-        return complete
+        short = {name: {k: v for k, v in SHORT.items() if k in n["inputs"]} for name, n in given.items()}
+        return {name: {**n, "inputs": {**n["inputs"], **short[name]}} for name, n in given.items()}
 
     def ask(self, prompt: Prompt, interrupt_after: float | None = None) -> Outcome:
         began = time.monotonic()

@@ -11,11 +11,6 @@ from support.frontend.lab_workflow import LabWorkflow, save
 from support.frontend.page import Page
 
 pytestmark = pytest.mark.timeout(300)
-LISTEN = """() => {
-  mg.events = [];
-  if (!mg.listening) app.api.addEventListener("memorization_guard.view", (e) => mg.events.push(e.detail));
-  mg.listening = true;
-}"""
 
 
 def patched() -> LabWorkflow:
@@ -33,7 +28,7 @@ def test_live_and_in_another_tab(either: Page) -> None:
     lab.guided(lab.references())
     lab.shown(lab.sampler()["latent"])
     ids = lab.build(either)
-    either.tab.evaluate(LISTEN)
+    either.mg("listen")
     first = views.check(either, either.queue_and_wait())
     names = ("detector", "guided", "sampler")
     assert set(first) == {str(ids[name]) for name in (*names, "references")}
@@ -104,18 +99,8 @@ def test_two_instances_by_copy_and_paste(either: Page) -> None:
     lab.graph.node("PreviewAny", "told", source=lab.sampler()["transition_step"])
     ids = lab.build(either)
     views.check(either, either.queue_and_wait())
-    twin = either.tab.evaluate(
-        """([sampler, told]) => {
-          app.canvas.copyToClipboard([app.graph.getNodeById(sampler), app.graph.getNodeById(told)]);
-          const before = new Set(app.graph.nodes);
-          app.canvas.pasteFromClipboard({ connectInputs: true });
-          const made = app.graph.nodes.filter((n) => !before.has(n));
-          const twin = made.find((n) => n.comfyClass === "MG_DeferredCFGKSampler");
-          twin.widgets.find((w) => w.name === "seed").value = 7;
-          return twin.id;
-        }""",
-        [ids["sampler"], ids["told"]],
-    )
+    twin = either.mg("twin", [ids["sampler"], ids["told"]], "MG_DeferredCFGKSampler")
+    either.set_node(twin, "seed", 7)
     either.settle()
     pasted = views.shown(either, twin)
     assert pasted.view is None and not pasted.plotted and pasted.headline == ""
@@ -139,20 +124,12 @@ def test_in_a_subgraph(either: Page, artefacts: Path, renderer: str) -> None:
     lab = LabWorkflow()
     lab.shown(lab.sampler()["latent"])
     ids = lab.build(either)
-    holder = either.tab.evaluate(
-        """(id) => {
-          const { node } = app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)]));
-          return node.id;
-        }""",
-        ids["sampler"],
-    )
+    holder = either.mg("enclose", ids["sampler"])
     entry = either.queue_and_wait()
     screenshots.whole_graph(either, artefacts / f"subgraph from outside, {renderer}.png", menus=True)
     (path,) = views.sent(entry)
     assert path.startswith(f"{holder}:")
-    either.tab.evaluate(
-        "(id) => { const n = app.graph.getNodeById(id); app.canvas.openSubgraph(n.subgraph, n) }", holder
-    )
+    either.mg("enter", holder)
     either.settle()
     found = views.check(either, entry)
     assert found[path].plotted
@@ -160,4 +137,4 @@ def test_in_a_subgraph(either: Page, artefacts: Path, renderer: str) -> None:
     either.set_node(path, "seed", 5)
     again = views.check(either, either.queue_and_wait())  # while it is open
     assert again[path].view != found[path].view
-    either.tab.evaluate("() => app.canvas.setGraph(app.graph.rootGraph ?? app.graph)")
+    either.mg("leave")

@@ -18,44 +18,6 @@ pytestmark = pytest.mark.timeout(300)
 WARNINGS, CURVES = "MemorizationGuard.Warnings", "MemorizationGuard.Curves"
 TOASTS = "li[role=alert], .p-toast-message"  # frontend 1.58, 1.32
 MARKUP = "<img src=x onerror='window.mgHacked=1'>"
-SEND = "(detail) => app.api.dispatchEvent(new CustomEvent('memorization_guard.view', { detail }))"
-# Milliseconds of each redraw with its layout, and frames of a second with ten redraws: each shows a further step.
-TIMES = """async ([id, view, rounds]) => {
-  const until = (step, line) => line.map((value, i) => (i <= step ? value : null));
-  const send = (step) => {
-    const series = view.series.map((one) => ({ ...one, lines: one.lines.map((line) => until(step, line)) }));
-    const detail = { node: String(id), view: { ...view, run: String(step), series } };
-    app.api.dispatchEvent(new CustomEvent("memorization_guard.view", { detail }));
-  };
-  const root = app.graph.getNodeById(id).widgets.find((w) => w.name === "memorization_guard_view").element;
-  const [svg, times] = [root.querySelector("svg"), []];
-  for (let i = 0; i < rounds; i++) {
-    const start = performance.now();
-    send(i);
-    root.getBoundingClientRect();
-    times.push(performance.now() - start);
-    await new Promise((done) => requestAnimationFrame(done));
-  }
-  const count = async (busy) => {
-    let frames = 0, step = rounds - 10, next = performance.now(), end = next + 1000;
-    while (performance.now() < end) {
-      if (busy && performance.now() >= next) { send(step++); next += 100; }
-      await new Promise((done) => requestAnimationFrame(done));
-      frames += 1;
-    }
-    return frames;
-  };
-  const [still, busy] = [await count(false), await count(true)];
-  send(rounds);
-  return { times, still, busy, kept: root.querySelector("svg") === svg };
-}"""
-READABLE = """(id) => {
-  const root = app.graph.getNodeById(id).widgets.find((w) => w.name === "memorization_guard_view").element;
-  return [".mg-headline", ".mg-legend", "svg text"].map((part) => {
-    const style = getComputedStyle(root.querySelector(part));
-    return part === "svg text" ? style.fill : style.color;
-  });
-}"""
 
 
 def toasts(page: Page) -> list[str]:
@@ -174,10 +136,10 @@ def test_views_of_another_version(page: Page) -> None:
         {"kind": "escape", "headline": "one", "steps": 1, "series": [{"y": "d", "lines": [[0.5]], "limit": [0.4]}]},
         {"kind": "escape", "steps": 2, "series": [{"lines": [[0, 0], [0, 0]]}], "marked": [True], "begins": [1]},
     ):
-        page.tab.evaluate(SEND, {"node": node, "view": view})
+        page.mg("send", {"node": node, "view": view})
         assert views.shown(page, node).headline == view.get("headline", "")
     for detail in ({"node": "999", "view": view}, {"node": f"{node}:1", "view": view}, {"node": node, "view": {}}):
-        page.tab.evaluate(SEND, detail)
+        page.mg("send", detail)
 
 
 def test_the_canvas_moves_under_a_view(either: Page) -> None:
@@ -185,7 +147,7 @@ def test_the_canvas_moves_under_a_view(either: Page) -> None:
     lab.sampler()
     node = lab.build(either)["sampler"]
     view = {"kind": "escape", "headline": "h", "steps": 2, "series": [{"y": "d", "lines": [[1, 2]]}]}
-    either.tab.evaluate(SEND, {"node": str(node), "view": view})
+    either.mg("send", {"node": str(node), "view": view})
     either.settle()
     where = "() => { const { scale, offset } = app.canvas.ds; return [scale, ...offset] }"
     box = either.tab.locator(".mg-view svg").first.bounding_box()
@@ -212,7 +174,7 @@ def test_a_batch_of_sixteen(either: Page, artefacts: Path, renderer: str) -> Non
     rows = [[0.04 * (1 - i / 70) ** (1 + s / 16) for i in range(50)] for s in range(16)]
     series = [{**old, "lines": rows} for old in seen.view["series"]]
     view = {**seen.view, "done": False, "steps": 50, "series": series, "begins": [20 + s for s in range(16)]}
-    got = either.tab.evaluate(TIMES, [ids["sampler"], view, 50])
+    got = either.mg("times", ids["sampler"], view, 50)
     middle = statistics.median(got["times"])
     print(
         f"\n{renderer}: redraw of 16 curves of 50 steps: median {middle:.2f} ms, slowest {max(got['times']):.2f} ms; "
@@ -228,12 +190,12 @@ def test_a_light_theme(either: Page, artefacts: Path, renderer: str) -> None:
     lab.shown(lab.sampler()["latent"])
     ids = lab.build(either)
     views.check(either, either.queue_and_wait())
-    dark = either.tab.evaluate(READABLE, ids["sampler"])
+    dark = either.mg("colours", ids["sampler"])
     either.set("Comfy.ColorPalette", "light")
     try:
         either.settle()
         screenshots.whole_graph(either, artefacts / f"light, {renderer}.png")
-        light = either.tab.evaluate(READABLE, ids["sampler"])
+        light = either.mg("colours", ids["sampler"])
         assert all(_brightness(a) > 110 > _brightness(b) for a, b in zip(dark, light, strict=True)), (dark, light)
     finally:
         either.set("Comfy.ColorPalette", "dark")

@@ -28,12 +28,10 @@ FILES = {  # name -> content, and what is read of it: text, kind, first index
     ),
     "webster.json": ('[{"prompt": "A rug", "overfit_type": "TV", "index": 4.0}]', [("A rug", "template", "4")]),
     "texts.json": ('["one", " two "]', [("one", "", ""), ("two", "", "")]),
-    "inside.json": ('{"about": "x", "prompts": ["one"]}', [("one", "", "")]),
     "columns.json": (
         '{"Caption": {"0": "one", "1": "two"}, "overfit_type": {"0": "MV", "1": "TV"}}',
         [("one", "verbatim", ""), ("two", "template", "")],
     ),
-    "by index.json": ('{"17": "one", "18": "two"}', [("one", "", "17"), ("two", "", "18")]),
     "lines.json": ('{"text": "one"}\n{"text": "two"}', [("one", "", ""), ("two", "", "")]),
     "tabs.tsv": ("index\ttext\n3\tone, two\n", [("one, two", "", "3")]),
     "plain.txt": ("\ufeffone, a red disc\n\n# two \n", [("one, a red disc", "", ""), ("# two", "", "")]),

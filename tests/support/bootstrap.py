@@ -25,18 +25,8 @@ BASE = Path(tempfile.mkdtemp(prefix="memorization-guard-tests-"))
 torch.set_num_threads(int(os.environ.get("MG_TEST_THREADS", "1")))
 configure(BASE, "--cpu")
 
-
-def register_pack() -> None:
-    """Import the repository as the package `memorization_guard`, whatever its folder is called."""
-    init = ROOT / "__init__.py"
-    if PACK in sys.modules or not init.is_file():
-        return
-    spec = importlib.util.spec_from_file_location(PACK, init, submodule_search_locations=[str(ROOT)])
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[PACK] = module
-    spec.loader.exec_module(module)
-
-
-register_pack()
+if PACK not in sys.modules:  # whatever the repository's folder is called
+    spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec is not None and spec.loader is not None
+    sys.modules[PACK] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[PACK])

@@ -1,22 +1,14 @@
-"""Talk to a running ComfyUI over HTTP and websocket: queue a prompt, watch it, fetch its images."""
+"""Talk to a running ComfyUI over HTTP: queue a prompt, wait for its end, fetch its images."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import re
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import aiohttp
 import requests
-
-OnEvent = Callable[[str, dict], None]  # the event's name and its data
-ENDS = ("execution_success", "execution_error", "execution_interrupted")
 
 
 class PromptError(RuntimeError):
@@ -62,9 +54,9 @@ class Client:
         """Every node type with its inputs and outputs."""
         return self.get("/object_info").json()
 
-    def queue(self, prompt: dict, client_id: str = "") -> str:
+    def queue(self, prompt: dict) -> str:
         """Queue an API-format prompt and return its id. Raises PromptError if the server refuses any node."""
-        answer = self.call("POST", "/prompt", json={"prompt": prompt, "client_id": client_id}).json()
+        answer = self.call("POST", "/prompt", json={"prompt": prompt}).json()
         try:
             return accepted(answer, prompt)
         except PromptError:
@@ -90,24 +82,14 @@ class Client:
             raise
         return checked(entry)
 
-    def run(self, prompt: dict, on_event: OnEvent | None = None, timeout: float = 600.0) -> dict:
-        """Queue a prompt and wait for its end, as `queue` and `wait` do.
-
-        on_event(event, data) gets the server's websocket events while it runs (`progress`, `executing`, …), from a
-        thread of its own.
-        """
-        client_id = uuid.uuid4().hex
-        with listening(self.url, client_id, on_event) if on_event else contextlib.nullcontext():
-            return self.wait(self.queue(prompt, client_id), timeout)
+    def run(self, prompt: dict, timeout: float = 600.0) -> dict:
+        """Queue a prompt and wait for its end, as `queue` and `wait` do."""
+        return self.wait(self.queue(prompt), timeout)
 
     def cancel(self, prompt_id: str) -> None:
         """Remove a prompt from the queue, or interrupt it if it is running."""
         self.post("/queue", {"delete": [prompt_id]})
         self.post("/interrupt", {"prompt_id": prompt_id})
-
-    def interrupt(self) -> None:
-        """Stop the running prompt at its next step."""
-        self.post("/interrupt", {})
 
     def free(self) -> None:
         """Unload the models and empty the node cache before the next prompt."""
@@ -141,38 +123,3 @@ def checked(entry: dict) -> dict:
             node_id, node_type = str(data.get("node_id", "")), data.get("node_type", "")
             raise PromptError("interrupted", "stopped before its end", node_id, node_type)
     return entry
-
-
-@contextlib.contextmanager
-def listening(url: str, client_id: str, on_event: OnEvent) -> Iterator[None]:
-    """Pass on a client's websocket events until its prompt ends."""
-    ready, loop = threading.Event(), asyncio.new_event_loop()
-
-    async def listen() -> None:
-        address = f"{url.replace('http', 'ws', 1)}/ws?clientId={client_id}"
-        async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
-            ready.set()
-            async for message in socket:
-                if message.type == aiohttp.WSMsgType.TEXT:
-                    event = json.loads(message.data)
-                    on_event(event["type"], event.get("data") or {})
-                    if event["type"] in ENDS:
-                        return
-
-    def work() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-        loop.close()
-
-    task = loop.create_task(listen())
-    # A thread, because Playwright already runs a loop in the main one.
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    ready.wait(30)
-    try:
-        yield
-        thread.join(2)  # the last events may arrive after the history entry
-    finally:
-        with contextlib.suppress(RuntimeError):  # the loop is already closed
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join(10)

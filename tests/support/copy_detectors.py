@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torchvision.models.resnet import ResNet
 
+from support.families.weights import fill
+
 CLIP_CONFIG = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -54,10 +56,7 @@ def random_clip_vision(folder: Path, seed: int = 0, **config) -> comfy.clip_visi
     file.write_text(json.dumps({**CLIP_CONFIG, **config}))
     with torch.inference_mode():
         made = comfy.clip_vision.ClipVisionModel(str(file))
-        generator = torch.Generator().manual_seed(seed)
-        for name, weight in made.model.named_parameters():
-            spread = torch.randn(weight.shape, generator=generator) * 0.2
-            weight.copy_(1 + spread if "norm" in name and name.endswith("weight") else spread)
+        fill(made.model.named_parameters(), seed)
     return made
 
 

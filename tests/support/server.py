@@ -27,6 +27,7 @@ from support.client import Client
 from support.paths import LAB, LAB_NAME, LAB_PACK, PACK_NAME, ROOT
 
 NOT_COPIED = shutil.ignore_patterns(".git", ".host", "__pycache__", "artefacts")
+START = 300  # seconds within which it has to answer
 SETTINGS = {"Comfy.TutorialCompleted": True}  # else the Templates dialog covers the canvas
 
 
@@ -35,13 +36,10 @@ class ServerError(RuntimeError):
 
 
 def find_host() -> Path:
-    """The ComfyUI folder: `COMFYUI_PATH`, else what `tools/dev/provision.py` found."""
+    """The ComfyUI folder: `COMFYUI_PATH`, which `.host/python` sets."""
     given = os.environ.get("COMFYUI_PATH")
-    facts = ROOT / ".host" / "host.json"
-    if not given and facts.is_file():
-        given = json.loads(facts.read_text(encoding="utf-8"))["comfyui"]
     if not given or not (Path(given) / "main.py").is_file():
-        raise ServerError("no ComfyUI: run `python tools/dev/provision.py`, or set COMFYUI_PATH to its folder")
+        raise ServerError("no ComfyUI: use `.host/python`, which `make setup` makes, or set COMFYUI_PATH to its folder")
     return Path(given).resolve()
 
 
@@ -80,8 +78,6 @@ def fill_base(base: Path, host: Path, lab: bool = True, pack: bool = True) -> No
             place(file, base / "models" / "checkpoints" / file.name)
         # Copied: References from Folder follows no link out of the input directory.
         shutil.copytree(LAB / "training_images", base / "input" / "training", dirs_exist_ok=True)
-        for entry in sorted(LAB.glob("input/*")):
-            place(entry, base / "input" / entry.name)
     settings = base / "user" / "default" / "comfy.settings.json"
     old = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     settings.write_text(json.dumps({**old, **SETTINGS}, indent=4), encoding="utf-8")
@@ -100,7 +96,7 @@ class Server(Client):
 
     base: the base directory; None makes a temporary one, deleted on exit.
     port: 0 takes a free one. extra: further arguments of the host's `main.py`.
-    lab: with the lab pack and its checkpoints. pack: with this pack. timeout: seconds to wait for the start.
+    lab: with the lab pack and its checkpoints. pack: with this pack.
     cpu: False lets the host choose the device.
     Enter it in a thread that lives as long as the server, such as the main one.
     """
@@ -111,7 +107,6 @@ class Server(Client):
         port: int = 0,
         extra: Sequence[str] = (),
         lab: bool = True,
-        timeout: float = 300.0,
         pack: bool = True,
         cpu: bool = True,
     ):
@@ -122,7 +117,7 @@ class Server(Client):
         self.base = Path(tempfile.mkdtemp(prefix="mg-server-") if base is None else base).resolve()
         self.log = self.base / "server.log"
         self.extra = [*(["--cpu"] if cpu else []), *extra]
-        self.lab, self.pack, self.timeout = lab, pack, timeout
+        self.lab, self.pack = lab, pack
         self.process: subprocess.Popen | None = None
 
     def __enter__(self) -> Server:
@@ -165,14 +160,14 @@ class Server(Client):
             )
 
     def _wait(self) -> None:
-        end = time.monotonic() + self.timeout
+        end = time.monotonic() + START
         while time.monotonic() < end:
             self.check_alive()
             with contextlib.suppress(requests.RequestException):
                 if self.http.get(f"{self.url}/object_info", timeout=30).ok:
                     return
             time.sleep(0.25)
-        raise ServerError(f"no answer at {self.url} after {self.timeout:.0f} s\n{self.log_tail()}")
+        raise ServerError(f"no answer at {self.url} after {START} s\n{self.log_tail()}")
 
     def check_alive(self) -> None:
         """Raise ServerError when the server's process has ended."""

@@ -23,18 +23,13 @@ COSMOS = {
     "patch_spatial": 2,
     "patch_temporal": 1,
     "model_channels": 64,
-    "concat_padding_mask": True,
     "crossattn_emb_channels": 24,
     "pos_emb_cls": "rope3d",
     "pos_emb_learnable": True,
-    "pos_emb_interpolation": "crop",
-    "min_fps": 1,
-    "max_fps": 30,
     "use_adaln_lora": True,
     "adaln_lora_dim": 16,
     "num_blocks": 2,
     "num_heads": 2,
-    "extra_per_block_abs_pos_emb": False,
     "rope_enable_fps_modulation": False,
 }
 NETWORKS = {

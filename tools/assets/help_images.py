@@ -44,16 +44,6 @@ def guider(w: LabWorkflow) -> None:
     w.shown(sampled[0])
 
 
-def patch(w: LabWorkflow) -> None:
-    w.patched()
-    w.shown(w.plain()[0])
-
-
-def guidance(w: LabWorkflow) -> None:
-    w.guided(w.references())
-    w.shown(w.plain()[0])
-
-
 def plot_curve(w: LabWorkflow) -> None:
     curves = {"curve": w.detector()["curve"], "curve_2": w.detector(positive=w.text(ORDINARY))["curve"]}
     w.graph.node("PreviewImage", images=w.graph.node("MG_PlotCurve", **curves))
@@ -64,8 +54,8 @@ NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_BasinEscapeDetector": lambda w: w.graph.node("PreviewImage", images=w.detector()["plot"]),
     "MG_DeferredCFGKSampler": lambda w: w.shown(w.sampler()["latent"]),
     "MG_DeferredCFGGuider": guider,
-    "MG_DeferredCFG": patch,
-    "MG_AMGGuidance": guidance,
+    "MG_DeferredCFG": lambda w: (w.patched(), w.shown(w.plain()[0])),
+    "MG_AMGGuidance": lambda w: (w.guided(w.references()), w.shown(w.plain()[0])),
     "MG_CopyCheck": lambda w: w.check(w.shown(w.plain()[0]), w.references()),
     "MG_PlotCurve": plot_curve,
 }

@@ -1,19 +1,16 @@
 #!/usr/bin/env python3
 """Write web/node_facts.mjs: what the page has to know about the nodes, and the host does not tell it.
 
-    .host/python tools/assets/node_facts.py            write
-    .host/python tools/assets/node_facts.py --check    write nothing, and fail if the file is out of date
+    .host/python tools/assets/node_facts.py
 
-`make lint` and tests/host/test_node_facts.py fail if the file is out of date.
+tests/host/test_node_facts.py fails if the file is out of date.
 """
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -85,10 +82,7 @@ def choice_lines(name: str, inputs_of: Mapping[str, Sequence[str]]) -> str:
     return f"  {name}: {{\n" + "".join(f"    {value},\n" for value in values) + "  },\n"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the file is out of date")
-    asked = parser.parse_args()
+def main() -> None:
     from support import bootstrap  # first: it prepares the host and makes the pack importable
 
     try:
@@ -98,13 +92,8 @@ def main() -> int:
         text = page_facts(memorization_guard.collect_nodes(), USED_WITH, REPLACED_BY)
     finally:
         shutil.rmtree(bootstrap.BASE, ignore_errors=True)
-    if not asked.check:
-        FILE.write_text(text, encoding="utf-8")
-    elif text != FILE.read_text(encoding="utf-8"):
-        print(f"{FILE.name} is not what the nodes say: run .host/python tools/assets/node_facts.py")
-        return 1
-    return 0
+    FILE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

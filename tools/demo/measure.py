@@ -39,7 +39,7 @@ class Subject:
 
 def ask(server: Client, setting: Setting, subject: Subject, method: str, run: int, out: Path | None = None) -> Row:
     """One batch through the server; its images are also written into the folder `out`."""
-    outputs = server.run(prompt(server, setting, subject.prompt, method, run), timeout=3600)["outputs"]
+    outputs = server.run(prompt(setting, subject.prompt, method, run), timeout=3600)["outputs"]
     files = [server.image(**reference) for reference in outputs["save"]["images"]]
     images = [np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files]
     row = Row(images, json.loads(outputs["told"]["told"][0]))

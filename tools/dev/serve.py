@@ -20,11 +20,10 @@ def main() -> int:
     )
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8188))
     parser.add_argument("--base", type=Path, default=ROOT / ".host" / "serve", help="base directory")
-    parser.add_argument("--no-lab", action="store_true", help="without the lab model and its pack")
     options, extra = parser.parse_known_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is stopped too
     try:
-        server = Server(options.base, options.port, [a for a in extra if a != "--"], not options.no_lab)
+        server = Server(options.base, options.port, [a for a in extra if a != "--"])
         print(f"ComfyUI {server.host.name} is starting, log in {server.log} ...", flush=True)
         with server:
             for line in server.import_failures():

@@ -107,11 +107,8 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if value is None or isinstance(value, str | int | float):
         return value
-    return SimpleNamespace(**{k: plain(getattr(value, k)) for k in dir(value) if is_data(value, k)})
-
-
-def is_data(value: Any, name: str) -> bool:
-    return not name.startswith("_") and not callable(getattr(value, name, print))
+    data = [k for k in dir(value) if not k.startswith("_") and not callable(getattr(value, k, print))]
+    return SimpleNamespace(**{k: plain(getattr(value, k)) for k in data})
 
 
 nodes.NODE_CLASS_MAPPINGS.update(

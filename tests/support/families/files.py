@@ -40,7 +40,6 @@ UNET = {
 }
 SD2 = {**UNET, "context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 64}
 MMDIT = {
-    "patch_size": 2,
     "in_channels": 16,
     "depth": 2,
     "input_size": None,
@@ -48,7 +47,6 @@ MMDIT = {
     "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 128}},
     "num_patches": 64,
     "pos_embed_max_size": 8,
-    "pos_embed_scaling_factor": None,
     "qk_norm": "rms",
 }
 

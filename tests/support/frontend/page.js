@@ -15,6 +15,9 @@
     return true;
   };
   const box = (n) => (n.updateArea?.(), [...n.boundingRect]);
+  const viewOf = (id) => app.graph.getNodeById(id).widgets.find((w) => w.name === "memorization_guard_view").element;
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const send = (detail) => app.api.dispatchEvent(new CustomEvent("memorization_guard.view", { detail }));
   window.mg = {
     opened: 0,
     nodes,
@@ -60,14 +63,98 @@
     // A node's title, and its view down to the legend, in window coordinates.
     titleAndView: (id) => {
       const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds;
-      const view = node.widgets.find((w) => w.name === "memorization_guard_view").element;
-      const frame = app.canvas.canvas.getBoundingClientRect();
+      const view = viewOf(id), frame = app.canvas.canvas.getBoundingClientRect();
       const x = frame.x + (node.pos[0] + offset[0]) * scale, width = node.size[0] * scale;
       const height = LiteGraph.NODE_TITLE_HEIGHT * scale, y = frame.y + (node.pos[1] + offset[1]) * scale - height;
       const top = view.getBoundingClientRect().y;
       const bottom = (view.querySelector(".mg-legend") ?? view).getBoundingClientRect().bottom;
       return [{ x, y, width, height }, { x, y: top, width, height: bottom - top }];
     },
+    // The server's message with a view, as if it had come.
+    send,
+    // Collects in `mg.events` the messages that come.
+    listen: () => {
+      mg.events = [];
+      if (!mg.listening) app.api.addEventListener("memorization_guard.view", (e) => mg.events.push(e.detail));
+      mg.listening = true;
+    },
+    // Milliseconds of each redraw with its layout, and frames of a second with ten redraws: each shows a further step.
+    times: async (id, view, rounds) => {
+      const until = (step, line) => line.map((value, i) => (i <= step ? value : null));
+      const show = (step) => {
+        const series = view.series.map((one) => ({ ...one, lines: one.lines.map((line) => until(step, line)) }));
+        send({ node: String(id), view: { ...view, run: String(step), series } });
+      };
+      const root = viewOf(id), svg = root.querySelector("svg"), times = [];
+      for (let i = 0; i < rounds; i++) {
+        const start = performance.now();
+        show(i);
+        root.getBoundingClientRect();
+        times.push(performance.now() - start);
+        await frame();
+      }
+      const count = async (busy) => {
+        let frames = 0, step = rounds - 10, next = performance.now(), end = next + 1000;
+        while (performance.now() < end) {
+          if (busy && performance.now() >= next) { show(step++); next += 100; }
+          await frame();
+          frames += 1;
+        }
+        return frames;
+      };
+      const [still, busy] = [await count(false), await count(true)];
+      show(rounds);
+      return { times, still, busy, kept: root.querySelector("svg") === svg };
+    },
+    // The colours of a view's words.
+    colours: (id) => [".mg-headline", ".mg-legend", "svg text"].map((part) => {
+      const style = getComputedStyle(viewOf(id).querySelector(part));
+      return part === "svg text" ? style.fill : style.color;
+    }),
+    // The inputs of a node that the user can see: drawn by the canvas, or in the page's document.
+    seen: (id) => {
+      const node = app.graph.getNodeById(id);
+      if (LiteGraph.vueNodesMode)
+        return [...document.querySelectorAll(`[data-node-id="${id}"] .lg-node-widget`)]
+          .map((widget) => widget.dataset.widgetName ?? widget.querySelector("p")?.textContent);  // 1.58, 1.32
+      return node.widgets.filter((w) => node.isWidgetVisible(w)).map((w) => w.label ?? w.name);
+    },
+    values: (id) => app.graph.getNodeById(id).serialize().widgets_values,
+    value: (id, name) => app.graph.getNodeById(id).widgets.find((w) => w.name === name).value,
+    // Where the visible widgets of the classic renderer are, and whether they end inside the node.
+    rows: (id) => {
+      const node = app.graph.getNodeById(id);
+      const rows = node.widgets.filter((w) => node.isWidgetVisible(w) && !w.element).map((w) => w.y);
+      return { rows, height: node.size[1], least: node.computeSize()[1] };
+    },
+    // The middle of a widget of the classic renderer, in window coordinates.
+    middle: (id, name) => {
+      const node = app.graph.getNodeById(id), widget = node.widgets.find((w) => w.name === name);
+      const { scale, offset } = app.canvas.ds, { x, y } = app.canvas.canvas.getBoundingClientRect();
+      return [x + (node.pos[0] + node.size[0] / 2 + offset[0]) * scale,
+              y + (node.pos[1] + widget.y + 10 + offset[1]) * scale];
+    },
+    // Links the first output of a node to an input of another, or takes the link away.
+    link: (from, to, name, linked) => {
+      const [source, target] = [from, to].map((id) => app.graph.getNodeById(id)), slot = target.findInputSlot(name);
+      if (!linked) return target.disconnectInput(slot);
+      source.outputs[0].type = target.inputs[slot].type;
+      source.connect(0, target, slot);
+    },
+    // Copies nodes and pastes them with their links; returns the id of the new node of that type.
+    twin: (ids, type) => {
+      app.canvas.copyToClipboard(ids.map((id) => app.graph.getNodeById(id)));
+      const before = new Set(app.graph.nodes);
+      app.canvas.pasteFromClipboard({ connectInputs: true });
+      return app.graph.nodes.find((n) => !before.has(n) && n.comfyClass === type).id;
+    },
+    // Puts a node into a subgraph; returns the id of the node that holds it.
+    enclose: (id) => app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])).node.id,
+    enter: (id) => {
+      const node = app.graph.getNodeById(id);
+      app.canvas.openSubgraph(node.subgraph, node);
+    },
+    leave: () => app.canvas.setGraph(app.graph.rootGraph ?? app.graph),
   };
   app.handleFile = async (...given) => { try { return await open(...given) } finally { mg.opened += 1 } };
 }

@@ -7,10 +7,12 @@ with Server() as server, Page(server) as page:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from playwright import sync_api
 
@@ -40,16 +42,6 @@ SETTINGS = {
 }
 RENDERER = "Comfy.VueNodes.Enabled"
 HELPERS = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
-# Console errors with the stacks of the errors in them and of the call, so that the file at fault shows.
-BEFORE = """
-const shown = (v) => v instanceof Error ? (v.stack || String(v))
-  : v && typeof v === "object" && Object.values(v).some((x) => x instanceof Error)
-  ? Object.values(v).map(shown).join(" ") : v;
-const original = console.error;
-console.error = (...all) => original(...all.map(shown), "\\n@ " + new Error().stack);
-localStorage.setItem("vueNodesBannerDismissed", "true");
-localStorage.setItem("comfy.vueNodesMigration.dismissed", "true");
-"""
 
 
 class PageError(RuntimeError):
@@ -71,28 +63,23 @@ class Page:
         self._errors: list[str] = []
 
     def __enter__(self) -> Page:
-        browser = find_browser()
-        if browser is None:
+        path = find_browser()
+        if path is None:
             raise PageError(f"no browser: install one of {', '.join(BROWSERS)}")
-        self._playwright = sync_api.sync_playwright().start()
-        try:
-            self._browser = self._playwright.chromium.launch(executable_path=browser, args=FLAGS)
-            self.tab = self._browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+        with contextlib.ExitStack() as opened:
+            browser = opened.enter_context(sync_api.sync_playwright()).chromium.launch(executable_path=path, args=FLAGS)
+            opened.callback(browser.close)
+            self.tab = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
             self.tab.set_default_timeout(60_000)
             self.tab.on("console", self._on_console)
             self.tab.on("pageerror", lambda e: self._errors.append(f"{e.message}\n{e.stack or ''}"))
-            self.tab.add_init_script(BEFORE)
+            self.tab.add_init_script(path=Path(__file__).with_name("before_page.js"))
             self.open()
-        except BaseException:
-            self._playwright.stop()
-            raise
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self._browser.close()
-        finally:
-            self._playwright.stop()
+        self._opened.close()
 
     def _on_console(self, message: sync_api.ConsoleMessage) -> None:
         if message.type == "error":
@@ -174,21 +161,25 @@ class Page:
         """The open workflow as an API-format prompt, made by the frontend."""
         return self.tab.evaluate("async () => (await app.graphToPrompt()).output")
 
+    def mg(self, name: str, *given: object) -> Any:
+        """What a function of page.js gives."""
+        return self.tab.evaluate("([name, given]) => mg[name](...given)", [name, given])
+
     def missing_nodes(self) -> list[str]:
         """The types of the red nodes: those the frontend could not make."""
-        return self.tab.evaluate("() => mg.missing()")
+        return self.mg("missing")
 
     def set_all(self, node_type: str, name: str, value: object) -> int:
         """Set a widget on every node of a type, as a click would; returns the number of nodes."""
-        return self.tab.evaluate("(given) => mg.setAll(...given)", [node_type, name, value])
+        return self.mg("setAll", node_type, name, value)
 
     def set_node(self, node: int | str, name: str, value: object) -> None:
         """Set a widget of the node with this execution id, as a click would."""
-        self.tab.evaluate("(given) => mg.setOne(...given)", [node, name, value])
+        self.mg("setOne", node, name, value)
 
     def overlaps(self) -> list[list[str]]:
         """The titles of nodes that cover each other, in pairs."""
-        return self.tab.evaluate("() => mg.overlaps()")
+        return self.mg("overlaps")
 
     def queue_and_wait(self, timeout: float = 300.0) -> dict:
         """Press Run, wait for the end, return the history entry.

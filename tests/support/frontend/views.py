@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -12,30 +11,8 @@ from support.frontend.page import Page
 
 VIEW = "memorization_guard"  # among a node's outputs
 WIDGET = "memorization_guard_view"
+Shown = SimpleNamespace  # what a view holds and shows, with the fields that read_view.js gives
 READ = Path(__file__).with_name("read_view.js").read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What a node's view holds and shows."""
-
-    view: dict[str, Any] | None
-    there: bool
-    width: float  # in the graph's pixels
-    height: float
-    inside: bool  # nothing is cut off at the bottom
-    headline: str
-    warning: str
-    notes: str
-    axis: str
-    legend: str
-    plotted: bool
-    marks: int
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    limit: list[list[float]] = field(default_factory=list)
-    shades: list[list[float]] = field(default_factory=list)
-    ticks: list[list[float]] = field(default_factory=list)
-    nearest: list[list[Any]] = field(default_factory=list)
 
 
 def shown(page: Page, node: str | int) -> Shown:
@@ -125,8 +102,5 @@ def _check_places(seen: Shown, series: dict) -> None:
 def _line(given: list[float], got: list[float]) -> tuple[tuple[float, float], float]:
     """((offset, slope), the largest deviation) of the straight line through the points."""
     x, y = np.asarray(given, float), np.asarray(got, float)
-    if np.ptp(x) == 0:
-        return (float(y[0]), -1e-9), float(np.ptp(y))
-    slope = ((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum()
-    offset = y.mean() - slope * x.mean()
+    slope, offset = np.polyfit(x, y, 1) if np.ptp(x) else (-1e-9, y.min())
     return (float(offset), float(slope)), float(np.abs(offset + slope * x - y).max())

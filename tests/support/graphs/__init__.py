@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from support.graphs.words import SEED, Node, Prompt, Words, defaults, node
+from support.graphs.words import SEED, Link, Node, Prompt, Words, defaults, node
 
-__all__ = ["SEED", "Node", "Prompt", "Words", "defaults", "node"]
+__all__ = ["SEED", "Link", "Node", "Prompt", "Words", "defaults", "node"]
 MODEL, MEMORIZED, ORDINARY, NULL, LATENT = ([("lab"), i] for i in range(5))
 EXACT = Words({"model": MODEL, "positive": MEMORIZED, "negative": NULL, "latent_image": LATENT})
 ksampler, deferred, patch, guider = EXACT.ksampler, EXACT.deferred, EXACT.patch, EXACT.guider
