@@ -19,7 +19,7 @@ def check_gradient(value: Callable[[Tensor], Tensor], x: Tensor, step: float, rt
     torch.testing.assert_close((up - down) / (2 * step), gradient.norm().double(), rtol=rtol, atol=0)
 
 
-def slope(value: Callable[[Tensor], Tensor], x: Tensor, way: Tensor, step: float, halvings: int = 6) -> Tensor:
+def slope(value: Callable[[Tensor], Tensor], x: Tensor, way: Tensor, step: float, halvings: int) -> Tensor:
     """What `value` (B,) does at x along `way`, and how far that is to be trusted, (2, B): Ridders' method.
 
     A long step sees the curve, a short one sees rounding: of the steps from `step` down, each half of the last and

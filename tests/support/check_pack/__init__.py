@@ -70,7 +70,7 @@ class Given(Load):
 
     def run(self, name: str) -> tuple[Any]:
         file = BASE / f"{name}.given"
-        if name == "m" and os.environ.get("MG_CHECK_FAULT") == "weights":  # planted, to see that it is found
+        if name == "m" and "weights" in os.environ.get("MG_CHECK_FAULT", ""):  # planted, to see that it is found
             next(self.held["m"].model.diffusion_model.parameters()).mul_(1.01)
         return (torch.load(file) if file.is_file() else self.held[name],)
 
