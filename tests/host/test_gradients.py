@@ -16,14 +16,37 @@ from support import tiny_transformers
 from support.accidents import Trouble, hooked, slots
 from support.executor import Host
 from support.gradients import gradients
-from support.graphs import from_images
+from support.graphs import from_images, node
 from support.graphs.checkpoint import amg, ksampler, optimizer
 from support.graphs.features import CONDITIONS, LATENTS, Feature
 from support.lab_files import EXTRAS
 from support.outcomes import fails, refused, same_bits, samples
 
+
+def _with_a_network(given: dict[str, Any]) -> dict[str, Any]:
+    """A hypernetwork and a mask in an attention patch, as nodes make them: under inference mode."""
+    draw = torch.Generator().manual_seed(2)
+    with torch.inference_mode():
+        networks = {width: torch.nn.Linear(width, width) for width in (64, 128)}
+        for width, network in networks.items():
+            network.weight.copy_(torch.randn(width, width, generator=draw) * 0.1)
+        mask = torch.rand(1, 1, 1, generator=draw)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> list[Tensor]:
+        return [(q + networks[q.shape[-1]](q)) * mask, k, v] if q.shape[-1] in networks else [q, k, v]
+
+    model = given["m"].clone()
+    model.set_model_attn1_patch(attention)
+    return {"own": model}
+
+
+FREEU = node("FreeU_V2", model=["m", 0], b1=1.3, b2=1.4, s1=0.9, s2=0.2)
+PATCHED = {
+    "FreeU_V2": Feature({"p": FREEU}, {"model": ["p", 0]}),
+    "a network and a mask in a patch": Feature({}, {"model": ["own", 0]}, _with_a_network),
+}
 NULLED = Feature({**CONDITIONS["negative"].nodes}, {**CONDITIONS["negative"].links, "null": ["null", 0]})
-FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS}
+FEATURES = {"nothing": Feature(), "negative and null": NULLED, **CONDITIONS, **EXTRAS, **LATENTS, **PATCHED}
 del FEATURES["image to image"]  # another schedule: see test_rows.py
 PLAIN = Feature()
 

@@ -69,7 +69,7 @@ def compared(
     errors, doubts = [], []
     with exact_float32():
         for way in (own, *(torch.randn(x.shape, generator=draw).to(own) for _ in range(count))):
-            measured, doubt = slope(value, x, way.to(x), step * float(x.std()), halvings=3 if step == STEP else 6)
+            measured, doubt = slope(value, x, way.to(x), step * float(x.std()), halvings=6)
             along = (gradient * way).flatten(1).sum(1)
             scale = torch.maximum(along.abs(), norm)
             errors.append(float(((along - measured).abs() / scale).max()))
