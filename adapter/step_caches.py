@@ -6,6 +6,7 @@ not make must neither read nor write them: it would get an old answer, or leave 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from comfy.patcher_extension import WrapperExecutor
@@ -40,5 +41,7 @@ def put_step_caches_last(wrappers: dict[Any, list]) -> None:
 
 
 def _is_cache(key: object, function: Any) -> bool:
-    names = (key, getattr(function, "__module__", ""), getattr(function, "__qualname__", type(function).__qualname__))
+    # The host names a pack's module by its path: a folder above it, such as ~/.cache, says nothing about it.
+    module = re.split(r"[\\/]", str(getattr(function, "__module__", "")))[-1]
+    names = (key, module, getattr(function, "__qualname__", type(function).__qualname__))
     return any("cache" in str(name).lower() for name in names)

@@ -10,14 +10,10 @@ from torch import Tensor, nn
 
 from ...mitigation.gradient_check import WrongGradientError
 from ..errors import GuardError
+from .careful_operations import NEEDS_CARE
 
 # How PyTorch says that an operation has no backward pass.
-NO_BACKWARD = (
-    "no autograd formula",
-    "is not implemented",
-    "does not require grad",
-    "Inference tensors cannot be saved",
-)
+NO_BACKWARD = (*NEEDS_CARE, "no autograd formula", "is not implemented", "does not require grad")
 
 
 def refuse_quantized(modules: Iterable[nn.Module], node: str, instead: str) -> None:
@@ -35,14 +31,14 @@ def refuse_quantized(modules: Iterable[nn.Module], node: str, instead: str) -> N
 
 
 @contextmanager
-def explain_missing_gradient(node: str, instead: str) -> Iterator[None]:
+def explain_missing_gradient(node: str, instead: str, through: str = "`model`") -> Iterator[None]:
     """Replace the errors of a gradient that is wrong, or that does not exist, by a GuardError that offers `instead`."""
     try:
         yield
     except WrongGradientError as error:
         flag = " or start ComfyUI with --disable-dynamic-vram" if hasattr(args, "disable_dynamic_vram") else ""
         raise GuardError(
-            f"{node}: the gradient through `model` is wrong: {error}. Another pack's patch on `model`, or the way this "
+            f"{node}: the gradient through {through} is wrong: {error}. Another pack's patch on it, or the way this "
             f"ComfyUI moves weights, gets in its way. {instead},{flag or ' or remove the patch'}."
         ) from error
     except RuntimeError as error:
@@ -50,6 +46,6 @@ def explain_missing_gradient(node: str, instead: str) -> Iterator[None]:
             raise
         why = " ".join(str(error).split())[:160]
         raise GuardError(
-            f"{node}: a part of `model`, or a patch on it, cannot be differentiated. {instead}, or remove the patch. "
+            f"{node}: a part of {through}, or a patch on it, cannot be differentiated. {instead}, or remove the patch. "
             f"({why})"
         ) from error

@@ -141,7 +141,7 @@ class ReferenceScorer:
 
         out = torch.zeros_like(denoised)
         instead = "Use a reference set with metric latent"
-        with explain_missing_gradient(self.plan.node, instead), autograd_through(self.patchers):
+        with explain_missing_gradient(self.plan.node, instead, "`vae`"), autograd_through(self.patchers):
             found = self.gradients.run(uphill, len(asked))
             return out.index_copy(0, asked, torch.cat(found)) if found else out
 

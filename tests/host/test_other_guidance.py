@@ -177,3 +177,13 @@ def test_step_caches_neither_see_nor_answer_our_evaluations(host: Host, checkpoi
     assert torch.equal(out["noise_beside"][0].noise, out["noise"][0].noise)
     assert all(torch.isfinite(samples(out[k])).all() for k in out if k.startswith(("scale", "static", "guided")))
     assert same_bits(out["no_basin"], out["vanilla"])
+
+
+def test_a_step_cache_is_known_by_its_own_names_and_not_by_a_folder_above_it(host: Host) -> None:
+    known = host.module("memorization_guard", "adapter.step_caches").without_step_caches
+    for module, kept in {
+        "/home/a/.cache/comfy/custom_nodes/adapter.nodes": True,
+        "/x/ComfyUI-TeaCache.nodes": False,
+    }.items():
+        wrapper = type("Wrapper", (), {"__module__": module})()
+        assert ("model_function_wrapper" in known({"model_function_wrapper": wrapper})) == kept
