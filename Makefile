@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-fast fuzz serve lint types format locales release soak
+.PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-host test-e2e test-fast fuzz serve lint types format locales release soak
 
 help:
 	@echo "make demo          images without and with mitigation, on a real server, into demo/"
@@ -50,8 +50,14 @@ matrix: setup
 gpu-check: setup
 	@$(RUN) tools/dev/gpu_check.py
 
+# Both parts at once: one waits for a browser most of the time, while the other computes.
 test: setup
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-host test-e2e
+
+test-host:
 	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host
+
+test-e2e:
 	@$(RUN) -m pytest -n 2 --dist loadgroup tests/e2e  # one worker for the browser, one for the other server tests
 
 test-fast: setup

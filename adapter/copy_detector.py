@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import comfy.model_management
@@ -41,6 +41,16 @@ class LoadedDescriptor:
     side: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    antialias: bool = True
+    amg_as_released: bool = False
+
+    @property
+    def for_predictions(self) -> LoadedDescriptor:
+        """What AMG Guidance compares a prediction by. AMG's released code gives a prediction in [−1, 1], resized
+        without antialiasing, to the network that sees its references in [0, 1].
+        """
+        half = (0.5, 0.5, 0.5)
+        return replace(self, mean=half, std=half, antialias=False) if self.amg_as_released else self
 
     def load(self) -> None:
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
@@ -50,7 +60,7 @@ class LoadedDescriptor:
         device = self.patcher.load_device
 
         def prepare_on(where: torch.device) -> Tensor:
-            return sscd.prepare(images.to(where).float(), self.side, self.mean, self.std).to(device)
+            return sscd.prepare(images.to(where).float(), self.side, self.mean, self.std, self.antialias).to(device)
 
         # An image can be much larger than what the network sees of it.
         prepared = retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
@@ -99,8 +109,11 @@ def _cloned_layer_norm_inputs(network: nn.Module) -> Iterator[None]:
         yield
 
 
-def load_sscd(path: Path, node: str) -> LoadedDescriptor:
-    """SSCD's weights, from safetensors or from the official TorchScript archive, without running any code in it."""
+def load_sscd(path: Path, node: str, amg_as_released: bool = False) -> LoadedDescriptor:
+    """SSCD's weights, from safetensors or from the official TorchScript archive, without running any code in it.
+
+    `amg_as_released`: prepare images as AMG's released code does, 224×224 and not normalized.
+    """
     try:
         plain = path.suffix == ".safetensors"
         network = sscd.sscd_from(safetensors.torch.load_file(path) if plain else read_weights(path))
@@ -111,7 +124,7 @@ def load_sscd(path: Path, node: str) -> LoadedDescriptor:
             f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({why}). {SOURCE}"
         ) from None
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-    return LoadedDescriptor(
+    made = LoadedDescriptor(
         f"SSCD ({path.name})",
         weights_fingerprint(network.state_dict()),
         ModelPatcher(network, load_device=device, offload_device=offload),
@@ -119,4 +132,18 @@ def load_sscd(path: Path, node: str) -> LoadedDescriptor:
         sscd.SIDE,
         sscd.MEAN,
         sscd.STD,
+    )
+    if not amg_as_released:
+        return made
+    side, none, one = sscd.RELEASED_SIDE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # Embeddings of images that were prepared differently cannot be compared.
+    marked = {**network.state_dict(), "preparation": torch.tensor([side, *none, *one])}
+    return replace(
+        made,
+        name=f"{made.name}, AMG as released",
+        fingerprint=weights_fingerprint(marked),
+        side=side,
+        mean=none,
+        std=one,
+        amg_as_released=True,
     )

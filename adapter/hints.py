@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..mitigation import published_settings as published
+from .errors import GuardError, dims
+from .two_predictions import parameterisation
 
 FILLED_NEGATIVE = (
     "Hint: `negative` is not empty and `null` is not connected, so your prompt was compared with your negative prompt "
@@ -15,6 +21,7 @@ DISTILLED = (
     "no second prediction, so the papers' magnitude d is not defined: the values only say how far the prompt and the "
     "negative prompt are apart, and thresholds of other models do not apply."
 )
+SD_LATENT = (4, 64, 64)  # of an image of 512×512 pixels
 TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's text
 Graph = dict[str, dict[str, Any]]
 
@@ -50,6 +57,30 @@ def _has_text(graph: Graph, link: Any) -> bool:
             elif name.startswith(("conditioning", "negative")):
                 to_visit.append((value, False))
     return False
+
+
+def preset_notes(
+    table: Mapping[str, published.Settings], preset: str, model: ModelPatcher, samples: Tensor | None, node: str
+) -> list[str]:
+    """What the preset sets, and where this model or size differs from the paper's. Empty for `custom`.
+
+    Raises GuardError for a flow model, on which timesteps and constants of Stable Diffusion have no meaning.
+    """
+    told = published.sentence(table, preset)
+    if not told:
+        return []
+    kind = parameterisation(model.get_model_object("model_sampling"))[0]
+    if kind == "flow":
+        raise GuardError(
+            f"{node}: `preset` {preset} is for Stable Diffusion, and `model` is a flow model (such as SD 3 or Flux), "
+            "which has no such timesteps. Set `preset` to custom and use Calibrate Thresholds."
+        )
+    if samples is not None and tuple(samples.shape[1:]) != SD_LATENT:
+        here = dims(samples.shape[1:])
+        told.append(
+            f"Hint: the preset's values were found on latents of {dims(SD_LATENT)} (512×512); here it is {here}."
+        )
+    return told
 
 
 def distilled_hint(model: ModelPatcher) -> list[str]:

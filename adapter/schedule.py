@@ -29,10 +29,12 @@ def ksampler_sigmas(model: ModelPatcher, steps: int, sampler_name: str, schedule
     return comfy.samplers.KSampler(model, steps, model.load_device, sampler_name, scheduler, denoise).sigmas
 
 
-def one_step_schedule(model: ModelPatcher, sigmas: Tensor | None, node: str) -> Tensor:
-    """The first of `sigmas` and 0, for measuring at T. Without `sigmas` it starts at the model's sigma_max."""
+def one_step_schedule(model: ModelPatcher, sigmas: Tensor | None, node: str, timestep: int | None = None) -> Tensor:
+    """The first of `sigmas` and 0, for measuring at T. Without `sigmas` it starts at `timestep`, or at sigma_max."""
     if sigmas is None:
-        return torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
+        sampling = model.get_model_object("model_sampling")
+        start = sampling.sigma_max if timestep is None else sampling.sigmas[timestep]
+        return torch.tensor([float(start), 0.0])
     if sigmas.numel() == 0 or float(sigmas[0]) <= 0:
         raise GuardError(f"{node}: `sigmas` is empty or starts at 0: connect the sampler's whole schedule.")
     return sigmas.new_tensor([float(sigmas[0]), 0.0])
@@ -61,6 +63,16 @@ class Clock:
 
     def __call__(self, sigma: float) -> float:
         return float(1 - np.interp(-np.log(max(sigma, 1e-12)), -self.levels, self.percents))
+
+
+class TimestepClock:
+    """σ -> t/1000 with the timestep t that the host gives the network: the clock of Stable Diffusion's own code."""
+
+    def __init__(self, model: ModelPatcher) -> None:
+        self.timestep = model.get_model_object("model_sampling").timestep
+
+    def __call__(self, sigma: float) -> float:
+        return float(self.timestep(torch.tensor(sigma))) / 1000
 
 
 def sigma_of(model: ModelPatcher, percent: float) -> float:

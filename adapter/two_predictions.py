@@ -24,6 +24,7 @@ from ..mitigation.prediction import (
     dimension,
     eps_unit,
     guidance_magnitude,
+    magnitude_level,
     relative,
 )
 from .autograd.refusals import explain_missing_gradient, refuse_quantized
@@ -33,6 +34,7 @@ from .errors import check_finite, check_magnitude
 from .memory import BatchParts
 from .model_call import Options, PartwiseCall, denoised_predictions
 from .sampling import SamplingInputs, check_interrupted
+from .schedule import starts_late
 
 T = TypeVar("T")
 INSTEAD = "Set `method` to search or batch-wise"  # what works without gradients
@@ -46,6 +48,13 @@ def parameterisation(model_sampling: nn.Module) -> tuple[Parameterisation, float
     elif isinstance(model_sampling, comfy.model_sampling.V_PREDICTION):
         kind = "v"
     return kind, float(getattr(model_sampling, "sigma_data", 1.0))
+
+
+def pull_level(model: ModelPatcher, sigmas: Tensor) -> float:
+    """The σ_T of a run's pull: where it begins, or the model's T if it begins below that."""
+    sampling = model.get_model_object("model_sampling")
+    start = sampling.sigma_max if len(sigmas) == 0 or starts_late(model, sigmas) else sigmas[0]
+    return magnitude_level(float(start), parameterisation(sampling)[0])
 
 
 def conditional_noise(model_sampling: nn.Module, cond: Tensor, uncond: Tensor, sigma: Tensor) -> Tensor:

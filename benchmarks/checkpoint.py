@@ -90,18 +90,21 @@ class Checkpoint:
         return file.name
 
     def copy_detector(self, file: Path) -> Any:
-        """SSCD's weights as the node loads them, given to graphs from now on."""
-        loader = node("MG_LoadCopyDetector", file=self._listed("copy_detection", file))
-        (self.given["descriptor"],) = self.host.run({"d": loader})["d"]
-        return self.given["descriptor"]
+        """SSCD's weights as the node loads them, given to graphs from now on, by the preparation of images."""
+        name = self._listed("copy_detection", file)
+        for preparation in self.module("nodes.load_copy_detector").PREPARATIONS:
+            loader = node("MG_LoadCopyDetector", file=name, preparation=preparation)
+            (self.given[preparation],) = self.host.run({"d": loader})["d"]
+        return self.given["as SSCD"]
 
     def references(self, changed: Inputs) -> str:
         """The name under which graphs find the references that these inputs make; each set is made once."""
         name = f"references {json.dumps(changed, sort_keys=True)}"
         if name not in self.given:
-            inputs = {"metric": "latent", "folder": self.training_images}
-            inputs |= {"width": self.plan.size, "height": self.plan.size, **checked("references", changed)}
-            links = {"vae": ["vae", 0]} | ({"descriptor": ["descriptor", 0]} if "descriptor" in self.given else {})
+            inputs = {"metric": "latent", "folder": self.training_images, **changed}
+            preparation = inputs.pop("preparation", "as SSCD")
+            inputs = {"width": self.plan.size, "height": self.plan.size, **checked("references", inputs)}
+            links = {"vae": ["vae", 0]} | ({"descriptor": [preparation, 0]} if preparation in self.given else {})
             made = self.host.run({"r": node(NODES["references"], **inputs, **links)}, self.given)["r"]
             self.given[name] = made[0]
         return name

@@ -67,13 +67,13 @@ def report_view(report: NoiseReport, notes: Sequence[str] = ()) -> View:
     return noise_view(report.headline, best, target, done=True, notes=[*report.remarks, *notes], warning=report.missed)
 
 
-def guidance_view(trace: GuidanceTrace, references: ReferenceSet, *, done: bool) -> View:
+def guidance_view(trace: GuidanceTrace, references: ReferenceSet, notes: Sequence[str] = (), *, done: bool) -> View:
     """Closeness against λ_t, which guidance acted where, and the references that images came close to."""
     return _view(
         "guidance",
         trace.headline(references.names),
         done,
-        notes=[trace.hint] if trace.hint else [],
+        notes=[*notes, trace.hint] if trace.hint else list(notes),
         steps=trace.steps,
         series=[_series("closeness to references", trace.closeness, trace.threshold.tolist(), "threshold λ")],
         marked=trace.acted.any(dim=1).tolist(),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
+from ..adapter.hints import preset_notes
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import guidance_view
 from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import AMGPlan, complete
-from ..mitigation.amg.guidance import GROWTHS, Growth, GuidanceStrengths
-from ..mitigation.amg.threshold import SCHEDULES, Schedule, Threshold
+from ..mitigation import published_settings as published
+from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths, as_released
+from ..mitigation.amg.threshold import SCHEDULES, Threshold
 from ..mitigation.references.reference_set import ReferenceSet
 from . import schema
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
+DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0.0}  # of optional inputs
 TOOLTIPS = {
     "references": "The pictures to stay away from: what the model or LoRA was trained on.",
     "despecification": "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back "
@@ -74,6 +79,7 @@ class AMGGuidance(io.ComfyNode):
                 io.Combo.Input("dissimilarity_growth", options=list(GROWTHS), default="ramp", optional=True),
                 io.Int.Input("every", default=1, min=1, max=100, optional=True),
                 schema.number("memorized_threshold", 0.0, (0.0, 10.0, 0.001), optional=True, finer=True),
+                schema.preset_input(published.GUIDANCE),
             ),
             outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
             hidden=[io.Hidden.unique_id],
@@ -85,40 +91,52 @@ class AMGGuidance(io.ComfyNode):
         cls,
         model: ModelPatcher,
         references: ReferenceSet,
-        despecification: float,
-        deduplication: float,
-        dissimilarity: float,
-        threshold_min: float,
-        threshold_max: float,
-        threshold_schedule: Schedule,
-        gradient: str,
         vae: VAE | None = None,
         clip: CLIP | None = None,
-        dissimilarity_growth: Growth = "ramp",
-        every: int = 1,
-        memorized_threshold: float = 0.0,
+        preset: str = published.CUSTOM,
+        **inputs: Any,  # the other inputs, by their names
     ) -> io.NodeOutput:
-        if threshold_min > threshold_max and threshold_schedule != "constant":
-            raise GuardError(
-                f"{NAME}: `threshold_min` ({threshold_min}) is above `threshold_max` ({threshold_max}). Set it lower."
-            )
-        threshold = Threshold(threshold_min, threshold_max, threshold_schedule)
-        guidance = GuidanceStrengths(despecification, deduplication, dissimilarity, threshold, dissimilarity_growth)
+        told = preset_notes(published.GUIDANCE, preset, model, None, NAME)
+        settings = SimpleNamespace(**{**DEFAULTS, **published.applied(published.GUIDANCE, preset, inputs)})
+        guidance = _strengths(settings)
+        if preset == published.AMG_RELEASED:
+            guidance = as_released(guidance)
+            if not getattr(references.descriptor, "amg_as_released", False):
+                told.append(
+                    "Hint: the preset's thresholds belong to SSCD as its code prepares images: Load Copy Detector with "
+                    "`preparation` AMG as released. `references` were made with something else."
+                )
+            if clip is None or not references.has_captions:  # the authors' code also goes without a duplicated caption
+                guidance = replace(guidance, deduplication=0.0)
+                told.append("Hint: without captions in `references`, or without `clip`, there is no deduplication.")
         if guidance.off:
             return io.NodeOutput(model)
         live = LiveView(cls.hidden.unique_id)
         plan = AMGPlan(
             references,
             guidance,
-            through_model=gradient == GRADIENTS[1],
-            every=every,
-            memorized_threshold=memorized_threshold,
+            through_model=settings.gradient == GRADIENTS[1],
+            every=settings.every,
+            memorized_threshold=settings.memorized_threshold,
             vae=vae,
             node=NAME,
-            on_end=lambda trace: live.finish(guidance_view(trace, references, done=True)),
-            on_step=lambda trace: live.show(lambda: guidance_view(trace, references, done=False)),
+            on_end=lambda trace: live.finish(guidance_view(trace, references, told, done=True)),
+            on_step=lambda trace: live.show(lambda: guidance_view(trace, references, told, done=False)),
         )
         return io.NodeOutput(add_amg(model, complete(plan, model, clip)), ui=live.ui)
+
+
+def _strengths(settings: SimpleNamespace) -> GuidanceStrengths:
+    low, high, schedule = settings.threshold_min, settings.threshold_max, settings.threshold_schedule
+    if low > high and schedule != "constant":
+        raise GuardError(f"{NAME}: `threshold_min` ({low}) is above `threshold_max` ({high}). Set it lower.")
+    return GuidanceStrengths(
+        settings.despecification,
+        settings.deduplication,
+        settings.dissimilarity,
+        Threshold(low, high, schedule),
+        settings.dissimilarity_growth,
+    )
 
 
 NODES = [AMGGuidance]

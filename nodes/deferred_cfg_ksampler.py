@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..adapter.hints import negative_hint
+from ..adapter.hints import negative_hint, preset_notes
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import initial_noise, noise_level_hint
@@ -15,6 +15,7 @@ from ..adapter.schedule import ksampler_sigmas, sampler_names, scheduler_names
 from ..drawing.node_views import escape_view
 from ..methods.deferred_cfg.patch import add_deferred_cfg
 from ..methods.deferred_cfg.plan import plan_from_inputs
+from ..mitigation import published_settings as published
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.prediction import dimension
 from . import schema
@@ -56,6 +57,7 @@ class DeferredCFGKSampler(io.ComfyNode):
                 io.Noise.Input("noise", optional=True),
                 schema.curve_input(),
                 schema.null_input(),
+                schema.preset_input(published.SAMPLING),
             ),
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
@@ -73,21 +75,24 @@ class DeferredCFGKSampler(io.ComfyNode):
         cls,
         model: ModelPatcher,
         seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
         positive: list,
         negative: list,
         latent_image: dict,
         denoise: float,
         noise: Any = None,
-        **deferral: Any,
+        null: list | None = None,
+        preset: str = published.CUSTOM,
+        **inputs: Any,  # steps, cfg, sampler_name, scheduler, and those of plan_from_inputs
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
+        told = preset_notes(published.SAMPLING, preset, model, latent["samples"], NAME)
+        deferral = published.applied(published.SAMPLING, preset, inputs)
+        schedule = {name: deferral.pop(name) for name in ("steps", "sampler_name", "scheduler")}
+        cfg = deferral.pop("cfg")
         live, curves = LiveView(), list[EscapeCurve]()
         plan = plan_from_inputs(
             **deferral,
+            null=null,
             node=NAME,
             on_end=curves.append,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
@@ -98,20 +103,18 @@ class DeferredCFGKSampler(io.ComfyNode):
             initial_noise(latent, seed, noise, NAME),
             latent,
             seed=seed,
-            steps=steps,
             cfg=cfg,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
+            **schedule,
             positive=positive,
             negative=negative,
             denoise=denoise,
         )
-        sigmas = ksampler_sigmas(model, steps, sampler_name, scheduler, denoise)
+        sigmas = ksampler_sigmas(model, **schedule, denoise=denoise)
         if not curves:  # nothing was deferred, or there was nothing to denoise
             curves.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
-        hints = noise_level_hint(noise, sigmas)
+        hints = told + noise_level_hint(noise, sigmas)
         if curves[0].measured:
-            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, deferral.get("null"))
+            hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)
         view = live.finish(escape_view(curves[0], done=True, notes=hints))
         return io.NodeOutput(out, curves[0], curves[0].latest, ui=view)
 

@@ -11,6 +11,7 @@ from ..adapter.input_checks import check_inputs
 from . import schema
 
 NAME = "Load Copy Detector (SSCD)"
+PREPARATIONS = ["as SSCD", "AMG as released"]
 OFFICIAL = "sscd_disc_mixup.torchscript.pt"
 
 
@@ -31,7 +32,15 @@ class LoadCopyDetector(io.ComfyNode):
                     default=OFFICIAL if not files or OFFICIAL in files else files[0],
                     tooltip="A file in models/copy_detection: the official sscd_disc_mixup.torchscript.pt, or the same "
                     "weights as safetensors. Press R after adding it.",
-                )
+                ),
+                io.Combo.Input(
+                    "preparation",
+                    options=PREPARATIONS,
+                    default=PREPARATIONS[0],
+                    optional=True,
+                    tooltip="How images are prepared for the network. As SSCD: its authors' recipe. AMG as released: "
+                    "as the released code of Chen et al. does, for AMG Guidance with that preset.",
+                ),
             ],
             outputs=[
                 schema.Descriptor.Output(
@@ -50,14 +59,15 @@ class LoadCopyDetector(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> str:
+    def fingerprint_inputs(cls, file: str, preparation: str = PREPARATIONS[0]) -> str:
         facts = model_file(DETECTORS, file, NAME).stat()
-        return f"{facts.st_mtime_ns} {facts.st_size}"
+        return f"{facts.st_mtime_ns} {facts.st_size} {preparation}"
 
     @classmethod
     @check_inputs
-    def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_sscd(model_file(DETECTORS, file, NAME, SOURCE), NAME))
+    def execute(cls, file: str, preparation: str = PREPARATIONS[0]) -> io.NodeOutput:
+        released = preparation == PREPARATIONS[1]
+        return io.NodeOutput(load_sscd(model_file(DETECTORS, file, NAME, SOURCE), NAME, released))
 
 
 NODES = [LoadCopyDetector]

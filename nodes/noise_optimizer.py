@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adapter.autograd.checkpointing import CHECKPOINTING
-from ..adapter.hints import distilled_hint, negative_hint
+from ..adapter.hints import distilled_hint, negative_hint, preset_notes
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import FixedNoise, drawn_noise
@@ -16,6 +16,7 @@ from ..adapter.sampling import SamplingInputs, prepare_latent
 from ..adapter.schedule import one_step_schedule
 from ..drawing.node_views import noise_view, report_view
 from ..methods.noise_adjustment import METHODS, NoisePlan, find_noise
+from ..mitigation import published_settings as published
 from ..mitigation.noise.norm_constraint import CONSTRAINTS
 from . import schema
 
@@ -84,6 +85,7 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Sigmas.Input("sigmas", optional=True),
                 io.Combo.Input("constraint", options=list(CONSTRAINTS), default="shell", optional=True),
                 io.Combo.Input("checkpointing", options=list(CHECKPOINTING), default="auto", optional=True),
+                schema.preset_input(published.NOISE),
             ),
             outputs=[
                 io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),
@@ -102,27 +104,30 @@ class NoiseOptimizer(io.ComfyNode):
         negative: list,
         latent_image: dict,
         noise_seed: int,
-        target_units: str,
         null: list | None = None,
         sigmas: Tensor | None = None,
-        **settings: Any,  # the fields of NoisePlan
+        preset: str = published.CUSTOM,
+        **inputs: Any,  # target_units, and the fields of NoisePlan
     ) -> io.NodeOutput:
         latent = prepare_latent(model, latent_image, NAME)
         samples = latent["samples"]
-        sigmas = one_step_schedule(model, sigmas, NAME)
+        told = preset_notes(published.NOISE, preset, model, samples, NAME)
+        sigmas = one_step_schedule(model, sigmas, NAME, published.STARTS.get(preset))
+        settings = published.applied(published.NOISE, preset, inputs)
+        relative = settings.pop("target_units") == "relative"
 
         def draw(i: int) -> Tensor:
             return drawn_noise(samples, (noise_seed + i) % 2**64, latent.get("batch_index"))
 
         live = LiveView()
         noise, report = find_noise(
-            NoisePlan(relative=target_units == "relative", **settings),
+            NoisePlan(relative=relative, **settings),
             SamplingInputs(model, positive, negative, latent, draw(0), sigmas, noise_seed, NAME, null),
             draw,
             on_round=lambda *seen: live.show(lambda: noise_view(*seen, done=False)),
         )
         fixed = FixedNoise(noise.detach().to("cpu", samples.dtype), noise_seed, float(sigmas[0]))
-        hints = negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + distilled_hint(model)
+        hints = told + negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null) + distilled_hint(model)
         view = live.finish(report_view(report, hints))
         return io.NodeOutput(fixed, report, "\n\n".join([*report.lines(), *hints]), ui=view)
 

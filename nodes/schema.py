@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from comfy_api.latest import io
 
 from ..methods.deferred_cfg.plan import MODES
+from ..mitigation import published_settings as published
 from ..mitigation.escape.rules import RULES
 from ..mitigation.references.reference_set import METRICS
 
@@ -32,6 +35,8 @@ TOOLTIPS = {
     "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts here "
     "at the latest. Later means fewer copies and less of the prompt.",
+    "preset": "Custom: the values on this node, such as those that Calibrate Thresholds finds for your model. The "
+    "others set every value as a paper or its released code does, to repeat its runs on Stable Diffusion.",
     "metric": "How pictures are compared. latent: their latents, fast, for pictures of the same composition (needs "
     "vae). descriptor: a network made to find copies, also moved, cropped or recoloured (needs descriptor). nL2: "
     "pixels against the 50 nearest (needs 51 pictures or more).",
@@ -88,6 +93,14 @@ def mode_inputs() -> list[io.Input]:
     )
 
 
+def preset_input(table: Mapping[str, published.Settings]) -> io.Combo.Input:
+    """`preset`, of the nodes that can be set as in a paper."""
+    options = [published.CUSTOM, *table]
+    return io.Combo.Input(
+        "preset", options=options, default=published.CUSTOM, optional=True, tooltip=TOOLTIPS["preset"]
+    )
+
+
 def curve_input() -> io.Input:
     return Curve.Input("curve", optional=True, tooltip=TOOLTIPS["curve"])
 
@@ -109,6 +122,7 @@ def descriptor_input(tooltip: str) -> io.MultiType.Input:
 
 # What the page hides: it shows an input only while the chosen value uses it. tools/assets/node_facts.py checks these
 # names against every schema and writes them into web/node_facts.mjs.
+PRESETS = (published.NOISE, published.SAMPLING, published.GUIDANCE)
 TARGET, SIZE = ["target_magnitude", "target_units"], ["width", "height"]
 USED_WITH: dict[str, dict[str, list[str]]] = {
     "method": {
@@ -124,5 +138,9 @@ USED_WITH: dict[str, dict[str, list[str]]] = {
     "rule": {"sharp drop": ["drop_ratio"], "local minimum": []},
     "threshold_schedule": {"parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": []},
     "metric": {"latent": SIZE, "nL2": SIZE, "descriptor": []},
+    "preset": {
+        published.CUSTOM: list(dict.fromkeys(name for table in PRESETS for name in published.inputs_set_by(table))),
+        **{name: [] for table in PRESETS for name in table},
+    },
 }
 REPLACED_BY = {"size_of": SIZE}  # a connected input -> the inputs that it stands in for

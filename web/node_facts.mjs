@@ -23,6 +23,16 @@ export const USED_WITH = {
   rule: { "sharp drop": ["drop_ratio"], "local minimum": [] },
   threshold_schedule: { "parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": [] },
   metric: { "latent": ["width", "height"], "nL2": ["width", "height"], "descriptor": [] },
+  preset: {
+    "custom": ["method", "target_units", "max_iterations", "constraint", "target_magnitude", "learning_rate", "weight_decay", "adjustment_strength", "sharpness_radius", "adjustments", "steps", "sampler_name", "scheduler", "cfg", "mode", "pre_escape_cfg", "start_percent", "rule", "memorized_threshold", "despecification", "deduplication", "dissimilarity", "threshold_min", "threshold_max", "threshold_schedule", "gradient", "dissimilarity_growth", "every"],
+    "Han 2025, SD 1.4, per-sample": [],
+    "Han 2025, SD 1.4, batch-wise": [],
+    "Han 2025, SD 2, per-sample": [],
+    "Han 2025, SD 2, batch-wise": [],
+    "Jain 2025, static as released": [],
+    "Jain 2025, dynamic as released": [],
+    "Chen 2024, AMG as released": [],
+  },
 };
 
 /** Connected input -> the inputs that it replaces. @type {Record<string, string[]>} */

@@ -86,8 +86,11 @@ class ReferenceScorer:
         images = decode(self.plan.vae, latents)
         if self.references.metric == "nL2":
             return image_features(images)
-        assert self.references.descriptor is not None
-        return descriptor_features(images, self.references.descriptor).to(denoised.device)
+        descriptor = self.references.descriptor
+        assert descriptor is not None
+        if self.plan.guidance.as_released:
+            descriptor = getattr(descriptor, "for_predictions", descriptor)
+        return descriptor_features(images, descriptor).to(denoised.device)
 
     def nearest(self, denoised: Tensor) -> NearestReferences:
         """The nearest references of every sample, without gradients."""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ...adapter.memory import explain_out_of_memory
 from ...adapter.model_call import SamplerCall
-from ...adapter.schedule import Clock, StepCounter, starts_late
-from ...adapter.two_predictions import parameterisation
+from ...adapter.schedule import Clock, StepCounter, TimestepClock, starts_late
+from ...adapter.two_predictions import parameterisation, pull_level
+from ...mitigation.amg.caption_vote import HeldCaptions
 from ...mitigation.amg.guidance import (
     deduplication_scale,
     despecification_scale,
@@ -40,7 +41,9 @@ class AMGRun:
         patcher = guider.model_patcher
         self.plan, self.guidance = plan, plan.guidance
         self.flow = parameterisation(patcher.get_model_object("model_sampling"))[0] == "flow"
-        self.counter, self.clock = StepCounter(sigmas), Clock(patcher)
+        self.counter = StepCounter(sigmas)
+        self.clock = TimestepClock(patcher) if self.guidance.as_released else Clock(patcher)
+        self.held = HeldCaptions()
         self.trace = GuidanceTrace(sigmas, batch)
         self.captions = CaptionPredictions(key, plan.encoded, guider)
         self.scorer = ReferenceScorer(plan, patcher, votes=VOTERS if plan.encoded else 1)
@@ -48,6 +51,7 @@ class AMGRun:
         self.nearest: NearestReferences | None = None  # of the last comparison
         # A run that begins below T cannot tell whether its prompt pulls: every sample may be steered.
         self.least_pull = 0.0 if starts_late(patcher, sigmas) else plan.memorized_threshold
+        self.pull_level = pull_level(patcher, sigmas)
         self.may_steer: Tensor | None = None  # (B,) bool, known after the first evaluation
 
     @property
@@ -78,17 +82,20 @@ class AMGRun:
         compares = self.nearest is None or self.step % self.plan.every == 0
         nearest = self.nearest = self._compare(denoised, threshold) if compares else self.nearest
         assert nearest is not None
-        close = (nearest.closeness > threshold) & self.may_steer
-        if not bool(close.any()):
+        close = nearest.closeness > threshold
+        # The authors' code takes guidance back below λ_t as well.
+        steers = self.may_steer & (nearest.closeness > 0 if self.guidance.as_released else close)
+        if not bool(steers.any()):
             return denoised
-        steered, linear = denoised, self._linear_guidance(nearest, close, threshold, pair)
+        steered, linear = denoised, self._linear_guidance(nearest, steers, close, threshold, pair)
         if linear is not None and pair is not None:
             caption = self.captions.predict(call, linear.captions) if linear.needs_captions else None
             steered = linear.apply(denoised, pair, caption)
         if compares and self.guidance.dissimilarity:
             if linear is not None:  # they may have moved it far enough already
                 nearest = self.scorer.nearest(steered)
-                close = close & (nearest.closeness > threshold)
+                self._see_captions(nearest)
+            close = steers & (nearest.closeness > threshold)
             steered = self._move_from_reference(call, nearest, steered, close, linear, remaining)
         return steered
 
@@ -96,7 +103,7 @@ class AMGRun:
         """Which samples may be steered, (B,) bool: those that pull, and those that are not guided yet."""
         if not self.least_pull or pair is None:
             return torch.ones(len(denoised), dtype=torch.bool, device=denoised.device)
-        known = pull(pair.cond, pair.uncond)[0].masked_fill(~pair.guided, torch.nan)
+        known = pull(pair.cond, pair.uncond, level=self.pull_level)[0].masked_fill(~pair.guided, torch.nan)
         return self.trace.record_pull(known, self.least_pull)
 
     def _compare(self, denoised: Tensor, threshold: float) -> NearestReferences:
@@ -105,19 +112,21 @@ class AMGRun:
         return nearest
 
     def _linear_guidance(
-        self, nearest: NearestReferences, close: Tensor, threshold: float, pair: GuidancePair | None
+        self, nearest: NearestReferences, steers: Tensor, close: Tensor, threshold: float, pair: GuidancePair | None
     ) -> LinearGuidance | None:
-        """s₁ and s₂ of the close samples, or None when neither guidance has anything to do."""
+        """s₁ and s₂ of the samples to steer, or None when neither guidance has anything to do."""
         if pair is None:
             return None
-        s1 = despecification_scale(nearest.closeness, self.guidance.despecification, pair.cfg) * close
+        s1 = despecification_scale(nearest.closeness, self.guidance.despecification, pair.cfg) * steers
         s2 = torch.zeros_like(s1)
         captions: Captions = []
         if self.plan.encoded:
-            voting = (close & pair.guided).tolist()
-            captions = [self._voted(nearest, b, threshold) if votes else None for b, votes in enumerate(voting)]
+            self._see_captions(nearest)
+            voting = (steers & pair.guided).tolist()
+            captions = [self._caption(nearest, b, close, threshold) if v else None for b, v in enumerate(voting)]
             found = torch.tensor([c is not None for c in captions], device=s1.device)
-            s2 = deduplication_scale(nearest.closeness, self.guidance.deduplication, pair.cfg, s1) * found
+            c2, released = self.guidance.deduplication, self.guidance.as_released
+            s2 = deduplication_scale(nearest.closeness, c2, pair.cfg, s1, released) * found
             captions = [c if s > 0 else None for c, s in zip(captions, s2.tolist(), strict=True)]
         if not bool(((s1 > 0) | (s2 > 0)).any()):
             return None
@@ -125,9 +134,17 @@ class AMGRun:
         self.trace.record_guidance(self.step, "deduplication", s2)
         return LinearGuidance(s1, s2, captions)
 
-    def _voted(self, nearest: NearestReferences, sample: int, threshold: float) -> int | None:
-        close = nearest.rows[sample][nearest.neighbours_closeness[sample] > threshold]
-        return self.plan.captions.vote(close.tolist())
+    def _caption(self, nearest: NearestReferences, sample: int, close: Tensor, threshold: float) -> int | None:
+        if self.guidance.as_released:
+            return self.held.ask(sample, bool(close[sample]))
+        neighbours = nearest.rows[sample][nearest.neighbours_closeness[sample] > threshold]
+        return self.plan.captions.vote(neighbours.tolist())
+
+    def _see_captions(self, nearest: NearestReferences) -> None:
+        """Keep the duplicated caption among all neighbours of each sample, as the authors' code does."""
+        if self.guidance.as_released and self.plan.encoded:
+            for sample, rows in enumerate(nearest.rows.tolist()):
+                self.held.see(sample, self.plan.captions.vote(rows))
 
     def _move_from_reference(
         self,

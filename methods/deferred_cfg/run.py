@@ -12,7 +12,7 @@ from ...adapter.batch_rows import Conds, choose_prompts
 from ...adapter.errors import GuardError, check_finite, check_magnitude
 from ...adapter.model_call import Pair, PartwiseCall, Prompt, SamplerCall, denoised_predictions
 from ...adapter.schedule import TOLERANCE, StepCounter, sigma_of
-from ...adapter.two_predictions import conditional_noise
+from ...adapter.two_predictions import conditional_noise, pull_level
 from ...mitigation.batch import replace_samples
 from ...mitigation.escape.curve import EscapeCurve
 from ...mitigation.escape.rules import EscapeRule, EscapeTracker
@@ -46,6 +46,7 @@ class DeferralRun:
         self.counter = StepCounter(sigmas)
         self.d = torch.full((self.batch, self.n), torch.nan)
         self.pull = self.d.clone()
+        self.pull_level = pull_level(guider.model_patcher, sigmas)
         self.direction: Tensor | None = None  # of the pull at the first step
         self.transition = torch.full((self.batch,), self.n)  # first step outside; n while a sample is inside
         self.tracker = None if plan.rule is None else EscapeTracker(plan.rule)
@@ -150,7 +151,7 @@ class DeferralRun:
         gap = conditional_noise(call.guider.inner_model.model_sampling, cond, null, call.sigma)
         d = guidance_magnitude(check_finite(gap, self.plan.node))
         self.d[:, step] = check_magnitude(d, self.plan.node).cpu()
-        strength, self.direction = pull(cond, null, self.direction)
+        strength, self.direction = pull(cond, null, self.direction, self.pull_level)
         self.pull[:, step] = strength.cpu()
         self._leave(self.tracker.update(relative(self.d[:, step], self.dim), self.pull[:, step]))
         if self.plan.on_step:

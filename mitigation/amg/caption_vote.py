@@ -8,9 +8,11 @@ than 20 times. A user's set is much smaller, so here two references with the sam
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..references.duplicates import duplicate_captions
+
+HOLD = 9
 
 
 @dataclass(frozen=True)
@@ -36,3 +38,26 @@ class DuplicatedCaptions:
         votes = Counter(self.text_of_row.get(row, -1 - row) for row in neighbours)
         winner = max(votes, key=lambda v: votes[v], default=-1)  # max returns the first of equals: the nearest
         return winner if winner >= 0 else None
+
+
+@dataclass
+class HeldCaptions:
+    """The authors' hold: once deduplication has acted on an image, it goes on for HOLD more evaluations.
+
+    It uses the duplicated caption that was found last, even where the neighbours of this step share none.
+    """
+
+    found: dict[int, int] = field(default_factory=dict)  # sample -> the caption found last
+    left: dict[int, int] = field(default_factory=dict)  # sample -> evaluations of the hold to go
+
+    def see(self, sample: int, caption: int | None) -> None:
+        if caption is not None:
+            self.found[sample] = caption
+
+    def ask(self, sample: int, close: bool) -> int | None:
+        """The caption to steer away from in this evaluation. `close`: the sample is above λ_t."""
+        triggered = close and sample in self.found
+        if not triggered and not self.left.get(sample):
+            return None
+        self.left[sample] = HOLD if triggered else self.left[sample] - 1
+        return self.found[sample]

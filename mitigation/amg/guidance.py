@@ -24,7 +24,7 @@ one to one and ∇_x σ_t = ∇_D σ_t; through the model, ∇_x passes the netw
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -51,6 +51,7 @@ class GuidanceStrengths:
     threshold: Threshold = field(default_factory=Threshold)
     growth: Growth = "ramp"  # of c₃ over time
     longest_step: float = 4.0  # of the dissimilarity guidance, in units of ‖D‖
+    as_released: bool = False  # act when and how the authors' code does, see `as_released` below
 
     @property
     def off(self) -> bool:
@@ -68,15 +69,28 @@ def closeness(metric: Metric, similarity: Tensor) -> Tensor:
     return similarity
 
 
+def as_released(strengths: GuidanceStrengths) -> GuidanceStrengths:
+    """These strengths under the rules of the authors' code for Stable Diffusion, where they differ from the paper's.
+
+    - s₁ acts wherever σ_t > 0, also below λ_t.
+    - s₂ = clamp(c₂σ_t, 0, 1)·(s₀ − 1 − s₁), with c₂ = 1/0.3. Once it has acted it goes on for nine more steps.
+    - Dissimilarity is c₃·r²·∇σ_t in the units of the latent, without the factor ‖D‖² and without a bound.
+    - t is the model's timestep/1000.
+    """
+    return replace(strengths, as_released=True, longest_step=math.inf)
+
+
 def despecification_scale(close: Tensor, c1: float, cfg: Tensor | float) -> Tensor:
     """s₁ = clamp(c₁σ_t, 0, s₀ − 1), (B,), so that guidance never falls below scale 1. [AMG] Eq. 12."""
     room = torch.as_tensor(cfg - 1.0).to(close).clamp_min(0.0)
     return torch.minimum((c1 * close).clamp_min(0.0), room)
 
 
-def deduplication_scale(close: Tensor, c2: float, cfg: Tensor | float, s1: Tensor) -> Tensor:
-    """s₂ = clamp(c₂σ_t, 0, s₀ − s₁ − 1), (B,). [AMG] Eq. 14."""
-    return torch.minimum((c2 * close).clamp_min(0.0), (cfg - s1 - 1.0).clamp_min(0.0))
+def deduplication_scale(close: Tensor, c2: float, cfg: Tensor | float, s1: Tensor, released: bool = False) -> Tensor:
+    """s₂ = clamp(c₂σ_t, 0, s₀ − s₁ − 1), (B,). [AMG] Eq. 14. As `released`: clamp(c₂σ_t, 0, 1)·(s₀ − s₁ − 1)."""
+    room = (cfg - s1 - 1.0).clamp_min(0.0)
+    wanted = (c2 * close).clamp_min(0.0)
+    return room * wanted.clamp_max(1.0) if released else torch.minimum(wanted, room)
 
 
 def move_away(denoised: Tensor, cond: Tensor, uncond: Tensor, scale: Tensor) -> Tensor:
@@ -108,11 +122,15 @@ def noise_ratio(sigma: float, flow: bool) -> float:
 def dissimilarity_step(denoised: Tensor, gradient: Tensor, scale: Tensor, ratio: float, longest: float) -> Tensor:
     """What G_sim subtracts from D (B, ...): scale·r²·‖D‖²·∇σ_t, at most `longest`·‖D‖ long. `scale` (B,), `ratio` r.
 
+    With an infinite `longest`, as in the authors' code, it is scale·r²·∇σ_t: their 100 is 100/‖D‖² in the unit of c₃.
+
     Two things differ from the paper. ‖D‖² makes c₃ dimensionless: the gradient of a cosine has the length 1/‖D‖,
     so with the paper's formula the same c₃ moves a prediction of four times the pixels only a quarter as far. And
     the step is bounded: r² is 213 at SD's first step and infinite at a flow model's, while a gradient says
     nothing about points much farther away than ‖D‖.
     """
+    if math.isinf(longest):
+        return broadcast(scale, gradient) * (ratio * ratio) * gradient
     length = norms(denoised)
     step = broadcast(scale * length.square(), gradient) * (ratio * ratio) * gradient
     step = step.nan_to_num(0.0, posinf=0.0, neginf=0.0)

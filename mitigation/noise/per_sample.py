@@ -13,10 +13,6 @@ from ..scaled_gradient import scaled_gradient
 from .norm_constraint import Constraint, chi_gradient, constrain_norm
 from .report import NoiseReport, make_report
 
-# AdamW divides a gradient by its own size. With PyTorch's 1e-8, elements whose gradient is only rounding error (lab
-# checkpoint: 1e-9, the median is 4e-3) also move by whole steps, and differently in a batch than alone.
-# `make bench-cost`: the two differ by 0.015 with 1e-8 and by 3e-5 with 1e-5, with the same iterations and std.
-ADAMW_EPS = 1e-5
 Predict = Callable[[Tensor, Tensor], Tensor]  # (x of some samples, their indices) -> ε̃
 Measured = tuple[Tensor, Tensor | None]  # d (n,) on the CPU, ∇d (n, ...) where some are above the target
 InParts = Callable[[Callable[[slice], Measured], int], list[Measured]]
@@ -47,9 +43,11 @@ def adjust_per_sample(
 
     The target is checked before the update, so a noise that is already below it is returned unchanged, and the
     last noise is measured before it is returned. The loss is a sum over samples and AdamW is elementwise, so a
-    sample follows the trajectory it would follow alone, and one that is done is not evaluated any more. A sample
-    that does not reach the target keeps the best noise it had. Before the first step the gradient is compared with
-    what d does along it, which costs an evaluation or two more; WrongGradientError if they disagree.
+    sample follows the trajectory it would follow alone, and one that is done is not evaluated any more. In float64
+    that holds exactly. In float32 a network rounds differently for another batch size, and AdamW divides every
+    element of the gradient by its own size, so that elements which are only rounding error move by whole steps, too.
+    A sample that does not reach the target keeps the best noise it had. Before the first step the gradient is
+    compared with what d does along it, which costs an evaluation or two more; WrongGradientError if they disagree.
     `in_parts(body, count)` calls `body(rows)` for slices that cover `count` samples and returns the results: each
     part has its own graph, for batches whose common graph takes too much memory.
     `on_step(i, d)`, (B,) absolute d of the best so far, is called after every measurement and may raise to stop.
@@ -58,7 +56,7 @@ def adjust_per_sample(
     rows = torch.arange(batch)
     samples = [row.detach().clone().requires_grad_(max_iterations > 0) for row in noise.split(1)]
     norms = [float(row.detach().norm()) for row in samples]
-    optimizer = torch.optim.AdamW(samples, lr=learning_rate, weight_decay=weight_decay, eps=ADAMW_EPS)
+    optimizer = torch.optim.AdamW(samples, lr=learning_rate, weight_decay=weight_decay)  # eps 1e-8, as in the paper
     best, best_d = noise.detach().clone(), torch.full((batch,), torch.inf)
     at_best, measured = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
     history: list[Tensor] = []

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
+RELEASED_SIDE = 224  # of AMG's released code, which neither normalizes nor crops
 SIDE = 320  # Meta's recipe for square tensors: resize the whole image, no crop
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GEM = 3.0
@@ -78,9 +79,11 @@ def sscd_from(weights: Mapping[str, Tensor]) -> ResNet:
     return network.eval().requires_grad_(False)
 
 
-def prepare(images: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def prepare(
+    images: Tensor, side: int, mean: tuple[float, ...], std: tuple[float, ...], antialias: bool = True
+) -> Tensor:
     """Images (B, 3, H, W) in [0, 1] -> resized to side × side and normalized; differentiable."""
     if images.shape[-2:] != (side, side):
-        images = F.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+        images = F.interpolate(images, (side, side), mode="bilinear", antialias=antialias, align_corners=False)
     centre, spread = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (mean, std))
     return (images - centre) / spread

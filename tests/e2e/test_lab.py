@@ -17,7 +17,7 @@ from support.server import Server
 from tools.demo.measure import Subject, ask, share_of_copies
 from tools.demo.methods import Setting, prompt
 
-COUNT = 2
+COUNT = 1
 PROMPTS = (0, 7)
 pytestmark = pytest.mark.timeout(600)
 

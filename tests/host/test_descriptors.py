@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from memorization_guard.adapter.autograd.inference_weights import autograd_through
 from memorization_guard.adapter.copy_detector import LoadedDescriptor, clip_vision_descriptor, load_sscd
+from memorization_guard.mitigation.references.weights_fingerprint import same_weights
 from support.copy_detectors import random_clip_vision, random_sscd
 from support.finite_differences import check_gradient
 
@@ -45,3 +46,18 @@ def test_clip_vision_embeds_what_the_host_does(tmp_path: Path) -> None:
         theirs = clip_vision.encode_image(images)["image_embeds"]
         mine = clip_vision_descriptor(clip_vision)(images.movedim(-1, 1))
     torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_amg_as_released_prepares_images_as_its_code_does(tmp_path: Path) -> None:
+    """References in [0, 1] and predictions in [−1, 1], at 224×224, neither of them normalized."""
+    file = tmp_path / "a.safetensors"
+    save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(file))
+    network, usual = load_sscd(file, "Test", amg_as_released=True), load_sscd(file, "Test")
+    image = torch.rand(1, 3, 300, 260, generator=torch.Generator().manual_seed(1))
+    resize = torch.nn.functional.interpolate
+    prediction = resize(2 * image - 1, (224, 224), mode="bilinear", align_corners=False)
+    reference = resize(image, (224, 224), mode="bilinear", antialias=True, align_corners=False)
+    torch.testing.assert_close(network(image), usual.embed(reference))
+    torch.testing.assert_close(network.for_predictions(image), usual.embed(prediction), atol=1e-5, rtol=1e-5)
+    assert usual.for_predictions is usual
+    assert same_weights(network.fingerprint, usual.fingerprint) is False

@@ -67,7 +67,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     report = (out / "report.md").read_text(encoding="utf-8")
     assert "stand-ins for the lab checkpoint" in report
     assert "not told apart" in report
-    assert "AMG SSCD, all three was not run: no --sscd" in report
+    assert "AMG SSCD, as released was not run: no --sscd" in report
 
 
 def test_a_second_run_makes_only_what_is_missing(finished: tuple[Path, list[str]], host: Host, capsys) -> None:
@@ -139,10 +139,10 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
     plan = ["--size", "96", "--steps", "2", "--images", "1", "--constants", "lab"]
     files = ["--checkpoint", str(LAB_CHECKPOINT), "--training-images", str(LAB / "training_images")]
     files += ["--prompts", str(types), "--sscd", str(weights / "sscd.safetensors"), "--clip", str(weights / "clip")]
-    assert main([*plan, *files, "--out", str(tmp_path), "--methods", "SSCD, all"], host) == 0
+    assert main([*plan, *files, "--out", str(tmp_path), "--methods", "SSCD, as released"], host) == 0
     found = results(tmp_path)
     groups = ("memorized", "memorized, verbatim", "memorized, template")
-    assert set(found) == {(g, m) for g in groups for m in ("no mitigation", "AMG SSCD, all three")}
+    assert set(found) == {(g, m) for g in groups for m in ("no mitigation", "AMG SSCD, as released")}
     for row in found.values():
         assert -1 <= row["similarity"][0] <= row["similarity_most"] <= 1.0001
         assert -1 <= row["aligned"][0] <= 1

@@ -12,7 +12,8 @@ import torch
 
 from benchmarks import cases, methods, report, scorers, scores, training_images
 from benchmarks.checkpoint import Plan
-from benchmarks.papers.methods import methods_for, percent
+from benchmarks.papers.methods import methods_for
+from mitigation.published_settings import percent
 from support import graphs as prompts
 from support.executor import Host
 

@@ -46,9 +46,9 @@ def test_unknown_parameterisation_is_named():
 
 def test_the_pull_is_relative_d_at_the_first_step_of_an_eps_model():
     cond, uncond = torch.randn(2, 3, 4, 6, 6)
-    d = guidance_magnitude(prediction.conditional_noise_prediction(cond, uncond, SD_T, "eps"))
-    first, _ = pull(cond, uncond)
-    torch.testing.assert_close(first, relative(d, 144))
+    for level in (SD_T, 13.12):  # t 999, and 981, where DDIM begins
+        d = guidance_magnitude(prediction.conditional_noise_prediction(cond, uncond, level, "eps"))
+        torch.testing.assert_close(pull(cond, uncond, level=level)[0], relative(d, 144))
 
 
 def test_the_pull_is_gone_when_it_has_turned_away():
@@ -62,6 +62,9 @@ def test_the_pull_is_gone_when_it_has_turned_away():
     assert pull(uncond, uncond)[0] == 0, "no guidance at all: no pull, and nothing is divided by zero"
 
 
-@pytest.mark.parametrize(("kind", "sigma", "unit"), [("eps", SD_T, 1.0), ("v", SD_T, 14.6488), ("flow", 1.0, SD_T)])
+@pytest.mark.parametrize(
+    ("kind", "sigma", "unit"),
+    [("eps", SD_T, 1.0), ("eps", 13.12, 1.0), ("v", SD_T, 14.6488), ("v", 13.12, 13.158), ("flow", 1.0, SD_T)],
+)
 def test_one_threshold_serves_every_kind_of_model(kind, sigma, unit):
     assert prediction.eps_unit(sigma, kind) == pytest.approx(unit, rel=1e-4)

@@ -47,11 +47,10 @@ def check_inputs_of(schemas: Sequence[Any], name: str, others: Sequence[str]) ->
 
 
 def check_choice(schemas: Sequence[Any], name: str, values: Sequence[str]) -> None:
-    """Raise ValueError unless `values` is what input `name` offers, on every node that has it."""
-    for schema in schemas:
-        for made in schema.inputs:
-            if made.id == name and set(made.options) != set(values):
-                raise ValueError(f"nodes/schema.py: `{name}` offers {made.options} on {schema.node_id}, not {values}")
+    """Raise ValueError unless `values` are those that input `name` offers on the nodes that have it."""
+    offered = {value for schema in schemas for made in schema.inputs if made.id == name for value in made.options}
+    if wrong := offered ^ set(values):
+        raise ValueError(f"nodes/schema.py: either no node offers `{name}` {wrong}, or the table lacks it")
 
 
 def page_facts(nodes: Sequence[Any], used_with: UsedWith, replaced_by: ReplacedBy) -> str:
