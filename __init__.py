@@ -9,6 +9,7 @@ from pathlib import Path
 
 WEB_DIRECTORY = "./web"
 MODULES = (
+    "guard",
     "noise_optimizer",
     "basin_escape_detector",
     "deferred_cfg_ksampler",

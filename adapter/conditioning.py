@@ -61,6 +61,14 @@ def to_conds(conditioning: list) -> list[dict]:
     return [cond.copy() for cond in comfy.sampler_helpers.convert_cond(conditioning)]
 
 
+def is_same_text(conds: list[dict] | None, conditioning: list) -> bool:
+    """Whether the conditions of a guider are those of this CONDITIONING alone, such as the empty prompt."""
+    if conds is None or len(conds) != 1 or len(conditioning) != 1:
+        return False
+    asked, text = conds[0].get("cross_attn"), conditioning[0][0]
+    return isinstance(asked, Tensor) and asked.shape == text.shape and torch.equal(asked, text.to(asked))
+
+
 def with_prompt_settings(conditioning: list, positive: list[dict]) -> list[dict]:
     """A text's condition with the prompt's ControlNet, image size and inpainting latents.
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..adapter.conditioning import encode_text
 from ..adapter.errors import GuardError
 from ..adapter.hints import distilled_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import drawn_noise
-from ..adapter.sampling import SamplingInputs, prepare_latent, progress
+from ..adapter.sampling import prepare_latent
 from ..adapter.schedule import one_step_schedule
-from ..adapter.two_predictions import relative_magnitude
 from ..drawing.node_views import text_view
-from ..mitigation.escape.calibration import Calibration
+from ..methods.self_calibration import PROMPTS, calibrate
 from . import schema
 
 if TYPE_CHECKING:
@@ -26,18 +23,6 @@ if TYPE_CHECKING:
     from comfy.sd import CLIP
 
 NAME = "Calibrate Thresholds"
-PROMPTS = """a photo of a cat sleeping on a sofa
-a watercolor painting of a mountain village
-a red bicycle leaning against a brick wall
-portrait of an old fisherman
-a bowl of fruit on a wooden table
-city street at night in the rain
-a wooden cabin in a snowy forest
-a vase with wild flowers
-an astronaut walking on a beach
-a plate of pasta with basil
-a steam train crossing a bridge
-a child flying a kite in a field"""
 TOOLTIPS = {
     "latent_image": "The size to calibrate for. Its batch size is the number of noises tried for each prompt: 4 "
     "give a steadier result than 1.",
@@ -99,12 +84,7 @@ class Calibrate(io.ComfyNode):
         samples = latent["samples"]
         noise = drawn_noise(samples, noise_seed, latent.get("batch_index"))
         sigmas = one_step_schedule(model, sigmas, NAME)
-        empty, bar, magnitudes = encode_text(clip, ""), progress(len(lines)), []
-        for i, prompt in enumerate(lines):
-            run = SamplingInputs(model, encode_text(clip, prompt), empty, latent, noise, sigmas, noise_seed, NAME)
-            magnitudes.append(relative_magnitude(run))
-            bar.update_absolute(i + 1)
-        made = Calibration(torch.stack(magnitudes).cpu())
+        made = calibrate(model, clip, lines, latent, noise, sigmas, NAME)
         text = "\n".join([*made.lines(lines), *distilled_hint(model)])
         view = LiveView().finish(text_view(text))
         return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=view)

@@ -5,6 +5,7 @@ CFG, deferral and other packs' hooks work first; then the samples that are too c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -18,22 +19,31 @@ if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
 
 KEY = "memorization_guard_amg"
+PlanOfRun = Callable[["Tensor"], AMGPlan]
 
 
-def add_amg(model: ModelPatcher, plan: AMGPlan) -> ModelPatcher:
-    """A clone of `model` that samples with `plan`. A model may be patched several times, for several sets."""
+def add_amg(model: ModelPatcher, plan: AMGPlan | PlanOfRun, node: str | None = None) -> ModelPatcher:
+    """A clone of `model` that samples with `plan`. A model may be patched several times, for several sets.
+
+    `plan` may be a function of the noise, called when a run begins, with references of metric latent. Then `node` is
+    for errors.
+    """
     key = unused_key(model, KEY)
 
     def start(guider: CFGGuider, noise: Tensor, sigmas: Tensor) -> AMGRun:
-        check_shape(plan, noise)
-        return AMGRun(plan, key, guider, sigmas, len(noise))
+        here = plan if isinstance(plan, AMGPlan) else plan(noise)
+        check_shape(here, noise)
+        return AMGRun(here, key, guider, sigmas, len(noise))
 
     def finish(run: AMGRun, _guider: CFGGuider) -> None:
-        if plan.on_end:
-            plan.on_end(run.trace)
+        if run.plan.on_end:
+            run.plan.on_end(run.trace)
 
-    patched = patch_sampling(model, key, plan.node, start=start, predict=AMGRun.predict, finish=finish)
-    if plan.references.metric != "latent":  # loaded together with the model, so that neither pushes the other out
+    name = plan.node if isinstance(plan, AMGPlan) else node or AMGPlan.node
+    patched = patch_sampling(model, key, name, start=start, predict=AMGRun.predict, finish=finish)
+    if (
+        isinstance(plan, AMGPlan) and plan.references.metric != "latent"
+    ):  # loaded together with the model, so that neither pushes the other out
         patchers = [getattr(part, "patcher", None) for part in (plan.vae, plan.references.descriptor)]
         patched.set_additional_models(key, [p for p in patchers if p is not None])
     return patched

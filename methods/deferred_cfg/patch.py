@@ -5,6 +5,7 @@ Once a sample has reached its transition point, the host's own, unchanged code g
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,22 +23,30 @@ if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
 
 KEY = "memorization_guard_deferral"
+PlanOfRun = Callable[["CFGGuider", "Tensor"], DeferralPlan]
 
 
 def add_deferred_cfg(
-    model: ModelPatcher, plan: DeferralPlan, run_class: type[DeferralRun] = DeferralRun
+    model: ModelPatcher,
+    plan: DeferralPlan | PlanOfRun,
+    run_class: type[DeferralRun] = DeferralRun,
+    node: str | None = None,
 ) -> ModelPatcher:
-    """A clone of `model` that samples with `plan`; an earlier deferral on it is replaced."""
+    """A clone of `model` that samples with `plan`; an earlier deferral on it is replaced.
+
+    `plan` may be a function of the guider and the noise, called when a run begins. Then `node` is for errors.
+    """
 
     def start(guider: CFGGuider, noise: Tensor, sigmas: Tensor) -> DeferralRun:
-        if plan.null is not None:
-            guider.conds["null"] = to_conds(plan.null)
-        here = plan
-        if plan.rule is not None and starts_late(guider.model_patcher, sigmas):
-            here = replace(plan, rule=plan.rule.for_late_start())
+        here = plan if isinstance(plan, DeferralPlan) else plan(guider, noise)
+        if here.null is not None:
+            guider.conds["null"] = to_conds(here.null)
+        if here.rule is not None and starts_late(guider.model_patcher, sigmas):
+            here = replace(here, rule=here.rule.for_late_start())
         return run_class(here, guider, sigmas, noise)
 
     def finish(run: DeferralRun, guider: CFGGuider) -> None:
+        plan = run.plan
         if not plan.on_end:
             return
         if run.counter.step < 0 and run.n:
@@ -47,7 +56,8 @@ def add_deferred_cfg(
             hints = [*_never_guided(run, guider), *([] if plan.rule is None else distilled_hint(guider.model_patcher))]
         plan.on_end(run.curve(" ".join(hints)))
 
-    return patch_sampling(model, KEY, plan.node, start=start, predict=run_class.predict, finish=finish)
+    name = plan.node if isinstance(plan, DeferralPlan) else node or DeferralPlan.node
+    return patch_sampling(model, KEY, name, start=start, predict=run_class.predict, finish=finish)
 
 
 def _other_guidance(run: DeferralRun, guider: CFGGuider) -> str:

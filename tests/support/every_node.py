@@ -24,7 +24,9 @@ GUIDED = {"model": ["n", 0], **SHORT}
 REFS = graphs.references("a ring")
 IMAGES = graphs.from_images("nL2", captions="a ring", vae=["vae", 0])
 KEPT = {"s": graphs.keep("n", "made of them")}
+GUARD = node("MG_Guard", model=graphs.MODEL, clip=["clip", 0], folder=FOLDER, vae=["vae", 0])
 EVERY_NODE: dict[str, Prompt] = {
+    "MG_Guard": {"n": GUARD, "out": graphs.ksampler(**GUIDED)},
     "MG_NoiseOptimizer": {
         "n": graphs.optimizer(max_iterations=2, candidates=2),
         "out": graphs.deferred("off", noise=["n", 0], steps=1),

@@ -1,0 +1,85 @@
+"""Memorization Guard (Simple), between a model and samplers that know nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.executor import Host, NodeError
+from support.graphs import ORDINARY, deferred, ksampler, lab, node
+from support.graphs.checkpoint import training_images
+from support.lab_pack import exact
+from support.outcomes import copies, same_bits
+
+GUARDED = ["g", 0]
+
+
+class OrdinaryText(exact.TextEncoder):
+    """Every text but the empty one is an ordinary prompt of the exact model."""
+
+    def encode_from_tokens_scheduled(self, tokens: str) -> list[list[Any]]:
+        return exact.conditioning("ordinary" if tokens else "null")
+
+
+CLIP = {"clip": OrdinaryText()}
+
+
+def guard(**changed: Any) -> dict[str, Any]:
+    return node("MG_Guard", **{"model": ["lab", 0], "clip": ["clip", 0], "strength": "normal", **changed})
+
+
+def test_it_keeps_a_memorized_prompt_from_copying_and_an_ordinary_one_as_it_is(host: Host) -> None:
+    nodes = {"lab": lab(32), "g": guard(), "a": ksampler(), "b": ksampler(model=GUARDED)}
+    ordinary = {"c": ksampler(positive=ORDINARY), "d": ksampler(positive=ORDINARY, model=GUARDED)}
+    out = host.run({**nodes, **ordinary}, CLIP)
+    assert copies(out["a"]) >= 0.95
+    assert copies(out["b"]) <= 0.25
+    assert same_bits(out["c"], out["d"])
+
+
+def test_a_stronger_guard_leaves_fewer_copies(host: Host) -> None:
+    nodes = {f"g{s}": guard(strength=s) for s in ("gentle", "normal", "strong")}
+    runs = {s: ksampler(model=[f"g{s}", 0]) for s in ("gentle", "normal", "strong")}
+    out = host.run({"lab": lab(64), **nodes, **runs}, CLIP)
+    assert copies(out["gentle"]) >= copies(out["normal"]) >= copies(out["strong"])
+    assert copies(out["strong"]) <= 0.02
+
+
+def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> None:
+    model, calls = counted
+    out = host.run({"lab": lab(1), "g": guard(model=["m", 0])}, {**CLIP, "m": model})
+    plain = 2 * 50
+    again = {"lab": lab(1), "b": ksampler(model=["guarded", 0], positive=ORDINARY)}
+    first = host.run(again, {"guarded": out["g"][0]})
+    assert calls.pop_rows() == plain + 2 * 12, "two rows for each of 12 prompts"
+    second = host.run(again, {"guarded": out["g"][0]})
+    assert calls.pop_rows() == plain
+    assert same_bits(first["b"], second["b"])
+
+
+def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Host) -> None:
+    out = host.run({"lab": lab(8), "g": guard(), "b": deferred("off", model=GUARDED)}, CLIP)
+    assert copies(out["b"]) <= 0.25
+    view = host.views("g")[-1]
+    assert any(note.startswith("Measured on this model") for note in view["notes"])
+
+
+def test_a_folder_without_a_vae_or_without_images_is_refused(host: Host) -> None:
+    (host.base / "input" / "nothing").mkdir(parents=True, exist_ok=True)
+    for folder, vae, says in (("nothing", {}, "`vae` is not connected"), ("no such", {"vae": ["v", 0]}, "no such")):
+        with pytest.raises(NodeError, match=says):
+            host.run({"lab": lab(1), "g": guard(folder=folder, **vae), "k": ksampler(model=GUARDED)}, {**CLIP, "v": 1})
+
+
+def test_with_a_folder_it_steers_away_from_its_images(host: Host, checkpoint: dict[str, Any]) -> None:
+    """On the small lab checkpoint, at half of its size, where the deferral alone leaves copies."""
+    training_images(host, "works")
+    words = {"mem": node("CLIPTextEncode", clip=["clip", 0], text="Harbour at Dawn, a red disc")}
+    words |= {"null": node("CLIPTextEncode", clip=["clip", 0], text="")}
+    latent = {"latent": node("EmptyLatentImage", width=96, height=96, batch_size=4)}
+    links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0], "steps": 20}
+    nodes = {"g": guard(model=["m", 0], folder="works", vae=["vae", 0], strength="gentle")}
+    host.run({**words, **latent, **nodes, "b": ksampler(model=GUARDED, **links)}, checkpoint)
+    view = host.views("g")[-1]
+    assert any("4 of 4 images steered away" in note for note in view["notes"]), view["notes"]
