@@ -103,7 +103,7 @@ def input_folder(name: str, node: str) -> Path:
             f"{node}: `folder` {_quoted(name)} leads out of {root}. Put the folder itself there; links that leave it "
             "are not followed."
         )
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises an OSError for a name that is too long
         raise GuardError(
             f"{node}: `folder` {_quoted(name)} is not in {root}. Put it there, then press R and choose it."
         )

@@ -6,6 +6,7 @@ A failed attempt must be released before the next one begins: its error keeps ev
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,10 +26,18 @@ class OutOfMemoryError(GuardError, comfy.model_management.OOM_EXCEPTION):
     """A GuardError that the host also takes for out of memory, so that it unloads all models."""
 
 
+# What torch says on the CPU, on Windows, on MPS and in cuBLAS, whose errors have no class of their own.
+WORDS = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|failed to allocate|ALLOC_FAILED|cannot allocate", re.I
+)
+
+
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the host takes this error for out of memory; if so, release the tensors that it holds."""
+    """Whether this error means that memory ran out, on any device; if so, release the tensors that it holds."""
     is_oom = getattr(comfy.model_management, "is_oom", None)  # newer hosts know other back ends' errors
-    if not (is_oom(error) if is_oom else isinstance(error, comfy.model_management.OOM_EXCEPTION)):
+    known = is_oom is not None and is_oom(error)
+    known = known or isinstance(error, MemoryError | comfy.model_management.OOM_EXCEPTION)
+    if not known and not (isinstance(error, RuntimeError) and WORDS.search(str(error))):
         return False
     traceback.clear_frames(error.__traceback__)
     return True

@@ -1,4 +1,7 @@
-"""Serve the pack's pages and templates when its folder has a name that the host cannot serve.
+"""Serve the pack's pages and templates when its folder has a name that the host cannot serve, and never stale ones.
+
+The host tells browsers to ask again for .js and .css files only. A browser keeps our .mjs modules and help pages as
+long as it likes, and after an update a new page would meet old modules ("does not provide an export").
 
 The host uses static routes under the folder's name. aiohttp (seen in 3.14) compares the quoted address of a route with
 the unquoted one of a request: with a space in the name, as in "memorization-guard-main (1)", every file is a 404.
@@ -20,13 +23,25 @@ SERVED = {"/extensions": "web", "/workflow_templates": "workflows"}  # the host 
 
 
 def serve(pack: Path) -> None:
-    """Serve the folder `pack` under its name if the host cannot."""
+    """Keep browsers from using old files of the folder `pack`, and serve it under its name if the host cannot."""
     server = getattr(PromptServer, "instance", None)
-    if server is None or UNQUOTED.fullmatch(pack.name):
+    if server is None:
+        return
+    if app := getattr(server, "app", None):
+        app.on_response_prepare.append(_ask_again(pack.name))
+    if UNQUOTED.fullmatch(pack.name):
         return
     name = re.sub(r"\\?[{}]", ".", re.escape(pack.name.replace("%", "%25")))  # braces would end the pattern
     for address, folder in SERVED.items():
         server.routes.get(f"{address}/{{pack:{name}}}/{{file:.+}}")(_files(pack / folder))
+
+
+def _ask_again(pack: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        if f"/extensions/{pack}/" in request.path:
+            response.headers["Cache-Control"] = "no-cache"  # a file that has not changed costs one empty answer
+
+    return prepare
 
 
 def _files(root: Path) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -55,7 +55,10 @@ class SaveReferences(io.ComfyNode):
             raise GuardError(
                 f"{SAVE}: `name` {name!r} exists in {path.parent}. Type another name, or turn on overwrite."
             )
-        save_references(references, path)
+        try:
+            save_references(references, path)
+        except ValueError as error:
+            raise GuardError(f"{SAVE}: {error}. Free some space, or choose another `name`.") from None
         text = f"{counted(len(references), 'reference')} in {path.relative_to(model_folder(REFERENCES)).as_posix()}"
         return io.NodeOutput(references, ui={"text": (text,), **LiveView().finish(text_view(text))})
 

@@ -6,6 +6,8 @@ import codecs
 import json
 from pathlib import Path
 
+from ..mitigation.wording import clean
+
 SUFFIXES = (".txt", ".caption", ".json")  # the first that exists counts
 JSON_KEYS = ("caption", "text")
 MOST_BYTES = 65_536
@@ -34,9 +36,9 @@ def read_caption(file: Path) -> str:
     Raises CaptionFileError with the reason if the text cannot be known. A guess would be worse than no caption: two
     captions in an unknown encoding look the same once their letters are replaced.
     """
-    if not file.is_file():  # opening a pipe would wait for ever
-        raise CaptionFileError("no file, or a link to a missing one")
     try:
+        if not file.is_file():  # opening a pipe would wait for ever
+            raise CaptionFileError("no file, or a link to a missing one")
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES)
             cut = bool(stream.read(1))
@@ -45,7 +47,7 @@ def read_caption(file: Path) -> str:
     text = _decode(data, cut)
     if file.suffix.lower() == ".json":
         text = _from_json(text, cut)
-    lines = (" ".join(line.split()) for line in text.splitlines())
+    lines = (" ".join(clean(line).split()) for line in text.splitlines())
     return next((line for line in lines if line), "")
 
 

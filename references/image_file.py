@@ -68,14 +68,24 @@ def _damage(ignored: bool) -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Smaller by a whole factor, before anything makes more bytes of each pixel."""
+    if image.mode in ("1", "P") and "transparency" not in image.info:
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    if image.mode in REDUCIBLE:
+        return image.reduce(factor)
+    size = (max(image.width // factor, 1), max(image.height // factor, 1))  # Pillow averages no 16-bit grey
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
 def _pixels(image: Image.Image, side: int) -> Tensor:
     image.draft("RGB", (2 * side, 2 * side))  # JPEG only: decoded at a half, a quarter or an eighth of its size
     image.load()
     factor = min(image.size) // (2 * side)
     ImageOps.exif_transpose(image, in_place=True)
     upright: Image.Image = image
-    if factor > 1 and upright.mode in REDUCIBLE:
-        upright = upright.reduce(factor)
+    if factor > 1:
+        upright = _reduced(upright, factor)
     if upright.mode.startswith(("I", "F")):  # 16-bit grey: Pillow's own conversion would clip it to white
         grey = torch.from_numpy(np.asarray(upright).astype(np.float32) / 65535)
         return grey.clamp(0, 1).unsqueeze(-1).expand(-1, -1, 3).contiguous()

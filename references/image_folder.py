@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ..adapter.errors import GuardError
 from ..adapter.folders import input_root, inside
-from ..adapter.sampling import progress
+from ..adapter.memory import is_out_of_memory
+from ..adapter.sampling import check_interrupted, progress
+from ..mitigation.wording import clean
 from .builder import ReferenceSetBuilder
 from .caption_file import CaptionFileError, caption_names, read_caption
 from .image_file import OTHER_SUFFIXES, SUFFIXES, DamagedImageError, ImageFileError, read_image
@@ -33,13 +35,18 @@ class TrainingFolder:
     passed_over: Reasons = field(default_factory=list)  # images that no trainer reads
 
     def name(self, file: Path) -> str:
-        return file.relative_to(self.root).as_posix()
+        return clean(file.relative_to(self.root).as_posix())
 
 
 def list_folder(root: Path, subfolders: bool) -> TrainingFolder:
     """The images and their caption files. Letter case does not count in suffixes and in names of caption files."""
     folder = TrainingFolder(root)
-    for where, inner, names in os.walk(root):
+
+    def closed(error: OSError) -> None:
+        where = Path(error.filename or root)
+        folder.passed_over.append((folder.name(where), f"the folder cannot be opened ({error.strerror})"))
+
+    for where, inner, names in os.walk(root, onerror=closed):
         inner[:] = [name for name in inner if subfolders and not name.startswith(".")]
         foreign = next((p for p in Path(where).relative_to(root).parts if p.casefold() in FOREIGN_FOLDERS), "")
         by_name = {name.casefold(): name for name in sorted(names)}
@@ -69,7 +76,7 @@ def fingerprint(folder: TrainingFolder) -> str:
     """A hash that changes when an image or a caption file is added, removed or written again."""
     digest = hashlib.sha256()
     for file in (*folder.images, *folder.captions.values()):
-        if file.is_file():
+        if os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a folder cannot be entered
             facts = file.stat()
             line = f"{file} {facts.st_mtime_ns} {facts.st_size}\n"
             digest.update(line.encode(errors="surrogateescape"))
@@ -85,10 +92,15 @@ def collect(folder: TrainingFolder, builder: ReferenceSetBuilder, side: int) -> 
     damaged: list[str] = []
     bar = progress(len(folder.images))
     for i, path in enumerate(folder.images):
+        check_interrupted()
         try:
             builder.add_image(_image(folder, path, side, damaged), folder.name(path), _caption(folder, path, left_out))
         except ImageFileError as error:
             left_out.append((folder.name(path), str(error)))
+        except Exception as error:  # it costs this image only
+            if not is_out_of_memory(error):
+                raise
+            left_out.append((folder.name(path), "too large for memory"))
         bar.update_absolute(i + 1)
     if not builder.rows:
         example = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""

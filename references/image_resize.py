@@ -48,10 +48,14 @@ def cover(images: Tensor, fill: Size | None) -> Tensor:
         return images
     width, height = fill
     scale = max(width / wide, height / high)
-    size = (max(height, round(high * scale)), max(width, round(wide * scale)))
-    scaled = F.interpolate(images.movedim(-1, 1), size, mode="bicubic", antialias=True, align_corners=False)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return scaled[:, :, top : top + height, left : left + width].movedim(1, -1).clamp(0, 1)
+    # Cut before scaling: a strip of 20,000 × 1 pixels, enlarged as a whole, would take 63 GB.
+    kept_high, kept_wide = (
+        min(max(round(side / scale), 1), all_of) for side, all_of in ((height, high), (width, wide))
+    )
+    top, left = (high - kept_high) // 2, (wide - kept_wide) // 2
+    part = images[:, top : top + kept_high, left : left + kept_wide].movedim(-1, 1)
+    scaled = F.interpolate(part, (height, width), mode="bicubic", antialias=True, align_corners=False)
+    return scaled.movedim(1, -1).clamp(0, 1)
 
 
 def contain(image: Tensor, side: int) -> Tensor:

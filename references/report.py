@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..adapter.errors import dims
+from ..adapter.sampling import check_interrupted
 from ..mitigation.references.duplicates import duplicate_captions, near_duplicates
 from ..mitigation.references.reference_set import ReferenceSet
-from ..mitigation.wording import counted
+from ..mitigation.wording import counted, shown
 
 MOST_LINES = 20  # of each list; the rest is counted
 MOST_COMPARED = 20_000  # images whose pairs are compared: more would take minutes
@@ -42,7 +43,7 @@ def report(
     if len(duplicate_features) > MOST_COMPARED:
         lines.append(f"Near-duplicates were not searched, because there are more than {MOST_COMPARED} images.")
     elif duplicate_features:
-        groups = near_duplicates(torch.stack(list(duplicate_features)))
+        groups = near_duplicates(torch.stack(list(duplicate_features)), on_block=check_interrupted)
         if groups:
             lines.append("Images that are nearly the same:")
             lines += _first([f"- {_short(', '.join(references.names[i] for i in group))}" for group in groups])
@@ -58,5 +59,4 @@ def _first(lines: list[str]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 160 else f"{text[:159]}…"
+    return shown(" ".join(text.split()))

@@ -58,7 +58,12 @@ class EscapeCurve:
 
     @property
     def transition_sigma(self) -> Tensor:
-        """(B,) the noise level from which each sample may be guided, for runs with another schedule."""
+        """(B,) the noise level from which each sample may be guided, for runs with another schedule.
+
+        Infinite for a run of no steps (denoise 0), which held nothing back.
+        """
+        if not len(self.sigmas):
+            return torch.full((self.batch,), torch.inf)
         return self.sigmas[self.transition]
 
     @property

@@ -7,8 +7,9 @@ Near-duplicates are compared as tiny images, so another size, compression or bri
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
+import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -18,7 +19,7 @@ from .features import image_features
 
 TINY_SIDE = 16  # pixels
 NEAR = 0.03  # root mean square difference of two tiny images in [0, 1]; see tests/unit/test_duplicates.py
-ROWS = 1024  # compared with all others at a time
+ROWS = 256  # compared with all others at a time
 
 
 def duplicate_captions(captions: Sequence[str]) -> list[list[int]]:
@@ -36,22 +37,26 @@ def duplicate_features(images: Tensor) -> Tensor:
     return tiny - tiny.mean(dim=1, keepdim=True)
 
 
-def near_duplicates(features: Tensor, nearer_than: float = NEAR) -> list[list[int]]:
+def near_duplicates(
+    features: Tensor, nearer_than: float = NEAR, on_block: Callable[[], object] = lambda: None
+) -> list[list[int]]:
     """Groups of rows (N, D) connected by a root mean square difference below the bound, the largest first.
 
-    Compares every pair.
+    Identical rows are one row; of the others every pair is compared. `on_block` is called between blocks and may raise.
     """
-    count, dim = features.shape
-    squared = features.square().sum(dim=1)
-    pairs = []
+    unique, place = torch.unique(features, dim=0, return_inverse=True)
+    count, dim = unique.shape
+    squared = unique.square().sum(dim=1)
+    labels = np.arange(count)
     for start in range(0, count, ROWS):
-        rows = features[start : start + ROWS]
-        gap = squared[start : start + ROWS, None] + squared[None] - 2 * rows @ features.T
-        later = (gap < dim * nearer_than**2).triu(start + 1)  # each pair once
-        pairs.append(torch.nonzero(later) + torch.tensor([start, 0]))
-    i, j = torch.cat(pairs).T.numpy()
-    graph = coo_array((torch.ones(len(i)).numpy(), (i, j)), shape=(count, count))
-    return _groups(connected_components(graph)[1].tolist())
+        on_block()
+        rows = unique[start : start + ROWS]
+        gap = squared[start : start + ROWS, None] + squared[None] - 2 * rows @ unique.T
+        i, j = torch.nonzero((gap < dim * nearer_than**2).triu(start + 1)).T.numpy()  # each pair once
+        # Joined block by block: the pairs of thousands of frames that are all alike would fill the memory.
+        edges = (np.ones(len(i), bool), (labels[i + start], labels[j]))
+        labels = connected_components(coo_array(edges, shape=(count, count)))[1][labels]
+    return _groups(labels[place.numpy()].tolist())
 
 
 def _groups(labels: Iterable[Hashable]) -> list[list[int]]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Metric = Literal["latent", "nL2", "descriptor"]
 METRICS: tuple[str, ...] = get_args(Metric)
+LARGEST_THUMBNAIL = 512  # pixels a side
 NL2_SIZE = 64
 NL2_ALPHA, NL2_NEIGHBOURS = 0.5, 50  # [AMG] Eq. 8
 
@@ -75,6 +76,10 @@ class ReferenceSet:
             kept.ndim != 4 or len(kept) != rows or kept.dtype != torch.uint8 or kept.shape[3] != 3 or not kept.numel()
         ):
             raise ValueError("thumbnails must be a uint8 tensor (N, h, w, 3)")
+        if kept is not None and max(kept.shape[1:3]) > LARGEST_THUMBNAIL:
+            raise ValueError(
+                f"thumbnails of {kept.shape[1]} × {kept.shape[2]} pixels are larger than any that are made"
+            )
         if self.k < 1 or not (math.isfinite(self.alpha) and self.alpha > 0):
             raise ValueError(f"k ({self.k}) and α ({self.alpha}) of Eq. 8 must be above 0")
         if self.metric == "nL2" and rows <= self.k:

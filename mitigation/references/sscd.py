@@ -69,8 +69,15 @@ def sscd_from(weights: Mapping[str, Tensor]) -> ResNet:
     first, last = own.get("layer1.0.conv1.weight"), own.get("fc.weight")
     if first is None or last is None or first.ndim != 4 or last.ndim != 2:
         raise ValueError("no first block or no last projection among the weights")
+    if len(last) > 4096 or len(first) > 256:
+        raise ValueError(f"{len(last)} dimensions and {len(first)} channels are larger than any SSCD")
+    with torch.device("meta"):  # what a file says of its sizes must not decide how much memory is taken
+        network = sscd_network(dims=len(last), width=len(first))
+    for name, weight in network.state_dict().items():
+        if name in own and own[name].shape != weight.shape:
+            raise ValueError(f"{name} has the shape {tuple(own[name].shape)}, not {tuple(weight.shape)}")
     network = sscd_network(dims=len(last), width=len(first))
-    found = network.load_state_dict(own, strict=False)  # raises RuntimeError for a wrong shape
+    found = network.load_state_dict(own, strict=False)
     missing = [name for name in found.missing_keys if not name.endswith("num_batches_tracked")]
     if missing or found.unexpected_keys:
         raise ValueError(

@@ -89,7 +89,8 @@ def test_page_help_images_and_templates_are_served_under_the_folders_name(server
     assert [s for s in scripts if s.startswith(f"/extensions/{name}/")] == [f"/extensions/{name}/memorization_guard.js"]
     files = [path.relative_to(ROOT / "web").as_posix() for path in (ROOT / "web").rglob("*.*")]
     for file in files:
-        assert server.call("GET", f"/extensions/{name}/{file}").ok, file
+        answer = server.call("GET", f"/extensions/{name}/{file}")
+        assert answer.ok and answer.headers["Cache-Control"] == "no-cache", file
     assert len([file for file in files if file.startswith("docs/MG_")]) == NODES
     templates = server.call("GET", "/api/workflow_templates").json()[folder]
     assert sorted(templates) == sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
