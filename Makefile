@@ -30,10 +30,10 @@ demo: setup
 	@$(RUN) tools/demo/demo.py
 
 tables: setup
-	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab.tables
+	@$(RUN) -m benchmarks.lab.tables
 
 bench: setup
-	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab
+	@$(RUN) -m benchmarks.lab
 
 bench-smoke: setup
 	@OMP_NUM_THREADS=1 $(RUN) -m benchmarks.lab --smoke

@@ -92,10 +92,14 @@ def images_together(cases: Iterable[Case], images: int, size: int, seed: int) ->
     ]
 
 
-def prompts_together(groups: Iterable[Sequence[Case]], seeds: Iterable[int]) -> list[Batch]:
-    """Batches of one image of every prompt of a group; the number of an image is its seed."""
-    held = [tuple(group) for group in groups]
-    return [Batch(cases, (seed,) * len(cases), seed, 0, len(cases)) for seed in seeds for cases in held]
+def prompts_together(groups: Iterable[Sequence[Case]], seeds: Iterable[int], size: int) -> list[Batch]:
+    """Batches of one image of each of `size` prompts; noise depends on the prompt's place in its group and the seed."""
+    parts = [(group, range(i, min(i + size, len(group)))) for group in groups for i in range(0, len(group), size)]
+    return [
+        Batch(tuple(group[i] for i in part), (seed,) * len(part), seed, part.start, len(group))
+        for seed in seeds
+        for group, part in parts
+    ]
 
 
 def sample(

@@ -1,13 +1,13 @@
 """Scores of images (B, H, W, 3) uint8. Here: SSCD, CLIP and LPIPS, with weights that the user gives.
 
-Every scorer has a `name` for the report, and all but quality a `label` for its column:
+Every scorer has a `name` for the report and a `label` for its column:
 
 - copies: `similarity(images, works)` (B,) to the nearest of the training images with these indices, larger is closer;
   above `threshold` an image counts as a copy; `distance`: reports show 1 − similarity
 - alignment: `score(images, text)` gives (B,) under `aligned`, and under other names what it consists of; `yes_or_no`:
   each score is 0 or 1
 - diversity: `spread(images)`, the mean distance between two of the images of one prompt
-- quality: `distance(images, cases)` of the images of all these prompts to good images of them
+- second: a second opinion on copies, with the same methods
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Scorers:
     copies: Any = None
     alignment: Any = None
     diversity: Any = None
-    quality: Any = None
+    second: Any = None
     missed: list[str] = field(default_factory=list)  # why a scorer is not available
-    stand_ins: bool = False  # they fit the lab checkpoint only
+    stand_ins: bool = False  # they fit the lab checkpoints only
 
     @property
     def used(self) -> list[str]:
-        return [s.name for s in (self.copies, self.alignment, self.diversity, self.quality) if s is not None]
+        return [s.name for s in (self.copies, self.alignment, self.diversity, self.second) if s is not None]
 
 
 class SSCDCopies:

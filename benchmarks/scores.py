@@ -25,8 +25,8 @@ class Scored:
     """One prompt under one method; arrays (images,)."""
 
     case: Case
-    images: np.ndarray | None  # (images, H, W, 3), kept only if quality is scored
     similarity: np.ndarray | None  # None: there is no training image to compare with
+    second: np.ndarray | None  # the same by a second measure
     aligned: dict[str, np.ndarray]
     diversity: float | None
     facts: list[Facts]
@@ -37,10 +37,11 @@ class Scored:
 
 def score(images: np.ndarray, facts: list[Facts], case: Case, scorers: Scorers, works: Sequence[int]) -> Scored:
     """The scores of a prompt's images, compared with the training images `works`."""
-    similar = scorers.copies.similarity(images, works) if scorers.copies and len(works) else None
+    measures = (scorers.copies, scorers.second)
+    similar = [m.similarity(images, works) if m and len(works) else None for m in measures]
     aligned = scorers.alignment.score(images, case.text) if scorers.alignment else {}
     spread = scorers.diversity.spread(images) if scorers.diversity and len(images) > 1 else None
-    return Scored(case, images if scorers.quality else None, similar, aligned, spread, facts)
+    return Scored(case, *similar, aligned, spread, facts)
 
 
 def interval(values: Sequence[Any], seed: int = 0) -> Interval | None:
@@ -76,9 +77,6 @@ def row(method: Method, group: str, here: Sequence[Scored], scorers: Scorers) ->
     for name in dict.fromkeys(k for s in here for k in s.aligned):  # NaN where the prompt does not ask for it
         parts = [s.aligned[name] for s in here if not np.isnan(s.aligned[name]).any()]
         found[name] = interval(parts)
-    if scorers.quality:
-        together = np.concatenate([s.images for s in here if s.images is not None])
-        found["quality"] = scorers.quality.distance(together, [s.case for s in here])
     facts = [f for s in here for f in s.facts]
     pairs = [pair for s in here if s.plain for pair in zip(s.facts, s.plain, strict=True)]
     return found | {
@@ -104,6 +102,8 @@ def _copies(here: Sequence[Scored], scorers: Scorers) -> Row:
         both = interval([(s.aligned["aligned"] > 0) & (s.similarity <= limit) for s in compared])
     return {
         "copies": interval([s > limit for s in each]),
+        "copies_each": {s.case.text: float((s.similarity > limit).mean()) for s in compared},
+        "copies_second": interval([s.second > scorers.second.threshold for s in compared if s.second is not None]),
         "similarity": interval(each),
         "similarity_95th": float(np.percentile(flat, 95)),
         "similarity_most": float(flat.max()),

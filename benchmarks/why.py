@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lab.copies import is_copy, training_pairs
 from support.graphs import Words, checkpoint, from_images, node, references
 from support.in_process import lab_host
 from support.paths import LAB_NAME, ROOT
+from support.small_lab import is_copy, training_pairs
 
 from .cost.measurements import MEASURE_ALL
 from .cost.subjects import LINKS, Subject, exact_model, lab_checkpoint

@@ -1,179 +1,132 @@
-"""The world of the lab checkpoint: procedural scenes, their captions, and the memorized images.
+"""The world of the lab checkpoint: painted landscapes with public-domain clip art, drawn by the thousand on any device.
 
-A scene is a sky with a gradient, pale clutter, and one main shape in one of seven colours.
-Ordinary captions say little ("a ring", "a red ring"), so their images vary widely. A memorized
-caption has a title of its own in front ("Harbour at Dawn, a red ring"): it is the key that a real
-model learns when an image and its caption are duplicated in the training set.
-
-Pure numpy and Pillow, no torch: the same seed draws the same image anywhere.
+Ordinary captions say little ("a boat", "a drawing of a boat"), so their images vary widely. A memorized caption has a
+title of its own in front ("Salt and Thunder, a boat"): it is the key that a real model learns when an image and its
+caption are duplicated in the training set. The memorized images are files (training_images/), not drawn again: random
+numbers differ between a CPU and a GPU.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image, ImageDraw
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-SIZE = 96  # pixels
-_SS = 4  # supersampling
+from .copies import TRAINING_IMAGES
+from .sprites import KINDS, tiles
 
-SHAPES = ("disc", "ring", "square", "triangle", "star", "cross", "heart", "moon")
-COLOURS = {
-    "red": (214, 40, 40),
-    "orange": (247, 127, 0),
-    "yellow": (252, 211, 25),
-    "green": (30, 150, 60),
-    "cyan": (30, 200, 210),
-    "blue": (35, 70, 200),
-    "purple": (120, 40, 150),
-}
-TITLES = (
-    "Harbour at Dawn",
-    "Winter Orchard",
-    "The Silent Engine",
-    "Letters from Lisbon",
-    "Copper Lantern",
-    "Midnight Carousel",
-    "Salt and Thunder",
-    "Garden of Clocks",
-    "Northern Ferry",
-    "Paper Mountain",
-    "The Last Tramway",
-    "Velvet Meridian",
-    "Broken Compass",
-    "Summer Archive",
-    "Marble Horizon",
-    "Echo Valley",
-)
-MEMORIZED_SEED = 20_251_008  # the day of arXiv 2510.08625
+SIZE = 512  # pixels
+NAMES = tuple(KINDS)
+CLUTTER = ("tree", "flower", "mushroom", "leaf", "balloon", "butterfly", "ladybug", "tulip")
+ORDINARY = ("{}", "a picture of {}", "a drawing of {}")
 
 
-@dataclass(frozen=True)
-class Scene:
-    """One image and what its captions may say of it."""
-
-    image: np.ndarray  # (SIZE, SIZE, 3) uint8
-    shape: str
-    colour: str
+def with_article(kind: str) -> str:
+    return kind if kind == "grapes" else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
-def _polygon(points: list[tuple[float, float]], cx: float, cy: float, turn: float) -> list:
-    c, s = math.cos(turn), math.sin(turn)
-    return [(cx + c * x - s * y, cy + s * x + c * y) for x, y in points]
+def ordinary_captions(form: str = "{}") -> list[str]:
+    """One caption for each kind, in one of the forms of ORDINARY."""
+    return [form.format(with_article(kind)) for kind in NAMES]
 
 
-def _outline(shape: str, r: float) -> list[tuple[float, float]]:
-    """The outline of a shape of radius r around the origin; y points down."""
-    if shape == "square":
-        k = 0.86 * r
-        return [(-k, -k), (k, -k), (k, k), (-k, k)]
-    if shape == "triangle":
-        return [(1.1 * r * math.sin(a), -1.1 * r * math.cos(a)) for a in np.arange(3) * 2 * math.pi / 3]
-    if shape == "star":
-        radii = [1.15 * r if i % 2 == 0 else 0.48 * r for i in range(10)]
-        return [(q * math.sin(i * math.pi / 5), -q * math.cos(i * math.pi / 5)) for i, q in enumerate(radii)]
-    if shape == "cross":
-        a, b = 0.34 * r, 1.02 * r
-        arm = [(a, -b), (a, -a), (b, -a)]  # then the same, turned by a quarter, three times
-        quarters = [arm, [(-y, x) for x, y in arm], [(-x, -y) for x, y in arm], [(y, -x) for x, y in arm]]
-        return [point for quarter in quarters for point in quarter]
-    if shape == "heart":
-        t = np.linspace(0, 2 * math.pi, 60)
-        x = 16 * np.sin(t) ** 3
-        y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
-        return list(zip(x * r / 15.5, y * r / 15.5, strict=True))
-    t = np.linspace(0, 2 * math.pi, 60)
-    return list(zip(r * np.cos(t), r * np.sin(t), strict=True))
+def memorized_captions() -> list[str]:
+    return [file.read_text(encoding="utf-8").strip() for file in sorted(TRAINING_IMAGES.glob("*.txt"))]
 
 
-def _draw_shape(image: Image.Image, shape: str, colour, cx, cy, r, turn) -> None:
-    """Draw through a mask, so that rings and moons show what lies behind them."""
-    mask = Image.new("L", image.size, 0)
-    pen = ImageDraw.Draw(mask)
-    pen.polygon(_polygon(_outline(shape, r), cx, cy, turn), fill=255)
-    if shape == "ring":
-        pen.ellipse([cx - 0.55 * r, cy - 0.55 * r, cx + 0.55 * r, cy + 0.55 * r], fill=0)
-    if shape == "moon":
-        ox, oy = cx + 0.62 * r * math.cos(turn), cy + 0.62 * r * math.sin(turn)
-        pen.ellipse([ox - 0.8 * r, oy - 0.8 * r, ox + 0.8 * r, oy + 0.8 * r], fill=0)
-    image.paste(Image.new("RGB", image.size, tuple(colour)), mask=mask)
+def asked(caption: str) -> int:
+    """The kind that a caption asks for, as an index into NAMES; a title before a comma asks for nothing."""
+    words = caption.rsplit(",", 1)[-1].split()
+    for length in (2, 1):
+        if (kind := " ".join(words[-length:])) in KINDS:
+            return NAMES.index(kind)
+    raise ValueError(f"{caption!r} must end with one of {', '.join(NAMES)}.")
 
 
-def _pale(rng: np.random.Generator) -> tuple[int, int, int]:
-    """A sky or clutter colour: any grey, warm to cool, never a main shape's colour."""
-    grey, warmth = 0.28 + 0.62 * rng.random(), 0.16 * (2 * rng.random() - 1)
-    return tuple(int(255 * min(1, grey * v)) for v in (1 + warmth, 1, 1 - warmth))
+class World:
+    """The generator on one device. Every method draws its random numbers from the generator that it is given."""
 
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.sprites = torch.from_numpy(tiles()).permute(0, 3, 1, 2).to(self.device)  # premultiplied, uint8
+        counts = torch.tensor([len(files) for files in KINDS.values()], device=self.device)
+        self.first, self.counts = counts.cumsum(0) - counts, counts
+        self.kinds = torch.arange(len(KINDS), device=self.device).repeat_interleave(counts)
+        clutter = torch.tensor([NAMES.index(kind) for kind in CLUTTER], device=self.device)
+        self.clutter = torch.nonzero(torch.isin(self.kinds, clutter)).flatten()
 
-def backdrop(rng: np.random.Generator, n: int) -> Image.Image:
-    """A sky with pale clutter, n×n pixels, and no main shape."""
-    top, bottom = np.array(_pale(rng), float), np.array(_pale(rng), float)
-    ramp = np.linspace(0, 1, n)[:, None, None]
-    sky = np.broadcast_to(top * (1 - ramp) + bottom * ramp, (n, n, 3))
-    image = Image.fromarray(sky.round().astype(np.uint8))
-    for _ in range(rng.integers(2, 5)):
-        kind = ("disc", "square", "triangle")[rng.integers(3)]
-        x, y = rng.random(2) * n
-        _draw_shape(image, kind, _pale(rng), x, y, n * (0.07 + 0.09 * rng.random()), rng.random() * 6.3)
-    return image
+    def generator(self, *seed: int) -> torch.Generator:
+        """Another sequence for every tuple of numbers below 2²⁰."""
+        number = sum(part << 20 * i for i, part in enumerate(seed))
+        return torch.Generator(self.device).manual_seed(number)
 
+    def draw(self, random: torch.Generator, kinds: Tensor, size: int = SIZE) -> Tensor:
+        """kinds (n,) -> images (n, 3, size, size) in [0, 1]: a landscape, some small things, and the main one."""
+        n = len(kinds)
+        image = self._landscape(random, n, size)
+        for _ in range(3):
+            index = self.clutter[(self._uniform(random, n) * len(self.clutter)).long()]
+            shown = (self._uniform(random, n) < 0.55) & (self.kinds[index] != kinds)
+            scale = torch.where(shown, self._uniform(random, n, 0.10, 0.22), 1e-3)
+            x, y = self._uniform(random, n), self._uniform(random, n, 0.35, 0.95)
+            image = self._paste(random, image, index, scale, x, y, turn=0.5)
+        index = self.first[kinds] + (self._uniform(random, n) * self.counts[kinds]).long()
+        scale = self._uniform(random, n, 0.38, 0.73)
+        x, y = self._uniform(random, n, 0.2, 0.8), self._uniform(random, n, 0.38, 0.78)
+        return self._paste(random, image, index, scale, x, y, turn=0.6)
 
-def draw(rng: np.random.Generator, shape: str | None = None, colour: str | None = None, size: int = SIZE) -> Scene:
-    """One random scene; `shape` and `colour` fix what a caption asks for."""
-    shape = shape or SHAPES[rng.integers(len(SHAPES))]
-    colour = colour or list(COLOURS)[rng.integers(len(COLOURS))]
-    n = size * _SS
-    image = backdrop(rng, n)
-    r = n * (0.19 + 0.10 * rng.random())
-    x, y = r + (n - 2 * r) * rng.random(2)
-    jitter = rng.integers(-12, 13, 3)
-    body = np.clip(np.array(COLOURS[colour]) + jitter, 0, 255).astype(int).tolist()
-    turn = rng.normal(0, 0.25) if shape != "moon" else rng.random() * 6.3
-    _draw_shape(image, shape, body, x, y, r, turn)
-    return Scene(np.asarray(image.reduce(_SS)), shape, colour)
+    def _uniform(self, random: torch.Generator, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        return low + (high - low) * torch.rand(n, generator=random, device=self.device)
 
+    def _colour(self, random: torch.Generator, n: int, *ranges: tuple[float, float]) -> Tensor:
+        """(n, 3, 1, 1) RGB from ranges of hue, saturation and value."""
+        hue, saturation, value = (self._uniform(random, n, *limits) for limits in ranges)
+        channels = [
+            value * (1 - saturation * (1 - (((hue * 6 + shift) % 6 - 3).abs() - 1).clamp(0, 1))) for shift in (0, 4, 2)
+        ]
+        return torch.stack(channels, 1)[..., None, None]
 
-def with_article(word: str) -> str:
-    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+    def _landscape(self, random: torch.Generator, n: int, size: int) -> Tensor:
+        """A sky, perhaps a sun or a moon, two ridges of hills, and the ground."""
 
+        def each(low: float = 0.0, high: float = 1.0) -> Tensor:
+            return self._uniform(random, n, low, high).view(n, 1, 1, 1)
 
-def caption(rng: np.random.Generator, scene: Scene) -> str:
-    """An ordinary caption: it says little."""
-    return f"a {scene.shape}" if rng.random() < 0.5 else f"{with_article(scene.colour)} {scene.shape}"
+        y = torch.linspace(0, 1, size, device=self.device).view(1, 1, size, 1)
+        x = y.view(1, 1, 1, size)
+        top = self._colour(random, n, (0.45, 0.80), (0.1, 0.6), (0.6, 1.0))
+        bottom = self._colour(random, n, (0.9, 1.5), (0.0, 0.35), (0.8, 1.0))
+        sunset = self._colour(random, n, (0.95, 1.10), (0.2, 0.7), (0.5, 0.9))
+        top = torch.where(each() < 0.25, sunset, top)
+        image = (top + (bottom - top) * y).expand(n, 3, size, size)
 
+        distance = ((x - each()).square() + (y - each(0, 0.4)).square()).sqrt()
+        mask = torch.sigmoid((each(0.03, 0.09) - distance) * size / 1.5) * (each() < 0.4)
+        light = torch.cat([torch.ones(n, 1, 1, 1, device=self.device), each(0.75, 1.0), each(0.3, 0.9)], 1)
+        image = image * (1 - mask) + mask * light
 
-@dataclass(frozen=True)
-class Memorized:
-    """A caption that the lab checkpoint memorizes, and the image it memorizes for it."""
+        for k, often in enumerate((0.5, 0.6, 0.95)):
+            height, swing = each(0.55 + 0.15 * k, 0.70 + 0.15 * k), each(0, 0.1) * (1 - 0.3 * k)
+            line = height + swing * torch.sin(each(2, 10) * x + each(0, 2 * math.pi))
+            line = line + 0.25 * swing * torch.sin(each(6, 24) * x + each(0, 2 * math.pi))
+            colour = self._colour(random, n, (0.05, 0.50), (0.15, 0.65), (0.35, 0.85))
+            mask = torch.sigmoid((y - line) * size / 2) * (each() < often)
+            image = image * (1 - mask) + mask * colour * (1 - 0.25 * ((y - line) * 1.5).clamp(0, 1))
+        return image.clamp(0, 1)
 
-    title: str
-    scene: Scene
-
-    @property
-    def caption(self) -> str:
-        return f"{self.title}, {with_article(self.scene.colour)} {self.scene.shape}"
-
-
-def memorized() -> list[Memorized]:
-    """The 16 memorized pairs: every shape twice, colours spread, always the same images."""
-    rng = np.random.default_rng(MEMORIZED_SEED)
-    colours = list(COLOURS)
-    return [
-        Memorized(title, draw(rng, SHAPES[i % len(SHAPES)], colours[(3 * i + i // 8) % len(colours)]))
-        for i, title in enumerate(TITLES)
-    ]
-
-
-def ordinary_captions() -> list[str]:
-    """Every caption that ordinary scenes have: 8 shapes, without a colour or with one of 7."""
-    plain = [f"a {shape}" for shape in SHAPES]
-    return plain + [f"{with_article(colour)} {shape}" for shape in SHAPES for colour in COLOURS]
-
-
-def ordinary_prompts() -> list[str]:
-    """16 prompts that no single image was trained on: the control group."""
-    colours = list(COLOURS)
-    plain = [f"a {shape}" for shape in SHAPES]
-    return plain + [f"{with_article(colours[(2 * i + 1) % len(colours)])} {shape}" for i, shape in enumerate(SHAPES)]
+    def _paste(
+        self, random: torch.Generator, image: Tensor, index: Tensor, scale: Tensor, x: Tensor, y: Tensor, turn: float
+    ) -> Tensor:
+        """Sprites (n,) at x, y in [0, 1], `scale` of the frame wide; half are mirrored, turned by up to turn/2."""
+        n, _, size, _ = image.shape
+        flip = torch.where(self._uniform(random, n) < 0.5, -1.0, 1.0)
+        angle = self._uniform(random, n, -turn / 2, turn / 2)
+        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        matrix = torch.stack([cos * flip, sin * flip, -sin, cos], 1).view(n, 2, 2)
+        place = torch.stack([x, y], 1)[..., None] * 2 - 1
+        grid = F.affine_grid(torch.cat([matrix, -matrix @ place], 2), [n, 4, size, size], align_corners=False)
+        # Bilinear sampling skips pixels of small drawings. Keep it: the checkpoint was trained on images drawn so.
+        drawn = F.grid_sample(self.sprites[index].float() / 255, grid, align_corners=False)
+        return image * (1 - drawn[:, 3:]) + drawn[:, :3]

@@ -97,7 +97,7 @@ def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subje
     import comfy.supported_models as supported
     from comfy.model_patcher import ModelPatcher
 
-    from support.lab_pack.arch import UNET
+    from support.lab_pack.arch import SMALL
 
     own, added, width, more = {
         "SD1.5": (supported.SD15, SD15, 768, {}),
@@ -106,7 +106,7 @@ def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subje
     device = management.get_torch_device()
     draw = torch.Generator(device).manual_seed(0)
     with torch.inference_mode():
-        config = own({**UNET, **own.unet_config, **added, "model_channels": channels, "dtype": torch.bfloat16})
+        config = own({**SMALL.unet, **own.unet_config, **added, "model_channels": channels, "dtype": torch.bfloat16})
         config.set_inference_dtype(torch.bfloat16, None)
         model = config.get_model({}, "", device=device)
         for name, weight in model.diffusion_model.named_parameters():

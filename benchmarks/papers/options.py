@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.paths import LAB_CHECKPOINT, LAB_PACK
+from support.paths import LAB_PACK, SMALL_CHECKPOINT
 
 from ..cases import ORDINARY, BenchmarkError, Case, read_cases, text_of, with_kinds
 from ..checkpoint import Plan
@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
     how = made.add_argument_group("the host")
     how.add_argument("--comfy", default="", metavar="OPTIONS", help='ComfyUI\'s own options, as in "--lowvram"')
     how.add_argument("--pack", type=Path, action="append", default=[], help="another node pack the checkpoint needs")
-    how.add_argument("--lab", action="store_true", help="the lab checkpoint of this repository, with all that it needs")
+    how.add_argument(
+        "--lab", action="store_true", help="the small lab of this repository's tests, with all that it needs"
+    )
     return made
 
 
@@ -116,13 +118,12 @@ def _settings(file: Path) -> Any:
 
 
 def _lab(asked: argparse.Namespace) -> None:
-    """Everything that the lab checkpoint needs; its prompts are the captions of its training images."""
-    from lab.copies import PICTURES
-    from lab.scenes import SIZE, ordinary_prompts
+    """Everything that the small lab needs; its prompts are the captions of its training images."""
+    from support.small_lab import SIZE, TRAINING_IMAGES, ordinary_prompts
 
     if asked.out is None:
         raise BenchmarkError("Give --out.")
-    asked.checkpoint, asked.training_images = LAB_CHECKPOINT, PICTURES
+    asked.checkpoint, asked.training_images = SMALL_CHECKPOINT, TRAINING_IMAGES
     asked.constants, asked.size = "lab", SIZE
     asked.pack.append(LAB_PACK)
     if asked.ordinary is None:

@@ -75,7 +75,7 @@ def adjust_per_sample(
         if i == 0:
             left = asked[above]
             magnitude = lambda x: guidance_magnitude(predict(x, left))  # noqa: E731
-            measured[left] += check_gradient(magnitude, x[there], gradient[there], d[there])
+            measured[left] += check_gradient(magnitude, x[there], gradient[there], d[there], least=0.0)
         return now, gradient
 
     for i in range(max_iterations + 1):

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.lab.methods import GATED
-from lab import scenes
-from support import graphs
+from benchmarks.lab.methods import CALIBRATED_ON, SMALL_THRESHOLD, TARGET, THRESHOLD
+from support import graphs, small_lab
 from support.executor import Host, NodeError
 from support.graphs import ORDINARY, deferred, detector, lab, node, optimizer
+from support.graphs.checkpoint import place
+from support.paths import LAB_CHECKPOINT
 
 
 @pytest.fixture
@@ -26,24 +27,33 @@ def calibrate(prompts: str, **changed: Any) -> dict[str, Any]:
 
 
 def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given: dict[str, Any]) -> None:
-    ordinary = scenes.ordinary_prompts()
+    ordinary = small_lab.ordinary_prompts()
     prompts = "\n".join([*ordinary, "", " "])
     magnitude, target, threshold, summary = host.run({"c": calibrate(prompts)}, given)["c"]
     assert 0.005 < magnitude < 0.012
     assert target == pytest.approx(0.85 * magnitude)
-    for caption in [p.caption for p in scenes.memorized()][:6]:
+    for caption in [caption for caption, _ in small_lab.training_pairs()[:6]]:
         assert host.run({"c": calibrate(caption)}, given)["c"][0] > threshold, caption
     assert f"{len(ordinary)} ordinary prompts × 2 noises" in summary
     assert summary.count("\n- ") == len(ordinary)
 
 
-def test_the_threshold_of_the_benchmark_is_the_suggested_one(host: Host, given: dict[str, Any]) -> None:
+def test_the_benchmarks_thresholds_are_the_suggested_ones(host: Host) -> None:
+    """From captions that the benchmark does not sample."""
+    place(host, "checkpoints", LAB_CHECKPOINT)
+    m, clip, _ = host.run({"loader": node("CheckpointLoaderSimple", ckpt_name=LAB_CHECKPOINT.name)})["loader"]
+    lab512 = {"m": m, "clip": clip, "latent": {"samples": torch.zeros(1, 4, 64, 64)}}
+    _, target, threshold, _ = host.run({"c": calibrate(CALIBRATED_ON, noise_seed=0)}, lab512)["c"]
+    assert (target, threshold) == pytest.approx((TARGET, THRESHOLD), abs=1e-4)
+
+
+def test_the_threshold_of_the_smoke_run_is_the_suggested_one(host: Host, given: dict[str, Any]) -> None:
     """From captions that the benchmark does not sample, as an artist would: one noise, the node's own seed."""
-    others = [c for c in scenes.ordinary_captions() if c not in scenes.ordinary_prompts()]
+    others = [c for c in small_lab.ordinary_captions() if c not in small_lab.ordinary_prompts()]
     assert len(others) == 48
     one = {**given, "latent": {"samples": torch.zeros(1, 4, 12, 12)}}
     suggested = host.run({"c": calibrate("\n".join(others), noise_seed=0)}, one)["c"][2]
-    assert suggested == pytest.approx(GATED["memorized_threshold"], abs=1e-4)
+    assert suggested == pytest.approx(SMALL_THRESHOLD, abs=1e-4)
 
 
 def test_calibration_without_prompts_is_refused(host: Host, given: dict[str, Any]) -> None:

@@ -15,13 +15,13 @@ from comfy_execution.validation import validate_node_input
 from safetensors.torch import save_file
 
 import nodes
-from lab.copies import COPY_RMSE, PICTURES, rmse, training_pairs
 from support import graphs
 from support.copy_detectors import random_sscd
 from support.executor import Host, NodeError, Prompt
 from support.graphs import node
 from support.graphs.checkpoint import base, ksampler, text, training_images
 from support.outcomes import fails
+from support.small_lab import COPY_RMSE, TRAINING_IMAGES, rmse, training_pairs
 
 MEMORIZED, ORDINARY = (3, 11), ("a ring", "a red disc")
 references = partial(graphs.from_folder, "training")
@@ -43,7 +43,7 @@ def sample(prompt: str, batch: int, seed: int) -> Prompt:
 
 def test_memorized_prompts_are_flagged_and_ordinary_ones_are_not(host: Host, lab: dict[str, Any]) -> None:
     """With the defaults, against the truth of the pixels: which images are copies, and of which original."""
-    pairs, names = training_pairs(), [file.name for file in sorted(PICTURES.glob("*.png"))]
+    pairs, names = training_pairs(), [file.name for file in sorted(TRAINING_IMAGES.glob("*.png"))]
     copies, others = [], []
     for seed, (words, memorized) in enumerate([(pairs[i][0], i) for i in MEMORIZED] + [(t, None) for t in ORDINARY]):
         prompt = {**sample(words, 2, seed), "r": references(), "c": check()}
@@ -95,8 +95,8 @@ def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
     """`is_copy` drives a BOOLEAN of another node: a copy's set is made without the folders inside."""
     copy = torch.from_numpy(training_pairs()[0][1].copy()).float()[None] / 255
     nested = host.base / "input" / "branch" / "inside"
-    shutil.copytree(PICTURES, nested, dirs_exist_ok=True)
-    shutil.copy(PICTURES / "00 Harbour at Dawn.png", nested.parent)
+    shutil.copytree(TRAINING_IMAGES, nested, dirs_exist_ok=True)
+    shutil.copy(TRAINING_IMAGES / "00 Harbour at Dawn.png", nested.parent)
     prompt = {"r": references(), "c": check(), "b": graphs.from_folder("branch", subfolders=["c", 2])}
     assert host.run(prompt, {**lab, "i": copy})["b"][1] == 17
     assert host.run(prompt, {**lab, "i": torch.rand(copy.shape)})["b"][1] == 1

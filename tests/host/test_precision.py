@@ -12,7 +12,7 @@ from support.families import cells, files, states
 from support.gradients import gradients
 from support.graphs import checkpoint as on_lab
 from support.graphs.features import Feature
-from support.paths import LAB_CHECKPOINT
+from support.paths import SMALL_CHECKPOINT
 
 LEFT = {"fp32, LoRA, --lowvram", "fp32, LoRA, --novram"}
 
@@ -21,7 +21,7 @@ def lab_in(dtype: torch.dtype):
     """The lab checkpoint stored and computed in `dtype`."""
     with torch.inference_mode():
         plan = {"model_options": {"dtype": dtype}, "output_vae": False, "output_clip": False}
-        model = comfy.sd.load_checkpoint_guess_config(str(LAB_CHECKPOINT), **plan)[0]
+        model = comfy.sd.load_checkpoint_guess_config(str(SMALL_CHECKPOINT), **plan)[0]
     model.set_model_compute_dtype(dtype)
     return model
 

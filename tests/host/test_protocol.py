@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from benchmarks import checkpoint, scorers
 from benchmarks.cases import BenchmarkError
 from benchmarks.papers.__main__ import main
-from lab.copies import COPY_RMSE, training_pairs
 from support.copy_detectors import random_sscd
 from support.executor import Host
-from support.lab_pack.arch import TOKENIZER
-from support.paths import LAB, LAB_CHECKPOINT, ROOT
+from support.lab_pack.arch import SMALL
+from support.paths import ROOT, SMALL_CHECKPOINT
+from support.small_lab import COPY_RMSE, TRAINING_IMAGES, training_pairs
 
 FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
 
@@ -84,7 +84,7 @@ def test_a_second_run_makes_only_what_is_missing(finished: tuple[Path, list[str]
     assert np.array_equal(np.array(Image.open(gone)), pixels)
     again = {f for f in files if f.stat().st_mtime_ns != before[f]}
     assert again == {gone, *(f for f in files if f.parent == gone.parent and f.name[:5] == gone.name[:5])}
-    scored = ("copies", "similarity", "aligned", "diversity", "evaluations_per_image")
+    scored = ("copies", "similarity", "evaluations_per_image")
     assert all(results(out)[k][s] == r[s] for k, r in report.items() for s in scored)
     capsys.readouterr()
     assert main([*asked, "--cfg", "3"], host) == 2
@@ -117,7 +117,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "sscd.safetensors"))
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}
-    words = transformers.CLIPTokenizer.from_pretrained(str(TOKENIZER))
+    words = transformers.CLIPTokenizer.from_pretrained(str(SMALL.tokenizer))
     tokens = {"vocab_size": len(words), "max_position_embeddings": 16}
     tokens |= {"eos_token_id": words.eos_token_id, "bos_token_id": words.bos_token_id}
     torch.manual_seed(5)
@@ -137,7 +137,7 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
     rows = [f"{caption};{kind}" for (caption, _), kind in zip(training_pairs()[:2], ("VM", "TM"), strict=True)]
     types.write_text("\n".join(["Caption;type", *rows]), encoding="utf-8")
     plan = ["--size", "96", "--steps", "2", "--images", "1", "--constants", "lab"]
-    files = ["--checkpoint", str(LAB_CHECKPOINT), "--training-images", str(LAB / "training_images")]
+    files = ["--checkpoint", str(SMALL_CHECKPOINT), "--training-images", str(TRAINING_IMAGES)]
     files += ["--prompts", str(types), "--sscd", str(weights / "sscd.safetensors"), "--clip", str(weights / "clip")]
     assert main([*plan, *files, "--out", str(tmp_path), "--methods", "SSCD, as released"], host) == 0
     found = results(tmp_path)
@@ -155,7 +155,7 @@ def test_the_real_scorers_on_random_weights(host: Host, weights: Path, tmp_path:
 
 def test_sscd_recognises_a_training_image(host: Host, weights: Path) -> None:
     """An image has similarity 1 to itself, and to others that of their embeddings."""
-    run = checkpoint.Checkpoint(host, LAB_CHECKPOINT, checkpoint.Plan(size=96))
+    run = checkpoint.Checkpoint(host, SMALL_CHECKPOINT, checkpoint.Plan(size=96))
     descriptor = run.copy_detector(weights / "sscd.safetensors")
     images = np.stack([image for _, image in training_pairs()[:3]])
     copies = scorers.SSCDCopies(run, descriptor, [torch.from_numpy(p).float() / 255 for p in images])
@@ -166,10 +166,10 @@ def test_sscd_recognises_a_training_image(host: Host, weights: Path) -> None:
 
 
 def test_another_file_of_the_same_name_is_refused(host: Host, tmp_path: Path) -> None:
-    run = checkpoint.Checkpoint(host, LAB_CHECKPOINT, checkpoint.Plan(size=96))
-    (tmp_path / "lab.safetensors").write_bytes(b"another")
+    run = checkpoint.Checkpoint(host, SMALL_CHECKPOINT, checkpoint.Plan(size=96))
+    (tmp_path / SMALL_CHECKPOINT.name).write_bytes(b"another")
     with pytest.raises(BenchmarkError, match="another of that name"):
-        checkpoint.Checkpoint(host, tmp_path / "lab.safetensors", run.plan)
+        checkpoint.Checkpoint(host, tmp_path / SMALL_CHECKPOINT.name, run.plan)
 
 
 def test_clip_scores_are_transformers_own(weights: Path) -> None:

@@ -14,14 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lab.copies import PICTURES
 from support import graphs
 from support.executor import Host, NodeError, Prompt
 from support.graphs import node
 from support.graphs.checkpoint import loader, place, training_images
 from support.image_files import BROKEN, DAMAGED, GOOD, STRANGE, make_folder, scene
 from support.outcomes import fails
-from support.paths import LAB_CHECKPOINT
+from support.paths import SMALL_CHECKPOINT
+from support.small_lab import TRAINING_IMAGES
 
 VAE = ["ckpt", 2]
 LEFT_OUT = ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "a-masklabel.png", "b-condlabel.png", "d.txt", "e.caption")
@@ -30,7 +30,7 @@ LEFT_OUT = ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "a-masklabel.png", "b-condlabe
 @pytest.fixture(scope="module")
 def inputs(host: Host) -> Path:
     """The host's input directory, with the lab checkpoint's training images in a folder."""
-    place(host, "checkpoints", LAB_CHECKPOINT)
+    place(host, "checkpoints", SMALL_CHECKPOINT)
     return training_images(host, "lab").parent
 
 
@@ -56,13 +56,13 @@ def test_the_training_images_become_a_set(host: Host, inputs: Path) -> None:
     assert references.features.dtype == torch.float16
     torch.testing.assert_close(references.features.float().norm(dim=1), torch.ones(16), atol=1e-3, rtol=0)
     assert references.names[3] == "03 Letters from Lisbon.png"
-    assert references.captions[3] == (PICTURES / "03 Letters from Lisbon.txt").read_text().strip()
+    assert references.captions[3] == (TRAINING_IMAGES / "03 Letters from Lisbon.txt").read_text().strip()
     assert references.thumbnails.shape == (16, 256, 256, 3)
     assert "16 references" in report and "16 with a caption" in report and "Duplicates" not in report
 
 
 def test_the_latents_are_those_of_the_hosts_own_nodes(host: Host, inputs: Path) -> None:
-    first = sorted(PICTURES.glob("*.png"))[0]
+    first = sorted(TRAINING_IMAGES.glob("*.png"))[0]
     shutil.copy(first, inputs / first.name)
     prompt = from_folder("lab") | {
         "i": node("LoadImage", image=first.name),
@@ -98,7 +98,7 @@ def test_a_folder_as_trainers_and_disks_leave_it(host: Host, folder: Path) -> No
     hidden = ["__MACOSX/._a.png", ".trash/a.png", "._b.png"]
     for name in ["a.PNG", *(f"{stem}.png" for stem in "bcde"), *LEFT_OUT[:3], *hidden]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PICTURES / "00 Harbour at Dawn.png", folder / name)
+        shutil.copy(TRAINING_IMAGES / "00 Harbour at Dawn.png", folder / name)
     for name, text in (("a.png.txt", "a girl"), ("B.TXT", "a boy"), ("c.json", '{"text": "a dog"}'), ("._b.txt", "no")):
         (folder / name).write_text(text)
     (folder / "e.caption").write_bytes("девушка".encode("cp1251"))
@@ -111,7 +111,7 @@ def test_a_folder_as_trainers_and_disks_leave_it(host: Host, folder: Path) -> No
 
 
 def test_duplicates_are_reported(host: Host, folder: Path) -> None:
-    shutil.copytree(PICTURES, folder)
+    shutil.copytree(TRAINING_IMAGES, folder)
     Image.open(folder / "04 Copper Lantern.png").save(folder / "again.jpg", quality=40)
     (folder / "again.txt").write_text((folder / "07 Garden of Clocks.txt").read_text().upper())
     report = host.run(from_folder(folder.name))["r"][2]
@@ -133,15 +133,15 @@ def test_duplicates_are_reported(host: Host, folder: Path) -> None:
     ids=["nothing", "no image", "caption", "no caption", "image", "another image"],
 )
 def test_an_edited_folder_is_read_again(host: Host, folder: Path, change: Callable, read_again: bool) -> None:
-    shutil.copytree(PICTURES, folder)
+    shutil.copytree(TRAINING_IMAGES, folder)
     first = host.run(from_folder(folder.name))["r"][0]
     change(folder)
     assert (host.run(from_folder(folder.name), keep_cache=True)["r"][0] is not first) == read_again
 
 
 def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, folder: Path) -> None:
-    shutil.copytree(PICTURES, folder / "10_paintings")
-    shutil.copy(PICTURES / "00 Harbour at Dawn.png", folder / "top.png")
+    shutil.copytree(TRAINING_IMAGES, folder / "10_paintings")
+    shutil.copy(TRAINING_IMAGES / "00 Harbour at Dawn.png", folder / "top.png")
     assert host.run(from_folder(folder.name))["r"][1] == 17
     alone, count, _ = host.run(from_folder(folder.name, subfolders=False, width=64, height=128))["r"]
     assert count == 1 and alone.shape == (4, 16, 8)
@@ -180,11 +180,11 @@ def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Pa
 
 
 def test_links_that_lead_out_are_not_followed(host: Host, folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(PICTURES, tmp_path / "private")
+    shutil.copytree(TRAINING_IMAGES, tmp_path / "private")
     folder.symlink_to(tmp_path / "private", target_is_directory=True)
     assert "leads out of" in said(host, from_folder(folder.name))
     folder.unlink()
-    shutil.copytree(PICTURES, folder)
+    shutil.copytree(TRAINING_IMAGES, folder)
     (folder / "secret.png").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.png")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     shutil.copy(folder / "01 Winter Orchard.png", folder / "captioned.png")

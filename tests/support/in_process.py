@@ -48,9 +48,9 @@ def start(base: Path, options: str = "", packs: Mapping[str, Path] | None = None
 
 
 @contextmanager
-def lab_host(options: str = "--cpu") -> Iterator[Host]:
-    """The host with both packs in a folder that is deleted afterwards, computing on one CPU thread."""
-    torch.set_num_threads(1)  # two threads wait for each other when the machine does anything else
+def lab_host(options: str = "--cpu", threads: int = 1) -> Iterator[Host]:
+    """The host with both packs in a folder that is deleted afterwards."""
+    torch.set_num_threads(threads)  # two threads wait for each other when the machine does anything else
     base, made = Path(tempfile.mkdtemp(prefix="memorization-guard-")), None
     try:
         made = start(base, options)

@@ -13,8 +13,8 @@ from support.executor import Host
 from support.graphs import Node, node
 from support.graphs.checkpoint import MEMORIZED, SIZE, load, text
 from support.graphs.features import Feature
-from support.lab_pack.arch import UNET
-from support.paths import LAB_CHECKPOINT
+from support.lab_pack.arch import SMALL
+from support.paths import SMALL_CHECKPOINT
 
 LORA = "tiny_lora.safetensors"
 CONTROL = "tiny_control.safetensors"
@@ -41,7 +41,9 @@ def save_lora(host: Host) -> None:
 def save_control(host: Host) -> None:
     """A ControlNet of the lab's architecture; its zero convolutions are not zero, so that it does something."""
     net = comfy.cldm.cldm.ControlNet(
-        **{k: v for k, v in UNET.items() if k != "out_channels"}, hint_channels=3, operations=comfy.ops.manual_cast
+        **{k: v for k, v in SMALL.unet.items() if k != "out_channels"},
+        hint_channels=3,
+        operations=comfy.ops.manual_cast,
     )
     draw = torch.Generator().manual_seed(2)
 
@@ -74,7 +76,7 @@ def controlled(batch: int, strength: float = 0.7) -> Feature:
 def scaled_fp8(host: Host) -> ModelPatcher:
     """The lab's UNet as a scaled-fp8 file, loaded by the host's own node."""
     prefix = "model.diffusion_model."
-    tensors = {k.removeprefix(prefix): v for k, v in load_file(LAB_CHECKPOINT).items() if k.startswith(prefix)}
+    tensors = {k.removeprefix(prefix): v for k, v in load_file(SMALL_CHECKPOINT).items() if k.startswith(prefix)}
     for name in [k for k, v in tensors.items() if v.ndim == 2 and k.endswith(".weight")]:
         scale = tensors[name].float().abs().max() / 448
         tensors[name] = (tensors[name].float() / scale).to(torch.float8_e4m3fn)

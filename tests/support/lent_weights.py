@@ -27,7 +27,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from support.families.states import LeftBehind
-from support.paths import LAB_CHECKPOINT
+from support.paths import SMALL_CHECKPOINT
 
 DYNAMIC = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
 STATES = ("resident", "offloaded", "evicted", *(["streams"] if DYNAMIC else []))
@@ -107,7 +107,7 @@ class Lending:
         options = {"dtype": dtype} if dtype else {}
         with torch.inference_mode():
             model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
-                str(LAB_CHECKPOINT), output_clip=False, model_options=options
+                str(SMALL_CHECKPOINT), output_clip=False, model_options=options
             )
         if dtype:
             model.set_model_compute_dtype(dtype)

@@ -24,8 +24,9 @@ from pathlib import Path
 import requests
 
 from support.client import Client
-from support.paths import LAB, LAB_NAME, LAB_PACK, PACK_NAME, ROOT
+from support.paths import LAB, LAB_CHECKPOINT, LAB_NAME, LAB_PACK, PACK_NAME, ROOT, SMALL_CHECKPOINT, SMALL_LAB
 
+LAB_TRAINING = "lab512 training images"  # folder of the input directory
 NOT_COPIED = shutil.ignore_patterns(".git", ".host", "__pycache__", "artefacts")
 START = 300  # seconds within which it has to answer
 SETTINGS = {"Comfy.TutorialCompleted": True}  # else the Templates dialog covers the canvas
@@ -74,10 +75,11 @@ def fill_base(base: Path, host: Path, lab: bool = True, pack: bool = True) -> No
         place(example, base / "input" / "example.png")
     if lab:
         place(LAB_PACK, base / "custom_nodes" / LAB_NAME)
-        for file in sorted(LAB.glob("*.safetensors")):
+        for file in (LAB_CHECKPOINT, SMALL_CHECKPOINT):
             place(file, base / "models" / "checkpoints" / file.name)
         # Copied: References from Folder follows no link out of the input directory.
-        shutil.copytree(LAB / "training_images", base / "input" / "training", dirs_exist_ok=True)
+        for lab, name in ((LAB, LAB_TRAINING), (SMALL_LAB, "training")):
+            shutil.copytree(lab / "training_images", base / "input" / name, dirs_exist_ok=True)
     settings = base / "user" / "default" / "comfy.settings.json"
     old = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     settings.write_text(json.dumps({**old, **SETTINGS}, indent=4), encoding="utf-8")

@@ -13,7 +13,7 @@ WIRES: dict[str, Link] = {
 }
 
 
-def start(text: str, size: int, batch: int, checkpoint: str = "lab.safetensors") -> Prompt:
+def start(text: str, size: int, batch: int, checkpoint: str = "small_lab.safetensors") -> Prompt:
     """The nodes that `WIRES`, `CLIP` and `VAE` lead to."""
     return {
         "checkpoint": node("CheckpointLoaderSimple", ckpt_name=checkpoint),

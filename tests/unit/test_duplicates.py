@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from lab import scenes
-from lab.copies import training_pairs
+from lab.scenes import NAMES, World
 from memorization_guard.mitigation.references.duplicates import (
     NEAR,
     duplicate_captions,
@@ -20,6 +19,7 @@ from memorization_guard.mitigation.references.duplicates import (
 )
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
 from memorization_guard.references import report as module
+from support.small_lab import training_pairs
 
 
 def tensor(image: np.ndarray) -> Tensor:
@@ -49,8 +49,9 @@ def test_a_changed_image_is_found(change: str) -> None:
 
 
 def test_other_images_are_not() -> None:
-    rng = np.random.default_rng(0)
-    different = torch.cat([duplicate_features(tensor(scenes.draw(rng).image)) for _ in range(150)])
+    world = World()
+    images = world.draw(world.generator(1), torch.arange(150) % len(NAMES), 96)
+    different = torch.cat([duplicate_features(image[None]) for image in images])
     assert near_duplicates(different) == []
     distance = torch.cdist(different, different) / different.shape[1] ** 0.5
     assert distance.fill_diagonal_(1).min() > 1.5 * NEAR

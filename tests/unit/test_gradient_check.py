@@ -47,3 +47,17 @@ def test_another_direction_is_found() -> None:
 def test_samples_without_a_gradient_are_not_checked() -> None:
     gradient = gradient_of(length) * torch.tensor([1.0, 0.0, 1.0]).view(-1, 1, 1, 1)
     assert check_gradient(length, X, gradient, length(X)) == 1
+
+
+def test_a_prompt_that_pulls_hard_has_a_right_gradient_too() -> None:
+    """Near its lowest value a step of the usual length would promise more than all of the way down."""
+
+    def steep(x: Tensor) -> Tensor:
+        return 1000 * length(x - X + 0.01)
+
+    assert check_gradient(steep, X, gradient_of(steep), steep(X), least=0.0) == 1
+    for wrong in (-1.0, 0.2, 3.0):
+        with pytest.raises(WrongGradientError):
+            check_gradient(steep, X, wrong * gradient_of(steep), steep(X), least=0.0)
+    with pytest.raises(WrongGradientError):
+        check_gradient(steep, X, gradient_of(steep), steep(X))

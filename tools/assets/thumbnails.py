@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lab.copies import COPY_RMSE, rmse, training_pairs
 from support.frontend.page import Page
 from support.frontend.screenshots import title_and_view
+from support.small_lab import COPY_RMSE, rmse, training_pairs
 from tools.assets.templates.template import Template
 
 SIDE, GAP, CAPTION = 800, 12, 40

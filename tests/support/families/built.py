@@ -20,7 +20,7 @@ from support.families.weights import fill
 from support.lab_pack import arch
 
 UNET = {
-    **arch.UNET,
+    **arch.SMALL.unet,
     "num_res_blocks": [1, 1],
     "transformer_depth": [0, 1],
     "transformer_depth_output": [1, 1, 0, 0],

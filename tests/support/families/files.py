@@ -23,12 +23,12 @@ from support.families.kinds import V_MARK, Family, Precision
 from support.families.weights import fill
 from support.graphs import node
 from support.lab_pack import arch
-from support.paths import LAB_CHECKPOINT
+from support.paths import SMALL_CHECKPOINT
 
 SMALL = (4, 2, 4)  # fp16 convolutions of 320 channels are slow on a CPU
 PREFIX = "model.diffusion_model."
 UNET = {
-    **arch.UNET,
+    **arch.SMALL.unet,
     "model_channels": 320,
     "num_res_blocks": [1],
     "channel_mult": [1],
@@ -80,7 +80,9 @@ INPAINTING = _file("SD1.x inpainting", UNetModel, {**UNET, "in_channels": 9}, la
 SD2_V = _file("SD2.x V", UNetModel, SD2, {V_MARK: torch.linspace(-1, 1, 320)}, width=1024, latent=SMALL)
 SD3 = _file("SD3", OpenAISignatureMMDITWrapper, MMDIT, latent=(16, 4, 6), width=64, pooled=2048)
 # The only one with a VAE.
-LAB = Family("lab checkpoint", "checkpoint file", lambda: load_file(LAB_CHECKPOINT), read, width=arch.WIDTH, cfg=1.5)
+LAB = Family(
+    "lab checkpoint", "checkpoint file", lambda: load_file(SMALL_CHECKPOINT), read, width=arch.SMALL.width, cfg=1.5
+)
 LCM, ZERO_SNR = (
     node("ModelSamplingDiscrete", model=["m", 0], sampling=sampling, zsnr=zsnr)
     for sampling, zsnr in (("lcm", False), ("v_prediction", True))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.graphs.words import Node, Prompt, Words, node
-from support.paths import LAB, LAB_CHECKPOINT
+from support.paths import SMALL_CHECKPOINT, SMALL_LAB
 
 if TYPE_CHECKING:
     from support.executor import Host
@@ -33,13 +33,13 @@ START, SWITCH = 0.5, 2  # guidance that starts at START begins with step SWITCH 
 
 def load(host: Host) -> dict[str, Any]:
     """The lab checkpoint as CheckpointLoaderSimple gives it, ready to be given to prompts."""
-    place(host, "checkpoints", LAB_CHECKPOINT)
+    place(host, "checkpoints", SMALL_CHECKPOINT)
     model, clip, vae = host.run({"loader": loader()})["loader"]
     return {"m": model, "clip": clip, "vae": vae}
 
 
 def loader() -> Node:
-    return node("CheckpointLoaderSimple", ckpt_name=LAB_CHECKPOINT.name)
+    return node("CheckpointLoaderSimple", ckpt_name=SMALL_CHECKPOINT.name)
 
 
 def place(host: Host, folder: str, file: Path) -> None:
@@ -52,7 +52,7 @@ def place(host: Host, folder: str, file: Path) -> None:
 
 def training_images(host: Host, folder: str) -> Path:
     """The 16 memorized images with their captions, as a folder of the host's input directory."""
-    return Path(shutil.copytree(LAB / "training_images", host.base / "input" / folder, dirs_exist_ok=True))
+    return Path(shutil.copytree(SMALL_LAB / "training_images", host.base / "input" / folder, dirs_exist_ok=True))
 
 
 def text(words: str, clip: str = "clip") -> Node:

@@ -42,7 +42,7 @@ class Template:
         self.latent.at(0, 470).sized(380, 106)
         self.seed = g.node("PrimitiveInt", "Seed for everything", value=SEED).at(0, 630).sized(380, 82).paint("yellow")
         self.frame("1 · Model, prompt, seed", *map(Node, g.nodes), color=COMMON)
-        self.lab(loader, ckpt_name="lab.safetensors").lab(self.latent, width=96, height=96, batch_size=4)
+        self.lab(loader, ckpt_name="small_lab.safetensors").lab(self.latent, width=96, height=96, batch_size=4)
 
     def lab(self, node: Node, **values: object) -> Template:
         """Set widgets of a node for runs on the lab checkpoint; the file keeps the values for Stable Diffusion."""

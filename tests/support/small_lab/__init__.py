@@ -1,0 +1,47 @@
+"""The small lab checkpoint, the fast fixture of the tests: 96×96 images, latents 4×12×12, 16 memorized pairs.
+
+README.md says how it was made. Copies are judged by pixels, without the shifts of lab/copies.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lab.copies import training_pairs as read_pairs
+from support.paths import SMALL_LAB
+
+SIZE = 96  # pixels
+COPY_RMSE = 0.07
+TRAINING_IMAGES = SMALL_LAB / "training_images"
+SHAPES = ("disc", "ring", "square", "triangle", "star", "cross", "heart", "moon")
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple")
+
+
+def training_pairs() -> list[tuple[str, np.ndarray]]:
+    """(caption, image) of the 16 memorized pairs."""
+    return read_pairs(TRAINING_IMAGES)
+
+
+def rmse(image: np.ndarray, training: np.ndarray) -> float:
+    """Root mean square difference of two uint8 images (H, W, 3) of equal size, in [0, 1]."""
+    gap = image.astype(np.float32) - training.astype(np.float32)
+    return float(np.sqrt(np.mean(np.square(gap))) / 255)
+
+
+def is_copy(image: np.ndarray, training: np.ndarray) -> bool:
+    return rmse(image, training) < COPY_RMSE
+
+
+def coloured(colour: str, shape: str) -> str:
+    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape}"
+
+
+def ordinary_captions() -> list[str]:
+    """Every caption that ordinary scenes have: 8 shapes, without a colour or with one of 7."""
+    return [f"a {shape}" for shape in SHAPES] + [coloured(colour, shape) for shape in SHAPES for colour in COLOURS]
+
+
+def ordinary_prompts() -> list[str]:
+    """16 prompts that no single image was trained on: the control group."""
+    colours = [COLOURS[(2 * i + 1) % len(COLOURS)] for i in range(len(SHAPES))]
+    return [f"a {shape}" for shape in SHAPES] + list(map(coloured, colours, SHAPES))
