@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +63,15 @@ def denoised_predictions(
     return found[0], found[1]
 
 
+def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """For an evaluation that plain sampling would not make. Patches such as HyperTile draw from the global random state.
+
+    Without it, their next draws would be others than KSampler's.
+    """
+    kind = device.type if device.type in ("cuda", "xpu") else "cuda"
+    return torch.random.fork_rng([device] if device.type == kind else [], device_type=kind)
+
+
 @dataclass
 class PartwiseCall:
     """An evaluation that plain sampling would not make, split by samples, then by prompts when memory runs out."""
@@ -90,7 +100,8 @@ class PartwiseCall:
             first, second = (prediction for part in self.prompts.run(ask_for, 2) for prediction in part)
             return first, second
 
-        parts = self.samples.run(ask, batch, least)
+        with kept_random_state(x.device):
+            parts = self.samples.run(ask, batch, least)
         if len(parts) == 1:
             return parts[0]
         return torch.cat([first for first, _ in parts]), torch.cat([second for _, second in parts])
