@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import comfy.controlnet
 import comfy.utils
 from comfy.controlnet import ControlBase
 from torch import Tensor
@@ -58,14 +59,16 @@ def choose_prompts(rows: Tensor, chosen: list[dict], others: list[dict], x: Tens
 def can_drop_rows(conds: SomeConds, options: Options) -> bool:
     """False when something matches the samples of a batch by their places, so that all must be evaluated together.
 
-    A ControlNet can have a hint image for each sample, and a patch inside the network an image or a mask; nobody can
-    tell from outside whether it has.
+    A ControlNet can have a hint image for each sample, another pack's a strength or a mask as well (Advanced-ControlNet),
+    and a patch inside the network an image or a mask; nobody can tell from outside whether it has.
     """
-    hints = (getattr(control, "cond_hint_original", None) for control in controls(conds))
+    nets = list(controls(conds))
+    counted = any(type(net).__module__ != comfy.controlnet.__name__ for net in nets)
+    hints = (getattr(net, "cond_hint_original", None) for net in nets)
     inside = options.get("transformer_options", {})
     patches = [inside.get("patches"), inside.get("patches_replace")]
     patches += [inside.get("wrappers", {}).get(kind) for kind in ("diffusion_model", "apply_model")]
-    return not any(patches) and not any(isinstance(hint, Tensor) and hint.shape[0] > 1 for hint in hints)
+    return not (any(patches) or counted or any(isinstance(hint, Tensor) and hint.shape[0] > 1 for hint in hints))
 
 
 def controls(conds: SomeConds) -> Iterator[ControlBase]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,14 +16,27 @@ from torch import Tensor
 
 from ..mitigation.batch import broadcast
 from .batch_rows import Conds, can_drop_rows, rows_of
+from .errors import GuardError
 from .memory import BatchParts
 from .step_caches import Options, past_step_caches, without_step_caches
 
+CALC_COND_BATCH = "sampler_calc_cond_batch_function"  # the host's option that answers in the model's place
 HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "calc_cond_batch")]
 
 
 Pair = tuple[Tensor, Tensor]  # denoised predictions (B, ...) under a prompt and under a negative prompt
 Prompt = list[dict] | None  # a processed condition; None: not evaluated, and its prediction is zero
+
+
+def other_sampling_function() -> str:
+    """The pack that has replaced the host's sampling function by one that is deaf to `SamplerCall.guided`, or "".
+
+    AnimateDiff-Evolved does so for a run: its own function prepares what its evaluations need, and asks nobody for them.
+    """
+    function = comfy.samplers.sampling_function
+    module = str(getattr(function, "__module__", ""))
+    listens = CALC_COND_BATCH in getattr(getattr(function, "__code__", None), "co_consts", ())
+    return "" if module == comfy.samplers.__name__ or listens else re.split(r"[\\/]", module)[-1].split(".")[0]
 
 
 def denoised_predictions(
@@ -32,14 +47,29 @@ def denoised_predictions(
     Adapters, skip-layer guidance and step caches of other packs tell the rows of a batch by these two places: they
     fail, or answer for the wrong prompt, in a call of one entry or of three, or with a prompt in the other's place.
     """
+    pack = other_sampling_function()
+    if pack:
+        raise GuardError(
+            f"Memorization Guard: {pack} has replaced the function by which ComfyUI samples `model`, so that nothing else "
+            f"may evaluate it. Take the nodes of {pack} off `model`; for AMG Guidance, setting `deduplication` to 0 is enough."
+        )
     conds = [prompt, negative]
-    other = options.get("sampler_calc_cond_batch_function")
+    other = options.get(CALC_COND_BATCH)
     if other is not None:
         args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": options}
         found = other(args)
     else:
         found = comfy.samplers.calc_cond_batch(model, conds, x, sigma, options)
     return found[0], found[1]
+
+
+def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
+    """For an evaluation that plain sampling would not make. Patches such as HyperTile draw from the global random state.
+
+    Without it, their next draws would be others than KSampler's.
+    """
+    kind = device.type if device.type in ("cuda", "xpu") else "cuda"
+    return torch.random.fork_rng([device] if device.type == kind else [], device_type=kind)
 
 
 @dataclass
@@ -70,7 +100,8 @@ class PartwiseCall:
             first, second = (prediction for part in self.prompts.run(ask_for, 2) for prediction in part)
             return first, second
 
-        parts = self.samples.run(ask, batch, least)
+        with kept_random_state(x.device):
+            parts = self.samples.run(ask, batch, least)
         if len(parts) == 1:
             return parts[0]
         return torch.cat([first for first, _ in parts]), torch.cat([second for _, second in parts])
@@ -105,11 +136,12 @@ class SamplerCall:
         return float(self.sigma.flatten()[0])
 
     @property
-    def has_other_guidance(self) -> bool:
-        """Whether the guider combines the predictions in its own way, or has nothing to guide against."""
+    def other_guidance(self) -> str:
+        """The guider or the pack that combines the predictions in its own way, or has nothing to guide against; or ""."""
         conds = self.guider.conds
         custom = type(self.guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
-        return custom or conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
+        lacks = conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
+        return type(self.guider).__name__ if custom or lacks else other_sampling_function()
 
     @property
     def cfg_is_one(self) -> bool:
@@ -146,7 +178,7 @@ class SamplerCall:
         scale = broadcast(cfg, cond).as_subclass(SampleScales) if isinstance(cfg, Tensor) else cfg
         pair = [cond, torch.zeros_like(uncond) if alone else uncond]
         options = {**self.options, "disable_cfg1_optimization": not alone}
-        options["sampler_calc_cond_batch_function"] = lambda args: pair
+        options[CALC_COND_BATCH] = lambda args: pair
         kept = self.guider.cfg, self.guider.conds
         try:
             self.guider.cfg, self.guider.conds = scale, {**self.guider.conds, **(conds or {})}

@@ -49,6 +49,8 @@ class FixedNoise:
                 f"sampler asks for {dims(wanted)} (batch × channels × height × width). Connect the same "
                 "`latent_image` to both."
             )
+        # Like Random Noise, it seeds PyTorch: patches such as Token Merging draw from the global random state.
+        drawn_noise(input_latent["samples"], self.seed, input_latent.get("batch_index"))
         return self.noise.clone()
 
 

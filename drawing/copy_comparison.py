@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
+
+from .fonts import Fonts
 
 SIDE, GAP, FOOT = 384, 12, 84
 BACK, TEXT, FAINT = (24, 26, 32), (230, 233, 240), (90, 95, 108)
@@ -21,18 +23,20 @@ def side_by_side(
 
     closeness: 0 … 1 of the bar, one per image; above `mark` it is red. words: a line under each.
     """
-    drawn, font = [], ImageFont.load_default(22)
+    drawn, fonts = [], Fonts(22)
     for i, image in enumerate(images):
         canvas = Image.new("RGB", (2 * SIDE + 3 * GAP, SIDE + 2 * GAP + FOOT), BACK)
         pen = ImageDraw.Draw(canvas)
         _paste(canvas, image, GAP)
         if nearest is None:
             pen.rectangle([2 * GAP + SIDE, GAP, 2 * (GAP + SIDE), GAP + SIDE], outline=FAINT)
-            pen.text((2 * GAP + 1.5 * SIDE, GAP + SIDE / 2), "no thumbnail kept", fill=FAINT, font=font, anchor="mm")
+            none, font = fonts.fitted("no thumbnail kept", SIDE)
+            pen.text((2 * GAP + 1.5 * SIDE, GAP + SIDE / 2), none, fill=FAINT, font=font, anchor="mm")
         else:
             _paste(canvas, nearest[i], 2 * GAP + SIDE)
         _bar(pen, closeness[i], mark)
-        pen.text((GAP, SIDE + GAP + 44), words[i], fill=TEXT, font=font)
+        line, font = fonts.fitted(words[i], 2 * SIDE + GAP)
+        pen.text((GAP, SIDE + GAP + 44), line, fill=TEXT, font=font)
         drawn.append(torch.from_numpy(np.asarray(canvas, dtype=np.float32) / 255))
     return torch.stack(drawn)
 

@@ -51,7 +51,7 @@ def add_deferred_cfg(
             return
         if run.counter.step < 0 and run.n:
             run.transition.zero_()  # no sample waited for guidance
-            hints = [_other_guidance(run, guider)]
+            hints = [_other_guidance(run)]
         else:
             hints = [*_never_guided(run, guider), *([] if plan.rule is None else distilled_hint(guider.model_patcher))]
         plan.on_end(run.curve(" ".join(hints)))
@@ -60,11 +60,12 @@ def add_deferred_cfg(
     return patch_sampling(model, KEY, name, start=start, predict=run_class.predict, finish=finish)
 
 
-def _other_guidance(run: DeferralRun, guider: CFGGuider) -> str:
-    """A hint when another guider made every prediction of a run."""
+def _other_guidance(run: DeferralRun) -> str:
+    """A hint when another guider or pack made every prediction of a run."""
     return (
-        f"{run.plan.node}: nothing was deferred, because {type(guider).__name__} combines the predictions in a way of "
-        "its own or does not use guidance. Use KSampler, CFGGuider or Deferred-CFG Guider with a `cfg` other than 0."
+        f"{run.plan.node}: nothing was deferred, because {run.left_to} combines the predictions in a way of its own or "
+        "does not use guidance. Use KSampler, CFGGuider or Deferred-CFG Guider with a `cfg` other than 0, on a `model` "
+        "that no other pack samples in its own way."
     )
 
 

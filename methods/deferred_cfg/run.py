@@ -52,6 +52,7 @@ class DeferralRun:
         self.tracker = None if plan.rule is None else EscapeTracker(plan.rule)
         self.released = False  # nothing is measured or deferred any more
         self.parts = PartwiseCall()
+        self.left_to = ""  # the guider or the pack that the last prediction was left to
         known = plan.transition_sigma
         if known is not None and len(known) not in (1, self.batch):
             raise GuardError(
@@ -61,7 +62,8 @@ class DeferralRun:
 
     def predict(self, call: SamplerCall) -> Tensor:
         """The denoised prediction with each sample guided at its own scale. [HAN], [JAIN]"""
-        if call.has_other_guidance:
+        self.left_to = call.other_guidance
+        if self.left_to:
             return call.predict()
         first_of_step = self.counter.advance(call.level)
         self._leave_by_schedule(call.level)
@@ -175,7 +177,11 @@ class DeferralRun:
         cond, against = {0.0: (p.null, p.null), 1.0: (p.cond, p.cond)}.get(g0, (p.cond, p.null))
         scale = w if g0 in (0.0, 1.0) else torch.where(outside, w, g0) if outside.any() else g0
         cond, uncond = replace_samples(~outside, cond, p.cond), replace_samples(~outside, against, p.negative)
-        return call.guided(scale, cond, uncond, self._prompts(call))
+        guided = call.guided(scale, cond, uncond, self._prompts(call))
+        if g0 in (0.0, 1.0):  # a patch may divide by the difference of two equal predictions: Perp-Neg makes NaN of them
+            broken = ~guided.isfinite().flatten(1).all(dim=1)
+            guided = replace_samples(broken & ~outside.to(broken.device), cond, guided)
+        return guided
 
     def _prompts(self, call: SamplerCall) -> Conds:
         """The prompts for patches that evaluate the model themselves: those inside must not be drawn back by theirs."""

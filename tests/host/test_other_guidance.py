@@ -187,3 +187,19 @@ def test_a_step_cache_is_known_by_its_own_names_and_not_by_a_folder_above_it(hos
     }.items():
         wrapper = type("Wrapper", (), {"__module__": module})()
         assert ("model_function_wrapper" in known({"model_function_wrapper": wrapper})) == kept
+
+
+def test_patches_draw_the_same_random_numbers_beside_us(host: Host, checkpoint) -> None:
+    """From the global state, which KSampler seeds. At CFG 1 the measurement is an evaluation of its own."""
+    patched = Feature({"p": node("TomePatchModel", model=["m", 0], ratio=0.3)}, {"model": ["p", 0]})
+    links = {**patched.inputs(), "cfg": 1.0}
+    prompt = patched.prompt(
+        vanilla=on_lab.ksampler(**links),
+        ours=on_lab.deferred(**links, **on_lab.NO_BASIN),
+        found=on_lab.optimizer("search", candidates=1),
+    )
+    out = host.run(prompt, checkpoint)
+    assert same_bits(out["ours"], out["vanilla"])
+    torch.manual_seed(0)  # as another node leaves it
+    later = patched.prompt(ours=on_lab.deferred("off", **links, noise=["found", 0]))
+    assert same_bits(host.run(later, {**checkpoint, "found": out["found"][0]})["ours"], out["vanilla"])
