@@ -178,7 +178,10 @@ class DeferralRun:
         scale = w if g0 in (0.0, 1.0) else torch.where(outside, w, g0) if outside.any() else g0
         cond, uncond = replace_samples(~outside, cond, p.cond), replace_samples(~outside, against, p.negative)
         guided = call.guided(scale, cond, uncond, self._prompts(call))
-        if g0 in (0.0, 1.0):  # a patch may divide by the difference of two equal predictions: Perp-Neg makes NaN of them
+        if g0 in (
+            0.0,
+            1.0,
+        ):  # a patch may divide by the difference of two equal predictions: Perp-Neg makes NaN of them
             broken = ~guided.isfinite().flatten(1).all(dim=1)
             guided = replace_samples(broken & ~outside.to(broken.device), cond, guided)
         return guided

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +24,7 @@ from support.graphs import SEED, Node, node
 from support.graphs.checkpoint import detector
 from support.graphs.features import Feature
 
-STEP, VAE_STEP, DIRECTIONS = 0.1, 1e-4, 1  # the longest steps, as a share of x; random directions
+STEP, EXACT_STEP, DIRECTIONS = 0.1, 1e-6, 1  # the longest steps, as a share of x; random directions
 CFG = 1.5  # more would drive random prompts out of a VAE's range, where it is all kinks
 KINDS = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
 # Planted, to see that it is found.
@@ -64,12 +64,14 @@ def compared(
     gradient, norm = gradient.double() * FAULT, gradient.double().flatten(1).norm(dim=1) * FAULT
     own = gradient * (x[0].numel() ** 0.5 / norm).view(-1, *[1] * (x.ndim - 1))
     draw = torch.Generator().manual_seed(5)
-    # In half precision, and through a VAE, rounding is as large as what a random direction sees of the gradient.
-    count = DIRECTIONS if dtype == torch.float32 and step == STEP else 0
+    ways = [own]
+    if dtype == torch.float32:  # in half precision rounding is as large as what a random direction sees of the gradient
+        ways += [torch.randn(x.shape, generator=draw).to(own) for _ in range(DIRECTIONS)]
+    exact = x.dtype == torch.float64  # no step is too short, and one direction shows as much as their sum
     errors, doubts = [], []
     with exact_float32():
-        for way in (own, *(torch.randn(x.shape, generator=draw).to(own) for _ in range(count))):
-            measured, doubt = slope(value, x, way.to(x), step * float(x.std()), halvings=6)
+        for way in [torch.stack(ways).sum(0)] if exact else ways:
+            measured, doubt = slope(value, x, way.to(x), step * float(x.std()), 3 if exact else 6)
             along = (gradient * way).flatten(1).sum(1)
             scale = torch.maximum(along.abs(), norm)
             errors.append(float(((along - measured).abs() / scale).max()))
@@ -157,7 +159,7 @@ class Measure:
 class MeasureAMG:
     """σ of the predictions in a guided run: of each gradient that AMG Guidance takes, through whatever networks.
 
-    `exact`: the VAE in float64, on the run's device, for the differences.
+    `exact` and what follows: the run's networks in float64, on its device, for the differences.
     """
 
     RETURN_TYPES = (AnyType("*"),)
@@ -165,33 +167,52 @@ class MeasureAMG:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {k: (v,) for k, v in KINDS.items()}, "optional": {"exact": ("VAE",)}}
+        twins = {"exact": ("VAE",), "exact_model": ("MODEL",), "exact_descriptor": (AnyType("*"),)}
+        return {"required": {k: (v,) for k, v in KINDS.items()}, "optional": twins}
 
-    def run(self, model, positive, negative, latent_image, exact=None) -> tuple[Gradient]:
+    def run(
+        self, model, positive, negative, latent_image, exact=None, exact_model=None, exact_descriptor=None
+    ) -> tuple[Gradient]:
         scorers = module("methods.amg.reference_scorer").ReferenceScorer
         through = module("methods.amg.model_gradient").ModelGradient
         call_of = module("adapter.model_call").SamplerCall
         by_prediction, by_model, found = scorers.gradient, through.__call__, []
 
+        def precise(scorer: Any) -> Any:
+            made, references = copy.copy(scorer), scorer.plan.references
+            if exact_descriptor is not None:
+                network = module("adapter.copy_detector").as_descriptor(exact_descriptor, "test")
+                references = replace(references, descriptor=network)
+            made.plan = replace(scorer.plan, vae=exact, references=references)
+            return made
+
         def of_prediction(scorer, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
             with exact_float32():
                 gradient = by_prediction(scorer, denoised, rows, wanted)
-            precise, dtype = copy.copy(scorer), scorer.plan.vae.vae_dtype
-            precise.plan = replace(scorer.plan, vae=exact)
+            twin, dtype = precise(scorer), scorer.plan.vae.vae_dtype
             with patch.object(Tensor, "float", Tensor.double):  # float32 would round away what a short step does
-                value = lambda x: precise.similarity(x, rows)  # noqa: E731
-                found.append(compared(value, denoised.double(), gradient, dtype, VAE_STEP))
+                found.append(
+                    compared(lambda x: twin.similarity(x, rows), denoised.double(), gradient, dtype, EXACT_STEP)
+                )
             return gradient
 
         def of_model(own, call, nearest, wanted: Tensor, linear) -> Tensor:
             with exact_float32():
                 gradient = by_model(own, call, nearest, wanted, linear)
+            scorer, x, step, undo = own.scorer, call.x, STEP, ExitStack()
+            if exact_model is not None:
+                scorer, x, step = precise(scorer), x.double(), EXACT_STEP
+                exact_model.pre_run()
+                undo.callback(exact_model.cleanup)
+                undo.enter_context(patch.object(call.guider, "inner_model", exact_model.model))
+                undo.enter_context(patch.object(Tensor, "float", Tensor.double))
 
             def value(x: Tensor) -> Tensor:
                 moved = call_of(call.executor, x, call.sigma, call.options, call.seed)
-                return own.scorer.similarity(moved.predict(), nearest.rows)
+                return scorer.similarity(moved.predict(), nearest.rows)
 
-            found.append(compared(value, call.x, gradient, computed_in(model)))
+            with undo:
+                found.append(compared(value, x, gradient, computed_in(model), step))
             return gradient
 
         scorers.gradient, through.__call__ = of_prediction, of_model

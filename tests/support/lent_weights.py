@@ -30,7 +30,8 @@ from support.families.states import LeftBehind
 from support.paths import SMALL_CHECKPOINT
 
 DYNAMIC = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
-STATES = ("resident", "offloaded", "evicted", *(["streams"] if DYNAMIC else []))
+CAST = "cast"  # as evicted, and the file holds fp16 that is computed in fp32
+STATES = ("resident", "offloaded", "evicted", *(["streams"] if DYNAMIC else []), CAST)
 # Where models compute. It is the CPU, but it does not equal torch.device("cpu"), where their weights lie.
 DEVICE, CPU = torch.device("cpu", 0), torch.device("cpu")
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Lender:
     """What becomes of a layer's memory: it stays, it is a buffer that all layers share, or it goes after each use."""
 
     def __init__(self, state: str) -> None:
-        self.state, self.numbers = state, itertools.count()
+        self.state, self.numbers = "evicted" if state == CAST else state, itertools.count()
         self.shared = Memory(2**24)
 
     def fault(self, allocation: tuple[Memory, int, int]) -> tuple[int] | None:
@@ -99,25 +100,42 @@ class Stream:
     synchronize = wait_stream
 
 
+def loaded(stored: torch.dtype | None = None, computed: torch.dtype | None = None) -> dict[str, Any]:
+    """The lab checkpoint's MODEL `m`, held in `stored` and computed in `computed`, and its VAE `vae`."""
+    options = {"dtype": stored} if stored else {}
+    with torch.inference_mode():
+        model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(SMALL_CHECKPOINT), output_clip=False, model_options=options
+        )
+    if computed:
+        model.set_model_compute_dtype(computed)
+    return {"m": model, "vae": vae}
+
+
+def recast(plain: ClipVisionModel, dtype: torch.dtype) -> ClipVisionModel:
+    """A copy whose network holds its weights in `dtype`."""
+    made = copy.copy(plain)
+    with torch.inference_mode():
+        made.model = copy.deepcopy(plain.model).to(dtype)
+    made.patcher = ModelPatcher(made.model, plain.patcher.load_device, CPU)
+    return made
+
+
 class Lending:
     """Models whose weights are lent, as long as `lending` lasts."""
 
-    def checkpoint(self, dtype: torch.dtype | None = None) -> dict[str, Any]:
-        """The lab checkpoint's MODEL `m`, computed in `dtype`, and its VAE `vae`."""
-        options = {"dtype": dtype} if dtype else {}
-        with torch.inference_mode():
-            model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
-                str(SMALL_CHECKPOINT), output_clip=False, model_options=options
-            )
-        if dtype:
-            model.set_model_compute_dtype(dtype)
-        return {"m": self.lent(model), "vae": self.lent(vae)}
+    def __init__(self, state: str) -> None:
+        self.stored = torch.float16 if state == CAST else None
+
+    def checkpoint(self, half: torch.dtype | None = None) -> dict[str, Any]:
+        """As `loaded`; all in `half` if that is given."""
+        given = loaded(half or self.stored, half or (torch.float32 if self.stored else None))
+        return {name: self.lent(made) for name, made in given.items()}
 
     def clip_vision(self, plain: ClipVisionModel) -> ClipVisionModel:
-        made = copy.copy(plain)
-        made.model = copy.deepcopy(plain.model)
-        kind = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
-        made.patcher = kind(made.model, plain.patcher.load_device if kind is ModelPatcher else DEVICE, CPU)
+        made = recast(plain, self.stored or torch.float32)
+        if DYNAMIC:
+            made.patcher = comfy.model_patcher.CoreModelPatcher(made.model, DEVICE, CPU)
         return self.lent(made)
 
     def lent(self, made: T) -> T:
@@ -137,7 +155,7 @@ def lending(state: str) -> Iterator[Lending]:
             _replace_native_memory(patch, state)
         else:
             patch.setattr(comfy.ops, "cast_bias_weight", _cast_of_an_older_host(Lender(state)))
-        yield Lending()
+        yield Lending(state)
 
 
 def _load_as_float32(file: str) -> tuple[dict[str, Tensor], dict]:
@@ -165,8 +183,8 @@ def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
     patch.setattr(comfy_aimdo.vram_buffer, "VRAMBuffer", lambda size, device: lender.shared)
     patch.setattr(comfy_aimdo.host_buffer, "HostBuffer", lambda *_: SimpleNamespace(size=0))
     patch.setattr(management, "DEFAULT_AIMDO_CAST_BUFFER_RESERVATION_SIZE", 2**24)
-    # The lab's file holds fp16; a cast to float32 would be a copy, which hides what lending does.
-    patch.setattr(comfy.utils, "load_safetensors", _load_as_float32)
+    if state != CAST:  # the lab's file holds fp16, and a cast would be a copy, which hides what lending does
+        patch.setattr(comfy.utils, "load_safetensors", _load_as_float32)
     real = comfy.ops.cast_bias_weight
 
     def cast(s: nn.Module, input: Any = None, dtype: Any = None, device: Any = None, *args: Any, **kwargs: Any):

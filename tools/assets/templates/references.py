@@ -73,7 +73,7 @@ def _lora(t: Template) -> Node:
     lora = t.graph.node("LoraLoaderModelOnly", "Your LoRA (switch on: Ctrl+B)", model=t.model, strength_model=1.0)
     lora.at(470, 0).sized(400, 82).bypass()
     t.model = lora
-    references = t.references(150)
+    references = t.references(190)
     t.frame("2 · The LoRA, and what it must not copy", lora, references, color=OURS)
     return references
 

@@ -35,12 +35,12 @@ class Template:
         self.poster: tuple[Node, dict[str, Node]] | None = None
         loader = g.node("CheckpointLoaderSimple", "Model", ckpt_name=CHECKPOINT).at(0, 0).sized(380, 98)
         self.model, self.clip, self.vae = loader[0, 1, 2]
-        self.positive = self.text("Prompt", prompt, lab_prompt).at(0, 150)
+        self.positive = self.text("Prompt", prompt, lab_prompt).at(0, 190)
         self.negative = g.node("CLIPTextEncode", "Negative prompt (empty)", clip=self.clip, text="")
-        self.negative.at(0, 320).sized(380, 100).paint("red")
+        self.negative.at(0, 360).sized(380, 100).paint("red")
         self.latent = g.node("EmptyLatentImage", "Size", width=SIDE, height=SIDE, batch_size=batch)
-        self.latent.at(0, 470).sized(380, 106)
-        self.seed = g.node("PrimitiveInt", "Seed for everything", value=SEED).at(0, 630).sized(380, 82).paint("yellow")
+        self.latent.at(0, 510).sized(380, 106)
+        self.seed = g.node("PrimitiveInt", "Seed for everything", value=SEED).at(0, 670).sized(380, 82).paint("yellow")
         self.frame("1 · Model, prompt, seed", *map(Node, g.nodes), color=COMMON)
         self.lab(loader, ckpt_name="small_lab.safetensors").lab(self.latent, width=96, height=96, batch_size=4)
 
