@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..wording import counted
 
-TARGET_SHARE = 0.85  # ours: a little below what an ordinary prompt shows
 SPREADS = 2.5  # standard deviations above the ordinary mean; 1 in 160 ordinary noises if they were Gaussian
 LEAST_RATIO = 1.5  # lower bound of threshold/mean, because a handful of prompts shows too little spread
 
@@ -30,8 +29,12 @@ class Calibration:
 
     @property
     def target_magnitude(self) -> float:
-        """Where the per-sample adjustment may stop."""
-        return TARGET_SHARE * self.ordinary_magnitude
+        """Where the per-sample adjustment may stop: at what an ordinary prompt shows.
+
+        On the lab checkpoint (lab/MODEL_CARD.md), 24 prompts × 8 noises, 27.6 % of the images are copies without it,
+        2.1 % with 1.5 times this target and none with it; 97.9 % show what was asked, of ordinary ones 100 %.
+        """
+        return self.ordinary_magnitude
 
     @property
     def memorized_threshold(self) -> float:

@@ -31,7 +31,7 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given
     prompts = "\n".join([*ordinary, "", " "])
     magnitude, target, threshold, summary = host.run({"c": calibrate(prompts)}, given)["c"]
     assert 0.005 < magnitude < 0.012
-    assert target == pytest.approx(0.85 * magnitude)
+    assert target == pytest.approx(magnitude)
     for caption in [caption for caption, _ in small_lab.training_pairs()[:6]]:
         assert host.run({"c": calibrate(caption)}, given)["c"][0] > threshold, caption
     assert f"{len(ordinary)} ordinary prompts × 2 noises" in summary

@@ -19,6 +19,7 @@ from typing import Any
 
 from support.frontend.page import Page
 
+ZOOM, MARGIN = 0.7, 120  # of a workflow that is opened; units of the graph left free for the page's bars
 BUILD = Path(__file__).with_name("build_workflow.js").read_text(encoding="utf-8")
 
 
@@ -127,9 +128,20 @@ def _without_variation(workflow: dict, name: str) -> dict:
     return workflow
 
 
+def framed(workflow: dict) -> dict:
+    """The workflow with the place and zoom at which it opens: its upper left corner, with legible notes.
+
+    Without them Nodes 2.0 moves the nodes apart, and the classic renderer shows everything too small to read.
+    """
+    corners = [node["pos"][:2] for node in workflow["nodes"]] + [g["bounding"][:2] for g in workflow.get("groups", [])]
+    left, top = (min(corner[axis] for corner in corners) for axis in (0, 1))
+    workflow["extra"] = {**workflow.get("extra", {}), "ds": {"scale": ZOOM, "offset": [MARGIN - left, MARGIN - top]}}
+    return workflow
+
+
 def write(page: Page, graph: Graph, path: Path) -> dict:
     """Build, write and open the file again; raises WorkflowError when the two differ."""
-    workflow = build(page, graph, path.stem)
+    workflow = framed(build(page, graph, path.stem))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     page.load_workflow(path)

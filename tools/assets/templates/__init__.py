@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tools.assets.templates.escape import detect_first, dynamic_deferral
+from tools.assets.templates.escape import detect_first, dynamic_deferral, simple_guard
 from tools.assets.templates.noise import batch_wise_noise, per_sample_noise
 from tools.assets.templates.references import check_a_batch, everything, keep_a_lora, recommended
 from tools.assets.templates.template import Template
 
 TEMPLATES: dict[str, Callable[[], Template]] = {
+    "Memorization Guard (Simple)": simple_guard,
     "Per-sample noise": per_sample_noise,
     "Batch-wise noise, deferred start": batch_wise_noise,
     "Dynamic deferral": dynamic_deferral,

@@ -6,6 +6,21 @@ from support import lab_strengths
 from tools.assets.templates.template import GAP, OURS, ROW, Template
 
 
+def simple_guard() -> Template:
+    """The first step for everybody: one node between the model and the sampler that is there already."""
+    t = Template(batch=4, lab_prompt="The Silent Engine, a purple square")
+    guard = t.graph.node("MG_Guard", model=t.model, clip=t.clip, strength="normal")
+    guard.at(470, 0).sized(400, 0).paint("blue")
+    sampler = t.graph.node("KSampler", "KSampler with the guarded model", **{**t.sampling, "model": guard})
+    sampler.at(920, 0).sized(320, 262)
+    image = t.decoded(sampler["LATENT"], 920 + 320 + GAP, 0, 400, "guarded", "With the guard")
+    t.frame("2 · The guard, and the sampler that you already use", guard, sampler, *image, color=OURS)
+    plain = t.comparison(1740)
+    t.poster = (guard, {"KSampler": plain[1], "With the guard": image[1]})
+    t.notes("simple-guard", 0, 470, 920, 1740)
+    return t
+
+
 def dynamic_deferral() -> Template:
     """The smallest change to a workflow: our sampler instead of KSampler, measuring while it samples."""
     t = Template(batch=4, lab_prompt="The Silent Engine, a purple square")
