@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..adapter.errors import check_images
+from ..adapter.images import images_or_nothing
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.copy_comparison import side_by_side
@@ -28,12 +29,12 @@ LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other ima
 TOOLTIPS = {
     "threshold": "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known for SSCD: "
     "0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds "
-    "more and cries wolf more often. For CLIP vision raise it, 0.9 or more.",
+    "more copies and gives more false alarms. For CLIP vision raise it, 0.9 or more.",
     "latent_threshold": "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
-    "more and cries wolf more often. This metric sees copies of the same composition only: a mirrored or cropped "
-    "one escapes it.",
+    "more copies and gives more false alarms. It sees copies of the same composition, also mirrored or moved by a few "
+    "percent; a cropped one escapes it.",
     "nl2_threshold": "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is the "
-    "paper's. Higher finds more and cries wolf more often.",
+    "paper's. Higher finds more copies and gives more false alarms.",
     "vae": "Only for a set of the latent metric: the VAE it was made with.",
 }
 
@@ -68,6 +69,8 @@ class CopyCheck(io.ComfyNode):
                 ),
                 io.String.Output(display_name="summary", tooltip="The result in words, one line a picture."),
                 io.Image.Output(display_name="comparison", tooltip="Each picture beside its nearest reference."),
+                io.Image.Output(display_name="clean", tooltip="The images without an alarm. Save these."),
+                io.Image.Output(display_name="copies", tooltip="The images that may be copies."),
             ],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -101,7 +104,10 @@ class CopyCheck(io.ComfyNode):
         else:
             drawn = side_by_side(images, shown, sigma.tolist(), limit, words)
         count = f"{int(copies.sum())} of {counted(len(words), 'image')} may be copies"
-        summary = _summary(references, count, words, limit, note)
+        notes = [n for n in (note, _steered_note(cls.hidden.prompt)) if n]
+        summary = _summary(references, count, words, limit, notes)
+        if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
+            cls.hidden.extra_pnginfo["memorization_guard"] = summary
         view = LiveView().finish(text_view(summary, f"{count}." if copies.any() else ""))
         return io.NodeOutput(
             sigma.tolist(),
@@ -109,18 +115,30 @@ class CopyCheck(io.ComfyNode):
             bool(copies.any()),
             summary,
             drawn,
+            images_or_nothing(images[~copies]),
+            images_or_nothing(images[copies]),
             ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **view},
         )
 
 
-def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, note: str) -> str:
+def _steered_note(graph: dict | None) -> str:
+    """The metric that guided an image says little about it: it was used until it said no."""
+    guided = any(node.get("class_type") in ("MG_AMGGuidance", "MG_Guard") for node in (graph or {}).values())
+    return (
+        "If AMG Guidance used these references, it steered until this metric was low: check by another metric, too."
+        if guided
+        else ""
+    )
+
+
+def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, notes: list[str]) -> str:
     side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
     head = f"{count} ({references.metric}, {side})."
     foot = (
         f"Compared with {counted(len(references), 'reference')} only. No guarantee either way: compare by eye before "
         "you publish."
     )
-    return "\n".join([head, *(f"- image {line}" for line in words), *([note] if note else []), "", foot])
+    return "\n".join([head, *(f"- image {line}" for line in words), *notes, "", foot])
 
 
 NODES = [CopyCheck]

@@ -12,8 +12,9 @@ from torch import Tensor
 from ..adapter.copy_detector import LoadedDescriptor, as_descriptor
 from ..adapter.errors import GuardError, check_features, dims
 from ..adapter.memory import explain_out_of_memory
-from ..adapter.sampling import progress
+from ..adapter.sampling import check_interrupted, progress
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
+from ..mitigation.references.placement import moved
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
 from ..mitigation.references.weights_fingerprint import same_weights, weights_fingerprint
 from .image_resize import Size, cover, latent_in_pixels
@@ -97,9 +98,12 @@ def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtr
     return FeatureExtractor("descriptor", embed, network)
 
 
-def features_to_compare(references: ReferenceSet, images: Tensor, vae: VAE | None, node: str) -> tuple[Tensor, str]:
-    """Images (B, H, W, 3) as features (B, D) to compare with the set, and a warning or "".
+def features_to_compare(
+    references: ReferenceSet, images: Tensor, vae: VAE | None, node: str
+) -> tuple[list[Tensor], str]:
+    """For each image of (B, H, W, 3) the features (V, D) to compare with the set, and a warning or "".
 
+    An image is also compared mirrored, and for the metrics that compare place by place, moved by up to 6 %.
     Raises GuardError if they cannot be compared.
     """
     size = latent_in_pixels(references.shape, vae, node) if references.metric == "latent" else None
@@ -109,16 +113,19 @@ def features_to_compare(references: ReferenceSet, images: Tensor, vae: VAE | Non
             "loaded. Connect it to `descriptor` on Load References."
         )
     extractor = feature_extractor(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
-    extracted, bar = [], progress(len(images))
+    compared, bar = [], progress(len(images))
     for image in images:
-        extracted.append(extractor.extract(image))
+        check_interrupted()
+        both = [extractor.extract(image), extractor.extract(image.flip(1))]
+        if tuple(both[0].shape) != references.shape:
+            raise GuardError(
+                f"{node}: `references` holds features of {dims(references.shape)}, but these images give "
+                f"{dims(both[0].shape)}. Connect the VAE that the references were made with, or make them again."
+            )
+        placed = torch.stack(both) if references.metric == "descriptor" else torch.cat([moved(one) for one in both])
+        compared.append(extractor.rows(placed))
         bar.update(1)
-    if tuple(extracted[0].shape) != references.shape:
-        raise GuardError(
-            f"{node}: `references` holds features of {dims(references.shape)}, but these images give "
-            f"{dims(extracted[0].shape)}. Connect the VAE that the references were made with, or make them again."
-        )
-    return extractor.rows(torch.stack(extracted)), _vae_note(references.model_hash, extractor.model_hash)
+    return compared, _vae_note(references.model_hash, extractor.model_hash)
 
 
 def _vae_note(made_with: str, connected: str) -> str:

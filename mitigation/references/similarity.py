@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -33,16 +35,24 @@ def similarity(metric: Metric, query: Tensor, neighbours: Tensor, alpha: float =
     return (query * neighbours[:, 0]).sum(dim=1)  # the cosine, because features have length 1
 
 
-def nearest_similarity(references: ReferenceSet, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (B, D) -> σ to the nearest reference (B,) float32, and its row (B,) int64.
+def nearest_similarity(references: ReferenceSet, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """σ to the nearest reference (B,) float32, and its row (B,) int64, of B images.
 
+    Each image is the features (V, D) of all the ways in which it may be placed; its σ is the largest of them.
     Latents are compared after the set's shared mean is removed (features.py), so that a shared style does not count
     as a copy.
     """
-    kept, queries = references.features, features.float()
+    kept, mean = references.features, None
     if references.metric == "latent":
         mean = shared_mean(kept)
-        kept, queries = centre_all(kept, mean), remove_mean(mean.to(queries.device), queries)
+        kept = centre_all(kept, mean)
     index = ReferenceIndex(kept, references.metric)
-    _, rows = index.nearest(queries, references.neighbours)
-    return similarity(references.metric, queries, index.take(rows), references.alpha), rows[:, 0]
+    sigma, nearest = [], []
+    for features in images:
+        queries = features.float() if mean is None else remove_mean(mean.to(features.device), features)
+        _, rows = index.nearest(queries, references.neighbours)
+        values = similarity(references.metric, queries, index.take(rows), references.alpha)
+        best = int(values.argmax())
+        sigma.append(values[best])
+        nearest.append(rows[best, 0])
+    return torch.stack(sigma), torch.stack(nearest)

@@ -48,7 +48,7 @@ def test_memorized_prompts_are_flagged_and_ordinary_ones_are_not(host: Host, lab
     for seed, (words, memorized) in enumerate([(pairs[i][0], i) for i in MEMORIZED] + [(t, None) for t in ORDINARY]):
         prompt = {**sample(words, 2, seed), "r": references(), "c": check()}
         out = host.run(prompt, lab)
-        similarity, nearest, is_copy, summary, comparison = out["c"]
+        similarity, nearest, is_copy, summary, comparison, *_ = out["c"]
         pixels = (out["i"][0] * 255).round().byte().numpy()
         truth = [min(rmse(p, image) for _, image in pairs) < COPY_RMSE for p in pixels]
         assert [s > 0.85 for s in similarity] == truth == [memorized is not None] * 2
@@ -68,7 +68,7 @@ def test_the_training_images_themselves(host: Host, lab: dict[str, Any]) -> None
     prompt = {"r": references(), "a": check(), "b": check(images=["j", 0])}
     out = host.run(prompt, {**lab, "i": given, "j": larger})
     for name, least in (("a", 0.99), ("b", 0.9)):
-        similarity, nearest, is_copy, _, _ = out[name]
+        similarity, nearest, is_copy, *_ = out[name]
         assert min(similarity) > least and is_copy
         shown = torch.nn.functional.interpolate(nearest.movedim(-1, 1), (96, 96), mode="area").movedim(1, -1)
         assert (shown - given).square().mean().sqrt() < 0.03
@@ -76,7 +76,7 @@ def test_the_training_images_themselves(host: Host, lab: dict[str, Any]) -> None
 
 def test_nothing_in_common_is_no_copy_whatever_the_size(host: Host, lab: dict[str, Any]) -> None:
     noise = torch.rand(2, 120, 77, 3, generator=torch.Generator().manual_seed(0))
-    similarity, _, is_copy, summary, _ = host.run({"r": references(), "c": check()}, {**lab, "i": noise})["c"]
+    similarity, _, is_copy, summary, *_ = host.run({"r": references(), "c": check()}, {**lab, "i": noise})["c"]
     assert not is_copy and max(similarity) < 0.7 and "0 of 2 images may be copies" in summary
 
 
@@ -132,7 +132,7 @@ def test_other_metrics(host: Host, clip_vision: Any, metric: str) -> None:
     given = {"k": known, "i": torch.cat([copies, new.movedim(1, -1)]), "descriptor": clip_vision}
     limits = {"threshold": 0.998, "nl2_threshold": 1.0}
     prompt = {"r": graphs.from_images(metric, images=["k", 0]), "c": graphs.check("r", **limits)}
-    similarity, nearest, is_copy, summary, _ = host.run(prompt, given)["c"]
+    similarity, nearest, is_copy, summary, *_ = host.run(prompt, given)["c"]
     limit = -1.0 if metric == "nL2" else 0.998
     assert [s > limit for s in similarity] == [True] * 4 + [False] * 4, similarity
     assert is_copy and "4 of 8 images may be copies" in summary and "image 1:" in summary
@@ -190,3 +190,21 @@ def test_a_set_without_images_still_names_them(host: Host, lab: dict[str, Any]) 
     made = graphs.references(latents="l")
     out = host.run({"r": made, "c": check()}, {**lab, "l": latents, "i": torch.rand(3, 96, 96, 3)})["c"]
     assert out[1].shape == (3, 64, 64, 3) and out[4].shape[0] == 3 and "image 1:" in out[3]
+
+
+@pytest.mark.parametrize("metric", ["latent", "nL2"])
+def test_a_copy_that_was_mirrored_or_moved_is_found(host: Host, lab: dict[str, Any], metric: str) -> None:
+    """Moved to the right and down, where the border is repeated, by a latent element (8 pixels) or 6 % of the image."""
+    by = 8 if metric == "latent" else 6
+    training = torch.from_numpy(np.stack([image for _, image in training_pairs()[:4]])).float() / 255
+    side = training.shape[1]
+    moved = torch.nn.functional.pad(training.movedim(-1, 1), (by, 0, by, 0), mode="replicate")[..., :side, :side]
+    given = {**lab, "i": torch.cat([training.flip(2), moved.movedim(1, -1)]), "many": torch.rand(60, side, side, 3)}
+    folder = {"r": references()} if metric == "latent" else {}
+    if metric == "nL2":  # it needs more than 50
+        given["all"] = torch.cat([training, given["many"]])
+        folder = {"r": graphs.from_images("nL2", images=["all", 0])}
+    out = host.run({**folder, "c": check()}, given)["c"]
+    clean, copies = out[5:]
+    assert len(copies) == 8 and out[2], out[3]
+    assert not isinstance(clean, torch.Tensor), "nothing behind `clean` is to run"

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from memorization_guard.mitigation.references.sscd import prepare
+from memorization_guard.mitigation.wording import clean, shown
 from support import hostile_files
 from support.copy_detectors import Planted, Scripted, random_clip_vision, random_sscd
 from support.executor import Host, Prompt
@@ -81,7 +82,7 @@ def test_hostile_captions_are_data(host: Host, sets: Path) -> None:
     )
     module.save_references(made, sets / "hostile.safetensors")
     loaded = host.run(load("hostile.safetensors"))["l"][0]
-    assert list(loaded.captions) == HOSTILE and list(loaded.names) == HOSTILE[::-1]
+    assert list(loaded.captions) == list(map(clean, HOSTILE)) and list(loaded.names) == list(map(shown, HOSTILE[::-1]))
     with safe_open(str(sets / "hostile.safetensors"), "pt") as file:
         assert not any("DROP" in value for value in file.metadata().values())
 

@@ -81,22 +81,22 @@ def test_one_style_is_no_copy() -> None:
     known, new = style + noise(40, 64, seed=1), style + noise(10, 64, seed=2)
     references = set_of(latent_features(known))
     raw = (latent_features(new) @ references.features.float().T).amax(dim=1)
-    sigma, _ = nearest_similarity(references, latent_features(new))
+    sigma, _ = nearest_similarity(references, latent_features(new).split(1))
     assert raw.min() > 0.75 and sigma.max() < 0.6
-    sigma, rows = nearest_similarity(references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)))
+    sigma, rows = nearest_similarity(references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)).split(1))
     assert sigma.min() > 0.95 and rows.tolist() == [3, 30]
 
 
 def test_a_single_reference_is_compared_as_it_is() -> None:
     known = noise(1, 64, seed=0)
-    sigma, rows = nearest_similarity(set_of(latent_features(known)), latent_features(3 * known + 1))
+    sigma, rows = nearest_similarity(set_of(latent_features(known)), latent_features(3 * known + 1).split(1))
     torch.testing.assert_close(sigma, torch.ones(1), atol=1e-3, rtol=0)
     assert rows.tolist() == [0]
 
 
 def test_nl2_is_equation_8_over_the_k_nearest() -> None:
     known, new = noise(60, 12, seed=0).half().float(), noise(3, 12, seed=1)
-    sigma, rows = nearest_similarity(set_of(known, "nL2", k=7), new)
+    sigma, rows = nearest_similarity(set_of(known, "nL2", k=7), new.split(1))
     near = torch.cdist(new, known).topk(7, largest=False)
     torch.testing.assert_close(sigma, negative_nl2(new, known[near.indices]))
     assert torch.equal(rows, near.indices[:, 0])

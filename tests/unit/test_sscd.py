@@ -80,7 +80,7 @@ def test_other_weights_are_refused(official: Official) -> None:
         sscd.sscd_from({"a": torch.zeros(1)})
     with pytest.raises(ValueError, match="1 weights are missing, 1 are unknown"):
         sscd.sscd_from({n.replace("layer4.0.conv1", "other"): w for n, w in weights.items()})
-    with pytest.raises(RuntimeError, match=r"size mismatch for layer1\.0\.conv1\.weight"):
+    with pytest.raises(ValueError, match=r"layer1\.0\.conv1\.weight has the shape \(64, 64, 3, 3\)"):
         sscd.sscd_from({**weights, "backbone.layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3)})
 
 
