@@ -103,7 +103,7 @@ class Lending:
     """Models whose weights are lent, as long as `lending` lasts."""
 
     def checkpoint(self, dtype: torch.dtype | None = None) -> dict[str, Any]:
-        """The lab checkpoint's MODEL `m`, computed in `dtype`, and its VAE `vae`."""
+        """The small lab's MODEL `m`, computed in `dtype`, and its VAE `vae`."""
         options = {"dtype": dtype} if dtype else {}
         with torch.inference_mode():
             model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
