@@ -7,7 +7,7 @@ RUN := .host/python
 help:
 	@echo "make demo          images without and with mitigation, on a real server, into demo/"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same with your own checkpoint"
-	@echo "make serve         the real user interface with the pack and the lab checkpoint, on localhost"
+	@echo "make serve         the real user interface with the pack and both lab checkpoints, on localhost"
 	@echo "make test          all tests"
 	@echo "make test-fast     the unit tests only"
 	@echo "make lint          check style and types"
@@ -16,7 +16,7 @@ help:
 	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
 	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
 	@echo "make gpu-check     the same on your GPU, on a server for each way to hold weights, as a report to paste into an issue"
-	@echo "make tables        the effect of each setting on the lab checkpoint, into docs/ (an hour)"
+	@echo "make tables        the effect of each setting on the lab checkpoint, into docs/ (hours)"
 	@echo "make bench         methods, combinations and peers on the lab checkpoint, into bench/ (hours; continues if stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost    evaluations, time and memory compared with KSampler (ten minutes on a GPU)"

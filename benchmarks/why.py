@@ -1,4 +1,4 @@
-"""The figures of docs/why.md: the basin of the exact model and of the lab checkpoint, and what each method does to it.
+"""The figures of docs/why.md: the basin of the exact model and of the small lab, and what each method does to it.
 
 .host/python -m benchmarks.why
 """

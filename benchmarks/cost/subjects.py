@@ -1,4 +1,4 @@
-"""The models whose cost is measured: the exact model, the lab checkpoint, and UNets of real sizes."""
+"""The models whose cost is measured: the exact model, the small lab, and UNets of real sizes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def exact_model(host: Host) -> Subject:
 
 
 def lab_checkpoint(host: Host) -> Subject:
-    """The lab checkpoint as the host's loader gives it, with the first of its memorized prompts."""
+    """The small lab as the host's loader gives it, with the first of its memorized prompts."""
     from support.graphs import checkpoint
 
     held = checkpoint.load(host)

@@ -1,12 +1,13 @@
 """`make bench`: what each method does on the lab checkpoint, and what it costs.
 
     make bench                                     # everything; an interrupted run is continued
-    .host/python -m benchmarks.lab --seeds 4 --methods recommended AMG
-    .host/python -m benchmarks.lab --smoke         # three rows, for CI: bench/smoke.json
+    .host/python -m benchmarks.lab --seeds 4 --methods per-sample AMG
+    .host/python -m benchmarks.lab --smoke         # three rows on the tests' small lab, for CI: bench/smoke.json
     .host/python -m benchmarks.lab --first 101     # an independent run, into bench/from-101/
 
-16 memorized and 16 ordinary prompts × seeds × methods, through the real host. Images are kept in the work folder;
-results go to bench/results.json and bench/report.md and, with --docs, to docs/bench.md.
+24 memorized prompts and ordinary ones × seeds × methods, through the real host: on a CPU as many as two cores can make
+in some hours, on a GPU more. Images are kept in the work folder; results go to bench/results.json and bench/report.md
+and, with --docs, to docs/bench.md.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ from support.paths import ROOT
 
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError
 from ..methods import NONE, Method, chosen
-from .configuration import experiment
+from ..report import columns, table
+from .configuration import GPU, GROUPS, experiment, small_experiment
 from .methods import METHODS, RECOMMENDED, SMOKE
 from .page import write_page
 
 OUT = ROOT / "bench"
+SHORT = ("method", "images", "copies", "aligned", "evaluations_per_image", "seconds_per_image", "time")
 WORK = Path(tempfile.gettempdir()) / "memorization-guard-bench"
-GENERATED = 1024
 
 
 def smoke() -> int:
-    """Three methods, 16 memorized prompts, one seed; returns 1 unless the methods do what they are known to do."""
+    """Three methods on the small lab, one seed; returns 1 unless the methods do what they are known to do."""
     with lab_host() as host, tempfile.TemporaryDirectory() as work:
-        run = experiment(host, Path(work), SMOKE, lambda *_: range(1, 2), [1], groups=[MEMORIZED])
+        run = small_experiment(host, Path(work), SMOKE)
         run.sample()
         rows = run.rows(run.scorers())
-    names = ("method", "copies", "alignment", "evaluations", "time ratio")
-    values = [(r["method"], r["copies"][0], r["aligned"][0], r["evaluations"], r["time"]) for r in rows]
-    found = [dict(zip(names, row, strict=True)) for row in values]
+    names = ("method", "copies", "evaluations", "time ratio")
+    found = [dict(zip(names, (r["method"], r["copies"][0], r["evaluations"], r["time"]), strict=True)) for r in rows]
     print(json.dumps(found, indent=1))
     OUT.mkdir(exist_ok=True)
     (OUT / "smoke.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -55,38 +56,44 @@ def bench(asked: argparse.Namespace) -> int:
     """Sample, score and write; returns 1 if a method failed."""
 
     def wanted(method: Method, group: str) -> range:
-        """Ordinary prompts, most of whose images no method changes, get half as many seeds, or fewer."""
-        count = asked.seeds if method in (NONE, RECOMMENDED) else min(asked.seeds, asked.others)
-        count = min(asked.ordinary, (count + 1) // 2) if group == ORDINARY else count
-        return range(asked.first, asked.first + count)
+        count = asked.seeds if method is NONE or method in RECOMMENDED else min(asked.seeds, asked.others)
+        return range(asked.first, asked.first + (min(count, asked.ordinary) if group == ORDINARY else count))
 
     seeds = range(asked.first, asked.first + asked.seeds)
     out = OUT if asked.first == 1 else OUT / f"from-{asked.first}"
-    with lab_host() as host:
-        run = experiment(host, asked.work, chosen(METHODS, asked.methods), wanted, seeds, generated=GENERATED)
+    with lab_host("", threads=torch.get_num_threads()) as host:
+        methods = chosen(METHODS, asked.methods)
+        prompts = {MEMORIZED: asked.memorized_prompts, ORDINARY: asked.ordinary_prompts}
+        run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts, sscd=asked.sscd)
         run.sample()
         scorers = run.scorers()
-        results: dict[str, Any] = {
-            "facts": {"seeds": asked.seeds, "others": asked.others, "first": asked.first, "torch": torch.__version__},
-            "failed": run.failed,
-            "rows": run.rows(scorers),
-        }
+        facts = {k: getattr(asked, k) for k in ("seeds", "others", "ordinary", "first")}
+        device = torch.cuda.get_device_name() if GPU else f"CPU, {torch.get_num_threads()} threads"
+        facts |= {"torch": torch.__version__, "device": device}
+        results: dict[str, Any] = {"facts": facts, "failed": run.failed, "rows": run.rows(scorers)}
         out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
         write_page(run, results, scorers, out, ROOT / "docs" if asked.docs and out == OUT else None)
+    shown = [c for c in columns(scorers) if c.key in SHORT]
+    for group in GROUPS:
+        print(f"\n{group} prompts\n{table([r for r in results['rows'] if r['group'] == group], shown)}")
     print(out / "report.md")
     return int(bool(run.failed))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lab", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=32, help="noises a prompt, of no mitigation and recommended")
-    parser.add_argument("--others", type=int, default=8, help="noises a memorized prompt, of the other methods")
-    parser.add_argument("--ordinary", type=int, default=8, help="noises an ordinary prompt, at most")
+    seeds = "noises a memorized prompt, of no mitigation and the recommended methods: %(default)s here"
+    parser.add_argument("--seeds", type=int, default=16 if GPU else 8, help=seeds)
+    parser.add_argument("--others", type=int, default=16 if GPU else 2, help="the same, of the other methods")
+    parser.add_argument("--ordinary", type=int, default=4 if GPU else 1, help="noises an ordinary prompt, at most")
+    parser.add_argument("--memorized-prompts", type=int, default=24, help="how many: %(default)s here")
+    parser.add_argument("--ordinary-prompts", type=int, default=49 if GPU else 24, help="how many: %(default)s here")
     parser.add_argument("--first", type=int, default=1, help="the first seed: another one is an independent run")
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="parts of names; all methods otherwise")
+    parser.add_argument("--sscd", type=Path, help="weights of sscd_disc_mixup: a second opinion on copies")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the images")
-    parser.add_argument("--smoke", action="store_true", help="three rows, for CI")
+    parser.add_argument("--smoke", action="store_true", help="three rows on the small lab, for CI")
     parser.add_argument("--docs", action="store_true", help="write the tables and the plots into docs/, too")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)

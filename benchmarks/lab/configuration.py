@@ -1,15 +1,17 @@
-"""The lab as a configuration of the harness: its checkpoint, prompts, training images, plan and scorers."""
+"""The labs as configurations of the harness: checkpoint, prompts, training images, plan and scorers."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import scenes
-from lab.copies import PICTURES
-from support.paths import LAB_CHECKPOINT
+import torch
+
+from lab import copies, scenes
+from support import small_lab
+from support.paths import LAB_CHECKPOINT, SMALL_CHECKPOINT
 
 from ..cases import MEMORIZED, ORDINARY, Case
 from ..checkpoint import Checkpoint, Plan
@@ -17,15 +19,18 @@ from ..experiment import Experiment
 from ..methods import Method
 from ..sampling import Images, Wanted, prompts_together
 from ..training_images import works_in
-from .scorers import lab_scorers
+from .scorers import lab_scorers, small_scorers
 
 if TYPE_CHECKING:
     from support.executor import Host
 
-PLAN = Plan(sampler="euler", scheduler="normal", size=scenes.SIZE)
+PLAN = Plan(steps=30, scheduler="normal", size=scenes.SIZE)
+SMALL_PLAN = Plan(sampler="euler", scheduler="normal", size=small_lab.SIZE)
+GPU = torch.cuda.is_available()
+TOGETHER = 24 if GPU else 4  # images of a batch: what is lost when a run is interrupted, and what memory has to hold
 GROUPS = {
-    MEMORIZED: tuple(Case(i, pair.caption) for i, pair in enumerate(scenes.memorized())),
-    ORDINARY: tuple(Case(i, text, ORDINARY) for i, text in enumerate(scenes.ordinary_prompts())),
+    MEMORIZED: tuple(Case(i, text) for i, text in enumerate(scenes.memorized_captions())),
+    ORDINARY: tuple(Case(i, text, ORDINARY) for i, text in enumerate(scenes.ordinary_captions())),
 }
 
 
@@ -36,22 +41,29 @@ def experiment(
     wanted: Wanted,
     seeds: Iterable[int],
     *,
-    groups: Iterable[str] = tuple(GROUPS),
-    generated: int = 0,
+    prompts: Mapping[str, int],
+    sscd: Path | None = None,
 ) -> Experiment:
-    """All 16 prompts of a group are one batch, the number of an image is its seed; time is that of one CPU thread.
-
-    `generated`: how many of the generator's images quality is measured against; 0 leaves quality out.
-    """
+    """The lab checkpoint: the number of an image is its seed. `prompts`: how many of each group."""
     # Copies are counted against all training images: random tokens lead a prompt into another's.
-    checkpoint = Checkpoint(host, LAB_CHECKPOINT, PLAN, clock=time.process_time)
-    parts = [GROUPS[name] for name in groups]
+    checkpoint = Checkpoint(host, LAB_CHECKPOINT, PLAN)
+    parts = [GROUPS[name][:count] for name, count in prompts.items()]
     return Experiment(
         checkpoint,
         Images(folder, wanted),
         methods,
         [case for part in parts for case in part],
-        prompts_together(parts, seeds),
-        works_in(PICTURES, checkpoint),
-        lambda works: lab_scorers(works, generated),
+        prompts_together(parts, seeds, TOGETHER),
+        works_in(copies.TRAINING_IMAGES, checkpoint),
+        lambda works: lab_scorers(works, checkpoint, sscd),
     )
+
+
+def small_experiment(host: Host, folder: Path, methods: Sequence[Method]) -> Experiment:
+    """The memorized prompts of the tests' small lab, one image each; time is that of one CPU thread."""
+    cases = [Case(i, caption) for i, (caption, _) in enumerate(small_lab.training_pairs())]
+    checkpoint = Checkpoint(host, SMALL_CHECKPOINT, SMALL_PLAN, clock=time.process_time)
+    works = works_in(small_lab.TRAINING_IMAGES, checkpoint)
+    images = Images(folder, lambda *_: range(1, 2))
+    batches = prompts_together([cases], [1], len(cases))
+    return Experiment(checkpoint, images, methods, cases, batches, works, small_scorers)

@@ -21,7 +21,7 @@ from .configuration import GROUPS
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-GRID = 8  # prompts a row
+GRID, TILE = 8, 144  # prompts a row, pixels of an image
 MARKS = "osD^vPX*<>hdp8"
 
 
@@ -52,12 +52,17 @@ def trade_off(rows: Sequence[Row], file: Path, against: str, label: str) -> None
 def grid(run: Experiment, file: Path, seed: int) -> str:
     """A row a method, a column a memorized prompt, the training images on top; returns what the rows are."""
     cases, names = GROUPS[MEMORIZED][:GRID], ["the training images"]
-    lines = [np.concatenate([np.array(Image.open(work.path)) for work in run.works[:GRID]], axis=1)]
+    lines = [[work.path for work in run.works[:GRID]]]
     for method in run.methods:
         if all(run.images.there(method, case, [seed]) for case in cases):
-            lines.append(np.concatenate([run.images.read(method, case, [seed])[0][0] for case in cases], axis=1))
+            lines.append([run.images.file(method, case, seed) for case in cases])
             names.append(method.name)
-    Image.fromarray(np.concatenate(lines)).save(file, quality=88)
+    sheet = Image.new("RGB", (GRID * TILE, len(lines) * TILE))
+    for y, files in enumerate(lines):
+        for x, path in enumerate(files):
+            tile = Image.open(path).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (x * TILE, y * TILE))
+    sheet.save(file, quality=88)
     return "Rows, from the top: " + "; ".join(names) + "."
 
 

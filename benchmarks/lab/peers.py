@@ -25,9 +25,10 @@ def random_tokens(count: int) -> Conditioning:
     """Each prompt with `count` random words of the lab's vocabulary at random places."""
 
     def conditioning(checkpoint: Checkpoint, texts: list[str], seed: int) -> list:
-        from support.lab_pack.arch import vocabulary
+        from support.lab_pack.arch import LAB512
 
-        words = sorted(w.removesuffix("</w>") for w in vocabulary() if w.endswith("</w>") and len(w) > len("a</w>") + 1)
+        known = (w.removesuffix("</w>") for w in LAB512.vocabulary() if w.endswith("</w>"))
+        words = sorted(w for w in known if len(w) > 2)
         draw = random.Random(1000 * seed + count)
         longer = []
         for text in texts:

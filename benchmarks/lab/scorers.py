@@ -1,46 +1,52 @@
-"""Scorers for the lab checkpoint, where SSCD and CLIP mean nothing: pixels, the lab's judge and its generator."""
+"""Scorers for the lab checkpoints, where CLIP means nothing: pixels, the lab's judge, and SSCD if it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from lab import vae
-from lab.copies import COPY_RMSE, rmse
-from lab.judge import Judge, diversity, frechet, reference
+from lab import copies
+from lab.judge import Judge, diversity
+from support import small_lab
 
-from ..cases import BenchmarkError, Case
-from ..scorers import Scorers
+from ..cases import BenchmarkError
+from ..scorers import Scorers, SSCDCopies
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
 
 
 class PixelCopies:
-    """Similarity 1 − RMSE of the pixels (lab/copies.py)."""
+    """Similarity 1 − RMSE of the pixels; `measure`: (images, works) -> distances (n, m)."""
 
-    name = f"copies: pixel RMSE below {COPY_RMSE} (a stand-in for SSCD)"
-    label, threshold, distance = f"RMSE < {COPY_RMSE}", 1 - COPY_RMSE, True
+    distance = True
 
-    def __init__(self, works: Sequence[Tensor]) -> None:
+    def __init__(self, works: Sequence[Tensor], limit: float, measure: Callable[..., np.ndarray]) -> None:
         self.works = [(work * 255).round().byte().numpy() for work in works]
+        self.label, self.threshold, self.measure = f"RMSE < {limit}", 1 - limit, measure
+        self.name = f"copies: pixel RMSE below {limit}"
 
     def similarity(self, images: np.ndarray, works: Sequence[int]) -> np.ndarray:
         for i in works:
             if self.works[i].shape != images.shape[1:]:
                 raise BenchmarkError("The lab's scorers compare pixels: --size must be that of the training images.")
-        return np.array([1 - min(rmse(image, self.works[i]) for i in works) for image in images])
+        return 1 - self.measure(images, np.stack([self.works[i] for i in works])).min(1)
 
 
 @dataclass
 class JudgeAlignment:
-    """1 where the lab's judge sees the shape and the colour that the caption asks for."""
+    """1 where the lab's judge sees the kind of thing that the caption asks for."""
 
     judge: Judge
     name, label, yes_or_no = "alignment: the lab's judge (a stand-in for CLIP)", "aligned", True
 
     def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
-        return self.judge.alignment(images, [text] * len(images))._asdict()
+        return {"aligned": self.judge.aligned(images, [text] * len(images)).numpy().astype(float)}
 
 
 @dataclass
@@ -49,28 +55,26 @@ class FeatureDiversity:
     name, label = "diversity: features of the lab's judge (a stand-in for LPIPS)", "feature distance"
 
     def spread(self, images: np.ndarray) -> float:
-        return diversity(self.judge.judge(images).features)
+        return diversity(self.judge.features(images))
 
 
-class GeneratorQuality:
-    """Fréchet distance of the judge's features to `count` of the generator's own images of the same prompts."""
-
-    def __init__(self, judge: Judge, count: int) -> None:
-        self.judge, self.count = judge, count
-        self.name = f"quality: Fréchet distance to {count} of the generator's images"
-        self._targets: dict[tuple[str, ...], np.ndarray] = {}
-
-    def distance(self, images: np.ndarray, cases: Sequence[Case]) -> float:
-        texts = tuple(c.text for c in cases)
-        if texts not in self._targets:
-            self._targets[texts] = self.judge.judge(vae.through(reference(texts, self.count, seed=1))).features
-        return frechet(self.judge.judge(images).features, self._targets[texts])
-
-
-def lab_scorers(works: Sequence[Tensor], generated: int = 0) -> Scorers:
-    """`works`: the training images. `generated`: how many images quality is measured against; 0 leaves it out."""
+def lab_scorers(works: Sequence[Tensor], checkpoint: Checkpoint, sscd: Path | None = None) -> Scorers:
+    """`works`: the training images. `sscd`: SSCD's weights, for a second opinion on copies."""
     judge = Judge.load()
-    quality = GeneratorQuality(judge, generated) if generated else None
-    missed = [] if works else ["copies: no --training-images"]
-    copies = PixelCopies(works) if works else None
-    return Scorers(copies, JudgeAlignment(judge), FeatureDiversity(judge), quality, missed, stand_ins=True)
+    pixels = PixelCopies(works, copies.COPY_RMSE, lambda *images: copies.distances(*images).numpy())
+    made = Scorers(pixels, JudgeAlignment(judge), FeatureDiversity(judge), stand_ins=True)
+    if sscd is not None:
+        made.second = SSCDCopies(checkpoint, checkpoint.copy_detector(sscd), works)
+    else:
+        made.missed.append("a second opinion on copies: no --sscd")
+    return made
+
+
+def small_scorers(works: Sequence[Tensor]) -> Scorers:
+    """Copies of the small lab's training images; nothing else is known of its images."""
+
+    def measure(images: np.ndarray, own: np.ndarray) -> np.ndarray:
+        return np.array([[small_lab.rmse(image, work) for work in own] for image in images])
+
+    held = PixelCopies(works, small_lab.COPY_RMSE, measure) if works else None
+    return Scorers(held, missed=[] if works else ["copies: no --training-images"], stand_ins=True)

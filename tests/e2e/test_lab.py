@@ -1,43 +1,45 @@
-"""The lab checkpoint on a real server: it memorizes, and the pack helps. `make demo` in small."""
+"""The small lab on a real server: it memorizes, and the pack helps. `make demo` in small."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lab import scenes
-from lab.copies import COPY_RMSE, rmse, training_pairs
+from support import lab_strengths
 from support.client import PromptError
-from support.paths import ROOT
+from support.paths import ROOT, SMALL_CHECKPOINT
 from support.server import Server
-from tools.demo.measure import Subject, ask, share_of_copies
-from tools.demo.methods import Setting, prompt
+from support.small_lab import COPY_RMSE, SIZE, is_copy, rmse, training_pairs
+from tools.demo.measure import Subject, ask, share
+from tools.demo.methods import BATCH_WISE, DYNAMIC, PER_SAMPLE, PLAIN, Setting, prompt
 
-COUNT = 1
-PROMPTS = (0, 7)
+COUNT, PROMPTS = 1, (0, 7)
+STRENGTHS = {
+    PER_SAMPLE: lab_strengths.PER_SAMPLE,
+    BATCH_WISE: lab_strengths.BATCH_WISE,
+    DYNAMIC: lab_strengths.DEFERRED,
+}
+SETTING = Setting(SMALL_CHECKPOINT.name, COUNT, SIZE, {}, STRENGTHS, **lab_strengths.BATCH_WISE_START, is_copy=is_copy)
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
-def share(server: Server):
-    """share(method): the share of copies among the images of two memorized prompts."""
+def copies(server: Server):
+    """copies(method): the share of copies among the images of two memorized prompts."""
     pairs = training_pairs()
-    subjects = [Subject(*pairs[i]) for i in PROMPTS]
 
-    def measure(method: str) -> float:
-        return share_of_copies(ask(server, Setting.for_lab(COUNT), s, method, i) for i, s in enumerate(subjects))
+    def measure(method: str, setting: Setting = SETTING) -> float:
+        subjects = [Subject(*pairs[i]) for i in PROMPTS]
+        for i, subject in enumerate(subjects):
+            subject.rows[method] = ask(server, setting, subject, method, i)
+        return share(subjects, method)
 
     return measure
-
-
-def test_the_training_images_are_what_the_generator_draws() -> None:
-    for (caption, image), pair in zip(training_pairs(), scenes.memorized(), strict=True):
-        assert caption == pair.caption
-        assert np.array_equal(image, pair.scene.image)
 
 
 def test_no_two_memorized_images_pass_for_each_other() -> None:
@@ -46,27 +48,27 @@ def test_no_two_memorized_images_pass_for_each_other() -> None:
     assert nearest > COPY_RMSE
 
 
-def test_it_copies_with_cfg_and_not_without(share) -> None:
-    assert share("no mitigation") >= 0.8
-    assert share("without CFG") <= 0.05
+def test_it_copies_with_cfg_and_not_without(copies) -> None:
+    assert copies(PLAIN) >= 0.8
+    assert copies(PLAIN, replace(SETTING, plan={"cfg": 0.0})) <= 0.05
 
 
-@pytest.mark.parametrize("method", ["dynamic deferral", "batch-wise + deferred", "per-sample noise"])
-def test_each_mitigation_helps(share, method: str) -> None:
-    assert share(method) <= 0.25
+@pytest.mark.parametrize("method", STRENGTHS)
+def test_each_mitigation_helps(copies, method: str) -> None:
+    assert copies(method) <= 0.25
 
 
 def test_an_ordinary_prompt_gives_ksamplers_image(server: Server) -> None:
-    setting, subject = Setting.for_lab(COUNT), Subject("a disc")
-    plain = ask(server, setting, subject, "no mitigation", 0)
-    dynamic = ask(server, setting, subject, "dynamic deferral", 1)
+    subject = Subject("a disc")
+    plain = ask(server, SETTING, subject, PLAIN, 0)
+    dynamic = ask(server, SETTING, subject, DYNAMIC, 1)
     for a, b in zip(plain.images, dynamic.images, strict=True):
         assert np.array_equal(a, b)
-    assert dynamic.told["rows"] == plain.told["rows"] == 2 * 50 * COUNT
+    assert dynamic.told["rows"] == plain.told["rows"] == 2 * 50 * SETTING.count
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_runs(server: Server) -> None:
-    given = prompt(Setting("no-such-file.safetensors", 1), "a ring", "dynamic deferral", 0)
+    given = prompt(Setting("no-such-file.safetensors", 1), "a ring", DYNAMIC, 0)
     with pytest.raises(PromptError) as caught:
         server.run(given)
     assert caught.value.kind == "validation" and "no-such-file.safetensors" in caught.value.message

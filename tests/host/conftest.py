@@ -25,7 +25,7 @@ def counted() -> tuple[ModelPatcher, Meter]:
 
 @pytest.fixture(scope="session")
 def checkpoint(host: Host) -> dict[str, Any]:
-    """The lab checkpoint, loaded by the host, as `given` objects; the LoRA and the ControlNet are in place."""
+    """The small lab, loaded by the host, as `given` objects; the LoRA and the ControlNet are in place."""
     lab_files.save_lora(host)
     lab_files.save_control(host)
     return load(host)

@@ -1,4 +1,4 @@
-"""Copy Check through the real executor: on the lab checkpoint's own images, and on every metric."""
+"""Copy Check through the real executor: on the small lab's own images, and on every metric."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ check = partial(graphs.check, "r", vae=["vae", 0])
 
 @pytest.fixture(scope="module")
 def lab(host: Host, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The lab checkpoint; its training images are in the input directory."""
+    """The small lab; its training images are in the input directory."""
     training_images(host, "training")
     return checkpoint
 

@@ -1,6 +1,6 @@
 """The gradient of d through the real UNet, under every feature of the host: against finite differences.
 
-The lab checkpoint runs in float32 on the CPU; so do the differences.
+The small lab runs in float32 on the CPU; so do the differences.
 """
 
 from __future__ import annotations

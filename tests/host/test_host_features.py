@@ -1,6 +1,6 @@
 """Areas, masks, ControlNet, LoRAs, hooks, inpainting, tiles, other packs' guidance: what the host offers keeps working.
 
-On the lab checkpoint, through the real executor; every test compares with what vanilla nodes make of the same.
+On the small lab, through the real executor; every test compares with what vanilla nodes make of the same.
 """
 
 from __future__ import annotations

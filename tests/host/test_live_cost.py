@@ -20,7 +20,7 @@ MOST = 0.01  # of the run's processor time
 def test_a_view_costs_at_most_a_hundredth(
     host: Host, checkpoint, monkeypatch, batch: int, steps: int, kind: str
 ) -> None:
-    """On the lab checkpoint, whose steps are far shorter than those of any real model."""
+    """On the small lab, whose steps are far shorter than those of any real model."""
     live = host.module(PACK, "adapter.live_view").LiveView
     spent: list[float] = []
 

@@ -18,7 +18,7 @@ LEFT = {"fp32, LoRA, --lowvram", "fp32, LoRA, --novram"}
 
 
 def lab_in(dtype: torch.dtype):
-    """The lab checkpoint stored and computed in `dtype`."""
+    """The small lab stored and computed in `dtype`."""
     with torch.inference_mode():
         plan = {"model_options": {"dtype": dtype}, "output_vae": False, "output_clip": False}
         model = comfy.sd.load_checkpoint_guess_config(str(SMALL_CHECKPOINT), **plan)[0]

@@ -1,4 +1,4 @@
-"""The papers' protocol: whole runs on the lab checkpoint, and the real scorers on random weights."""
+"""The papers' protocol: whole runs on the small lab, and the real scorers on random weights."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     assert found["memorized", "Han per-sample, l_target 0.36"]["told"]["iterations"] == 2
     assert found["memorized", "AMG latent, defaults"]["unchanged"] < 1
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "stand-ins for the lab checkpoint" in report
+    assert "stand-ins for the small lab" in report
     assert "not told apart" in report
     assert "AMG SSCD, as released was not run: no --sscd" in report
 

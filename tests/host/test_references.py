@@ -29,7 +29,7 @@ LEFT_OUT = ("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "a-masklabel.png", "b-condlabe
 
 @pytest.fixture(scope="module")
 def inputs(host: Host) -> Path:
-    """The host's input directory, with the lab checkpoint's training images in a folder."""
+    """The host's input directory, with the small lab's training images in a folder."""
     place(host, "checkpoints", SMALL_CHECKPOINT)
     return training_images(host, "lab").parent
 

@@ -1,4 +1,4 @@
-"""Small files with random weights that fit the lab checkpoint: a ControlNet and a LoRA, in the host's own formats."""
+"""Small files with random weights that fit the small lab: a ControlNet and a LoRA, in the host's own formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inputs that the lab checkpoint needs where the nodes' defaults, made for Stable Diffusion, do not suit it."""
+"""The inputs that the small lab needs where the nodes' defaults, made for Stable Diffusion, do not suit it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of the help pages: each node after a real run on the lab checkpoint, cut out of the real page.
+"""The images of the help pages: each node after a real run on the small lab, cut out of the real page.
 
 .host/python tools/assets/help_images.py [MG_NoiseOptimizer ...]
 """

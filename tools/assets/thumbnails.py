@@ -1,4 +1,4 @@
-"""Thumbnails of the templates: what a real run on the lab checkpoint left on the nodes, put together.
+"""Thumbnails of the templates: what a real run on the small lab left on the nodes, put together.
 
 An image of the whole graph would be illegible at the size at which the template browser shows it. So a thumbnail is a
 square with two batches of images, each under its caption and with the number of copies among them, and the view of one

@@ -70,7 +70,7 @@ def reason(error: Exception) -> str:
 
 
 def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
-    """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the lab checkpoint."""
+    """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the small lab."""
     from support.families import cells, files, kinds
     from support.graphs import from_images, node, references
     from support.graphs.checkpoint import LINKS, WORDS

@@ -31,7 +31,7 @@ SLOTS = 8
 
 
 class Load(Sink):
-    """Takes a family's file as the model under test; the lab checkpoint has a VAE, too."""
+    """Takes a family's file as the model under test; the small lab has a VAE, too."""
 
     held: ClassVar[dict[str, Any]] = {}
 

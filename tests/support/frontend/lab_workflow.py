@@ -1,4 +1,4 @@
-"""Small workflows on the lab checkpoint, built in the page; nodes are found again by their title."""
+"""Small workflows on the small lab, built in the page; nodes are found again by their title."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE = 96  # of the lab's images
 class LabWorkflow:
     """A graph that begins with the checkpoint, a prompt and a latent.
 
-    tuned: with the strengths that suit the lab checkpoint, instead of the nodes' defaults.
+    tuned: with the strengths that suit the small lab, instead of the nodes' defaults.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The same words on the lab checkpoint, which is given to a run as `m`, `clip` and `vae`.
+"""The same words on the small lab, which is given to a run as `m`, `clip` and `vae`.
 
 Nodes that every prompt has: `mem`, `ord`, `null`, `latent`.
 """
@@ -32,7 +32,7 @@ START, SWITCH = 0.5, 2  # guidance that starts at START begins with step SWITCH 
 
 
 def load(host: Host) -> dict[str, Any]:
-    """The lab checkpoint as CheckpointLoaderSimple gives it, ready to be given to prompts."""
+    """The small lab as CheckpointLoaderSimple gives it, ready to be given to prompts."""
     place(host, "checkpoints", SMALL_CHECKPOINT)
     model, clip, vae = host.run({"loader": loader()})["loader"]
     return {"m": model, "clip": clip, "vae": vae}

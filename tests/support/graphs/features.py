@@ -1,4 +1,4 @@
-"""The host's features on the lab checkpoint, as ready parts of a prompt."""
+"""The host's features on the small lab, as ready parts of a prompt."""
 
 from __future__ import annotations
 

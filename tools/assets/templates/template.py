@@ -1,4 +1,4 @@
-"""What every template starts with, how its groups are coloured and laid out, and how it runs on the lab checkpoint.
+"""What every template starts with, how its groups are coloured and laid out, and how it runs on the small lab.
 
 A node that shows its run grows by that view, so it is the last one of its column: `ROW` below the top of the first row
 is left free for it.
@@ -25,12 +25,12 @@ SAMPLERS = ("KSampler", "MG_DeferredCFGKSampler", "MG_BasinEscapeDetector")
 class Template:
     """A graph with model, prompts, latent and one seed for everything in its first column.
 
-    lab_prompt: a prompt that the lab checkpoint has memorized.
+    lab_prompt: a prompt that the small lab has memorized.
     """
 
     def __init__(self, batch: int, lab_prompt: str, prompt: str = PROMPT):
         self.graph = g = Graph()
-        self.on_lab: list[tuple[int, str, object]] = []  # (node, widget, value) for a run on the lab checkpoint
+        self.on_lab: list[tuple[int, str, object]] = []  # (node, widget, value) for a run on the small lab
         # What the thumbnail shows: the view of a node, and the images of others, each under a caption.
         self.poster: tuple[Node, dict[str, Node]] | None = None
         loader = g.node("CheckpointLoaderSimple", "Model", ckpt_name=CHECKPOINT).at(0, 0).sized(380, 98)
@@ -45,12 +45,12 @@ class Template:
         self.lab(loader, ckpt_name="small_lab.safetensors").lab(self.latent, width=96, height=96, batch_size=4)
 
     def lab(self, node: Node, **values: object) -> Template:
-        """Set widgets of a node for runs on the lab checkpoint; the file keeps the values for Stable Diffusion."""
+        """Set widgets of a node for runs on the small lab; the file keeps the values for Stable Diffusion."""
         self.on_lab += [(node.id, name, value) for name, value in values.items()]
         return self
 
     def run_on_lab(self, page: Page, steps: int = STEPS) -> dict:
-        """Run the template, which is open in the page, on the lab checkpoint; returns the history entry."""
+        """Run the template, which is open in the page, on the small lab; returns the history entry."""
         for node, name, value in self.on_lab:
             page.set_node(node, name, value)
         for kind in SAMPLERS:
@@ -69,7 +69,7 @@ class Template:
             self.graph.note(body.strip(), title).at(x, NOTES_TOP).sized(400 if x else 380, 180)
 
     def text(self, title: str, prompt: str, lab_prompt: str) -> Node:
-        """A prompt, and the one that replaces it on the lab checkpoint."""
+        """A prompt, and the one that replaces it on the small lab."""
         node = self.graph.node("CLIPTextEncode", title, clip=self.clip, text=prompt).sized(380, 120).paint("green")
         self.lab(node, text=lab_prompt)
         return node
