@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from comfy.model_patcher import ModelPatcher
 
 from support import lab_files
@@ -13,6 +14,7 @@ from support.executor import Host
 from support.graphs.checkpoint import load
 from support.lab_pack import exact
 from support.lab_pack.meter import Meter
+from support.lent_weights import loaded, recast
 
 
 @pytest.fixture
@@ -40,3 +42,19 @@ def vae(checkpoint: dict[str, Any]) -> Any:
 def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The host's CLIP vision, tiny, with random weights."""
     return random_clip_vision(tmp_path_factory.mktemp("clip vision"))
+
+
+@pytest.fixture(scope="session")
+def twins(checkpoint: dict[str, Any], clip_vision: Any) -> dict[str, Any]:
+    """The networks in float64, for differences; those of the lab hold fp16, and so does CLIP vision here."""
+    networks = loaded(torch.float64)
+    networks["vae"].vae_dtype, networks["vae"].process_output = torch.float64, torch.sigmoid
+    with torch.inference_mode():
+        networks["vae"].first_stage_model.double()
+    vision = recast(recast(clip_vision, torch.float16), torch.float64)
+    return {"exact_model": networks["m"], "exact": networks["vae"], "exact_descriptor": vision}
+
+
+@pytest.fixture(scope="session")
+def images() -> dict[str, Any]:
+    return {"i": torch.rand(52, 64, 64, 3, generator=torch.Generator().manual_seed(0))}

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from support.executor import Host
 from support.families.states import with_lora
-from support.gradients import Gradient, gradients
-from support.graphs import from_images, node
-from support.graphs.checkpoint import LINKS, amg, ksampler, optimizer
+from support.gradients import Gradient, amg_gradient_node, gradients
+from support.graphs import from_images
+from support.graphs.checkpoint import LINKS, MEASURED, amg, ksampler, optimizer
 from support.graphs.features import Feature
 from support.lent_weights import DYNAMIC, STATES, lending, loaded, recast
 
@@ -76,36 +76,19 @@ def test_in_half_precision(host: Host, checkpoint, half, state: str) -> None:
 AMG = ("latent", "through model"), ("nL2", "through prediction"), ("descriptor", "through model")
 
 
-@pytest.fixture(scope="module")
-def exact(checkpoint, clip_vision) -> dict[str, Any]:
-    """The networks in float64, for differences; those of the lab hold fp16, and so does CLIP vision here."""
-    networks = loaded(torch.float64)
-    networks["vae"].vae_dtype, networks["vae"].process_output = torch.float64, torch.sigmoid
-    with torch.inference_mode():
-        networks["vae"].first_stage_model.double()
-    vision = recast(clip_vision, torch.float16)
-    return {"exact_model": networks["m"], "exact": networks["vae"], "exact_descriptor": recast(vision, torch.float64)}
-
-
 @pytest.mark.parametrize(("metric", "way"), AMG)
 @pytest.mark.parametrize("state", STATES)
-def test_amg(host: Host, checkpoint, clip_vision, exact, state: str, metric: str, way: str) -> None:
-    draw = torch.Generator().manual_seed(0)
-    limits = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "despecification": 0.0}
-    asked = PLAIN.prompt(
-        refs=from_images(metric),
-        a=amg(**limits, gradient=way, vae=["vae", 0]),
-        g=node("MGTest_AMGGradient", **{**LINKS, "model": ["a", 0]}, **{name: [name, 0] for name in exact}),
-    )
-    images = {"i": torch.rand(52, 64, 64, 3, generator=draw)}
+def test_amg(host: Host, checkpoint, clip_vision, twins, images, state: str, metric: str, way: str) -> None:
+    a = amg(**MEASURED, gradient=way, vae=["vae", 0])
+    g = amg_gradient_node(twins, **{**LINKS, "model": ["a", 0]})
     with lending(state) as lend:
-        vision = lend.clip_vision(recast(clip_vision, torch.float16))
-        given = checkpoint | exact | images | lend.checkpoint() | {"descriptor": vision}
+        vision = {"descriptor": lend.clip_vision(recast(clip_vision, torch.float16))}
+        given = checkpoint | twins | images | lend.checkpoint() | vision
         given["vae"].process_output = torch.sigmoid  # the host clamps: differences would see the kinks
         first = latents(host, VANILLA, given)
-        found = host.run(asked, given)["g"][0]
+        found = host.run(PLAIN.prompt(refs=from_images(metric), a=a, g=g), given)["g"][0]
         assert torch.equal(latents(host, VANILLA, given), first)
-    print(state, metric, way, found.said)
+    print(f"{state}, {metric} {way}: {found.said}")
     assert found.good and found.error < FINITE_DIFFERENCES
 
 

@@ -6,7 +6,7 @@ import copy
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,7 +189,7 @@ class MeasureAMG:
         def of_prediction(scorer, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
             with exact_float32():
                 gradient = by_prediction(scorer, denoised, rows, wanted)
-            twin, dtype = precise(scorer), scorer.plan.vae.vae_dtype
+            twin, dtype = precise(scorer), getattr(scorer.plan.vae, "vae_dtype", torch.float32)
             with patch.object(Tensor, "float", Tensor.double):  # float32 would round away what a short step does
                 found.append(
                     compared(lambda x: twin.similarity(x, rows), denoised.double(), gradient, dtype, EXACT_STEP)
@@ -199,9 +199,10 @@ class MeasureAMG:
         def of_model(own, call, nearest, wanted: Tensor, linear) -> Tensor:
             with exact_float32():
                 gradient = by_model(own, call, nearest, wanted, linear)
-            scorer, x, step, undo = own.scorer, call.x, STEP, ExitStack()
+            x, step, undo = call.x, STEP, ExitStack()
             if exact_model is not None:
-                scorer, x, step = precise(scorer), x.double(), EXACT_STEP
+                x, step = x.double(), EXACT_STEP
+                undo.enter_context(patch.object(own, "scorer", precise(own.scorer)))
                 exact_model.pre_run()
                 undo.callback(exact_model.cleanup)
                 undo.enter_context(patch.object(call.guider, "inner_model", exact_model.model))
@@ -209,7 +210,7 @@ class MeasureAMG:
 
             def value(x: Tensor) -> Tensor:
                 moved = call_of(call.executor, x, call.sigma, call.options, call.seed)
-                return scorer.similarity(moved.predict(), nearest.rows)
+                return own.scorer.similarity(own._steered(moved, linear), nearest.rows)
 
             with undo:
                 found.append(compared(value, x, gradient, computed_in(model), step))
@@ -228,6 +229,11 @@ nodes.NODE_CLASS_MAPPINGS.update({"MGTest_Gradient": Measure, "MGTest_AMGGradien
 
 def gradient_node(checkpoints: str = "auto", evict: float = 0.0, **links: Any) -> Node:
     return node("MGTest_Gradient", checkpoints=checkpoints, evict=evict, **links)
+
+
+def amg_gradient_node(twins: Iterable[str], **links: Any) -> Node:
+    """`twins`: the networks in float64 that are given under these names."""
+    return node("MGTest_AMGGradient", **links, **{name: [name, 0] for name in twins})
 
 
 def gradients(

@@ -73,19 +73,18 @@ def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
     """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the small lab."""
     from support.families import cells, files, kinds
     from support.graphs import from_images, node, references
-    from support.graphs.checkpoint import LINKS, WORDS
+    from support.graphs.checkpoint import LINKS, MEASURED, WORDS
 
     draw = torch.Generator().manual_seed(9)
     noise, spread = torch.randn(60, *files.LAB.latent, generator=draw), torch.linspace(0, 2, 60).view(-1, 1, 1, 1)
     images = {"vae": ["vae", 0], "images": ["images", 0]}
     sets = {"latent": references(latents="noise"), **{m: from_images(m, **images) for m in ("nL2", "descriptor")}}
-    limits = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "despecification": 0.0}
     ways = {"latent": "through model", "nL2": "through prediction", "descriptor": "through prediction"}
     asked = {
         f"{metric}, {way}": {
             "images": node("VAEDecode", samples=["near", 0], vae=["vae", 0]),
             "refs": sets[metric],
-            "a": WORDS.amg(vae=["vae", 0], gradient=way, **limits),
+            "a": WORDS.amg(vae=["vae", 0], gradient=way, **MEASURED),
             "g": node("MGTest_AMGGradient", **{**LINKS, "model": ["a", 0]}, exact=["exact vae", 0]),
         }
         for metric, way in ways.items()

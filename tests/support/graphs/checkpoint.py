@@ -28,6 +28,8 @@ ksampler, deferred, patch, guider = WORDS.ksampler, WORDS.deferred, WORDS.patch,
 optimizer, detector, calibrate, amg = WORDS.optimizer, WORDS.detector, WORDS.calibrate, WORDS.amg
 stage, custom = WORDS.stage, WORDS.custom
 NO_BASIN = {"memorized_threshold": 10.0}
+# AMG with nothing but its gradient, at every step.
+MEASURED = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "despecification": 0.0}
 START, SWITCH = 0.5, 2  # guidance that starts at START begins with step SWITCH of STEPS
 
 
