@@ -61,8 +61,8 @@ def can_drop_rows(conds: SomeConds, options: Options) -> bool:
     """False when something matches the samples of a batch by their places, so that all must be evaluated together.
 
     A ControlNet can have a hint image for each sample, another pack's a strength or a mask as well, as in
-    Advanced-ControlNet. A patch inside the network can have an image or a mask, also one that comes as a hook of a prompt,
-    as attention couple does. Nobody can tell from outside whether it has.
+    Advanced-ControlNet. A patch inside the network can have an image or a mask, also one that comes as a hook of a
+    prompt, as in attention couple. Nobody can tell from outside whether it has.
     """
     nets = list(controls(conds))
     counted = any(type(net).__module__ != comfy.controlnet.__name__ for net in nets)

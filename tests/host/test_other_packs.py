@@ -121,8 +121,8 @@ def _couple(host: Host, checkpoint: dict[str, Any]) -> Feature:
         PerLatentControl.seen.append(len(q) // groups)
         return [q * strengths.repeat(groups).view(-1, 1, 1), k, v]
 
-    hooks = comfy.hooks.HookGroup()
-    hooks.add(comfy.hooks.TransformerOptionsHook({"patches": {"attn2_patch": [attention]}}))
+    hooks, only = comfy.hooks.HookGroup(), comfy.hooks.EnumHookScope.HookedOnly
+    hooks.add(comfy.hooks.TransformerOptionsHook({"patches": {"attn2_patch": [attention]}}, only))
     prompts = host.run(Feature().prompt(), checkpoint)
     made = comfy.hooks.set_hooks_for_conditioning(prompts["mem"][0], hooks)
     return Feature({}, {"positive": ["coupled", 0]}, lambda _: {"coupled": made})
@@ -163,7 +163,7 @@ def test_caches_that_wrap_a_call_are_left_out_of_our_evaluations(host: Host, che
         kept[len(x), tuple(given["cond_or_uncond"])] = (t, out - x)
         return out
 
-    call.__module__ = f"/home/a/custom_nodes/{pack}"
+    call.__module__, call.__qualname__ = f"/home/a/custom_nodes/{pack}", "call"  # as the host names it
     model = checkpoint["m"].clone()
     model.set_model_unet_function_wrapper(call)
     feature = Feature({}, OWN, lambda _: {"own": model})
