@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import comfy.controlnet
+import comfy.hooks
 import comfy.utils
 from comfy.controlnet import ControlBase
 from torch import Tensor
@@ -59,12 +60,17 @@ def choose_prompts(rows: Tensor, chosen: list[dict], others: list[dict], x: Tens
 def can_drop_rows(conds: SomeConds, options: Options) -> bool:
     """False when something matches the samples of a batch by their places, so that all must be evaluated together.
 
-    A ControlNet can have a hint image for each sample, another pack's a strength or a mask as well (Advanced-ControlNet),
-    and a patch inside the network an image or a mask; nobody can tell from outside whether it has.
+    A ControlNet can have a hint image for each sample, another pack's a strength or a mask as well, as in
+    Advanced-ControlNet. A patch inside the network can have an image or a mask, also one that comes as a hook of a
+    prompt, as in attention couple. Nobody can tell from outside whether it has.
     """
     nets = list(controls(conds))
     counted = any(type(net).__module__ != comfy.controlnet.__name__ for net in nets)
     hints = (getattr(net, "cond_hint_original", None) for net in nets)
+    hooks = [
+        hook for group in conds.values() for cond in group or () for hook in getattr(cond.get("hooks"), "hooks", ())
+    ]
+    counted |= any(hook.hook_type != comfy.hooks.EnumHookType.Weight for hook in hooks)
     inside = options.get("transformer_options", {})
     patches = [inside.get("patches"), inside.get("patches_replace")]
     patches += [inside.get("wrappers", {}).get(kind) for kind in ("diffusion_model", "apply_model")]

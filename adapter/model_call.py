@@ -31,7 +31,7 @@ Prompt = list[dict] | None  # a processed condition; None: not evaluated, and it
 def other_sampling_function() -> str:
     """The pack that has replaced the host's sampling function by one that is deaf to `SamplerCall.guided`, or "".
 
-    AnimateDiff-Evolved does so for a run: its own function prepares what its evaluations need, and asks nobody for them.
+    AnimateDiff-Evolved does so for a run: its function prepares what its evaluations need, and asks nobody for them.
     """
     function = comfy.samplers.sampling_function
     module = str(getattr(function, "__module__", ""))
@@ -50,8 +50,9 @@ def denoised_predictions(
     pack = other_sampling_function()
     if pack:
         raise GuardError(
-            f"Memorization Guard: {pack} has replaced the function by which ComfyUI samples `model`, so that nothing else "
-            f"may evaluate it. Take the nodes of {pack} off `model`; for AMG Guidance, setting `deduplication` to 0 is enough."
+            f"Memorization Guard: {pack} has replaced the function by which ComfyUI samples `model`, so nobody else "
+            f"can evaluate it. Take the nodes of {pack} off `model`; for AMG Guidance, setting `deduplication` to 0 is "
+            "enough."
         )
     conds = [prompt, negative]
     other = options.get(CALC_COND_BATCH)
@@ -64,7 +65,7 @@ def denoised_predictions(
 
 
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
-    """For an evaluation that plain sampling would not make. Patches such as HyperTile draw from the global random state.
+    """For an evaluation that plain sampling would not make: patches such as HyperTile draw from the global state.
 
     Without it, their next draws would be others than KSampler's.
     """
@@ -137,7 +138,7 @@ class SamplerCall:
 
     @property
     def other_guidance(self) -> str:
-        """The guider or the pack that combines the predictions in its own way, or has nothing to guide against; or ""."""
+        """The guider or the pack that combines the predictions in its own way or does not guide; or ""."""
         conds = self.guider.conds
         custom = type(self.guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
         lacks = conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0

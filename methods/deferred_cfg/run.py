@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...adapter.batch_rows import Conds, choose_prompts
 from ...adapter.errors import GuardError, check_finite, check_magnitude
+from ...adapter.memory import is_out_of_memory
 from ...adapter.model_call import Pair, PartwiseCall, Prompt, SamplerCall, denoised_predictions
 from ...adapter.schedule import TOLERANCE, StepCounter, sigma_of
 from ...adapter.two_predictions import conditional_noise, pull_level
@@ -177,7 +178,16 @@ class DeferralRun:
         cond, against = {0.0: (p.null, p.null), 1.0: (p.cond, p.cond)}.get(g0, (p.cond, p.null))
         scale = w if g0 in (0.0, 1.0) else torch.where(outside, w, g0) if outside.any() else g0
         cond, uncond = replace_samples(~outside, cond, p.cond), replace_samples(~outside, against, p.negative)
-        guided = call.guided(scale, cond, uncond, self._prompts(call))
+        try:
+            guided = call.guided(scale, cond, uncond, self._prompts(call))
+        except (TypeError, ValueError, RuntimeError) as error:
+            if not isinstance(scale, Tensor) or isinstance(error, GuardError) or is_out_of_memory(error):
+                raise
+            raise GuardError(
+                f"{self.plan.node}: a patch on `model` fails where images have a guidance scale each; those for videos "
+                "take one for all. Set `pre_escape_cfg` to 0 or 1, sample one image at a time, or remove the patch. "
+                f"({error})"
+            ) from error
         if g0 in (
             0.0,
             1.0,
