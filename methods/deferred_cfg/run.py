@@ -188,10 +188,8 @@ class DeferralRun:
                 "take one for all. Set `pre_escape_cfg` to 0 or 1, sample one image at a time, or remove the patch. "
                 f"({error})"
             ) from error
-        if g0 in (
-            0.0,
-            1.0,
-        ):  # a patch may divide by the difference of two equal predictions: Perp-Neg makes NaN of them
+        if g0 in (0.0, 1.0):
+            # A patch may divide by the difference of two equal predictions: Perp-Neg makes NaN of them.
             broken = ~guided.isfinite().flatten(1).all(dim=1)
             guided = replace_samples(broken & ~outside.to(broken.device), cond, guided)
         return guided
