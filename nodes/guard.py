@@ -52,9 +52,9 @@ class Strength:
 
 
 STRENGTHS = {
-    "gentle": Strength(0.15, 0.0, 0.6, Threshold(0.6, 0.7)),
-    "normal": Strength(0.3, 0.0, 0.5, Threshold(0.5, 0.6)),
-    "strong": Strength(0.4, -1.0, 0.4, Threshold(0.4, 0.5)),
+    "gentle": Strength(0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
+    "normal": Strength(0.5, 0.0, 0.5, Threshold(0.5, 0.6)),  # the defaults of Deferred-CFG KSampler and AMG Guidance
+    "strong": Strength(0.5, -1.0, 0.4, Threshold(0.4, 0.5)),
 }
 TOOLTIPS = {
     "strength": "Gentle: changes least, some copies remain. Normal: for most. Strong: fewest copies, and less of the "

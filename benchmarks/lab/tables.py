@@ -27,7 +27,7 @@ from ..methods import NONE, Method, deferred
 from ..report import TOLD, columns, put, table
 from .configuration import experiment
 from .methods import METHODS, PULLS, TARGET, guided, noised, to
-from .methods import ORDINARY as MAGNITUDE
+from .methods import TARGET as MAGNITUDE
 
 if TYPE_CHECKING:
     from support.executor import Host
