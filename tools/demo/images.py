@@ -14,7 +14,7 @@ from tools.demo.methods import DYNAMIC
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-CELL, GAP, LINE = 188, 4, 24
+CELL, GAP, LINE = 176, 4, 24
 BACK, TEXT, RED, GREEN = (24, 26, 32), (220, 224, 232), (235, 80, 80), (110, 205, 130)
 ORANGE, BLUE = "#ff9f5c", "#66c2ff"
 
@@ -27,7 +27,7 @@ def contact_sheet(subjects: list[Subject], methods: tuple[str, ...], file: Path)
     left = np.cumsum([GAP * 4, *(count * (CELL + GAP) + GAP * 4 for count in columns.values())]).tolist()
     height = CELL + LINE + GAP * 2
     sheet = Image.new("RGB", (left[-1], 2 * LINE + len(subjects) * height), BACK)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(17)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for x, title in zip(left, columns, strict=False):
         pen.text((x, 8), title, fill=TEXT, font=font)
     for i, subject in enumerate(subjects):
