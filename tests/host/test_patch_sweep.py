@@ -1,6 +1,6 @@
 """Every node of the host that patches a model, under every way in which this pack samples: runs or refuses by name.
 
-Without MG_PATCH_SWEEP=all, which takes half an hour, one of each mechanism is swept.
+Without MG_PATCH_SWEEP=all, which takes minutes, one of each mechanism is swept.
 """
 
 from __future__ import annotations
@@ -16,35 +16,37 @@ from support import host_patches, patch_sweep
 from support.executor import Host
 
 PART = [  # and what they do
-    "DifferentialDiffusion",  # changes the mask
     "FreSca",  # changes the predictions
     "LazyCache",  # skips evaluations
-    "LoraLoaderModelOnly",  # changes weights
-    "PatchModelAddDownscale",  # changes activations
+    "ModelSamplingFlux",  # replaces an object of the model
     "PerpNeg",  # a CFG function that evaluates the model
     "QwenImageDiffsynthControlnet",  # brings a network
-    "RenormCFG",  # cannot have a batch
     "ScaleROPE",  # of a video model
-    "SelfAttentionGuidance",  # remembers a call
     "SkipLayerGuidanceDiTSimple",  # answers in the model's place
     "TomePatchModel",  # attention with random numbers
     "VideoLinearCFGGuidance",  # takes a batch for a video
+    "WanContextWindowsManual",  # splits a video, and is refused a batch by KSampler
     "wanBlockSwap",  # changes nothing
 ]
 NOT_TRIED = {
     "TorchCompileModel": "needs a compiler or a GPU; `make matrix` has a compiled model",
     "TrainLoraNode": "trains, and ComfyUI 0.3.75 fails in it (`multi_res`) with one batch of latents",
 }
+# KSampler itself fails with two.
 ONE_IMAGE = {
     "ContextWindowsManual",
     "RenormCFG",
     "TemporalScoreRescaling",
+    "USOStyleReference",
     "WanContextWindowsManual",
-}  # else KSampler fails
+}
 FOR_VIDEOS = {"VideoLinearCFGGuidance", "VideoTriangleCFGGuidance"}
-NOT_AS_ALONE = {"Mahiro", "TomePatchModel", *FOR_VIDEOS}  # KSampler's own batch: a mean, random numbers, frames
-IDLE = {"ModelComputeDtype", "wanBlockSwap"}
+CACHES = {"EasyCache", "LazyCache"}
+# KSampler's own batch is not what its samples are alone: a mean, random numbers, one decision for all, frames.
+NOT_AS_ALONE = {"Mahiro", "TomePatchModel", "VideoLinearCFGGuidance", *CACHES}
+IDLE = {"ChromaRadianceOptions", "ModelComputeDtype", "wanBlockSwap"}  # on the networks that they are tried on
 REFUSED = {(name, way): "a guidance scale each" for name in FOR_VIDEOS for way in ("sampler", "guider", "patch")}
+REFUSED["USOStyleReference", "optimizer"] = "as KSampler"  # its patch has one row: no room for a negative prompt
 
 
 def names() -> list[str]:

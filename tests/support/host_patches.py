@@ -50,15 +50,16 @@ FAMILIES: dict[str, Family] = {  # all others: the lab checkpoint
     "wanBlockSwap": built.VIDEO,
 }
 ALWAYS: dict[str, Any] = {"start_percent": 0.0, "end_percent": 1.0}
+CACHE: dict[str, Any] = {**ALWAYS, "reuse_threshold": 1.0}
 LAYERS: dict[str, Any] = {"double_layers": "0", "single_layers": "1"}
 SETTINGS: dict[str, dict[str, Any]] = {  # where the defaults do nothing to a few steps of a small network
     "ChromaRadianceOptions": {"nerf_tile_size": 32},
     "ContextWindowsManual": {"context_length": 2, "context_overlap": 1, "dim": 2},
-    "EasyCache": ALWAYS,
+    "EasyCache": CACHE,
     "FreSca": {"freq_cutoff": 2},
     "HyperTile": {"tile_size": 32},
     "HypernetworkLoader": {"hypernetwork_name": "tiny.pt"},
-    "LazyCache": ALWAYS,
+    "LazyCache": CACHE,
     "LoraLoader": {"lora_name": LORA},
     "LoraLoaderModelOnly": {"lora_name": LORA},
     "ModelComputeDtype": {"dtype": "fp32"},
@@ -140,6 +141,7 @@ class Subject:
     latent: tuple[int, ...]
     cfg: float = 5.0
     mask: Tensor | None = None  # (2, H, W) of what is painted
+    steps: int = 2  # the first without guidance, or with another, and the second with it
 
     def batch(self, rows: list[int]) -> dict[str, Any]:
         """What a run of these samples is given."""
@@ -162,7 +164,10 @@ def subject(host: Host, checkpoint: dict[str, Any], name: str) -> Subject:
         prompts, latent = [words[i][0] for i in "01"], (4, SIZE, SIZE)
         given = {**checkpoint, "null": words["2"][0], **_for_lab(host, checkpoint)}
     mask = torch.linspace(0, 1, 2 * SIZE * SIZE).view(2, SIZE, SIZE) if name == "DifferentialDiffusion" else None
-    return Subject({**given, **_networks(name), "image": torch.rand(1, 32, 48, 3)}, prompts, latent, mask=mask)
+    cfg = 1.0 if name == "USOStyleReference" else 5.0  # its patch has one row, and fails beside a negative prompt
+    steps = 6 if name in ("EasyCache", "LazyCache") else 2
+    image = torch.linspace(0, 1, 32 * 48 * 3).view(1, 32, 48, 3)
+    return Subject({**given, **_networks(name), "image": image}, prompts, latent, cfg, mask, steps)
 
 
 def _for_lab(host: Host, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -180,21 +185,22 @@ def _for_lab(host: Host, checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 def _networks(name: str) -> dict[str, Any]:
     """Networks beside the model, of the host's classes: its loader makes none as small."""
-    import comfy_extras.nodes_model_patch as side
+    if name not in ("USOStyleReference", "QwenImageDiffsynthControlnet"):
+        return {}
+    import comfy_extras.nodes_model_patch as side  # older hosts have none
 
     if name == "USOStyleReference":
         made = side.SigLIPMultiFeatProjModel(5, 2, 16, 64, operations=comfy.ops.manual_cast)
         seen = Output()
-        seen.all_hidden_states, seen.penultimate_hidden_states = torch.randn(1, 24, 5, 16), torch.randn(1, 5, 16)
+        seen.all_hidden_states = torch.randn(1, 24, 5, 16, generator=torch.manual_seed(6))
+        seen.penultimate_hidden_states = seen.all_hidden_states[:, -2]
         more = {"seen": seen}
-    elif name == "QwenImageDiffsynthControlnet":
+    else:
         made = side.QwenImageBlockWiseControlNet(2, dim=128, operations=comfy.ops.manual_cast)
         plan = {"dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]}
         held = WanVAE(dim=4, z_dim=16, **plan).state_dict()
         fill(held.items(), 7)
         more = {"vae": comfy.sd.VAE(sd=held)}
-    else:
-        return {}
     with torch.inference_mode():
         fill(made.named_parameters(), 6)
     return {"network": ModelPatcher(made, management.get_torch_device(), management.unet_offload_device()), **more}

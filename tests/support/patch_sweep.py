@@ -19,7 +19,6 @@ from support.graphs.checkpoint import NO_BASIN
 from support.graphs.words import Node, Prompt, Words
 from support.host_patches import Subject
 
-STEPS = 2  # the first without guidance, or with another, and the second with it
 LINKS = {"model": ["p", 0], "positive": ["both", 0], "negative": ["null", 0], "latent_image": ["some", 0]}
 AS_ALONE = 1e-4  # see `apart`
 Deferrals = dict[str, tuple[str, dict[str, Any]]]  # name -> mode and other inputs
@@ -49,7 +48,7 @@ class Bench:
 
     @property
     def words(self) -> Words:
-        return Words(LINKS, {"steps": STEPS, "cfg": self.subject.cfg})
+        return Words(LINKS, {"steps": self.subject.steps, "cfg": self.subject.cfg})
 
     def run(self, rows: list[int], given: dict[str, Any] | None = None, **more: Any) -> dict[str, list[Any]]:
         return self.host.run(more, {**self.subject.batch(rows), **(given or {})})
@@ -155,7 +154,10 @@ def prepared(host: Host, subject: Subject, graph: Prompt) -> Bench:
 
 
 def outcome(bench: Bench, way: str) -> str:
-    """Empty where it runs; else the sentence that refuses. Raises AssertionError, or NodeError of something else."""
+    """Empty where it runs; else the sentence that refuses, or KSampler's own error under guidance.
+
+    Raises AssertionError, or NodeError of something else.
+    """
     zero, active = WAYS[way](bench)
     # Not the samples themselves, where the gradient of a similarity is rounding.
     noise = torch.randn(bench.vanilla.shape, generator=torch.manual_seed(5))
@@ -164,9 +166,14 @@ def outcome(bench: Bench, way: str) -> str:
         out = bench.run(bench.rows, works, **{**zero, **active})
         parts = [bench.run([i], works, **active) for i in bench.rows] if bench.each_alone else []
     except NodeError as error:
-        if not error.kind.endswith("GuardError"):
-            raise
-        return error.message
+        if error.kind.endswith("GuardError"):
+            return error.message
+        try:
+            bench.run(bench.rows, k=bench.words.ksampler(cfg=5.0))
+        except NodeError as vanilla:
+            if vanilla.message == error.message:
+                return f"as KSampler: {error.message}"
+        raise
     for n in [n for n in zero if not n.startswith(PART)]:
         expected = bench.vanilla if isinstance(out[n][0], dict) else value(out["measured"])
         assert torch.equal(value(out[n]), expected), f"{way}, {n}: not what KSampler makes under the same patch"
