@@ -22,16 +22,16 @@ def check(monkeypatch: pytest.MonkeyPatch, flags: str = "") -> int:
 
 
 @pytest.mark.parametrize(
-    ("faults", "said"), [("", ()), ("gradient, weights", ("wrong by", "the weights are not what they were"))]
+    ("fault", "said"), [("", ""), ("gradient", "wrong by"), ("weights", "the weights are not what they were")]
 )
-def test_planted_faults_are_found(monkeypatch: pytest.MonkeyPatch, capsys, faults: str, said: tuple[str, ...]) -> None:
-    monkeypatch.setenv("MG_CHECK_FAULT", faults)
+def test_a_planted_fault_is_found(monkeypatch: pytest.MonkeyPatch, capsys, fault: str, said: str) -> None:
+    monkeypatch.setenv("MG_CHECK_FAULT", fault)
     status = check(monkeypatch)
     report = capsys.readouterr().out.partition("--- paste from here ---")[2]
     assert files.SD1.name in report
-    assert status == bool(faults), report
-    assert all(words in report for words in said), report
-    assert ("\n0 failed" in report) == (not faults)
+    assert status == bool(fault), report
+    assert said in report
+    assert ("\n0 failed" in report) == (not fault)
 
 
 def test_a_host_that_does_not_start_gives_its_reason_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -19,9 +19,11 @@ from safetensors.numpy import load_file
 from support import lab_strengths
 from support.client import PromptError
 from support.graphs import Prompt, Words, node
+from support.paths import SMALL_CHECKPOINT
 from support.server import Server
 from support.server_prompts import CLIP, VAE, WIRES, start
-from tools.demo.methods import METERED, METHODS, Setting, sampled_by
+from tools.demo.methods import BATCH_WISE, DYNAMIC, PER_SAMPLE, Setting, sampled_by
+from tools.demo.methods import SEED as NOISE_SEED
 
 RUNS, SEED = int(os.environ.get("SOAK_RUNS", "6")), int(os.environ.get("SOAK_SEED", "7"))
 FAULTS = {"exception": "injected fault", "out of memory": "injected fault", "nan": "NaN"}  # and the error's words
@@ -29,6 +31,7 @@ ROUNDING = 1e-3  # of the largest latent: the same evaluations in smaller batche
 GROWTH = 0.03  # of the server's memory
 SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_min": 0.1, "threshold_max": 0.2}
 pytestmark = pytest.mark.timeout(300 + 30 * RUNS)
+METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": NOISE_SEED})
 DETECTED = {
     "look": METERED.detector(noise_seed=1, **lab_strengths.DETECTOR),
     "sample": METERED.deferred(curve=["look", 3]),
@@ -49,8 +52,14 @@ AMG = {
     "compared": node("PreviewImage", images=["check", 4]),
 }
 START = start("Harbour at Dawn, a red disc", size=64, batch=2)
+STRENGTHS = {
+    PER_SAMPLE: lab_strengths.PER_SAMPLE,
+    BATCH_WISE: lab_strengths.BATCH_WISE,
+    DYNAMIC: lab_strengths.DEFERRED,
+}
+SETTING = Setting(SMALL_CHECKPOINT.name, 2, strengths=STRENGTHS, **lab_strengths.BATCH_WISE_START)
 VANILLA = {"sample": Words(WIRES).ksampler()}  # without the pack
-WORKFLOWS = {method: sampled_by(method, Setting.for_lab(2)) for method in METHODS[1:]} | {
+WORKFLOWS = {method: sampled_by(method, SETTING, NOISE_SEED) for method in STRENGTHS} | {
     "detector": DETECTED,
     "AMG": AMG,
     "model patch": PATCHED,

@@ -16,6 +16,7 @@ ITERATIONS = 12  # of an optimizer
 pytestmark = pytest.mark.timeout(300)
 # What each one is about: these nodes draw curves.
 DRAWN = {
+    "Memorization Guard (Simple)": {"MG_Guard"},
     "Per-sample noise": {"MG_NoiseOptimizer"},
     "Batch-wise noise, deferred start": {"MG_NoiseOptimizer", "MG_DeferredCFGKSampler"},
     "Dynamic deferral": {"MG_DeferredCFGKSampler"},

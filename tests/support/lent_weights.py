@@ -159,7 +159,12 @@ def lending(state: str) -> Iterator[Lending]:
 
 
 def _load_as_float32(file: str) -> tuple[dict[str, Tensor], dict]:
+    """The lab's file holds fp16, and a cast would be a copy, which hides what lending does."""
     return {name: weight.float() for name, weight in safetensors.torch.load_file(file).items()}, {}
+
+
+def _load_as_stored(file: str) -> tuple[dict[str, Tensor], dict]:
+    return safetensors.torch.load_file(file), {}
 
 
 def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
@@ -183,8 +188,7 @@ def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
     patch.setattr(comfy_aimdo.vram_buffer, "VRAMBuffer", lambda size, device: lender.shared)
     patch.setattr(comfy_aimdo.host_buffer, "HostBuffer", lambda *_: SimpleNamespace(size=0))
     patch.setattr(management, "DEFAULT_AIMDO_CAST_BUFFER_RESERVATION_SIZE", 2**24)
-    if state != CAST:  # the lab's file holds fp16, and a cast would be a copy, which hides what lending does
-        patch.setattr(comfy.utils, "load_safetensors", _load_as_float32)
+    patch.setattr(comfy.utils, "load_safetensors", _load_as_stored if state == CAST else _load_as_float32)
     real = comfy.ops.cast_bias_weight
 
     def cast(s: nn.Module, input: Any = None, dtype: Any = None, device: Any = None, *args: Any, **kwargs: Any):
