@@ -156,7 +156,8 @@ def run_in_sampling_scope(body: Body[T], run: SamplingInputs, headroom: float = 
     conds = {"positive": run.positive, "negative": run.negative}
     guider.inner_set_conds(conds if run.null is None else {**conds, "null": run.null})
     sampler = _BodySampler(body, run.node)
-    guider.sample(run.noise, run.latent["samples"], sampler, run.sigmas, disable_pbar=True, seed=run.seed)
+    # A clone: context windows of newer hosts shuffle the noise in place.
+    guider.sample(run.noise.clone(), run.latent["samples"], sampler, run.sigmas, disable_pbar=True, seed=run.seed)
     return sampler.result
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..adapter.autograd.checkpointing import HALF_GRAPH, WHOLE_GRAPH, graph_memory
-from ..adapter.errors import check_magnitude
+from ..adapter.errors import GuardError, check_magnitude
 from ..adapter.memory import explain_out_of_memory
 from ..adapter.sampling import SamplingInputs, progress
 from ..adapter.two_predictions import TwoPredictions, run_in_sampling_scope
@@ -63,6 +63,11 @@ def find_noise(plan: NoisePlan, run: SamplingInputs, draw: Callable[[int], Tenso
     bar = progress(max(plan.rounds, 1))
 
     def body(pair: TwoPredictions, noise: Tensor) -> Result:
+        if not torch.equal(noise.float().cpu(), run.noise.float().cpu()):
+            raise GuardError(
+                f"{run.node}: a patch on `model` changes the noise before sampling, as context windows with FreeNoise "
+                "do, and would change again what is found here. Remove it, or turn its `freenoise` off."
+            )
         unit = pair.eps_unit
         root = dimension(noise) ** 0.5
         target = plan.target_magnitude * (root * unit if plan.relative else 1.0)

@@ -85,6 +85,24 @@ def test_a_replaced_sampling_function_is_left_alone_and_named(host: Host, checkp
         assert "AnimateDiff-Evolved has replaced" in refused(host, feature.prompt(**ours), given)
 
 
+def test_a_patch_that_shuffles_the_noise_is_refused_by_the_optimizer(host: Host, checkpoint) -> None:
+    """FreeNoise, in context windows of newer hosts: what is found would be shuffled once more."""
+
+    def shuffled(executor, guider, sigmas, extra_args, callback, noise: Tensor, *rest: Any) -> Tensor:
+        noise.copy_(noise.flip(-1))
+        return executor(guider, sigmas, extra_args, callback, noise, *rest)
+
+    model = checkpoint["m"].clone()
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, "other", shuffled)
+    feature = Feature({}, OWN, lambda _: {"own": model})
+    links, given = feature.inputs(), feature.given(checkpoint)
+    for method in ("per-sample", "search", "batch-wise"):
+        assert "FreeNoise" in refused(host, feature.prompt(o=on_lab.optimizer(method, **links)), given)
+    nodes_ = {"vanilla": on_lab.ksampler(**links), "ours": on_lab.deferred(**links, **on_lab.NO_BASIN)}
+    out = host.run(feature.prompt(**nodes_), given)
+    assert same_bits(out["ours"], out["vanilla"])
+
+
 class PerLatentControl(comfy.controlnet.ControlNet):
     """Advanced-ControlNet: a strength and a mask for each latent of the batch, by its place."""
 

@@ -58,10 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # where the defaults do nothing to a fe
     "EasyCache": CACHE,
     "FreSca": {"freq_cutoff": 2},
     "HyperTile": {"tile_size": 32},
-    "HypernetworkLoader": {"hypernetwork_name": "tiny.pt"},
     "LazyCache": CACHE,
-    "LoraLoader": {"lora_name": LORA},
-    "LoraLoaderModelOnly": {"lora_name": LORA},
     "ModelComputeDtype": {"dtype": "fp32"},
     "ModelMergeAdd": {"model2": ["difference", 0]},
     "ModelMergeSubtract": {"model2": ["difference", 0]},
@@ -79,6 +76,7 @@ SETTINGS: dict[str, dict[str, Any]] = {  # where the defaults do nothing to a fe
     "UNetTemporalAttentionMultiply": {"cross_structural": 0.5},
     "WanContextWindowsManual": {"context_length": 5, "context_overlap": 2},
 }
+FILES = {"hypernetwork_name": "tiny.pt", "lora_name": LORA}  # made below, and by lab_files
 SOCKETS = {  # type -> what is given by this name
     "CLIP": "clip",
     "CLIP_VISION_OUTPUT": "seen",
@@ -122,6 +120,8 @@ def graph(name: str) -> Prompt:
         choices = kind if isinstance(kind, list) else options.get("options", [])
         if id_ in SETTINGS.get(name, {}):
             inputs[id_] = SETTINGS[name][id_]
+        elif id_ in FILES:
+            inputs[id_] = FILES[id_]
         elif not isinstance(kind, list) and kind in SOCKETS:
             inputs[id_] = ["other" if id_ == "model2" else SOCKETS[kind], 0]
         elif "default" in options or choices:
