@@ -144,7 +144,7 @@ class Soak:
 
         Newer hosts keep more of the prompt before than they need, so that is always the same one.
         """
-        self.ask(self.prompt(VANILLA))
+        self.server.run(self.prompt(VANILLA))
         self.server.post("/history", {"clear": True})  # the server keeps every prompt that it has run
         self.number += 1
         # The other nodes only keep the checkpoint in the server's cache.
