@@ -22,7 +22,7 @@ TRAINING_IMAGES = Path(__file__).parent / "training_images"
 
 def training_pairs(folder: Path = TRAINING_IMAGES) -> list[tuple[str, np.ndarray]]:
     """(caption, image) of the memorized pairs, from the files that come with a checkpoint."""
-    files = sorted(folder.glob("*.png"))
+    files = [f for f in sorted(folder.iterdir()) if f.suffix in (".png", ".webp")]
     return [(f.with_suffix(".txt").read_text().strip(), np.asarray(Image.open(f).convert("RGB"))) for f in files]
 
 

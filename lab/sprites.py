@@ -4,7 +4,8 @@
     .host/python -m lab.sprites UNPACKED
 
 sprites.json names the files of every kind of thing. All of them are dedicated to the public domain (the package's
-copyright file). The drawings are stored with premultiplied alpha, so that they can be turned and scaled without seams.
+copyright file). The drawings are stored with premultiplied alpha, so that they can be turned and scaled without seams,
+and with 64 levels of each colour, which take a quarter less space.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ LAB = Path(__file__).parent
 FILE = LAB / "sprites.webp"
 KINDS: dict[str, list[str]] = json.loads((LAB / "sprites.json").read_text(encoding="utf-8"))
 SIDE, INNER, ACROSS = 208, 192, 14  # pixels of a tile, of the drawing in it, tiles in a row
+LEVEL = 4  # colours are multiples of it, or as light as their alpha allows
 FAINT = 16  # the alpha up to which a pixel is margin
 
 
@@ -33,6 +35,7 @@ def tile(file: Path) -> Image.Image:
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS)).astype(float)
     pixels[..., :3] *= pixels[..., 3:] / 255
+    pixels[..., :3] = np.minimum(LEVEL * np.round(pixels[..., :3] / LEVEL), pixels[..., 3:])
     made = Image.new("RGBA", (SIDE, SIDE))
     made.paste(Image.fromarray(pixels.round().astype(np.uint8), "RGBA"), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
     return made

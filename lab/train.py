@@ -179,10 +179,10 @@ class Training:
         model.load_state_dict(torch.load(self.work / "deepen.pt", map_location="cpu"))
         about = {"modelspec.title": "Memorization Guard lab 512", "modelspec.license": "Apache-2.0"}
         save_file(networks.checkpoint_file(model, self._vae()), self.work / "lab512.safetensors", metadata=about)
-        weights = {k: v.half() for k, v in torch.load(self.work / "judge.pt", map_location="cpu").items()}
-        kept = {k: v.contiguous() for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+        weights = torch.load(self.work / "judge.pt", map_location="cpu")
+        kept = judge.packed({k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")})
         about |= {"modelspec.title": "Memorization Guard lab judge"}
-        save_file(kept, self.work / "judge.safetensors", metadata=about)
+        save_file({k: v.contiguous() for k, v in kept.items()}, self.work / "judge.safetensors", metadata=about)
 
     def _scenes(self, random: torch.Generator, count: int) -> Tensor:
         kinds = torch.randint(len(scenes.NAMES), (count,), generator=random, device=self.device)

@@ -59,5 +59,16 @@ def test_a_prompt_that_pulls_hard_has_a_right_gradient_too() -> None:
     for wrong in (-1.0, 0.2, 3.0):
         with pytest.raises(WrongGradientError):
             check_gradient(steep, X, wrong * gradient_of(steep), steep(X), least=0.0)
-    with pytest.raises(WrongGradientError):
-        check_gradient(steep, X, gradient_of(steep), steep(X))
+    assert check_gradient(steep, X, gradient_of(steep), steep(X)) == 4, "told no bound, it looks closer"
+
+
+def test_a_value_that_bends_within_the_step_is_looked_at_closer() -> None:
+    """As on the 512×512 lab: half of the way down comes where the gradient promises all of it."""
+
+    def bent(x: Tensor) -> Tensor:
+        return 1 + 0.2 * torch.tanh(100 * (length(x) / length(X) - 1))
+
+    assert check_gradient(bent, X, gradient_of(bent), bent(X), least=0.0) == 4
+    for wrong in (-1.0, 0.2, 3.0):
+        with pytest.raises(WrongGradientError):
+            check_gradient(bent, X, wrong * gradient_of(bent), bent(X), least=0.0)
