@@ -23,9 +23,9 @@ TOLERANCE = 0.5
 # STEP promises more than all of it (512×512 lab: 5.96 where d is 2.4), and a right gradient looks wrong.
 DOWN = 0.5
 ROUNDING = 0.02  # of the value: what half precision may change in a small latent without any gradient
-# Where a value is steep and bends, even half of the way down is too far to judge by (512×512 lab, four memorized prompts:
-# 0.33 comes of 0.71, with the curvature taken out). What disagrees is asked again with a step that promises this many
-# times what rounding may change.
+# Where a value is steep and bends, even half of the way down is too far to judge by (512×512 lab: 0.33 comes of 0.71,
+# with the curvature taken out). What disagrees is asked again with a step that promises this many times what rounding
+# may change.
 CLEAR = 4
 
 
