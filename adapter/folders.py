@@ -11,6 +11,7 @@ import folder_paths
 
 from .errors import GuardError
 
+CHOOSE = "(choose one)"  # what a list begins with: never the first folder or file that is found
 REFERENCES, DETECTORS = "memorization_references", "copy_detection"
 SUFFIXES = {REFERENCES: {".safetensors"}, DETECTORS: {".safetensors", ".pt"}}
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
@@ -45,7 +46,8 @@ def _quoted(name: str) -> str:
 
 def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
     """The existing file of that name, or a GuardError that ends with `source`: where to get it."""
-    name = name or ""  # a widget without choices has no value
+    if not name or name == CHOOSE:  # a widget without choices has no value
+        raise GuardError(f"{node}: `file` is empty. Choose a file of {model_folder(folder)}. {source}".strip())
     roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
     # Path.is_file raises an OSError for a name that is too long.
     found = [root / name for root in roots if os.path.isfile(root / name)]  # noqa: PTH113
@@ -94,10 +96,10 @@ def input_folders() -> list[str]:
 
 def input_folder(name: str, node: str) -> Path:
     """The folder of that name under the host's input directory. Raises GuardError."""
-    root, name = input_root(), name or ""  # a widget without choices has no value
+    root, name = input_root(), "" if name == CHOOSE else name or ""  # a widget without choices has no value
     path = root / name
     if not name.strip():
-        raise GuardError(f"{node}: `folder` is empty. Put a folder of images into {root} and choose it.")
+        raise GuardError(f"{node}: `folder` is empty. Put a folder of images into {root}, then press R and choose it.")
     if "\x00" in name or not inside(path, [root]):
         raise GuardError(
             f"{node}: `folder` {_quoted(name)} leads out of {root}. Put the folder itself there; links that leave it "

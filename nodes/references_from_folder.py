@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
-from ..adapter.folders import input_folder, input_folders
+from ..adapter.folders import CHOOSE, input_folder, input_folders
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..drawing.node_views import text_view
@@ -46,7 +46,7 @@ class ReferencesFromFolder(io.ComfyNode):
             "occur more than once.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
-                io.Combo.Input("folder", options=input_folders()),
+                io.Combo.Input("folder", options=[CHOOSE, *input_folders()], default=CHOOSE),
                 *schema.metric_inputs()[:1],
                 io.Int.Input("width", default=512, min=16, max=16384, step=8),
                 io.Int.Input("height", default=512, min=16, max=16384, step=8),
@@ -64,13 +64,8 @@ class ReferencesFromFolder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None) -> bool | str:
-        try:
-            if folder is not None and not list_folder(input_folder(folder, NAME), subfolders=True).images:
-                return f"{NAME}: `folder` {folder!r} holds no images. Put png, jpg or webp files into it."
-        except GuardError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, folder: str | None) -> bool:
+        return True  # `execute` says what is wrong: a branch that fails here is left out without a word
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, subfolders: bool = True, **_: Any) -> str:
@@ -90,6 +85,9 @@ class ReferencesFromFolder(io.ComfyNode):
         size_of: dict | None = None,
     ) -> io.NodeOutput:
         listed = list_folder(input_folder(folder, NAME), subfolders)
+        if not listed.images:
+            more = "" if subfolders else ", or turn on subfolders"
+            raise GuardError(f"{NAME}: `folder` {folder!r} holds no images. Put png, jpg or webp files into it{more}.")
         size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
         extractor = feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size)
         builder = ReferenceSetBuilder(extractor, NAME, len(listed.images))

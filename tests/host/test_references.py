@@ -169,13 +169,14 @@ def test_folders_that_cannot_be_read(host: Host, folder: Path) -> None:
     (folder / "a.png").write_bytes(b"")
     assert "can be read, e.g. a.png: empty file" in said(host, from_folder(folder.name))
     assert "is not in" in said(host, from_folder("no such folder"))
-    assert "`folder` is empty" in said(host, from_folder(" "))
+    for empty in (" ", "(choose one)"):
+        assert "`folder` is empty" in said(host, from_folder(empty))
 
 
 @pytest.mark.parametrize("outside", ["..", "../output", "lab/../..", "/", "a\x00b", "C:\\Windows\\..\\.."])
-def test_a_folder_outside_is_refused_before_anything_runs(host: Host, inputs: Path, outside: str) -> None:
-    error = fails(host, from_folder(outside) | {"other": node("MGTest_Given", name="x")})
-    assert error.kind == "custom_validation_failed"
+def test_a_folder_outside_is_refused(host: Host, inputs: Path, outside: str) -> None:
+    error = fails(host, from_folder(outside))
+    assert error.kind.endswith("GuardError")
     assert "leads out of" in error.message or "is not in" in error.message
 
 

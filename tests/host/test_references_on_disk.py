@@ -195,7 +195,12 @@ def test_a_descriptor_that_did_not_make_the_set(host: Host, sets: Path, given: d
 def test_a_widget_without_choices_is_explained(host: Host) -> None:
     """An empty folder leaves the widget without a value, and the frontend sends none."""
     folder = {"r": node("MG_ReferencesFromFolder", folder=None)}
-    for prompt, says in ((load(None), "is not in"), (detector(None), "SSCD comes from"), (folder, "`folder` is empty")):
+    for prompt, says in (
+        (load(None), "Choose a file"),
+        (load("(choose one)"), "Choose a file"),
+        (detector(None), "SSCD comes from"),
+        (folder, "`folder` is empty"),
+    ):
         assert says in said(host, prompt)
 
 
@@ -226,9 +231,14 @@ def test_an_archive_with_code_is_refused_and_does_not_run(host: Host, detectors:
     assert target.exists(), "the archive is a real attack"
 
 
-def test_the_missing_detector_is_named_before_anything_runs(host: Host, detectors: Path) -> None:
-    error = fails(host, detector("sscd_disc_mixup.torchscript.pt"))
-    assert error.kind == "custom_validation_failed"
+def test_the_missing_detector_is_named_and_a_branch_beside_it_does_not_hide_that(host: Host, detectors: Path) -> None:
+    """A node that fails in the host's validation is left out without a word where another output can run."""
+    error = fails(
+        host,
+        detector("sscd_disc_mixup.torchscript.pt")
+        | {"other": node("EmptyLatentImage", width=64, height=64, batch_size=1)},
+    )
+    assert error.kind.endswith("GuardError")
     for word in ("sscd_disc_mixup.torchscript.pt", str(detectors), "facebookresearch/sscd-copy-detection"):
         assert word in error.message
 

@@ -78,9 +78,14 @@ class Family:
 
     def given(self, file: Path, precision: Precision) -> dict[str, Any]:
         """What the cells' prompts link to. `exact`: a model of the same weights in float64."""
+        model, exact = self.load(file, precision), self.load(file, replace(EXACT, patch=precision.patch))
+        if precision.usual:  # a flag such as --bf16-unet stores them in another type than the file
+            with torch.inference_mode():
+                for weight in exact.model.diffusion_model.parameters():
+                    weight.copy_(weight.to(model.model.get_dtype()))
         return {
-            "m": self.load(file, precision),
-            "exact": self.load(file, replace(EXACT, patch=precision.patch)),
+            "m": model,
+            "exact": exact,
             "mem": self.prompt(1),
             "null": self.prompt(2),
             "latent": {"samples": torch.zeros(BATCH, *self.latent)},
