@@ -56,7 +56,8 @@ TOOLTIPS = {
 class AMGGuidance(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["anti-memorization guidance", "training data", "avoid copies", "references", "similarity"],
             node_id="MG_AMGGuidance",
             display_name=NAME,
             category=schema.CATEGORY,
@@ -72,12 +73,16 @@ class AMGGuidance(io.ComfyNode):
                 schema.number("dissimilarity", 10.0, (0.0, 10000.0, 0.5), finer=True),
                 schema.number("threshold_min", 0.5, (-1.0, 1.0, 0.01)),
                 schema.number("threshold_max", 0.6, (-1.0, 1.0, 0.01)),
-                io.Combo.Input("threshold_schedule", options=list(SCHEDULES), default="parabolic"),
-                io.Combo.Input("gradient", options=GRADIENTS, default=GRADIENTS[0]),
+                *schema.advanced(
+                    io.Combo.Input("threshold_schedule", options=list(SCHEDULES), default="parabolic"),
+                    io.Combo.Input("gradient", options=GRADIENTS, default=GRADIENTS[0]),
+                ),
                 io.Vae.Input("vae", optional=True),
                 io.Clip.Input("clip", optional=True, tooltip="Reads the captions for deduplication."),
-                io.Combo.Input("dissimilarity_growth", options=list(GROWTHS), default="ramp", optional=True),
-                io.Int.Input("every", default=1, min=1, max=100, optional=True),
+                *schema.advanced(
+                    io.Combo.Input("dissimilarity_growth", options=list(GROWTHS), default="ramp", optional=True),
+                    io.Int.Input("every", default=1, min=1, max=100, optional=True),
+                ),
                 schema.number("memorized_threshold", 0.0, (0.0, 10.0, 0.001), optional=True, finer=True),
                 schema.preset_input(published.GUIDANCE),
             ),

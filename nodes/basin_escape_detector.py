@@ -37,7 +37,8 @@ TOOLTIPS = {
 class BasinEscapeDetector(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["attraction basin", "transition point", "memorization test", "guidance magnitude"],
             node_id="MG_BasinEscapeDetector",
             display_name=NAME,
             category=schema.CATEGORY,

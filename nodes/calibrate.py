@@ -36,7 +36,8 @@ TOOLTIPS = {
 class Calibrate(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["calibration", "memorization threshold", "target magnitude", "measure model"],
             node_id="MG_Calibrate",
             display_name=NAME,
             category=schema.CATEGORY,

@@ -42,7 +42,8 @@ TOOLTIPS = {
 class CopyCheck(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["plagiarism", "duplicate", "too similar", "training image", "SSCD", "copyright check"],
             node_id="MG_CopyCheck",
             display_name=NAME,
             category=schema.CATEGORY,

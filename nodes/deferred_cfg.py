@@ -22,7 +22,8 @@ NAME = "Deferred CFG"
 class DeferredCFG(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["delayed CFG", "late guidance", "dynamic CFG", "memorization"],
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,

@@ -25,7 +25,8 @@ NAME = "Deferred-CFG Guider"
 class DeferredCFGGuider(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["delayed CFG", "late guidance", "CFGGuider", "memorization"],
             node_id="MG_DeferredCFGGuider",
             display_name=NAME,
             category=schema.CATEGORY,

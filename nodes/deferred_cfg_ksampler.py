@@ -35,7 +35,8 @@ TOOLTIPS = {
 class DeferredCFGKSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["delayed CFG", "late guidance", "KSampler", "memorization", "transition point"],
             node_id="MG_DeferredCFGKSampler",
             display_name=NAME,
             category=schema.CATEGORY,

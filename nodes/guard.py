@@ -68,7 +68,8 @@ TOOLTIPS = {
 class Guard(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["anti-memorization", "overfit", "copy protection", "training data", "plagiarism", "safe"],
             node_id="MG_Guard",
             display_name=NAME,
             category=schema.CATEGORY,

@@ -18,7 +18,8 @@ class LoadCopyDetector(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = model_files(DETECTORS)
-        return io.Schema(
+        return schema.node(
+            search_aliases=["SSCD", "copy detection", "copydetection", "similarity model"],
             node_id="MG_LoadCopyDetector",
             display_name=NAME,
             category=schema.CATEGORY,

@@ -58,7 +58,8 @@ TOOLTIPS = {
 class NoiseOptimizer(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["initial noise", "seed search", "memorization", "adjust noise", "noise optimization"],
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
             category=schema.CATEGORY,
@@ -74,8 +75,10 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Combo.Input("method", options=METHODS, default="per-sample"),
                 schema.number("target_magnitude", 0.007, (0.0, 1000.0, 0.001), finer=True),
                 io.Combo.Input("target_units", options=["relative", "absolute"], default="relative"),
-                schema.number("learning_rate", 0.01, (0.0001, 10.0, 0.001), finer=True),
-                schema.number("weight_decay", 0.01, (0.0, 10.0, 0.001), finer=True),
+                *schema.advanced(
+                    schema.number("learning_rate", 0.01, (0.0001, 10.0, 0.001), finer=True),
+                    schema.number("weight_decay", 0.01, (0.0, 10.0, 0.001), finer=True),
+                ),
                 io.Int.Input("max_iterations", default=200, min=0, max=10000),
                 schema.number("adjustment_strength", 0.7, (0.0, 100.0, 0.05)),
                 schema.number("sharpness_radius", 50.0, (0.0, 10000.0, 0.5)),
@@ -83,8 +86,10 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Int.Input("candidates", default=16, min=1, max=4096),
                 schema.null_input(),
                 io.Sigmas.Input("sigmas", optional=True),
-                io.Combo.Input("constraint", options=list(CONSTRAINTS), default="shell", optional=True),
-                io.Combo.Input("checkpointing", options=list(CHECKPOINTING), default="auto", optional=True),
+                *schema.advanced(
+                    io.Combo.Input("constraint", options=list(CONSTRAINTS), default="shell", optional=True),
+                    io.Combo.Input("checkpointing", options=list(CHECKPOINTING), default="auto", optional=True),
+                ),
                 schema.preset_input(published.NOISE),
             ),
             outputs=[

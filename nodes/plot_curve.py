@@ -15,7 +15,8 @@ MORE = ["curve_2", "curve_3", "curve_4"]
 class PlotCurve(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["graph", "chart", "escape curve", "guidance magnitude"],
             node_id="MG_PlotCurve",
             display_name="Plot Escape Curve",
             category=schema.CATEGORY,

@@ -37,7 +37,8 @@ TOOLTIPS = {
 class ReferencesFromFolder(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["training images", "dataset", "lora images", "folder of images"],
             node_id="MG_ReferencesFromFolder",
             display_name=NAME,
             category=schema.CATEGORY,

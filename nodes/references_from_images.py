@@ -52,7 +52,8 @@ def finished(builder: ReferenceSetBuilder, live: LiveView) -> io.NodeOutput:
 class ReferencesFromImages(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["training images", "dataset", "avoid images"],
             node_id="MG_ReferencesFromImages",
             display_name=FROM_IMAGES,
             category=schema.CATEGORY,
@@ -96,7 +97,8 @@ class ReferencesFromImages(io.ComfyNode):
 class ReferencesFromLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["training latents", "dataset", "avoid latents"],
             node_id="MG_ReferencesFromLatents",
             display_name=FROM_LATENTS,
             category=schema.CATEGORY,

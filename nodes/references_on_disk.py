@@ -26,7 +26,8 @@ SAVE, LOAD = "Save References", "Load References"
 class SaveReferences(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["store references", "write references"],
             node_id="MG_SaveReferences",
             display_name=SAVE,
             category=schema.CATEGORY,
@@ -66,7 +67,8 @@ class SaveReferences(io.ComfyNode):
 class LoadReferences(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema.node(
+            search_aliases=["saved references", "read references"],
             node_id="MG_LoadReferences",
             display_name=LOAD,
             category=schema.CATEGORY,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -44,6 +45,20 @@ TOOLTIPS = {
 }
 
 
+def node(*, search_aliases: list[str], **parts: Any) -> io.Schema:
+    """A node's schema, with words that find it in the search of hosts that know such words; others do not read them."""
+    made = io.Schema(**parts)
+    made.search_aliases = search_aliases
+    return made
+
+
+def advanced(*inputs: io.Input) -> list[io.Input]:
+    """The inputs, folded away until they are asked for, in hosts that can do that; others show them as before."""
+    for given in inputs:
+        given.advanced = True
+    return list(inputs)
+
+
 def with_tooltips(tooltips: dict[str, str], *inputs: io.Input) -> list[io.Input]:
     """The inputs with these tooltips, by id; an input that is not among them keeps its own."""
     for given in inputs:
@@ -76,8 +91,10 @@ def rule_inputs() -> list[io.Input]:
     """rule, drop_ratio and memorized_threshold, of the nodes that look for the escape."""
     return with_tooltips(
         TOOLTIPS,
-        io.Combo.Input("rule", options=list(RULES), default="sharp drop"),
-        number("drop_ratio", 0.5, (0.01, 1.0, 0.01)),
+        *advanced(
+            io.Combo.Input("rule", options=list(RULES), default="sharp drop"),
+            number("drop_ratio", 0.5, (0.01, 1.0, 0.01)),
+        ),
         number("memorized_threshold", 0.02, (0.0, 10.0, 0.001), finer=True),
     )
 

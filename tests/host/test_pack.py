@@ -25,6 +25,7 @@ def schema(node: str):
 def test_every_input_and_output_explains_itself_and_every_node_has_help(host: Host, node: str) -> None:
     made = schema(node)
     assert made.description
+    assert len(made.search_aliases) >= 2, "words that find it, in hosts that know such words"
     silent = [x.id or x.display_name for x in (*made.inputs, *made.outputs) if not x.tooltip]
     assert silent == []
     assert (ROOT / "web" / "docs" / f"{node}.md").stat().st_size > 500
