@@ -131,7 +131,14 @@ class Checkpoint:
         conds: Inputs = {"positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0]}
         sampled: Inputs = {"seed": batch.seed, "steps": plan.steps, "cfg": plan.cfg, "denoise": 1.0}
         sampled |= {"sampler_name": plan.sampler, "scheduler": plan.scheduler, "model": ["model", 0]}
-        if not method.inputs:
+        if "guard" in method.inputs:
+            links = {"model": ["model", 0], "clip": ["clip", 0]}
+            asked = checked("guard", method.inputs["guard"])
+            if "folder" in asked:
+                asked, links = {**asked, "folder": self.training_images}, {**links, "vae": ["vae", 0]}
+            nodes["guard"] = node(NODES["guard"], **links, **asked)
+            sampled["model"] = ["guard", 0]
+        if not method.inputs.keys() - {"guard"}:
             return {**nodes, "sampler": node("KSampler", **sampled, **conds)}
         if "guidance" in method.inputs:
             references = self.references(method.references or {})

@@ -10,6 +10,7 @@ from .cases import BenchmarkError
 
 Inputs = dict[str, Any]
 NODES = {
+    "guard": "MG_Guard",
     "noise": "MG_NoiseOptimizer",
     "references": "MG_ReferencesFromFolder",
     "guidance": "MG_AMGGuidance",
@@ -39,7 +40,8 @@ class Method:
 
     @property
     def references(self) -> Inputs | None:
-        return self.inputs.get("references", {}) if "guidance" in self.inputs else None
+        folder = "folder" in self.inputs.get("guard", {})
+        return self.inputs.get("references", {}) if folder or "guidance" in self.inputs else None
 
 
 NONE = Method("no mitigation")
@@ -91,13 +93,13 @@ def checked(of: str, changed: Mapping[str, Any]) -> Inputs:
     The host does not check the choices of a V3 node, and replaces a sampler that it does not know.
     """
     known = _widgets(of)
-    free = ("metric", "folder") if of == "references" else ()  # these have no default
+    free = {"references": ("metric", "folder"), "guard": ("folder",)}.get(of, ())  # these are the run's own
     if foreign := sorted(set(changed) - set(known) - set(free)):
         raise BenchmarkError(f"{NODES[of]} has no input {', '.join(foreign)}. It has: {', '.join(sorted(known))}.")
     for name, value in changed.items():
         kind, said = known.get(name, ("", {}))
         choices = kind if isinstance(kind, list) else said.get("options")
-        if choices is not None and value not in choices:
+        if choices is not None and name not in free and value not in choices:
             raise BenchmarkError(f"{NODES[of]}: {name} is {value!r}; choose one of {', '.join(map(str, choices))}.")
         low, high = said.get("min"), said.get("max")
         number = isinstance(value, (int, float)) and not isinstance(value, bool)

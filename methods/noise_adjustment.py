@@ -48,6 +48,7 @@ class NoisePlan:
     sharpness_radius: float
     adjustments: int
     candidates: int
+    memorized_threshold: float = 0.0  # d/√dim of an EPS model; a noise below it is left as it is
     constraint: Constraint = "shell"
     checkpointing: str = "auto"
 
@@ -71,6 +72,7 @@ def find_noise(plan: NoisePlan, run: SamplingInputs, draw: Callable[[int], Tenso
         unit = pair.eps_unit
         root = dimension(noise) ** 0.5
         target = plan.target_magnitude * (root * unit if plan.relative else 1.0)
+        keep_below = plan.memorized_threshold * root * unit
         goal = None if plan.method == "batch-wise" else target / (root * unit)
         seen: list[Tensor] = []
 
@@ -80,11 +82,12 @@ def find_noise(plan: NoisePlan, run: SamplingInputs, draw: Callable[[int], Tenso
                 seen.clear()
             bar.update_absolute(i + 1)
             seen.append(d.detach().cpu() / (root * unit))
-            done = "" if goal is None else f", {int((seen[-1] <= goal).sum())} of {len(d)} done"
+            finished = (seen[-1] <= goal) | (seen[0] < plan.memorized_threshold) if goal is not None else None
+            done = "" if finished is None else f", {int(finished.sum())} of {len(d)} done"
             headline = f"{plan.method} {i + 1}/{plan.rounds}: worst d/√dim {float(seen[-1].max()):.4f}{done}"
             on_round(headline, torch.stack(seen, dim=1), goal)
 
-        found, report = _adjust(plan, pair, noise, draw, target, on_step)
+        found, report = _adjust(plan, pair, noise, draw, target, keep_below, on_step)
         return found, replace(report, eps_unit=unit)
 
     with explain_out_of_memory(run.node, _what_to_lower(plan)):
@@ -117,6 +120,7 @@ def _adjust(
     noise: Tensor,
     draw: Callable[[int], Tensor],
     target: float,
+    keep_below: float,
     on_step: Callable[[int, Tensor], None],
 ) -> Result:
     if plan.method == "batch-wise":
@@ -130,7 +134,12 @@ def _adjust(
         )
     if plan.method == "search":
         return search_noise(
-            lambda i: draw(i).to(noise), pair.prediction, candidates=plan.candidates, target=target, on_step=on_step
+            lambda i: draw(i).to(noise),
+            pair.prediction,
+            candidates=plan.candidates,
+            target=target,
+            keep_below=keep_below,
+            on_step=on_step,
         )
 
     def descend() -> Result:
@@ -138,6 +147,7 @@ def _adjust(
             noise.clone(),
             pair.prediction,
             target=target,
+            keep_below=keep_below,
             learning_rate=plan.learning_rate,
             weight_decay=plan.weight_decay,
             max_iterations=plan.max_iterations,

@@ -23,7 +23,13 @@ T_LAST = 999  # of Stable Diffusion's 1,000 timesteps
 SD2_SCALE = 14.6146
 STARTS = {HAN_SD1_SAMPLE: 981, HAN_SD1_BATCH: 981, HAN_SD2_SAMPLE: T_LAST, HAN_SD2_BATCH: T_LAST}  # T of the noise
 
-_PER_SAMPLE = {"method": "per-sample", "target_units": "absolute", "max_iterations": 1000, "constraint": "free"}
+_PER_SAMPLE = {
+    "method": "per-sample",
+    "target_units": "absolute",
+    "max_iterations": 1000,
+    "constraint": "free",
+    "memorized_threshold": 0.0,
+}
 NOISE: dict[str, Settings] = {
     HAN_SD1_SAMPLE: {**_PER_SAMPLE, "target_magnitude": 0.9, "learning_rate": 0.01, "weight_decay": 0.01},
     HAN_SD1_BATCH: {"method": "batch-wise", "adjustment_strength": 0.7, "sharpness_radius": 50.0, "adjustments": 2},

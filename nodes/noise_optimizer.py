@@ -50,6 +50,8 @@ TOOLTIPS = {
     "constraint": "Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Shell: it "
     "stays as long as random noise can be. Sphere: it turns but does not grow. Chi: growing is discouraged. Less "
     "growth means cleaner pictures.",
+    "memorized_threshold": "Leave the noise of a picture as it is if its guidance magnitude (d/√dim) is below this, so "
+    "that ordinary prompts keep KSampler's pictures. 0: every noise goes to the target. Calibrate Thresholds finds it.",
     "checkpointing": "Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: as much "
     "as memory asks for. On: half of the blocks. Full: all of them, least memory, slowest.",
 }
@@ -91,6 +93,7 @@ class NoiseOptimizer(io.ComfyNode):
                     io.Combo.Input("checkpointing", options=list(CHECKPOINTING), default="auto", optional=True),
                 ),
                 schema.preset_input(published.NOISE),
+                schema.number("memorized_threshold", 0.0, (0.0, 10.0, 0.001), optional=True, finer=True),
             ),
             outputs=[
                 io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),

@@ -143,9 +143,17 @@ PRESETS = (published.NOISE, published.SAMPLING, published.GUIDANCE)
 TARGET, SIZE = ["target_magnitude", "target_units"], ["width", "height"]
 USED_WITH: dict[str, dict[str, list[str]]] = {
     "method": {
-        "per-sample": [*TARGET, "learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing"],
+        "per-sample": [
+            *TARGET,
+            "learning_rate",
+            "weight_decay",
+            "max_iterations",
+            "constraint",
+            "checkpointing",
+            "memorized_threshold",
+        ],
         "batch-wise": ["adjustment_strength", "sharpness_radius", "adjustments"],
-        "search": [*TARGET, "candidates"],
+        "search": [*TARGET, "candidates", "memorized_threshold"],
     },
     "mode": {
         "dynamic": ["pre_escape_cfg", "start_percent", "rule", "drop_ratio", "memorized_threshold"],

@@ -11,9 +11,9 @@ export const VIEWED = new Set([
 /** Choice -> each of its values -> the inputs that it uses. @type {Record<string, Record<string, string[]>>} */
 export const USED_WITH = {
   method: {
-    "per-sample": ["target_magnitude", "target_units", "learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing"],
+    "per-sample": ["target_magnitude", "target_units", "learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing", "memorized_threshold"],
     "batch-wise": ["adjustment_strength", "sharpness_radius", "adjustments"],
-    "search": ["target_magnitude", "target_units", "candidates"],
+    "search": ["target_magnitude", "target_units", "candidates", "memorized_threshold"],
   },
   mode: {
     "dynamic": ["pre_escape_cfg", "start_percent", "rule", "drop_ratio", "memorized_threshold"],
@@ -24,7 +24,7 @@ export const USED_WITH = {
   threshold_schedule: { "parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": [] },
   metric: { "latent": ["width", "height"], "nL2": ["width", "height"], "descriptor": [] },
   preset: {
-    "custom": ["method", "target_units", "max_iterations", "constraint", "target_magnitude", "learning_rate", "weight_decay", "adjustment_strength", "sharpness_radius", "adjustments", "steps", "sampler_name", "scheduler", "cfg", "mode", "pre_escape_cfg", "start_percent", "rule", "memorized_threshold", "despecification", "deduplication", "dissimilarity", "threshold_min", "threshold_max", "threshold_schedule", "gradient", "dissimilarity_growth", "every"],
+    "custom": ["method", "target_units", "max_iterations", "constraint", "memorized_threshold", "target_magnitude", "learning_rate", "weight_decay", "adjustment_strength", "sharpness_radius", "adjustments", "steps", "sampler_name", "scheduler", "cfg", "mode", "pre_escape_cfg", "start_percent", "rule", "despecification", "deduplication", "dissimilarity", "threshold_min", "threshold_max", "threshold_schedule", "gradient", "dissimilarity_growth", "every"],
     "Han 2025, SD 1.4, per-sample": [],
     "Han 2025, SD 1.4, batch-wise": [],
     "Han 2025, SD 2, per-sample": [],

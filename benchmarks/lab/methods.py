@@ -32,6 +32,10 @@ def to(target: float, **changed: Any) -> Inputs:
     return {"target_magnitude": target, **changed}
 
 
+GUARD = Method("Memorization Guard (Simple)", "normal", {"guard": {"strength": "normal"}})
+GUARDED = Method(
+    "Memorization Guard (Simple)", "normal, with a folder", {"guard": {"strength": "normal", "folder": "*"}}
+)
 DYNAMIC = Method("dynamic", "drop 0.5", deferred("dynamic", **PULLS))
 RECOMMENDED = [noised("per-sample", "to Calibrate's target", to(TARGET)), guided("AMG", "defaults")]
 RELEASED = {"rule": "local minimum", "memorized_threshold": 0.0, "start_percent": 1.0, "pre_escape_cfg": 1.0}

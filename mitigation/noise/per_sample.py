@@ -28,6 +28,7 @@ def adjust_per_sample(
     predict: Predict,
     *,
     target: float,
+    keep_below: float = 0.0,
     learning_rate: float = 0.01,
     weight_decay: float = 0.01,
     max_iterations: int = 1000,
@@ -38,8 +39,8 @@ def adjust_per_sample(
     """Minimise each sample's d(x_T, T, y) with AdamW until it is at or below `target`.
 
     `noise`: x_T (B, ...). `predict(x, rows)`: ε̃ at T of the samples `rows` (n,), whose noises are x (n, ...);
-    differentiable, each sample a function of its own noise alone. `target`: l_target, absolute d. `constraint`
-    keeps the noise plausible, see norm_constraint.py.
+    differentiable, each sample a function of its own noise alone. `target`: l_target, absolute d. A noise whose
+    d is below `keep_below` is returned as it is. `constraint` keeps the noise plausible, see norm_constraint.py.
 
     The target is checked before the update, so a noise that is already below it is returned unchanged, and the
     last noise is measured before it is returned. The loss is a sum over samples and AdamW is elementwise, so a
@@ -61,13 +62,16 @@ def adjust_per_sample(
     at_best, measured = torch.zeros(batch, dtype=torch.long), torch.zeros(batch, dtype=torch.long)
     history: list[Tensor] = []
 
+    def to_move(now: Tensor) -> Tensor:
+        return now > target if i else (now > target) & (now >= keep_below)
+
     def measure(part: slice) -> Measured:
         """d of the unfinished samples `rows[part]` and its gradient, which is 0 for those at the target."""
         asked = rows[part]
         x = torch.cat([samples[k] for k in asked.tolist()])
         d = guidance_magnitude(predict(x, asked))
         now = d.detach().cpu()
-        above = (now > target) & now.isfinite()  # an infinite d has no gradient; `on_step` may reject it
+        above = to_move(now) & now.isfinite()  # an infinite d has no gradient; `on_step` may reject it
         if i == max_iterations or not above.any():
             return now, None
         there = above.to(d.device)
@@ -88,7 +92,7 @@ def adjust_per_sample(
         history.append(best_d.clone().index_copy_(0, rows, now))
         if on_step:
             on_step(i, best_d)
-        unfinished = now > target
+        unfinished = to_move(now)
         if i == max_iterations or not unfinished.any():
             break
         optimizer.zero_grad()
@@ -103,5 +107,13 @@ def adjust_per_sample(
         for k in rows.tolist():
             constrain_norm(samples[k], constraint, norms[k])
     return best, make_report(
-        "per-sample", noise, best, history, iterations=at_best, evaluations=2 * measured, after=best_d, target=target
+        "per-sample",
+        noise,
+        best,
+        history,
+        iterations=at_best,
+        evaluations=2 * measured,
+        after=best_d,
+        target=target,
+        keep_below=keep_below,
     )

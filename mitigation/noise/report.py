@@ -28,6 +28,7 @@ class NoiseReport:
     std: Tensor  # of the returned noise; 1 for a Gaussian
     evaluations: Tensor  # model evaluations spent on each sample, both branches counted
     after_is_final: bool = True  # False: `after` was measured before the last adjustment
+    keep_below: float = 0.0  # a noise with a smaller d was left as it was drawn
     eps_unit: float = 1.0  # d of this model per unit of an EPS model's d, see prediction.eps_unit
 
     def relative(self, d: Tensor | float) -> Tensor:
@@ -41,10 +42,15 @@ class NoiseReport:
 
     @property
     def reached(self) -> Tensor:
-        """(B,) bool: d at or below the target. A method without a target counts as having reached it."""
+        """(B,) bool: d at or below the target, or left as it was. Without a target a method has reached it."""
         if self.target is None:
             return torch.ones_like(self.after, dtype=torch.bool)
-        return self.after <= self.target
+        return (self.after <= self.target) | self.kept
+
+    @property
+    def kept(self) -> Tensor:
+        """(B,) bool: left as it was drawn, because its d was below the threshold of memorized prompts."""
+        return self.before < self.keep_below
 
     @property
     def headline(self) -> str:
@@ -55,6 +61,8 @@ class NoiseReport:
         if self.target is not None:
             done = int(self.reached.sum())
             line += f", target d/√dim {float(self.relative(self.target)):.4f} reached by {done} of {len(self.after)}"
+        if kept := int(self.kept.sum()):
+            line += f"; {kept} not memorized, left as drawn"
         return line
 
     @property
@@ -105,6 +113,7 @@ def make_report(
     evaluations: Tensor | int,
     after: Tensor | None = None,
     target: float | None = None,
+    keep_below: float = 0.0,
     after_is_final: bool = True,
 ) -> NoiseReport:
     """Report the way from `start` to `final` (B, ...). `after`: d of `final`, by default the last of `history`."""
@@ -119,5 +128,6 @@ def make_report(
         moved=(norms(final - start) / dim**0.5).cpu(),
         std=final.float().flatten(1).std(dim=1).cpu(),
         evaluations=torch.as_tensor(evaluations).expand(len(start)).clone(),
+        keep_below=keep_below,
         after_is_final=after_is_final,
     )

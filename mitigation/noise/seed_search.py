@@ -11,40 +11,51 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..batch import replace_samples
 from ..prediction import guidance_magnitude
 from .report import NoiseReport, make_report
 
 
 def search_noise(
     draw: Callable[[int], Tensor],
-    predict: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor, Tensor], Tensor],
     *,
     candidates: int = 16,
-    target: float | None = None,
+    target: float = 0.0,
+    keep_below: float = 0.0,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> tuple[Tensor, NoiseReport]:
-    """Keep, for each sample, the drawn noise with the smallest d.
+    """Keep, for each sample, the first drawn noise with a d at or below `target`, or else the one with the smallest.
 
-    `draw(i)`: the i-th candidate batch (B, ...); candidate 0 is what the plain sampler would use.
-    `predict(x)`: ε̃ at T. `target` (absolute d) is only for the report.
+    `draw(i)`: the i-th candidate batch (B, ...); candidate 0 is what the plain sampler would use, and stays if its d
+    is below `keep_below`. `predict(x, rows)`: ε̃ at T of the samples `rows` (n,), whose noises are x (n, ...).
+    `target`, `keep_below`: absolute d. A sample that is done is not evaluated any more.
     `on_step(i, best_d)` is called after every candidate and may raise to stop.
     """
-    first = best = draw(0)
-    best_d = guidance_magnitude(predict(best))
-    chosen = torch.zeros(len(best), dtype=torch.long, device=best.device)
-    history = [best_d]
+    first = draw(0)
+    best, rows = first.clone(), torch.arange(len(first))
+    best_d, chosen = torch.full((len(first),), torch.inf), torch.zeros(len(first), dtype=torch.long)
+    measured, history = torch.zeros_like(chosen), list[Tensor]()
     for i in range(max(candidates, 1)):
-        if i > 0:
-            x = draw(i)
-            d = guidance_magnitude(predict(x))
-            better = d < best_d
-            best = replace_samples(better, x, best)
-            best_d = torch.where(better, d, best_d)
-            chosen = torch.where(better, i, chosen)
-            history.append(best_d)
+        x = draw(i)[rows.to(first.device)]
+        d = guidance_magnitude(predict(x, rows)).detach().cpu()
+        measured[rows] += 1
+        better = d < best_d[rows]
+        of = rows[better]
+        best[of.to(best.device)], best_d[of], chosen[of] = x[better.to(x.device)], d[better], i
+        history.append(best_d.clone())
         if on_step:
             on_step(i, best_d)
+        left = best_d[rows] > max(target, keep_below if i == 0 else 0.0)
+        rows = rows[left]
+        if not len(rows):
+            break
     return best, make_report(
-        "search", first, best, history, iterations=chosen, evaluations=2 * len(history), target=target
+        "search",
+        first,
+        best,
+        history,
+        iterations=chosen,
+        evaluations=2 * measured,
+        target=target,
+        keep_below=keep_below,
     )

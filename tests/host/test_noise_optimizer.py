@@ -80,6 +80,35 @@ def test_search_is_plain_gaussian_noise_of_some_seed(host: Host) -> None:
     assert out[1].evaluations.tolist() == [12] * 5
 
 
+def test_search_ends_where_the_target_is_reached(host: Host) -> None:
+    """The first candidate that reaches it stays, and no further one is tried for that sample."""
+    tried = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6, target_magnitude=0.0)})["opt"][1]
+    target = float(tried.relative(tried.history[1]).median())
+    noise, report, _ = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6, target_magnitude=target)})[
+        "opt"
+    ]
+    pool = torch.stack([torch.randn((5, *exact.SHAPE), generator=torch.manual_seed(SEED + k)) for k in range(6)])
+    first = [int(k) for k in report.iterations]
+    assert all(torch.equal(noise.noise[i], pool[k, i]) for i, k in enumerate(first))
+    assert report.evaluations.tolist() == [
+        2 * (k + 1) if done else 12 for k, done in zip(first, report.reached, strict=True)
+    ]
+    assert report.reached.sum() >= 3
+
+
+@pytest.mark.parametrize("method", ["per-sample", "search"])
+def test_a_noise_below_the_threshold_of_memorized_prompts_stays(host: Host, method: str) -> None:
+    """An ordinary prompt shows 0.0085, which is above this target and below the threshold."""
+    change = {"target_magnitude": 0.006, "memorized_threshold": 0.012, "candidates": 4}
+    nodes = {"a": optimizer(method, positive=ORDINARY, **change), "b": optimizer(method, **change)}
+    out = host.run({"lab": lab(3), **nodes, "plain": optimizer(method, **{**change, "memorized_threshold": 0.0})})
+    assert torch.equal(out["a"][0].noise, drawn(3)) and out["a"][1].reached.all()
+    assert out["a"][1].evaluations.tolist() == [2] * 3
+    assert "3 not memorized, left as drawn" in out["a"][2]
+    assert torch.equal(out["b"][0].noise, out["plain"][0].noise), "a memorized prompt is moved as before"
+    assert not torch.equal(out["b"][0].noise, drawn(3))
+
+
 def test_batchwise_noise_and_a_deferred_start_stop_most_copying(host: Host) -> None:
     """lab.md: ρ = 5, M = 6, CFG from 20 %."""
     noise = optimizer("batch-wise", sharpness_radius=5.0, adjustments=6)
