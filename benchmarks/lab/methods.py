@@ -32,27 +32,31 @@ def to(target: float, **changed: Any) -> Inputs:
     return {"target_magnitude": target, **changed}
 
 
+DYNAMIC = Method("dynamic", "drop 0.5", deferred("dynamic", **PULLS))
 GUARD = Method("Memorization Guard (Simple)", "normal", {"guard": {"strength": "normal"}})
 GUARDED = Method(
     "Memorization Guard (Simple)", "normal, with a folder", {"guard": {"strength": "normal", "folder": "*"}}
 )
-DYNAMIC = Method("dynamic", "drop 0.5", deferred("dynamic", **PULLS))
-RECOMMENDED = [noised("per-sample", "to Calibrate's target", to(TARGET)), guided("AMG", "defaults")]
+RECOMMENDED = [noised("per-sample", "where the prompt pulls", to(TARGET, **PULLS)), guided("AMG", "defaults")]
+SEARCH = {"method": "search", "candidates": 16, **PULLS}
 RELEASED = {"rule": "local minimum", "memorized_threshold": 0.0, "start_percent": 1.0, "pre_escape_cfg": 1.0}
 METHODS = [
     NONE,
     *RECOMMENDED,
-    *(noised("per-sample", f"to {share:g} of it", to(round(share * TARGET, 4))) for share in (0.85, 1.5)),
+    GUARD,
+    GUARDED,
+    noised("per-sample", "every noise", to(TARGET)),
+    noised("per-sample", "to 1.5 of the target", to(round(1.5 * TARGET, 4), **PULLS)),
+    noised("search", "to the threshold", to(THRESHOLD, **SEARCH)),
+    noised("search", "to the target", to(TARGET, **SEARCH)),
     noised("batch-wise", "then static 10 %", BATCH_WISE, deferred("static", start_percent=0.1)),
     noised("batch-wise", "then dynamic", BATCH_WISE, deferred("dynamic", **PULLS)),
-    noised("search", "16 candidates", {"method": "search"}),
     *(Method("static", f"from {p:.0%}", deferred("static", start_percent=p)) for p in (0.1, 0.2, 0.3)),
     DYNAMIC,
     Method("opposite guidance", "g₀ −1", deferred("dynamic", **PULLS, pre_escape_cfg=-1.0)),
     guided("AMG", "where the prompt pulls", **PULLS),
-    guided("dynamic + AMG", "", deferred("dynamic", **PULLS)),
-    guided("per-sample + AMG", "", {"noise": to(TARGET)}),
-    *(Method("random tokens", str(n), peer=True, conditioning=random_tokens(n)) for n in (2, 4)),
+    guided("per-sample + AMG", "", {"noise": to(TARGET, **PULLS)}),
+    Method("random tokens", "4", peer=True, conditioning=random_tokens(4)),
     Method("embedding adjustment", "to that target", peer=True, conditioning=adjusted_embedding(TARGET, 10)),
     Method("local minimum as released", "g₀ 1", deferred("dynamic", **RELEASED), peer=True),
 ]

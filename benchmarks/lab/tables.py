@@ -48,7 +48,7 @@ NOISE = [
     *(noised("per-sample", f"to {TARGET:.4f}, {c}", to(TARGET, constraint=c)) for c in ("free", "shell", "sphere")),
     *(noised("per-sample", f"to {share} × ordinary", to(round(share * MAGNITUDE, 4))) for share in (1.0, 1.5)),
     noised("per-sample", "then dynamic", to(TARGET), deferred("dynamic", **PULLS)),
-    BY_NAME["search, 16 candidates"],
+    BY_NAME["search, to the target"],
 ]
 RULES = [
     *(BY_NAME[f"static, from {p}%"] for p in (10, 20, 30)),
