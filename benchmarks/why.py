@@ -1,4 +1,4 @@
-"""The figures of docs/why.md: the basin of the exact model and of the small lab, and what each method does to it.
+"""The figures of docs/why.md: the basin of the exact model, what each method does to it, and the noises of the lab.
 
 .host/python -m benchmarks.why
 """
@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from support.graphs import Words, checkpoint, from_images, node, references
+from lab import copies
+from support import small_lab
+from support.graphs import Words, references
 from support.in_process import lab_host
-from support.paths import LAB_NAME, ROOT
-from support.small_lab import is_copy, training_pairs
+from support.paths import LAB_CHECKPOINT, LAB_NAME, ROOT, SMALL_CHECKPOINT
 
+from .cases import MEMORIZED, ORDINARY, Case
+from .checkpoint import Batch, Checkpoint
 from .cost.measurements import MEASURE_ALL
-from .cost.subjects import LINKS, Subject, exact_model, lab_checkpoint
+from .cost.subjects import LINKS, Subject, exact_model
+from .lab.configuration import GROUPS, PLAN, SMALL_PLAN, TOGETHER
+from .lab.methods import TARGET
+from .methods import NONE, Method
+from .sampling import images_together, prompts_together
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,6 +39,9 @@ if TYPE_CHECKING:
 
 OUT = ROOT / "docs" / "img"
 STEPS, BATCH = 50, 24
+PROMPT, NOISES, ORDINARIES = "Copper Lantern", 48, 12
+ACROSS, TILE, SHOWN = 8, 112, 20  # images in a row, pixels, steps in the picture
+SMALL_TARGET = 0.015  # what ordinary prompts show on the small lab
 WORDS = Words(LINKS)  # nodes on the subject
 
 
@@ -87,36 +98,93 @@ def on_the_exact_model(host: Host) -> None:
     magnitude.savefig(OUT / "why-magnitude.png", dpi=100)
 
 
-def on_the_lab_checkpoint(host: Host) -> None:
-    """Closeness of the prediction to the nearest training image over the steps, one prompt, 8 noises."""
-    subject, vae = lab_checkpoint(host), checkpoint.load(host)["vae"]
-    works = [image for _, image in training_pairs()]
-    images = {"i": torch.from_numpy(np.stack(works)).float() / 255, "vae": vae}
-    guided = Words({**LINKS, "model": ["g", 0]})
-    looks = {"threshold_min": 1.0, "threshold_max": 1.0, "threshold_schedule": "constant"}  # and never acts
-    noise = WORDS.optimizer(**{**subject.optimizer, "target_magnitude": 0.015})
-    cases: dict[str, tuple[dict[str, Any], Prompt]] = {
-        "KSampler, CFG 7": (looks, {"k": guided.ksampler()}),
-        "dynamic (the default)": (looks, {"k": guided.deferred("dynamic")}),
-        "per-sample noise": (looks, {"opt": noise, "k": guided.deferred("off", noise=["opt", 0])}),
-        "AMG Guidance": ({}, {"k": guided.ksampler()}),
-    }
-    figure, grid = plt.subplots(1, 4, figsize=(12, 3.2), sharey=True, layout="constrained")
-    for axes, (title, (limits, nodes)) in zip(grid, cases.items(), strict=True):
-        ends = {"g": WORDS.amg(**limits), "out": node("VAEDecode", samples=["k", 0], vae=["vae", 0])}
-        out = host.run({"refs": from_images(), **nodes, **ends}, {**subject.given(subject.latent(8)), **images})["out"]
-        copies = [any(is_copy(p, w) for w in works) for p in (out[0] * 255).round().byte().numpy()]
-        panel(axes, np.array(host.views("g")[-1]["series"][0]["lines"], float), copies, title)
-    grid[0].set_ylabel("closeness to the nearest\ntraining image")
-    figure.savefig(OUT / "why-lab.png", dpi=100)
+class Watch:
+    """d/√dim of every step of a guided run, which computes both predictions anyway. `model`: the one that tells it."""
+
+    def __init__(self, model: Any) -> None:
+        self.steps: list[Tensor] = []
+        self.model = model.clone()
+        self.model.set_model_sampler_post_cfg_function(self)
+
+    def __call__(self, step: dict[str, Any]) -> Tensor:
+        gap = (step["cond_denoised"] - step["uncond_denoised"]).flatten(1)
+        self.steps.append(gap.norm(dim=1) / step["sigma"].flatten()[0] / gap.shape[1] ** 0.5)
+        return step["denoised"]
+
+
+def sampled(checkpoint: Checkpoint, batches: Iterable[Batch]) -> tuple[np.ndarray, np.ndarray]:
+    """KSampler's images (n, H, W, 3) uint8 and d/√dim (n, steps)."""
+    images, curves = [], []
+    for batch in batches:
+        watch = Watch(checkpoint.model)
+        texts = {"positive": checkpoint.encode([c.text for c in batch.cases]), "negative": checkpoint.encode([""])}
+        given = {**checkpoint.given, **texts, "model": watch.model}
+        images.append(checkpoint.decode(checkpoint.host.run(checkpoint.graph(NONE, batch), given)["sampler"][0]))
+        curves.append(torch.stack(watch.steps, 1).float().cpu().numpy())
+    return np.concatenate(images), np.concatenate(curves)
+
+
+def noises_of_one_prompt(checkpoint: Checkpoint, works: np.ndarray) -> None:
+    """One memorized prompt with many noises, sorted by d at the first step, and the curves beside ordinary prompts'."""
+    case = next(c for c in GROUPS[MEMORIZED] if c.text.startswith(PROMPT))
+    images, curves = sampled(checkpoint, images_together([case], NOISES, TOGETHER, 0))
+    _, ordinary = sampled(checkpoint, prompts_together([GROUPS[ORDINARY][:ORDINARIES]], [1], TOGETHER))
+    copied = (copies.distances(images, works).min(1).values < copies.COPY_RMSE).numpy()
+    print(f"{case.text}: {copied.sum()} of {NOISES} noises copy")
+    sheet = Image.new("RGB", (ACROSS * TILE, NOISES // ACROSS * TILE), "white")
+    for place, i in enumerate(curves[:, 0].argsort()):
+        tile = Image.fromarray(images[i]).resize((TILE - 8, TILE - 8), Image.Resampling.LANCZOS)
+        framed = ImageOps.expand(tile, 4, (214, 39, 40) if copied[i] else (255, 255, 255))
+        sheet.paste(framed, (place % ACROSS * TILE, place // ACROSS * TILE))
+    sheet.save(OUT / "why-noises.jpg", quality=85)
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for lines, color, label in (
+        (ordinary, "0.7", f"{ORDINARIES} ordinary prompts"),
+        (curves[~copied], "C0", f"{PROMPT}: no copy"),
+        (curves[copied], "C3", f"{PROMPT}: copy"),
+    ):
+        for k, line in enumerate(lines[:, :SHOWN]):
+            axes.plot(line, color=color, linewidth=0.8, alpha=0.8, label="" if k else label)
+    axes.set(xlabel="step of KSampler, CFG 7", ylabel="guidance magnitude d/√dim", ylim=0)
+    axes.legend(fontsize=8)
+    figure.savefig(OUT / "why-curves.png", dpi=100)
+
+
+def what_the_optimizer_changes(checkpoints: Iterable[tuple[str, Checkpoint, Case, float]]) -> None:
+    """The first channel of a noise, of what it became, and of the difference, at two sizes of latent."""
+    figure, grid = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained")
+    for row, (name, checkpoint, case, target) in zip(grid, checkpoints, strict=True):
+        method = Method(
+            "noise", "", {"noise": {"target_magnitude": target, "constraint": "free", "learning_rate": 0.03}}
+        )
+        batch = images_together([case], 1, 1, 0)[0]
+        texts = {"positive": checkpoint.encode([case.text]), "negative": checkpoint.encode([""])}
+        out = checkpoint.host.run(checkpoint.graph(method, batch), {**checkpoint.given, **texts})
+        report, after = out["noise"][1], out["noise"][0].noise[0]
+        before = torch.randn((1, *after.shape), generator=torch.Generator().manual_seed(batch.seed))[0]
+        d = [float(report.relative(one)[0]) for one in (report.before, report.after)]
+        told = f"std {report.std[0]:.3f}, d/√dim {d[0]:.4f} → {d[1]:.4f}"
+        print(f"{name}: {told}, moved {report.moved[0]:.3f}, {report.iterations[0]} iterations")
+        for axes, noise, title in zip(
+            row, (before, after, after - before), (f"{name}: the seed's noise", told, "difference"), strict=True
+        ):
+            axes.imshow(noise[0], cmap="gray", vmin=-3, vmax=3)
+            axes.set_title(title, fontsize=8)
+            axes.axis("off")
+    figure.savefig(OUT / "why-difference.png", dpi=110)
 
 
 def main() -> None:
     logging.disable(logging.WARNING)
     OUT.mkdir(exist_ok=True)
-    with lab_host("--cpu --use-pytorch-cross-attention") as host:
+    with lab_host("--cpu --use-pytorch-cross-attention", threads=torch.get_num_threads()) as host:
         on_the_exact_model(host)
-        on_the_lab_checkpoint(host)
+        lab = Checkpoint(host, LAB_CHECKPOINT, PLAN)
+        noises_of_one_prompt(lab, np.stack([image for _, image in copies.training_pairs()]))
+        small = Checkpoint(host, SMALL_CHECKPOINT, SMALL_PLAN)
+        own = Case(0, small_lab.training_pairs()[0][0])
+        case = next(c for c in GROUPS[MEMORIZED] if c.text.startswith(PROMPT))
+        what_the_optimizer_changes([("16,384 numbers", lab, case, TARGET), ("576 numbers", small, own, SMALL_TARGET)])
 
 
 if __name__ == "__main__":
