@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo tables bench bench-smoke bench-cost matrix gpu-check test test-host test-e2e test-fast fuzz serve lint types format locales release soak
+.PHONY: help setup demo bench bench-smoke bench-cost matrix gpu-check test test-host test-e2e test-fast fuzz serve lint types format locales release soak
 
 help:
 	@echo "make demo          images without and with mitigation, on a real server, into demo/"
@@ -16,7 +16,6 @@ help:
 	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
 	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
 	@echo "make gpu-check     the same on your GPU, on a server for each way to hold weights, as a report to paste into an issue"
-	@echo "make tables        the effect of each setting on the lab checkpoint, into docs/ (hours)"
 	@echo "make bench         methods, combinations and peers on the lab checkpoint, into bench/ (hours; continues if stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
 	@echo "make bench-cost    evaluations, time and memory compared with KSampler (ten minutes on a GPU)"
@@ -28,9 +27,6 @@ setup:
 
 demo: setup
 	@$(RUN) tools/demo/demo.py
-
-tables: setup
-	@$(RUN) -m benchmarks.lab.tables
 
 bench: setup
 	@$(RUN) -m benchmarks.lab

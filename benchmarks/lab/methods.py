@@ -60,6 +60,28 @@ METHODS = [
     Method("embedding adjustment", "to that target", peer=True, conditioning=adjusted_embedding(TARGET, 10)),
     Method("local minimum as released", "g₀ 1", deferred("dynamic", **RELEASED), peer=True),
 ]
+# What each choice does, a study at a time: `--study rules`.
+STRENGTHS = {"despecification": 13.0, "dissimilarity": 10.0}
+STUDIES: dict[str, list[Method]] = {
+    "noise": [
+        *(noised("per-sample", c, to(TARGET, constraint=c)) for c in ("free", "shell", "sphere", "chi")),
+        *(noised("per-sample", f"{share:g} of the target", to(round(share * TARGET, 4))) for share in (0.7, 1.5, 2.0)),
+    ],
+    "rules": [
+        *(Method("sharp drop", f"{r:g}", deferred("dynamic", **PULLS, drop_ratio=r)) for r in (0.6, 0.5, 0.4)),
+        *(Method("sharp drop 0.5", f"g₀ {g:g}", deferred("dynamic", **PULLS, pre_escape_cfg=g)) for g in (1.0, -1.0)),
+        Method("local minimum", "", deferred("dynamic", **PULLS, rule="local minimum")),
+        *(Method("static", f"from {p:.0%}", deferred("static", start_percent=p)) for p in (0.05, 0.1, 0.2, 0.3)),
+    ],
+    "amg": [
+        *(guided(f"{name} alone", "", **{k: v * (k == name) for k, v in STRENGTHS.items()}) for name in STRENGTHS),
+        guided("AMG", "thresholds 0.4 … 0.5", threshold_min=0.4, threshold_max=0.5),
+        guided("AMG", "thresholds 0.6 … 0.7", threshold_min=0.6, threshold_max=0.7),
+        guided("AMG", "through model", gradient="through model"),
+        guided("AMG", "every 4th step", every=4),
+    ],
+    "cfg": [Method("CFG", f"{scale:g}", deferred("off", cfg=scale)) for scale in (1.0, 0.0)],
+}
 SMOKE = [
     NONE,
     guided("recommended: AMG", "where the prompt pulls", memorized_threshold=SMALL_THRESHOLD),
