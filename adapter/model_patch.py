@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import GuardError
 from .model_call import SamplerCall
+from .sampling import SamplingRun
 from .step_caches import put_step_caches_last
 from .version import OLDEST_COMFYUI
 
@@ -29,8 +30,7 @@ def patch_sampling(
     The state is kept in that run's copy of the model options, never in a closure, because a patched model is sampled
     many times. CFG and other packs' hooks work inside `call.predict()`.
     """
-    if not hasattr(WRAPPERS, "PREDICT_NOISE"):
-        raise GuardError(f"{node}: this ComfyUI is too old for it. Update ComfyUI to {OLDEST_COMFYUI} or newer.")
+    _check_version(node)
 
     def outer_sample(
         executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
@@ -56,6 +56,37 @@ def patch_sampling(
         patched.add_wrapper_with_key(kind, key, wrapper)
     put_step_caches_last(patched.wrappers[WRAPPERS.PREDICT_NOISE])
     return patched
+
+
+def replace_noise(model: ModelPatcher, key: str, node: str, find: Callable[[SamplingRun], Tensor]) -> ModelPatcher:
+    """A clone of `model` whose runs begin with the noise that `find` gives; it replaces an earlier one of this key."""
+    _check_version(node)
+
+    def outer_sample(
+        executor: Any,
+        noise: Tensor,
+        latent_image: Tensor,
+        sampler: Any,
+        sigmas: Tensor,
+        denoise_mask: Tensor | None = None,
+        callback: Any = None,
+        disable_pbar: bool = False,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        packed = len(kwargs.get("latent_shapes") or ()) > 1
+        run = SamplingRun(executor.class_obj, noise, latent_image, sigmas, denoise_mask, seed, packed)
+        return executor(find(run), latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
+
+    patched = model.clone()
+    patched.remove_wrappers_with_key(WRAPPERS.OUTER_SAMPLE, key)
+    patched.add_wrapper_with_key(WRAPPERS.OUTER_SAMPLE, key, outer_sample)
+    return patched
+
+
+def _check_version(node: str) -> None:
+    if not hasattr(WRAPPERS, "PREDICT_NOISE"):
+        raise GuardError(f"{node}: this ComfyUI is too old for it. Update ComfyUI to {OLDEST_COMFYUI} or newer.")
 
 
 def unused_key(model: ModelPatcher, prefix: str) -> str:

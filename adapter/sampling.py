@@ -32,6 +32,24 @@ class SamplingInputs:
     null: list | None = None  # CONDITIONING that the prompt is compared with; None: the negative prompt
 
 
+@dataclass(frozen=True)
+class SamplingRun:
+    """A run of the host that is about to begin, as a wrapper around it sees it."""
+
+    guider: comfy.samplers.CFGGuider
+    noise: Tensor  # (B, ...)
+    latent: Tensor  # (B, ...)
+    sigmas: Tensor
+    mask: Tensor | None
+    seed: int | None
+    packed: bool  # several latents in one tensor, as some video models have them
+
+    @property
+    def conds(self) -> dict[str, list]:
+        """Its prompts, not processed for a run yet."""
+        return self.guider.original_conds
+
+
 def prepare_latent(model: ModelPatcher, latent: dict, node: str) -> dict:
     """The latent with the model's channel count when it is empty, as every host sampler does it."""
     samples = check_latent(latent, node)

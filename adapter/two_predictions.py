@@ -30,10 +30,11 @@ from ..mitigation.prediction import (
 from .autograd.refusals import explain_missing_gradient, refuse_quantized
 from .autograd.scope import patchers_of, run_with_gradients
 from .batch_rows import Conds, can_drop_rows, rows_of
+from .conditioning import is_same_text, to_conds
 from .errors import check_finite, check_magnitude
 from .memory import BatchParts
 from .model_call import Options, PartwiseCall, denoised_predictions
-from .sampling import SamplingInputs, check_interrupted
+from .sampling import SamplingInputs, SamplingRun, check_interrupted
 from .schedule import starts_late
 
 T = TypeVar("T")
@@ -158,6 +159,20 @@ def run_in_sampling_scope(body: Body[T], run: SamplingInputs, headroom: float = 
     sampler = _BodySampler(body, run.node)
     # A clone: context windows of newer hosts shuffle the noise in place.
     guider.sample(run.noise.clone(), run.latent["samples"], sampler, run.sigmas, disable_pbar=True, seed=run.seed)
+    return sampler.result
+
+
+def measure_in_run(body: Body[T], run: SamplingRun, model: ModelPatcher, node: str, null: list | None = None) -> T:
+    """Run `body` on the noise and the prompts of a run that is about to begin, with another patcher of its model.
+
+    `null`: CONDITIONING that the prompt is compared with, unless the negative prompt says the same.
+    """
+    guider = comfy.samplers.CFGGuider(model)
+    guider.original_conds = {name: run.conds[name] for name in ("positive", "negative")}
+    if null is not None and not is_same_text(run.conds["negative"], null):
+        guider.original_conds["null"] = to_conds(null)
+    sampler = _BodySampler(body, node)
+    guider.sample(run.noise.clone(), run.latent, sampler, run.sigmas, disable_pbar=True, seed=run.seed)
     return sampler.result
 
 

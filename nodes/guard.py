@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
@@ -19,23 +19,25 @@ from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import AMGPlan, complete
 from ..methods.deferred_cfg.patch import add_deferred_cfg
 from ..methods.deferred_cfg.plan import DeferralPlan
+from ..methods.quiet_noise import NoiseSearch, add_noise_search
 from ..methods.self_calibration import SelfCalibration
 from ..mitigation.amg.guidance import GuidanceStrengths
 from ..mitigation.amg.threshold import Threshold
 from ..mitigation.amg.trace import GuidanceTrace
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.escape.rules import EscapeRule
-from ..mitigation.references.reference_set import ReferenceSet
-from ..references.builder import ReferenceSetBuilder
-from ..references.feature_extraction import feature_extractor
-from ..references.image_folder import collect, fingerprint, list_folder
-from ..references.image_resize import latent_in_pixels
+from ..mitigation.noise.report import NoiseReport
+from ..mitigation.wording import counted
+from ..references.folder_sets import FolderSets
+from ..references.image_folder import fingerprint, list_folder
 from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.samplers import CFGGuider
     from comfy.sd import CLIP, VAE
+
+    from ..mitigation.references.reference_set import ReferenceSet
 
 NAME = "Memorization Guard (Simple)"
 NONE = "(none)"
@@ -45,6 +47,7 @@ NONE = "(none)"
 class Strength:
     """What one word stands for."""
 
+    candidates: int  # noises that are tried where the seed's own begins inside a basin
     start_percent: float  # guidance begins here at the latest where the prompt pulls
     inside_scale: float  # g₀
     drop_ratio: float
@@ -52,9 +55,11 @@ class Strength:
 
 
 STRENGTHS = {
-    "gentle": Strength(0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
-    "normal": Strength(0.5, 0.0, 0.5, Threshold(0.5, 0.6)),  # the defaults of Deferred-CFG KSampler and AMG Guidance
-    "strong": Strength(0.5, -1.0, 0.4, Threshold(0.4, 0.5)),
+    "gentle": Strength(4, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
+    "normal": Strength(
+        8, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)
+    ),  # from here the defaults of Deferred-CFG KSampler and AMG Guidance
+    "strong": Strength(16, 0.5, -1.0, 0.4, Threshold(0.4, 0.5)),
 }
 TOOLTIPS = {
     "strength": "Gentle: changes least, some copies remain. Normal: for most. Strong: fewest copies, and less of the "
@@ -73,9 +78,9 @@ class Guard(io.ComfyNode):
             node_id="MG_Guard",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Put this between your model and any sampler. It finds out what is normal for your model, "
-            "delays guidance where a prompt pulls towards a training image, and steers away from the images of a "
-            "folder if you name one. It lowers the risk of a copy; it gives no guarantee.",
+            description="Put this between your model and any sampler. It finds out what is normal for your model. "
+            "Where a prompt pulls towards a training image, it begins with other noise or delays guidance. It steers "
+            "away from the images of a folder if you name one. It lowers the risk of a copy; it gives no guarantee.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),
@@ -122,9 +127,17 @@ class Guard(io.ComfyNode):
                 on_step=told.show_curve,
             )
 
-        guarded = add_deferred_cfg(model, deferral, node=NAME)
+        search = NoiseSearch(
+            measured=model,
+            null=empty,
+            limit=lambda run: calibration.at(tuple(run.noise.shape[1:])).memorized_threshold,
+            candidates=asked.candidates,
+            node=NAME,
+            on_end=told.finish_search,
+        )
+        guarded = add_deferred_cfg(add_noise_search(model, search), deferral, node=NAME)
         if folder != NONE:
-            sets = FolderSets(folder, vae)
+            sets = FolderSets(folder, vae, NAME)
             strengths = GuidanceStrengths(13.0, 0.0, 10.0, asked.threshold)
 
             def away(noise: Tensor) -> AMGPlan:
@@ -137,37 +150,13 @@ class Guard(io.ComfyNode):
 
 
 @dataclass
-class FolderSets:
-    """References of a folder's images, made once for each size that is sampled."""
-
-    folder: str
-    vae: VAE | None
-    made: dict[tuple[int, ...], ReferenceSet] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.vae is None:
-            raise GuardError(f"{NAME}: `folder` {self.folder!r} is chosen, and `vae` is not connected. Connect it.")
-        if not list_folder(input_folder(self.folder, NAME), subfolders=True).images:
-            raise GuardError(f"{NAME}: `folder` {self.folder!r} holds no images. Put png, jpg or webp files into it.")
-
-    def at(self, shape: tuple[int, ...]) -> ReferenceSet:
-        if shape not in self.made:
-            listed = list_folder(input_folder(self.folder, NAME), subfolders=True)
-            size = latent_in_pixels(shape, self.vae, NAME)
-            extractor = feature_extractor("latent", NAME, vae=self.vae, descriptor=None, size=size)
-            builder = ReferenceSetBuilder(extractor, NAME, len(listed.images))
-            collect(listed, builder, max(size))
-            self.made[shape] = builder.finish()
-        return self.made[shape]
-
-
-@dataclass
 class Told:
     """The node's view, of which the two parts of the guard tell in any order."""
 
     live: LiveView
     hints: list[str]
     measured: str = ""
+    searched: str = ""
     steered: str = ""
     curve: EscapeCurve | None = None
 
@@ -175,7 +164,17 @@ class Told:
         self.measured, self.steered, self.curve = measured, "", None
 
     def view(self, curve: EscapeCurve, done: bool) -> View:
-        return escape_view(curve, done=done, notes=[n for n in (self.measured, self.steered, *self.hints) if n])
+        notes = (self.measured, self.searched, self.steered, *self.hints)
+        return escape_view(curve, done=done, notes=[n for n in notes if n])
+
+    def finish_search(self, report: NoiseReport | None) -> None:
+        self.searched = ""
+        if report is not None and (changed := report.iterations > 0).any():
+            before, after = (report.relative(d)[changed].max() for d in (report.before, report.after))
+            self.searched = (
+                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the "
+                f"seed's own was pulled: {before:.4f} became {after:.4f}."
+            )
 
     def show_curve(self, curve: EscapeCurve) -> None:
         self.live.show(lambda: self.view(curve, done=False))

@@ -19,6 +19,7 @@ from ..experiment import Experiment
 from ..methods import Method
 from ..sampling import Images, Wanted, prompts_together
 from ..training_images import works_in
+from .methods import CALIBRATED_ON
 from .scorers import lab_scorers, small_scorers
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def experiment(
     """The lab checkpoint: the number of an image is its seed. `prompts`: how many of each group."""
     # Copies are counted against all training images: random tokens lead a prompt into another's.
     checkpoint = Checkpoint(host, LAB_CHECKPOINT, PLAN)
+    # The guard's own ordinary prompts are of words that the lab does not know.
+    checkpoint.module("methods.self_calibration").PROMPTS = CALIBRATED_ON
     parts = [GROUPS[name][:count] for name, count in prompts.items()]
     return Experiment(
         checkpoint,

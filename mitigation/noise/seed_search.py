@@ -15,6 +15,19 @@ from ..prediction import guidance_magnitude
 from .report import NoiseReport, make_report
 
 
+def rearranged(noise: Tensor, order: int) -> Tensor:
+    """The elements of each sample (B, ...) in the `order`-th of a fixed sequence of orders; 0 leaves them as they are.
+
+    Independent Gaussian numbers in another order are that again. No seed is needed, and a sample's noise does not
+    depend on the batch.
+    """
+    if order == 0:
+        return noise
+    flat = noise.flatten(1)
+    places = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(order))
+    return flat[:, places.to(flat.device)].view_as(noise)
+
+
 def search_noise(
     draw: Callable[[int], Tensor],
     predict: Callable[[Tensor, Tensor], Tensor],

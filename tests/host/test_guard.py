@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from support.executor import Host, NodeError
-from support.graphs import ORDINARY, deferred, ksampler, lab, node
+from support.graphs import ORDINARY, deferred, ksampler, lab, node, optimizer
 from support.graphs.checkpoint import training_images
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits
+from support.paths import PACK
 
 GUARDED = ["g", 0]
 
@@ -52,10 +54,45 @@ def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> Non
     plain = 2 * 50
     again = {"lab": lab(1), "b": ksampler(model=["guarded", 0], positive=ORDINARY)}
     first = host.run(again, {"guarded": out["g"][0]})
-    assert calls.pop_rows() == plain + 2 * 12, "two rows for each of 12 prompts"
+    assert calls.pop_rows() == plain + 2 + 2 * 12, "two rows for the noise, and for each of 12 prompts"
     second = host.run(again, {"guarded": out["g"][0]})
-    assert calls.pop_rows() == plain
+    assert calls.pop_rows() == plain + 2
     assert same_bits(first["b"], second["b"])
+
+
+@pytest.fixture
+def half_quiet(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds of a model of which about every second noise of the memorized prompt is quiet."""
+    report = host.run({"lab": lab(32), "opt": optimizer("search", candidates=1)})["opt"][1]
+    middle = float(report.relative(report.before).median())
+    calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
+    monkeypatch.setattr(calibration, "memorized_threshold", middle)
+
+
+def test_it_begins_with_other_noise_where_the_seeds_own_is_pulled(host: Host, half_quiet: None) -> None:
+    """The other half keeps KSampler's bits, and a sample is what it is alone."""
+    whole = [0, 1, 2, 3, 4, 5, 6, 7]
+    out = {}
+    for rows in (whole, [3], [6]):
+        given = {**CLIP, "rows": {"samples": torch.zeros(len(rows), *exact.SHAPE), "batch_index": rows}}
+        runs = {"a": ksampler(latent_image=["rows", 0]), "b": ksampler(latent_image=["rows", 0], model=GUARDED)}
+        out[tuple(rows)] = host.run({"lab": lab(1), "g": guard(strength="strong"), **runs}, given)
+        if rows == whole:
+            note = next(note for note in host.views("g")[-1]["notes"] if "began with other noise" in note)
+    plain, guarded = (out[tuple(whole)][name][0]["samples"] for name in ("a", "b"))
+    changed = sum(not torch.equal(one, other) for one, other in zip(plain, guarded, strict=True))
+    assert 1 <= changed <= 7
+    assert note.startswith(f"{changed} of 8 images began")
+    for row in (3, 6):
+        torch.testing.assert_close(out[(row,)]["b"][0]["samples"][0], guarded[row], atol=1e-4, rtol=0)
+
+
+def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_quiet: None) -> None:
+    given = {**CLIP, "painted": {"samples": torch.randn(4, *exact.SHAPE), "noise_mask": torch.ones(4, 16, 16)}}
+    links = {"latent_image": ["painted", 0], "model": GUARDED}
+    runs = {"b": ksampler(**links), "c": ksampler(**links, denoise=0.6)}
+    host.run({"lab": lab(1), "g": guard(), **runs}, given)
+    assert not [note for view in host.views("g") for note in view["notes"] if "other noise" in note]
 
 
 def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Host) -> None:

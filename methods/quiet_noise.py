@@ -1,0 +1,73 @@
+"""Begin with another noise where the seed's own lies inside a basin: a patch on a model, without gradients.
+
+Whether a prompt copies depends on the noise ([HAN] Sec. 4.1), so often a quiet one is near. The candidates are the
+seed's own noise in other orders, so they are as Gaussian as it is, and a sample's are the same in every batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..adapter.model_patch import replace_noise
+from ..adapter.sampling import SamplingRun
+from ..adapter.schedule import starts_late
+from ..adapter.two_predictions import TwoPredictions, measure_in_run
+from ..mitigation.noise.report import NoiseReport
+from ..mitigation.noise.seed_search import rearranged, search_noise
+from ..mitigation.prediction import dimension
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+KEY = "memorization_guard_noise"
+GAUSSIAN = (0.8, 1.2)  # std; a run that begins without noise, or with another kind of it, keeps what it has
+
+
+@dataclass(frozen=True)
+class NoiseSearch:
+    """Which noise is quiet, and how often another one is tried."""
+
+    measured: ModelPatcher  # the model that measures: without what this search belongs to
+    null: list  # CONDITIONING of the empty prompt
+    limit: Callable[[SamplingRun], float]  # d/√dim of an EPS model: what is below it stays, or is taken
+    candidates: int
+    node: str
+    on_end: Callable[[NoiseReport | None], None]  # None: a run that keeps its noise unmeasured
+
+
+def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
+    """A clone of `model` whose text-to-image runs begin with a noise that does not pull, where there is one."""
+
+    def find(run: SamplingRun) -> Tensor:
+        if not _can_begin_elsewhere(run, search.measured):
+            search.on_end(None)
+            return run.noise
+        limit = search.limit(run)
+
+        def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
+            absolute = limit * pair.eps_unit * dimension(noise) ** 0.5
+            return search_noise(
+                lambda i: rearranged(noise, i),
+                pair.prediction,
+                candidates=search.candidates,
+                target=absolute,
+                keep_below=absolute,
+            )
+
+        found, report = measure_in_run(body, run, search.measured, search.node, search.null)
+        search.on_end(report)
+        return found.to(run.noise)
+
+    return replace_noise(model, KEY, search.node, find)
+
+
+def _can_begin_elsewhere(run: SamplingRun, model: ModelPatcher) -> bool:
+    """A whole run of a prompt against a negative one, from Gaussian noise and nothing else."""
+    if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(model, run.sigmas):
+        return False
+    gaussian = GAUSSIAN[0] < float(run.noise.float().std()) < GAUSSIAN[1]
+    return gaussian and all(run.conds.get(name) for name in ("positive", "negative"))
