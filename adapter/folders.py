@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +16,11 @@ from .errors import GuardError
 CHOOSE = "(choose one)"  # what a list begins with: never the first folder or file that is found
 REFERENCES, DETECTORS = "memorization_references", "copy_detection"
 SUFFIXES = {REFERENCES: {".safetensors"}, DETECTORS: {".safetensors", ".pt"}}
+# Hidden, empty, with an end that Windows drops, or a device of Windows: a set must be usable wherever it is copied.
+NO_NAME = re.compile(r"\.|\s*$|.*[. ]$|(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+LONGEST = 180  # characters of a name with its subfolders; Windows has 260 for a whole path
+MOST_FOLDERS = 5000  # in a list to choose from
+CLOCK = 2 * 10**9  # nanoseconds: FAT's, the coarsest
 FORBIDDEN = re.compile(r'[<>:"|?*\x00-\x1f]')
 
 for _name, _suffixes in SUFFIXES.items():  # paths from extra_model_paths.yaml stay
@@ -49,15 +56,16 @@ def model_file(folder: str, name: str, node: str, source: str = "") -> Path:
     if not name or name == CHOOSE:  # a widget without choices has no value
         raise GuardError(f"{node}: `file` is empty. Choose a file of {model_folder(folder)}. {source}".strip())
     roots = [Path(root) for root in folder_paths.get_folder_paths(folder)]
-    # Path.is_file raises an OSError for a name that is too long.
-    found = [root / name for root in roots if os.path.isfile(root / name)]  # noqa: PTH113
-    if not found:
-        raise GuardError(f"{node}: `file` {_quoted(name)} is not in {model_folder(folder)}. {source}".strip())
-    if not inside(found[0], roots):
+    allowed = [root / name for root in roots if inside(root / name, roots)]
+    if not allowed:  # said before anybody looks whether the file exists
         raise GuardError(
             f"{node}: `file` {_quoted(name)} leads out of {model_folder(folder)}. Put the file itself there, "
             "or add its folder to extra_model_paths.yaml."
         )
+    # Path.is_file raises an OSError for a name that is too long.
+    found = [path for path in allowed if os.path.isfile(path)]  # noqa: PTH113
+    if not found:
+        raise GuardError(f"{node}: `file` {_quoted(name)} is not in {model_folder(folder)}. {source}".strip())
     return found[0]
 
 
@@ -66,8 +74,8 @@ def new_model_file(folder: str, name: str, node: str, suffix: str = ".safetensor
     plain = name.strip().replace("\\", "/").removesuffix(suffix)
     root = model_folder(folder)
     path = root / f"{plain}{suffix}"
-    hidden_or_empty = any(part.startswith(".") or not part.strip() for part in plain.split("/"))
-    if hidden_or_empty or FORBIDDEN.search(plain) or not inside(path, [root]):
+    unusable = FORBIDDEN.search(plain) or any(NO_NAME.match(part) for part in plain.split("/")) or len(plain) > LONGEST
+    if unusable or not inside(path, [root]):
         raise GuardError(
             f"{node}: `name` {_quoted(name)} cannot be used. Type a plain file name, optionally with subfolders: "
             f"it is written into {root}."
@@ -86,12 +94,36 @@ def input_root() -> Path:
 
 
 def input_folders() -> list[str]:
-    """Relative paths of the folders under the host's input directory, without hidden ones."""
-    root, found = input_root(), []
-    for here, folders, _ in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [(Path(here) / name).relative_to(root).as_posix() for name in folders]
-    return sorted(found)
+    """Relative paths of the folders under the host's input directory, without hidden ones, at most MOST_FOLDERS.
+
+    The host asks whenever a page loads, and nothing else is served meanwhile: a folder that has not changed is not
+    listed again, because it may hold many thousands of images.
+    """
+    found, upper = [], deque([""])
+    while upper and len(found) < MOST_FOLDERS:
+        here = upper.popleft()
+        for name, is_link in _folders_in(str(input_root() / here)):
+            found.append(f"{here}/{name}" if here else name)
+            if not is_link:
+                upper.append(found[-1])
+    return sorted(found[:MOST_FOLDERS])
+
+
+def _folders_in(path: str) -> list[tuple[str, bool]]:
+    """Names of the folders, and which are links; an unreadable folder has none."""
+    try:
+        changed = Path(path).stat().st_mtime_ns
+        fresh = time.time_ns() - changed < CLOCK  # it may change again within one tick of the file system's clock
+        if fresh or _listed.get(path, (None, []))[0] != changed:
+            with os.scandir(path) as entries:
+                inside = [(e.name, e.is_symlink()) for e in entries if not e.name.startswith(".") and e.is_dir()]
+            _listed[path] = changed, inside
+        return _listed[path][1]
+    except OSError:
+        return []
+
+
+_listed: dict[str, tuple[int | None, list[tuple[str, bool]]]] = {}  # path -> when it was last changed, and _folders_in
 
 
 def input_folder(name: str, node: str) -> Path:

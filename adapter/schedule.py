@@ -35,8 +35,11 @@ def one_step_schedule(model: ModelPatcher, sigmas: Tensor | None, node: str, tim
         sampling = model.get_model_object("model_sampling")
         start = sampling.sigma_max if timestep is None else sampling.sigmas[timestep]
         return torch.tensor([float(start), 0.0])
-    if sigmas.numel() == 0 or float(sigmas[0]) <= 0:
-        raise GuardError(f"{node}: `sigmas` is empty or starts at 0: connect the sampler's whole schedule.")
+    if sigmas.ndim != 1 or sigmas.numel() == 0 or not bool(sigmas.isfinite().all()) or float(sigmas[0]) <= 0:
+        raise GuardError(
+            f"{node}: `sigmas` is empty or starts at 0, or is not a list of noise levels: connect the sampler's whole "
+            "schedule, as Basic Scheduler gives it."
+        )
     return sigmas.new_tensor([float(sigmas[0]), 0.0])
 
 

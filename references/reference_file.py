@@ -95,7 +95,9 @@ def load_references(path: Path) -> ReferenceSet:
     try:
         version = int(facts["version"])
         if version > VERSION:
-            raise ValueError(f"it was saved by a newer version of this pack (format {version}): update the pack")
+            raise ValueError(
+                f"it was saved by a newer version of this pack (format {shown(facts['version'])[:20]}): update the pack"
+            )
         if not torch.isfinite(tensors["features"]).all():
             raise ValueError("its features hold NaN or infinite values")
         return ReferenceSet(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -23,6 +24,7 @@ from memorization_guard.references.image_folder import list_folder
 from memorization_guard.references.image_resize import cover
 from support.executor import Host
 from support.graphs import deferred, lab, node
+from support.paths import PACK
 
 
 def small_set(**changed) -> ReferenceSet:
@@ -156,6 +158,29 @@ def test_thousands_of_frames_that_are_alike_take_seconds_and_can_be_stopped() ->
 
     with pytest.raises(KeyboardInterrupt):
         duplicates.near_duplicates(different, on_block=stop)
+
+
+def test_folders_that_have_not_changed_are_not_listed_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's /object_info asks for them, and the server answers nothing else meanwhile."""
+    folders, root = host.module(PACK, "adapter.folders"), host.base / "input" / "many"
+    for name in ("a/b/c", "a/d", ".hidden/e", "f"):
+        (root / name).mkdir(parents=True)
+    (root / "link").symlink_to(root / "a")
+    expected = ["many", "many/a", "many/a/b", "many/a/b/c", "many/a/d", "many/f", "many/link"]
+    assert [name for name in folders.input_folders() if name.startswith("many")] == expected
+    for path in [root.parent, root, *root.rglob("*")]:
+        os.utime(path, (1e9, 1e9))
+    folders.input_folders()
+    listed, real = [], os.scandir
+    monkeypatch.setattr(folders.os, "scandir", lambda path: listed.append(path) or real(path))
+    assert [name for name in folders.input_folders() if name.startswith("many")] == expected
+    assert listed == []
+    (root / "a" / "new").mkdir()
+    assert "many/a/new" in folders.input_folders()
+    assert {Path(path).name for path in listed} == {"a", "new"}
+    monkeypatch.setattr(folders, "MOST_FOLDERS", 3)
+    assert len(folders.input_folders()) == 3
+    shutil.rmtree(root)
 
 
 def test_a_curve_of_no_steps_is_one(host: Host) -> None:

@@ -104,13 +104,21 @@ def test_a_file_written_again_is_read_again(host: Host, sets: Path, given: dict[
     assert host.run(load(), keep_cache=True)["l"][0].captions[0] == "a much longer caption for all"
 
 
-@pytest.mark.parametrize(
-    "name", ["../out", "/absolute/out", "a/../../out", "", "  ", "a\\..\\..\\out", "a:b", "..", "a/ /b", ".x"]
-)
+NAMES = ["../out", "/absolute/out", "a/../../out", "", "  ", "a\\..\\..\\out", "a:b", "..", "a/ /b", ".x"]
+NAMES += ["con", "a/NUL", "lpt1.old", "a.", "b /c", "deep/" * 40 + "x"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_name_cannot_leave_the_folder(host: Host, sets: Path, given: dict[str, Any], name: str) -> None:
     before = set(host.base.rglob("*.safetensors"))
     assert "`name`" in said(host, save(name), given)
     assert set(host.base.rglob("*.safetensors")) == before and not Path("/absolute").exists()
+
+
+def test_whether_a_file_exists_outside_is_not_told(host: Host, sets: Path, tmp_path: Path) -> None:
+    (sets.parent / "made.safetensors").write_bytes(b"x")
+    told = [said(host, load(f"../{name}.safetensors")).replace(name, "NAME") for name in ("made", "gone")]
+    assert told[0] == told[1] and "leads out of" in told[0]
 
 
 def test_a_link_cannot_leave_the_folder(host: Host, sets: Path, given: dict[str, Any], tmp_path: Path) -> None:
