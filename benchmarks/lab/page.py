@@ -75,11 +75,21 @@ def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: 
         trade_off(rows, folder / "bench-time.png", "time", "time over KSampler's")
         names = grid(run, folder / "bench-grid.jpg", results["facts"]["first"])
     tables = {group: table([r for r in rows if r["group"] == group], wanted) for group in GROUPS}
-    tables |= {"grid": names}
+    tables |= {"grid": names, "facts": _facts(results["facts"], run)}
     images = [f"![]({n})" for n in ("bench-alignment.png", "bench-time.png", "bench-grid.jpg")]
     failed = [f"**{name}** failed: {why}" for name, why in results["failed"].items()]
-    nodes = told([r for r in rows if r["group"] == MEMORIZED])
-    sections = [f"## {name}\n\n{text}" for name, text in {**tables, "what the nodes reported": nodes}.items()]
+    tables |= {"nodes": told([r for r in rows if r["group"] == MEMORIZED])}
+    sections = [f"## {name}\n\n{text}" for name, text in tables.items()]
     (out / "report.md").write_text("\n\n".join(["# Benchmark", *failed, *images, *sections]) + "\n", encoding="utf-8")
     for name, text in tables.items() if docs else ():
         put(docs / "bench.md", f"bench-{name}", text)
+
+
+def _facts(facts: dict[str, Any], run: Experiment) -> str:
+    counts = {g: len({c.row for c in run.cases if c.group == g}) for g in GROUPS}
+    plan = run.checkpoint.plan
+    return (
+        f"{counts[MEMORIZED]} memorized prompts × {facts['seeds']} noises ({facts['others']} for the rows below the "
+        f"recommended ones), {counts[ORDINARY]} ordinary prompts × {facts['ordinary']}; {plan.sampler.upper()}, "
+        f"{plan.steps} steps, CFG {plan.cfg:g}; {facts['device']}, torch {facts['torch']}."
+    )
