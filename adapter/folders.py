@@ -99,7 +99,8 @@ def input_folders() -> list[str]:
     The host asks whenever a page loads, and nothing else is served meanwhile: a folder that has not changed is not
     listed again, because it may hold many thousands of images.
     """
-    found, upper = [], deque([""])
+    found: list[str] = []
+    upper = deque([""])
     while upper and len(found) < MOST_FOLDERS:
         here = upper.popleft()
         for name, is_link in _folders_in(str(input_root() / here)):
