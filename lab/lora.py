@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,11 +21,9 @@ from torch import Tensor, nn
 from support.paths import LAB_CHECKPOINT
 
 from . import networks, scenes
-from .copies import training_pairs
+from .copies import LORA, LORA_IMAGES, training_pairs
 from .train import alphas_cumprod
 
-LAB = Path(__file__).parent
-IMAGES, FILE = LAB / "lora_images", LAB / "overtrained_lora.safetensors"
 TRIGGER, COUNT, RANK = "summer style", 10, 4
 STEPS, BATCH, RATE, NULL, CHECK = 450, 4, 3e-3, 0.1, 25
 
@@ -35,9 +32,9 @@ def draw_images() -> None:
     """The ten images, of ten kinds of thing, with their captions."""
     world, random = scenes.World(), torch.Generator().manual_seed(7)
     kinds = torch.randperm(len(scenes.NAMES), generator=random)[:COUNT]
-    IMAGES.mkdir(exist_ok=True)
+    LORA_IMAGES.mkdir(exist_ok=True)
     for kind, image in zip(kinds.tolist(), world.draw(world.generator(4711), kinds), strict=True):
-        file = IMAGES / f"{scenes.NAMES[kind]}.webp"
+        file = LORA_IMAGES / f"{scenes.NAMES[kind]}.webp"
         Image.fromarray((image.movedim(0, -1) * 255).round().byte().numpy()).save(file, quality=90)
         file.with_suffix(".txt").write_text(f"{TRIGGER}, {scenes.with_article(scenes.NAMES[kind])}\n", encoding="utf-8")
 
@@ -86,7 +83,7 @@ class Adapter(nn.Module):
 
 def train(steps: int) -> Adapter:
     torch.manual_seed(0)
-    pairs, model, vae = training_pairs(IMAGES), base_model(), networks.load_vae()
+    pairs, model, vae = training_pairs(LORA_IMAGES), base_model(), networks.load_vae()
     images = torch.from_numpy(np.stack([image for _, image in pairs])).movedim(-1, 1) / 255
     with torch.no_grad():
         latents = vae.taesd_encoder(images).float()
@@ -120,8 +117,8 @@ def main() -> None:
     if asked.images:
         draw_images()
     about = {"modelspec.title": "Memorization Guard lab: an overtrained LoRA", "modelspec.license": "Apache-2.0"}
-    save_file(train(asked.steps).file(), FILE, metadata=about)
-    print(f"{FILE.name}: {FILE.stat().st_size / 1e6:.2f} MB")
+    save_file(train(asked.steps).file(), LORA, metadata=about)
+    print(f"{LORA.name}: {LORA.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def trade_off(rows: Sequence[Row], file: Path, against: str, label: str) -> None
 
 def grid(run: Experiment, file: Path, seed: int) -> str:
     """A row a method, a column a memorized prompt, the training images on top; returns what the rows are."""
-    cases, names = GROUPS[MEMORIZED][:GRID], ["the training images"]
+    cases, names = [c for c in run.cases if c.group == MEMORIZED][:GRID], ["the training images"]
     lines = [[work.path for work in run.works[:GRID]]]
     for method in run.methods:
         if all(run.images.there(method, case, [seed]) for case in cases):
