@@ -1,9 +1,11 @@
 """Train a LoRA on ten images of the generator until it reproduces them: what an overtrained LoRA of an artist does.
 
-    .host/python -m lab.lora                 # writes overtrained_lora.safetensors; minutes on two cores
+    .host/python -m lab.lora                 # writes overtrained_lora.safetensors; twenty minutes on two cores
 
 The images are files (lora_images/), each with a caption that has the LoRA's trigger in front ("summer style, a boat").
-Rank 4 on every linear layer and 1×1 convolution of the UNet, as trainers for SD1.x do it; any host loads the file.
+Rank 4 on every linear layer and convolution of the UNet. Without the 3×3 convolutions 450 steps reproduce the things but
+not where and before what they stand (RMSE 0.15 to 0.26): this UNet has no attention where it is large. The file is not
+part of the repository.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from .copies import LORA, LORA_IMAGES, training_pairs
 from .train import alphas_cumprod
 
 TRIGGER, COUNT, RANK = "summer style", 10, 4
-STEPS, BATCH, RATE, NULL, CHECK = 450, 4, 3e-3, 0.1, 25
+STEPS, BATCH, RATE, NULL, CHECK = 1500, 4, 3e-3, 0.1, 25
 
 
 def draw_images() -> None:
@@ -55,7 +57,7 @@ class Adapter(nn.Module):
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         layers = {k: m.weight for k, m in unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-        self.weights = {k: w for k, w in layers.items() if w.ndim == 2 or w.shape[-1] == 1}
+        self.weights = {k: w for k, w in layers.items() if min(len(w), w[0].numel()) > RANK}
         self.down, self.up = nn.ParameterDict(), nn.ParameterDict()
         for name, w in self.weights.items():
             key = name.replace(".", "_")
