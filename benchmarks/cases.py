@@ -8,8 +8,6 @@
 | any other | plain text, one prompt a line |
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -4,8 +4,6 @@ A configuration (benchmarks/lab, benchmarks/papers) says which checkpoint, promp
 and scorers. A further lab is one more of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A method is data: which inputs of the pack's nodes differ from the defaults of their schema."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any

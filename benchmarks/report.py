@@ -1,7 +1,5 @@
 """Rows as Markdown tables: the one table writer of all benchmarks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A folder of images, one file each, and sampling what is missing from it: an interrupted run can be continued."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """From images to rows: the scores of each method and group of prompts, with 95 % intervals."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@
 See docs/publishing.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess

@@ -6,8 +6,6 @@ without one by CPU seconds on narrow models, where only the code is tried. Print
 The exit status is 1 if a count misses its bound.
 """
 
-from __future__ import annotations
-
 import argparse
 import logging
 import sys

@@ -1,7 +1,5 @@
 """What is counted: evaluations of the model, and a batch beside its samples, run by the host's own executor."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Time and peak memory of the pack's nodes on a model, against KSampler in the same run."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 [HAN] 2510.08625, [JAIN] 2411.16738, [AMG] 2404.00922; a constant from released code is marked as such.
 """
 
-from __future__ import annotations
-
 from mitigation import published_settings as published
 
 from ..methods import NONE, Inputs, Method, deferred

@@ -1,7 +1,5 @@
 """The command line, read and checked as far as that goes without the host."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

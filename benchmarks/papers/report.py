@@ -1,7 +1,5 @@
 """report.md: what was run, a table a group, and what the papers report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One real server for all end-to-end tests, and one browser page on it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`make gpu-check` on a CPU, where it says nothing about a GPU, but must find what is planted."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """Inputs that a choice does not use are hidden in both renderers, come back, and keep their values."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The pack as artists get it: the registry's zip or a git clone, under any folder name, updated and removed."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The small lab on a real server: it memorizes, and the pack helps. `make demo` in small."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

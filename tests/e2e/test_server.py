@@ -1,7 +1,5 @@
 """The real server: does it load the packs, and do our calls tell the truth about it?"""
 
-from __future__ import annotations
-
 import re
 import signal
 import socket

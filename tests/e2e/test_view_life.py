@@ -1,7 +1,5 @@
 """Views in a run and afterwards: live, cached, in other tabs, from the history, copied, bypassed, in subgraphs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Views in the page: messages, settings, themes, foreign text, damaged data, and how fast they are drawn."""
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 

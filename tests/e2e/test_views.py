@@ -1,7 +1,5 @@
 """Every template, run in both renderers: what its nodes show is what the server measured."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

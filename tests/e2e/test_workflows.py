@@ -1,7 +1,5 @@
 """Writing workflows and opening them in the real frontend; those that we ship are run by test_views.py."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

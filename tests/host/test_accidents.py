@@ -1,7 +1,5 @@
 """Inputs that do not fit each other or the model: one clear sentence says what to change."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -5,8 +5,6 @@ on, and the next vanilla prompt is the one before it, bit by bit. The phases ins
 that a node has to explain, are in test_gradients.py and test_out_of_memory.py, too.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.model_management

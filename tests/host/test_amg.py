@@ -1,7 +1,5 @@
 """AMG Guidance through the real executor, on the exact model: its memorized latent is the one reference."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """AMG Guidance: what cannot work is said before sampling."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

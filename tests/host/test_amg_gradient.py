@@ -1,7 +1,5 @@
 """The gradient of the dissimilarity term against finite differences, inside a real sampling run on the exact model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """AMG Guidance beside what else patches a model, its deduplication, and the trace of a run, on the exact model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

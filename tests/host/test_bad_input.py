@@ -1,7 +1,5 @@
 """Inputs that are probably not meant: the run works, and a sentence says what to change."""
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

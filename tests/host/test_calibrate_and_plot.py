@@ -1,7 +1,5 @@
 """Calibrate Thresholds, Plot Escape Curve, and what the optimizer shows while it works."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A caption is tokenised as it was trained, by every kind of the host's tokenizers."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

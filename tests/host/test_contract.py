@@ -5,8 +5,6 @@ difference, since whatever is renamed, moved or taken away breaks somebody's wor
 `workflows/*.json` into `tests/saved_workflows/<version>/`, and never change what is there.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Copy Check through the real executor: on the small lab's own images, and on every metric."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from functools import partial

@@ -3,8 +3,6 @@
 The same code as `make bench-cost`, which also measures time and memory.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from benchmarks.cost.measurements import COLUMNS, eight_together, evaluations, figure

@@ -1,7 +1,5 @@
 """Deferred-CFG KSampler and Basin-Escape Detector through the real executor, on the exact model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Copy detectors inside a gradient, under the host's inference mode."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The exact model through the host's own executor: its figures (lab.md), its truth and its traps."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """A part of `make matrix`: tiny models of the host's families, and every node on them."""
 
-from __future__ import annotations
-
 import pytest
 
 from support.executor import Host

@@ -3,8 +3,6 @@
 The small lab runs in float32 on the CPU; so do the differences.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.ops

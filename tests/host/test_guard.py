@@ -1,7 +1,5 @@
 """Memorization Guard (Simple), between a model and samplers that know nothing of it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

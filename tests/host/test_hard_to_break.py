@@ -1,7 +1,5 @@
 """Files, folders and disks as they must not be: one image or one sentence is lost, and nothing else."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The help pages against the nodes: every input is explained, and nothing that does not exist."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

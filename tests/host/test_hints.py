@@ -1,7 +1,5 @@
 """Whether a filled negative prompt stands in for the empty one is read off the graph."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -3,8 +3,6 @@
 On the small lab, through the real executor; every test compares with what vanilla nodes make of the same.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -4,8 +4,6 @@ The suite draws the same few hundred inputs every time; `make fuzz` draws 2,000 
 ended (FUZZ=5000 draws more).
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator

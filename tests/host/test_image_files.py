@@ -1,7 +1,5 @@
 """Image files of every kind that a training folder holds."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The lab checkpoints in the host: each file is recognised for what it is, and the large one memorizes."""
 
-from __future__ import annotations
-
 from comfy.model_detection import model_config_from_unet
 from safetensors.torch import load_file
 

@@ -1,7 +1,5 @@
 """Gradients through weights that the host lends for one call: the same as through weights that are there."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.model_management

@@ -1,7 +1,5 @@
 """What showing a run costs the run."""
 
-from __future__ import annotations
-
 import json
 import time
 

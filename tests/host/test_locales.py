@@ -1,7 +1,5 @@
 """The locale files against the nodes themselves, and as the host serves them."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """While nodes run, our code opens no connection, starts no program, runs no code, and writes only where it may."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """What the page knows about the nodes is what the nodes say. If not: .host/python tools/assets/node_facts.py"""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Noise Optimizer through the real executor, under inference mode, on the exact model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

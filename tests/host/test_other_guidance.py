@@ -1,7 +1,5 @@
 """Deferred CFG beside other guiders, other packs' guidance in a batch that switches separately, null, inpainting."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.samplers

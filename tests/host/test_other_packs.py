@@ -3,8 +3,6 @@
 Other packs' patches, guiders and samplers that are made of the host's own hooks are in test_other_guidance.py.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import comfy.controlnet

@@ -1,7 +1,5 @@
 """Out of memory: done again with less and the same result, or told as the host's own, with what to lower."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.model_management

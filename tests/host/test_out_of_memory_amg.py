@@ -1,7 +1,5 @@
 """Out of memory under AMG Guidance and around references: with less, elsewhere, or told with what to lower."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

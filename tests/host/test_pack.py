@@ -1,7 +1,5 @@
 """The pack as the host sees it: the contract of saved workflows, and what a missing part costs."""
 
-from __future__ import annotations
-
 import importlib
 import logging
 

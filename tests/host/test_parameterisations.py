@@ -3,8 +3,6 @@
 `pytest -s` prints the figures.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from support.executor import Host

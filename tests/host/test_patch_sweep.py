@@ -3,8 +3,6 @@
 Without MG_PATCH_SWEEP=all, which takes minutes, one of each mechanism is swept.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 from typing import Any

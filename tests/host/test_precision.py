@@ -1,7 +1,5 @@
 """Half precision through the real network, and weights that the host keeps elsewhere."""
 
-from __future__ import annotations
-
 import comfy.sd
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Presets set what the papers say, and do what the published equations do, through the real executor."""
 
-from __future__ import annotations
-
 import math
 
 import comfy.samplers

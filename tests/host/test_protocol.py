@@ -1,7 +1,5 @@
 """The papers' protocol: whole runs on the small lab, and the real scorers on random weights."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The papers' protocol: prompts from files, training images, constants, scores as numbers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """References from folders, images and latents, through the real executor."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

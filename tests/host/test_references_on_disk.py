@@ -1,7 +1,5 @@
 """Saved sets and copy detectors: what is read back, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import warnings

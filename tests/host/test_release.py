@@ -1,7 +1,5 @@
 """What the Comfy registry is given: the facts in pyproject.toml, the zip, and nothing that has to be installed."""
 
-from __future__ import annotations
-
 import ast
 import re
 import shutil

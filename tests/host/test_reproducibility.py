@@ -5,8 +5,6 @@ not, so that nothing of this could be told from rounding there. Samplers that dr
 the host draws theirs for the batch as a whole.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Samples that are done are dropped from the batch; the conditions of the others have to stay theirs.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Accidents by another pack's hook, at a call of the model or in a network, and what must not be left behind."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """AMG Guidance on the exact model, whose memorized latent is the reference."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

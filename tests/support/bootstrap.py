@@ -3,8 +3,6 @@
 Import this module before any other module of ComfyUI: command line and folders are read once.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

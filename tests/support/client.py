@@ -1,7 +1,5 @@
 """Talk to a running ComfyUI over HTTP: queue a prompt, wait for its end, fetch its images."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import time

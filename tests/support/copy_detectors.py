@@ -1,7 +1,5 @@
 """Networks that compare images, without weights that anybody would have to fetch."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 `works`, `clip`, `vae`, `i` (images), `copies` (images like some of them) and `curve`; `prepare` makes all of it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -5,8 +5,6 @@ PromptServer that does not listen. Packs are loaded by path, as the host loads i
 modules of a pack loaded so are not those that a test imports as `memorization_guard`: see `Host.module`.
 """
 
-from __future__ import annotations
-
 import asyncio
 import copy
 import importlib

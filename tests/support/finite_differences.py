@@ -1,7 +1,5 @@
 """A gradient by autograd against what its function does along it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """Nodes that compare the pack's gradients with what their functions really do, in this process or on a server."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import os

@@ -3,8 +3,6 @@
 The nodes are those of the running host's registry, so a new one is swept as soon as a host has it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

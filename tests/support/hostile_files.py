@@ -1,7 +1,5 @@
 """Reference files that nobody should trust: damaged bytes, and well-formed files with odd contents."""
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable

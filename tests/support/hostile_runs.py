@@ -4,8 +4,6 @@ A case starts from inputs that work and replaces one to three of them. Inputs th
 candidates, sizes) are drawn small, and outside their range.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable

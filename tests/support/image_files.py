@@ -1,7 +1,5 @@
 """A folder of training images as artists really have them: most good, some strange, some broken."""
 
-from __future__ import annotations
-
 import os
 import random
 from pathlib import Path

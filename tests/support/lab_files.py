@@ -1,7 +1,5 @@
 """Small files with random weights that fit the small lab: a ControlNet and a LoRA, in the host's own formats."""
 
-from __future__ import annotations
-
 import comfy.cldm.cldm
 import comfy.ops
 import pytest

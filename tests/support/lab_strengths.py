@@ -1,7 +1,5 @@
 """The inputs that the small lab needs where the nodes' defaults, made for Stable Diffusion, do not suit it."""
 
-from __future__ import annotations
-
 DEFERRED = {"pre_escape_cfg": -1.0, "memorized_threshold": 0.024}
 DETECTOR = {"memorized_threshold": 0.024}
 PER_SAMPLE = {"target_magnitude": 0.015, "learning_rate": 0.03}

@@ -1,7 +1,5 @@
 """What came of a run: samples, copies, or one sentence that refuses it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ Each runs, or refuses in a sentence of its own; changes no bit at a strength of 
 samples get alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Where things are in the checkout. No host module is imported here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,7 +1,5 @@
 """Prompts that were written for the executor in this process, on a server, and each model's first run thrown away."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How prompts for a real server begin: the nodes that come before the sampling, by name."""
 
-from __future__ import annotations
-
 from support.graphs import Link, Prompt, node
 
 CLIP, VAE = ["checkpoint", 1], ["checkpoint", 2]

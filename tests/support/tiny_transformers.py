@@ -1,7 +1,5 @@
 """Transformers of a few thousand random weights: the host's own networks of other families, as `given` objects."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import comfy.supported_models as supported

@@ -1,7 +1,5 @@
 """Pages must not name what is not there: files, templates, make targets. Copied version numbers must agree."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from urllib.parse import unquote

@@ -1,7 +1,5 @@
 """Duplicated captions and near-duplicate images, and where the bound between the two lies."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -1,7 +1,5 @@
 """File names of every language in drawn images: readable where the system has a font, told apart where it has none."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The translations: every language says all that English says, in its own words and with the UI's names."""
 
-from __future__ import annotations
-
 import json
 import re
 

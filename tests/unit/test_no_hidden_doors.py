@@ -3,8 +3,6 @@
 Read from the sources; tests/host/test_no_hidden_doors_at_run_time.py watches the running nodes.
 """
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A gradient through half precision, at the size of an image."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

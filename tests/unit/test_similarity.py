@@ -1,7 +1,5 @@
 """The three similarities, their gradients, and the search for the nearest."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """SSCD against the construction that its authors publish, with both official namings of its weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torchvision

@@ -1,7 +1,5 @@
 """Detector weights are read out of PyTorch archives without running anything in them."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import zipfile

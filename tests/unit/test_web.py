@@ -1,7 +1,5 @@
 """Runs the tests of the modules that need no page with node's test runner. tests/e2e tests the others in a browser."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The same weights in another precision, and other weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

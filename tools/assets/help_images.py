@@ -3,8 +3,6 @@
 .host/python tools/assets/help_images.py [MG_NoiseOptimizer ...]
 """
 
-from __future__ import annotations
-
 import io
 import sys
 from collections.abc import Callable

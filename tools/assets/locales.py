@@ -10,8 +10,6 @@ A translated text keeps its translation wherever it moves. A changed text loses 
 test lists what is missing, and the frontend shows English until it is translated.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import json

@@ -6,8 +6,6 @@
 tests/host/test_node_facts.py fails if the file is out of date.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import shutil

@@ -5,8 +5,6 @@ square with two batches of images, each under its caption and with the number of
 node under its title.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 .host/python tools/assets/write_templates.py --thumbnails
 """
 
-from __future__ import annotations
-
 import argparse
 
 from support.frontend.page import Page

@@ -7,8 +7,6 @@ CHECKPOINT (a file) and PROMPT: use your own model and prompt instead of the lab
 and SIZE: their side in pixels.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

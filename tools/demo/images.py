@@ -1,7 +1,5 @@
 """The demo's two images: a contact sheet and the escape curves."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import matplotlib

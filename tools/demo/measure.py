@@ -1,7 +1,5 @@
 """Ask the server for one batch, and sum up what the batches showed."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

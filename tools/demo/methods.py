@@ -1,7 +1,5 @@
 """The demo's prompts for the server: one text, one batch of seeds, one method."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """`make lint`: the arrows between the pack's packages run one way; the contracts are in pyproject.toml."""
 
-from __future__ import annotations
-
 import sys
 
 from importlinter.cli import lint_imports

@@ -7,8 +7,6 @@ differs from all later ones. The exit status is 1 if something failed, and 2 if 
 `gpu_check.py NAME ...` checks only these states.
 """
 
-from __future__ import annotations
-
 import argparse
 import platform
 import re

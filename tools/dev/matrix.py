@@ -5,8 +5,6 @@ node runs, stays finite, changes nothing at a strength of zero and leaves the we
 cell fails. `--fast` runs the part that CI runs; tools/dev/gpu_check.py runs the same on a GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import io

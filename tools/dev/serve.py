@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Start ComfyUI with this pack and the lab model in it, until Ctrl-C: `make serve`."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -3,8 +3,6 @@
 With it, prompts that were written for the executor in this process run on a server.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

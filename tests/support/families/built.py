@@ -1,7 +1,5 @@
 """Models of the host's own classes at sizes that its file detection does not know, built in this process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ Each compares with the host's own KSampler on the same inputs: at a strength of 
 few, the weights are random: whether an image is any good is asked elsewhere.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field

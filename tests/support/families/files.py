@@ -4,8 +4,6 @@ SD1.x and SD2.x are told by 320 channels and the width of their text, SD3 by its
 about them may be small.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a family is: how its tiny model is made, and what it is asked with."""
 
-from __future__ import annotations
-
 import gc
 import tempfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a host does to a loaded model: weights that stay behind, compilation, another memory layout, eight bits."""
 
-from __future__ import annotations
-
 import comfy.lora
 import torch
 from comfy.model_patcher import ModelPatcher

@@ -1,7 +1,5 @@
 """Random weights at a scale that keeps signals alive through any of the host's networks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -1,7 +1,5 @@
 """Small workflows on the small lab, built in the page; nodes are found again by their title."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

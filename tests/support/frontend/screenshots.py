@@ -1,7 +1,5 @@
 """Screenshots of a page: the whole graph, one node, or a node's view."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the nodes of a page show: read out of the page, and held against the data that it should be drawn from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

@@ -4,8 +4,6 @@
 No module of the host is imported here: the demo builds its prompts without one.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from support.graphs.words import SEED, Link, Node, Prompt, Words, defaults, node

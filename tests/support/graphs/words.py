@@ -4,8 +4,6 @@ Inputs that are not given have the default of the node's schema, as tests/host/o
 test_contract.py compares that file with the nodes, and a program that only talks to a server can read it, too.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Makes the host's checkpoint loader recognise the lab checkpoint, and adds nodes 
 model (exact.py), models that count their calls or have a fault in them, and reports (meter.py).
 """
 
-from __future__ import annotations
-
 import torch
 from comfy_api.latest import ComfyExtension, io
 

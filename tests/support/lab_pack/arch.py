@@ -4,8 +4,6 @@ Everything is the host's own class with other sizes, so that CheckpointLoaderSim
 KSampler, LoRA loaders and VAEDecode treat the files like any SD1.x checkpoint.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import partial

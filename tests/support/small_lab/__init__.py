@@ -3,8 +3,6 @@
 README.md says how it was made. Copies are judged by pixels, without the shifts of lab/copies.py.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from lab.copies import training_pairs as read_pairs

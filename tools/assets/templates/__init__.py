@@ -1,7 +1,5 @@
 """The workflows in `workflows/`, by the name of their file; tools/assets/write_templates.py writes them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from tools.assets.templates.escape import detect_first, dynamic_deferral, simple_guard

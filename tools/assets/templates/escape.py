@@ -1,7 +1,5 @@
 """The templates that watch the attraction basin: where the prompt pulls an image towards a memorized one."""
 
-from __future__ import annotations
-
 from support import lab_strengths
 from tools.assets.templates.template import GAP, OURS, ROW, Template
 

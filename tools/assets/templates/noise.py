@@ -1,7 +1,5 @@
 """The templates that adjust the initial noise."""
 
-from __future__ import annotations
-
 from support import lab_strengths
 from tools.assets.templates.template import GAP, OURS, Template
 

@@ -1,7 +1,5 @@
 """The templates that know the images to stay away from."""
 
-from __future__ import annotations
-
 from support import lab_strengths
 from support.frontend.workflow import Node
 from tools.assets.templates.template import COMMON, GAP, OURS, ROW, Template
