@@ -30,6 +30,7 @@ class SamplingInputs:
     seed: int
     node: str  # for errors
     null: list | None = None  # CONDITIONING that the prompt is compared with; None: the negative prompt
+    cfg: float = 1.0  # only for what is guided
 
 
 @dataclass(frozen=True)

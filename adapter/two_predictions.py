@@ -7,7 +7,7 @@ body is ours. Afterwards the host cleans up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import comfy.model_sampling
@@ -87,21 +87,54 @@ class TwoPredictions:
 
         Samples that are not asked for are not evaluated, unless `can_drop_rows` is false: then the whole batch is.
         """
-        check_interrupted()
+        if rows is not None and not self._may_drop(rows):
+            return self.prediction(self._whole(noise, rows))[rows.to(noise.device)]
+        x, conds = self._noised(noise, rows)
+        cond, uncond, sigma = self._denoised(x, self.sigma, conds)
+        return check_finite(conditional_noise(self.model.model_sampling, cond, uncond, sigma), self.node)
+
+    def magnitude_ahead(self, noise: Tensor, rows: Tensor | None, levels: Sequence[float]) -> Tensor:
+        """The largest d/√dim (n,), in an EPS model's units, while guided Euler steps go through these noise levels.
+
+        The first of them is that of the noise. Guidance acts against what the prompt is measured against.
+        """
+        if rows is not None and not self._may_drop(rows):
+            return self.magnitude_ahead(self._whole(noise, rows), None, levels)[rows.to(noise.device)]
+        (x, conds), sampling, most = self._noised(noise, rows), self.model.model_sampling, None
+        kind = parameterisation(sampling)
+        for here, there in zip(levels, [*levels[1:], levels[-1]], strict=True):
+            cond, uncond, sigma = self._denoised(x, self.sigma.new_tensor(here), conds)
+            d = guidance_magnitude(check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node))
+            d = relative(check_magnitude(d, self.node), dimension(noise)) / eps_unit(here, *kind)
+            most = d if most is None else torch.maximum(most, d)
+            guided = uncond + self.guider.cfg * (cond - uncond)
+            x = x + (x - guided) / here * (there - here)
+        assert most is not None
+        return most
+
+    def _may_drop(self, rows: Tensor) -> bool:
+        return len(rows) == len(self.noise) or can_drop_rows(self.conds, self.options)
+
+    def _whole(self, noise: Tensor, rows: Tensor) -> Tensor:
+        """The batch with the noises of `rows` in it."""
+        return self.noise.to(noise).index_copy(0, rows.to(noise.device), noise)
+
+    def _noised(self, noise: Tensor, rows: Tensor | None) -> tuple[Tensor, Conds]:
+        """What the sampler begins with, and the prompts, of some samples."""
         conds, latent, batch = self.conds, self.latent_image, len(self.noise)
         if rows is not None and len(rows) < batch:
-            if not can_drop_rows(conds, self.options):
-                whole = self.noise.to(noise).index_copy(0, rows.to(noise.device), noise)
-                return self.prediction(whole)[rows.to(noise.device)]
             conds, latent = rows_of(conds, rows, batch), latent[rows.to(latent.device)]
-        sampling = self.model.model_sampling
-        x = sampling.noise_scaling(self.sigma, noise.clone(), latent, self.max_denoise)
-        sigma = self.sigma * x.new_ones([x.shape[0]])
+        return self.model.model_sampling.noise_scaling(self.sigma, noise.clone(), latent, self.max_denoise), conds
+
+    def _denoised(self, x: Tensor, level: Tensor, conds: Conds) -> tuple[Tensor, Tensor, Tensor]:
+        """Both predictions of x at a noise level, and the level (n,)."""
+        check_interrupted()
+        sigma = level * x.new_ones([x.shape[0]])
         null = conds.get("null", conds["negative"])
         # A graph stays in memory until its backward pass: with gradients `in_parts` gives each part its own graph.
         ask = denoised_predictions if torch.is_grad_enabled() else self.without_graph.predictions
         cond, uncond = ask(self.model, conds["positive"], null, x, sigma, self.options)
-        return check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node)
+        return cond, uncond, sigma
 
     def in_parts(self, body: Callable[[slice], T], count: int) -> list[T]:
         """`body` on `count` samples, as many at once as fit with a graph of their own; see `memory.BatchParts`."""
@@ -156,6 +189,7 @@ def run_in_sampling_scope(body: Body[T], run: SamplingInputs, headroom: float = 
     guider = comfy.samplers.CFGGuider(_with_headroom(run.model, headroom) if headroom > 1 else run.model)
     conds = {"positive": run.positive, "negative": run.negative}
     guider.inner_set_conds(conds if run.null is None else {**conds, "null": run.null})
+    guider.set_cfg(run.cfg)
     sampler = _BodySampler(body, run.node)
     # A clone: context windows of newer hosts shuffle the noise in place.
     guider.sample(run.noise.clone(), run.latent["samples"], sampler, run.sigmas, disable_pbar=True, seed=run.seed)
@@ -171,6 +205,7 @@ def measure_in_run(body: Body[T], run: SamplingRun, model: ModelPatcher, node: s
     guider.original_conds = {name: run.conds[name] for name in ("positive", "negative")}
     if null is not None and not is_same_text(run.conds["negative"], null):
         guider.original_conds["null"] = to_conds(null)
+    guider.set_cfg(run.guider.cfg)
     sampler = _BodySampler(body, node)
     guider.sample(run.noise.clone(), run.latent, sampler, run.sigmas, disable_pbar=True, seed=run.seed)
     return sampler.result

@@ -19,7 +19,7 @@ from ..mitigation.noise.norm_constraint import Constraint
 from ..mitigation.noise.per_sample import adjust_per_sample
 from ..mitigation.noise.report import NoiseReport
 from ..mitigation.noise.seed_search import search_noise
-from ..mitigation.prediction import dimension
+from ..mitigation.prediction import dimension, guidance_magnitude
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
@@ -135,7 +135,7 @@ def _adjust(
     if plan.method == "search":
         return search_noise(
             lambda i: draw(i).to(noise),
-            pair.prediction,
+            lambda x, rows: guidance_magnitude(pair.prediction(x, rows)),
             candidates=plan.candidates,
             target=target,
             keep_below=keep_below,

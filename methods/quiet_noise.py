@@ -16,9 +16,10 @@ from ..adapter.model_patch import replace_noise
 from ..adapter.sampling import SamplingRun
 from ..adapter.schedule import starts_late
 from ..adapter.two_predictions import TwoPredictions, measure_in_run
+from ..mitigation.escape.calibration import Calibration
 from ..mitigation.noise.report import NoiseReport
 from ..mitigation.noise.seed_search import rearranged, search_noise
-from ..mitigation.prediction import dimension
+from .self_calibration import levels_ahead
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -33,7 +34,7 @@ class NoiseSearch:
 
     measured: ModelPatcher  # the model that measures: without what this search belongs to
     null: list  # CONDITIONING of the empty prompt
-    limit: Callable[[SamplingRun], float]  # d/√dim of an EPS model: what is below it stays, or is taken
+    ordinary: Callable[[SamplingRun], Calibration]  # what ordinary prompts show ahead
     candidates: int
     node: str
     on_end: Callable[[NoiseReport | None], None]  # None: a run that keeps its noise unmeasured
@@ -46,16 +47,15 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
         if not _can_begin_elsewhere(run, search.measured):
             search.on_end(None)
             return run.noise
-        limit = search.limit(run)
+        ordinary, levels = search.ordinary(run), levels_ahead(search.measured, float(run.sigmas[0]))
 
         def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
-            absolute = limit * pair.eps_unit * dimension(noise) ** 0.5
             return search_noise(
                 lambda i: rearranged(noise, i),
-                pair.prediction,
+                lambda x, rows: pair.magnitude_ahead(x, rows, levels),
                 candidates=search.candidates,
-                target=absolute,
-                keep_below=absolute,
+                target=ordinary.target_magnitude,
+                keep_below=ordinary.memorized_threshold,
             )
 
         found, report = measure_in_run(body, run, search.measured, search.node, search.null)
@@ -66,8 +66,8 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
 
 
 def _can_begin_elsewhere(run: SamplingRun, model: ModelPatcher) -> bool:
-    """A whole run of a prompt against a negative one, from Gaussian noise and nothing else."""
+    """A whole guided run of a prompt against a negative one, from Gaussian noise and nothing else."""
     if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(model, run.sigmas):
         return False
     gaussian = GAUSSIAN[0] < float(run.noise.float().std()) < GAUSSIAN[1]
-    return gaussian and all(run.conds.get(name) for name in ("positive", "negative"))
+    return gaussian and run.guider.cfg != 1 and all(run.conds.get(name) for name in ("positive", "negative"))

@@ -130,7 +130,7 @@ class Guard(io.ComfyNode):
         search = NoiseSearch(
             measured=model,
             null=empty,
-            limit=lambda run: calibration.at(tuple(run.noise.shape[1:])).memorized_threshold,
+            ordinary=lambda run: calibration.ahead(tuple(run.noise.shape[1:]), run.guider.cfg),
             candidates=asked.candidates,
             node=NAME,
             on_end=told.finish_search,
@@ -170,7 +170,7 @@ class Told:
     def finish_search(self, report: NoiseReport | None) -> None:
         self.searched = ""
         if report is not None and (changed := report.iterations > 0).any():
-            before, after = (report.relative(d)[changed].max() for d in (report.before, report.after))
+            before, after = (d[changed].max() for d in (report.before, report.after))
             self.searched = (
                 f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the "
                 f"seed's own was pulled: {before:.4f} became {after:.4f}."

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from support.executor import Host, NodeError
-from support.graphs import ORDINARY, deferred, ksampler, lab, node, optimizer
+from support.graphs import ORDINARY, deferred, ksampler, lab, node
 from support.graphs.checkpoint import training_images
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits
@@ -52,19 +52,22 @@ def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> Non
     plain = 2 * 50
     again = {"lab": lab(1), "b": ksampler(model=["guarded", 0], positive=ORDINARY)}
     first = host.run(again, {"guarded": out["g"][0]})
-    assert calls.pop_rows() == plain + 2 + 2 * 12, "two rows for the noise, and for each of 12 prompts"
+    assert calls.pop_rows() == plain + 6 + (2 + 6) * 12, "three steps ahead of the noise, and of each of 12 prompts"
     second = host.run(again, {"guarded": out["g"][0]})
-    assert calls.pop_rows() == plain + 2
+    assert calls.pop_rows() == plain + 6
     assert same_bits(first["b"], second["b"])
 
 
 @pytest.fixture
 def half_quiet(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thresholds of a model of which about every second noise of the memorized prompt is quiet."""
-    report = host.run({"lab": lab(32), "opt": optimizer("search", candidates=1)})["opt"][1]
-    middle = float(report.relative(report.before).median())
+    quiet, seen = host.module(PACK, "methods.quiet_noise"), []
+    searched = quiet.search_noise
+    with monkeypatch.context() as watched:
+        watched.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
+        host.run({"lab": lab(32), "g": guard(strength="gentle"), "b": ksampler(model=GUARDED)}, CLIP)
     calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
-    monkeypatch.setattr(calibration, "memorized_threshold", middle)
+    monkeypatch.setattr(calibration, "memorized_threshold", float(seen[0][1].before.median()))
 
 
 def test_it_begins_with_other_noise_where_the_seeds_own_is_pulled(host: Host, half_quiet: None) -> None:
