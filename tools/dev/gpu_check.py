@@ -70,6 +70,7 @@ def reason(error: Exception) -> str:
 def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
     """(precision, what, its Gradient or the error) of every gradient that the pack takes, on the small lab."""
     from support.families import cells, files, kinds
+    from support.gradients import amg_gradient_node, gradient_node
     from support.graphs import from_images, node, references
     from support.graphs.checkpoint import LINKS, MEASURED, WORDS
 
@@ -83,13 +84,13 @@ def gradients(host, only: tuple[str, ...]) -> Iterator[tuple[str, str, object]]:
             "images": node("VAEDecode", samples=["near", 0], vae=["vae", 0]),
             "refs": sets[metric],
             "a": WORDS.amg(vae=["vae", 0], gradient=way, **MEASURED),
-            "g": node("MGTest_AMGGradient", **{**LINKS, "model": ["a", 0]}, exact=["exact vae", 0]),
+            "g": amg_gradient_node((), **{**LINKS, "model": ["a", 0], "exact": ["exact vae", 0]}),
         }
         for metric, way in ways.items()
     }
     hows = {f"checkpointing {how}": {"checkpoints": how} for how in ("off", "on", "full")}
     for what, how in {**hows, "half of the weights evicted": {"evict": 0.5}}.items():
-        asked[f"d, {what}"] = {"g": cells.gradient_node(exact=["exact", 0], **LINKS, **how)}
+        asked[f"d, {what}"] = {"g": gradient_node(exact=["exact", 0], **LINKS, **how)}
     for precision in [p for p in [kinds.USUAL, *kinds.PRECISIONS.values()] if p.name in only]:
         given = {**host.load(files.LAB, precision), "noise": {"samples": noise}}
         vanilla = cells.Bench(host, files.LAB, given).vanilla[:1]
