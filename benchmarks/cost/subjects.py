@@ -75,7 +75,7 @@ def lab_checkpoint(host: Host) -> Subject:
     held = checkpoint.load(host)
     out = host.run({"p": checkpoint.text(checkpoint.MEMORIZED), "n": checkpoint.text("")}, held)
     fast = {"target_magnitude": 0.02, "learning_rate": 0.1}
-    return Subject("lab, 96×96", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast)
+    return Subject("small lab", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast)
 
 
 def in_float64(subject: Subject) -> Subject:
