@@ -14,7 +14,7 @@ export const SETTINGS = [
   {
     id: WARNINGS,
     category: ["Memorization Guard", "Nodes", "Warnings"],
-    name: "Show a message when a prompt is memorized or an image is a copy",
+    name: "Show a message when a node has a warning, such as a memorized prompt or a copy",
     tooltip: "The mark on the node stays either way.",
     type: "boolean",
     defaultValue: true,
