@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -81,14 +81,18 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, notes: Sequenc
     )
 
 
-def text_view(text: str, warning: str = "") -> View:
-    """A text, with its first line as the headline, or the second if the first is the warning."""
+def text_view(text: str, warning: str = "", suggested: Mapping[str, float] | None = None) -> View:
+    """A text, with its first line as the headline, or the second if the first is the warning.
+
+    `suggested`: values that the page can write into inputs of other nodes, by the inputs' names.
+    """
     headline, *rest = (line for line in text.splitlines() if line and line != warning)
-    return _view("text", headline, True, notes=rest, warning=warning)
+    values = {name: _number(value) for name, value in (suggested or {}).items()}
+    return _view("text", headline, True, notes=rest, warning=warning, suggested=values)
 
 
 def _view(kind: str, headline: str, done: bool, **more: Any) -> View:
-    text: View = {"kind": kind, "headline": headline, "done": done, "notes": [], "warning": ""}
+    text: View = {"kind": kind, "headline": headline, "done": done, "notes": [], "warning": "", "suggested": {}}
     plot: View = {"steps": 0, "x": "step", "series": [], "marked": [], "begins": [], "acted": {}, "nearest": []}
     return {**text, **plot, **more}
 
