@@ -7,7 +7,7 @@ import { addApplyButton } from "./apply.mjs";
 import { restoreViews } from "./cached.mjs";
 import { classOf, everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
 import { updateInputs, watchInputs } from "./inputs.mjs";
-import { menuItems } from "./replace.mjs";
+import { COMMAND, barItems, menuItems } from "./replace.mjs";
 import { complete } from "./types.mjs";
 import { addStyle } from "./view_style.mjs";
 import { addViewWidget, redrawView, showView } from "./view_widget.mjs";
@@ -51,7 +51,9 @@ app.registerExtension({
     queueMicrotask(() => updateInputs(node)); // the host adds some inputs after this call
   },
 
+  commands: [COMMAND],
   getNodeMenuItems: menuItems,
+  getSelectionToolboxCommands: barItems,
 
   loadedGraphNode(node) {
     if (classOf(node)?.startsWith("MG_")) updateInputs(node);

@@ -1,18 +1,31 @@
-// "Replace with Deferred-CFG KSampler", in the menu of a KSampler: values, links, place and colour stay.
+// "Replace with Deferred-CFG KSampler", for a KSampler: values, links, place and colour stay. It is in the node's menu, and
+// in Nodes 2.0 also in the bar above the selected node: frontend 1.32 shows no entries of extensions in its menu there.
 // @ts-check
 import { app } from "../../scripts/app.js";
 import { classOf } from "./graph.mjs";
 
-/** @import { Graph, Link, MenuItem, Node } from "../../scripts/app.js" */
+/** @import { Command, Graph, Link, MenuItem, Node } from "../../scripts/app.js" */
 
+const LABEL = "Replace with Deferred-CFG KSampler"; // as in locales/en/main.json
 const REPLACED = "KSampler";
 const OURS = "MG_DeferredCFGKSampler";
 
+/** @param {Node} node */
+const canReplace = (node) => classOf(node) === REPLACED;
+
+/** @type {Command} */
+export const COMMAND = {
+  id: "MemorizationGuard.ReplaceKSampler",
+  label: LABEL,
+  icon: "pi pi-shield",
+  function: () => [...(app.canvas?.selectedItems ?? [])].filter(canReplace).forEach(replace),
+};
+
 /** @param {Node} node @returns {MenuItem[]} */
-export function menuItems(node) {
-  if (classOf(node) !== REPLACED) return [];
-  return [{ content: "Replace with Deferred-CFG KSampler", callback: () => replace(node) }];
-}
+export const menuItems = (node) => (canReplace(node) ? [{ content: LABEL, callback: () => replace(node) }] : []);
+
+/** What is offered in the bar above a selected node. @param {Node} node @returns {string[]} */
+export const barItems = (node) => (globalThis.LiteGraph?.vueNodesMode && canReplace(node) ? [COMMAND.id] : []);
 
 /** In one step to undo. @param {Node} node */
 function replace(node) {

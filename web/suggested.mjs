@@ -51,9 +51,9 @@ export function told({ changes, kept }) {
   /** @type {Map<string, string[]>} */
   const lines = new Map();
   for (const { node, widget, value } of changes) {
-    const set = `${widget.name} ${value}`;
+    const set = `${widget.name} is now ${value}`;
     lines.set(set, [...(lines.get(set) ?? []), node.title]);
   }
-  const said = [...lines].map(([set, titles]) => `${set}: ${titles.join(", ")}.`);
+  const said = [...lines].map(([set, titles]) => `${set} in ${titles.join(", ")}.`);
   return [...said, ...kept.map(({ node, name, why }) => `Left as it is: ${name} of ${node.title} (${why}).`)].join("\n");
 }

@@ -87,7 +87,7 @@ def _not_escaped(run: DeferralRun) -> str:
     """A warning when guidance had to begin for samples that were still inside a basin."""
     if not (forced := int(run.forced.sum())):
         return ""
-    said = run.plan.not_escaped or f"reached `start_percent` {run.plan.start_percent:.2f} before escaping: raise it"
+    said = run.plan.not_escaped or f"reached start_percent {run.plan.start_percent:.2f} before escaping: raise it"
     return f"{forced} of {counted(run.batch, 'image')} {said}."
 
 

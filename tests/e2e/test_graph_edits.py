@@ -47,8 +47,8 @@ def test_calibrated_values_go_into_the_graph(either: Page, artefacts: Path, rend
     wanted = seen.view["suggested"]
     before = either.serialized()
     said = press(either, ids["measure"])
-    assert f"memorized_threshold {wanted['memorized_threshold']}: sampler." in said
-    assert f"target_magnitude {wanted['target_magnitude']}: optimizer." in said
+    assert f"memorized_threshold is now {wanted['memorized_threshold']} in sampler." in said
+    assert f"target_magnitude is now {wanted['target_magnitude']} in optimizer." in said
     assert "Left as it is: memorized_threshold of optimizer (it is 0, which means off)." in said
     sampler, optimizer = (either.api_prompt()[str(ids[name])]["inputs"] for name in ("sampler", "optimizer"))
     assert sampler["memorized_threshold"] == wanted["memorized_threshold"]
@@ -66,8 +66,7 @@ def test_a_ksampler_is_replaced_with_its_links_and_values(either: Page, artefact
     lab.shown(plain[0])
     node = lab.build(either)["plain"]
     before = either.api_prompt()
-    open_menu(either, node)
-    either.tab.get_by_text(ENTRY).click()
+    choose(either, node)
     either.settle()
     after = either.api_prompt()
     (made,) = (key for key in after if key not in before)
@@ -78,13 +77,16 @@ def test_a_ksampler_is_replaced_with_its_links_and_values(either: Page, artefact
         assert links == [made if v == [made, 0] else v for v in after[key]["inputs"].values()]
     assert sum(v == [made, 0] for n in after.values() for v in n["inputs"].values()) == 2
     screenshots.whole_graph(either, artefacts / f"replaced, {renderer}.png")
-    either.queue_and_wait()
     undo(either)
     assert either.api_prompt() == before
+    either.tab.keyboard.press("Control+y")
+    either.settle()
+    assert either.api_prompt() == after
+    either.queue_and_wait()
 
 
-def open_menu(page: Page, node: int) -> None:
-    """The menu of a node, by a right click on its title."""
+def choose(page: Page, node: int) -> None:
+    """The entry of the node's menu, or in Nodes 2.0 its button in the bar above the selected node."""
     x, y = page.tab.evaluate(
         """(id) => {
             const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds
@@ -93,5 +95,6 @@ def open_menu(page: Page, node: int) -> None:
         }""",
         node,
     )
-    page.tab.mouse.click(x, y, button="right")
+    page.tab.mouse.click(x, y, button="left" if page.nodes2 else "right")
     page.settle()
+    page.tab.locator("button:has(.pi-shield)").click() if page.nodes2 else page.tab.get_by_text(ENTRY).click()

@@ -32,7 +32,7 @@ def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: s
         own, more = patch(**early), {"k": ksampler(model=["own", 0])}
     else:
         own, more = guider(**early), custom(["own", 0])
-    assert view(host, own, **more)["warning"] == "4 of 4 images reached `start_percent` 0.05 before escaping: raise it."
+    assert view(host, own, **more)["warning"] == "4 of 4 images reached start_percent 0.05 before escaping: raise it."
 
 
 def test_nothing_is_said_where_all_escaped_or_nothing_was_measured(host: Host) -> None:

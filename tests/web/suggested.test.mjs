@@ -18,9 +18,9 @@ test("each input by its name, and the units that the value is in", () => {
     ["optimizer", "memorized_threshold", 0.03],
   ]);
   assert.equal(told(found), [
-    "memorized_threshold 0.03: sampler, optimizer.",
-    "target_magnitude 0.01: optimizer.",
-    "target_units relative: optimizer.",
+    "memorized_threshold is now 0.03 in sampler, optimizer.",
+    "target_magnitude is now 0.01 in optimizer.",
+    "target_units is now relative in optimizer.",
   ].join("\n"));
 });
 

@@ -39,6 +39,13 @@ export interface SubgraphSlot {
   connect(slot: Slot | undefined, node: Node, reroute?: number): unknown;
 }
 
+export interface Command {
+  id: string;
+  label: string;
+  icon: string;
+  function: () => void;
+}
+
 export interface MenuItem {
   content: string;
   callback: () => void;
@@ -101,6 +108,8 @@ export interface Extension {
   settings?: Setting[];
   setup?: () => void;
   nodeCreated?: (node: Node) => void;
+  commands?: Command[];
+  getSelectionToolboxCommands?: (item: Node) => string[];
   getNodeMenuItems?: (node: Node) => MenuItem[];
   loadedGraphNode?: (node: Node) => void;
   onNodeOutputsUpdated?: (outputs: Record<string, any>) => void;
@@ -119,6 +128,7 @@ export const app: {
     processMouseWheel?: (event: WheelEvent) => void;
     emitBeforeChange?: () => void;
     emitAfterChange?: () => void;
+    selectedItems?: Iterable<Node>;
     selectItems?: (items: Node[]) => void;
     processMouseDown?: (event: PointerEvent) => void;
   };
