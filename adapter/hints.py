@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..mitigation import published_settings as published
 from .errors import GuardError, dims
+from .live_view import executing_context, server
 from .two_predictions import parameterisation
 
 FILLED_NEGATIVE = (
@@ -20,6 +21,11 @@ DISTILLED = (
     "Hint: `model` is guidance-distilled (it takes the guidance scale as an input, as Flux dev does). At cfg 1 it has "
     "no second prediction, so the papers' magnitude d is not defined: the values only say how far the prompt and the "
     "negative prompt are apart, and thresholds of other models do not apply."
+)
+FILLED_NEGATIVE_GUIDANCE = (
+    "Hint: the sampler's `negative` is not empty, so your prompt is compared with your negative prompt instead of with "
+    "no prompt at all. Despecification, deduplication and memorized_threshold then act differently than in the paper. "
+    "If copies remain, try an empty `negative`."
 )
 SD_LATENT = (4, 64, 64)  # of an image of 512×512 pixels
 TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's text
@@ -34,6 +40,42 @@ def negative_hint(graph: Graph | None, node_id: str | None, null: list | None) -
     if null is not None or not graph or node_id not in graph:
         return []
     return [FILLED_NEGATIVE] if _has_text(graph, graph[node_id]["inputs"].get("negative")) else []
+
+
+def negative_hint_behind(node_id: str | None, null: list | None) -> list[str]:
+    """The same for a model patch: FILLED_NEGATIVE if a sampler behind it has a filled `negative`."""
+    return [FILLED_NEGATIVE] if null is None and _filled_behind(running_graph(), node_id) else []
+
+
+def guidance_negative_hint(node_id: str | None) -> list[str]:
+    """FILLED_NEGATIVE_GUIDANCE in a list if a sampler behind the patch has a filled `negative`."""
+    return [FILLED_NEGATIVE_GUIDANCE] if _filled_behind(running_graph(), node_id) else []
+
+
+def running_graph() -> Graph | None:
+    """What the host runs now. A patch that comes out of the cache was made for an earlier graph."""
+    context, queue = executing_context(), getattr(server(), "prompt_queue", None)
+    running = list(getattr(queue, "currently_running", {}).values()) if context else []
+    return next((item[2] for item in running if item[1] == context.prompt_id), None)
+
+
+def _filled_behind(graph: Graph | None, node_id: str | None) -> bool:
+    """Whether the first node with a `negative` on some way out of this node gets any text there."""
+    if not graph or node_id is None:
+        return False
+    to_visit, seen = [str(node_id)], set[str]()
+    while to_visit:
+        here = to_visit.pop()
+        seen.add(here)
+        for name, node in graph.items():
+            links = [value for value in node["inputs"].values() if isinstance(value, list) and value]
+            if name in seen or all(link[0] != here for link in links):
+                continue
+            if "negative" not in node["inputs"]:
+                to_visit.append(name)
+            elif _has_text(graph, node["inputs"]["negative"]):
+                return True
+    return False
 
 
 def _has_text(graph: Graph, link: Any) -> bool:

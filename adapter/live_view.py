@@ -28,7 +28,7 @@ class LiveView:
 
     def __init__(self, node: str | None = None) -> None:
         """`node`: by default the one that runs now."""
-        context = _context()
+        context = executing_context()
         self.node = node or (context.node_id if context else None)
         self.run = context.prompt_id if context else ""
         self.shown: dict[str, Any] = {}
@@ -56,18 +56,23 @@ class LiveView:
         return self.ui
 
     def _send(self, view: dict[str, Any]) -> None:
-        context = _context()
+        context = executing_context()
         run = context.prompt_id if context else ""
         if self.run != run:  # the node came out of the cache: the history of its first run must not change
             self.run, self.shown = run, {}
         self.shown.clear()
         self.shown.update(view, run=run)
-        server = getattr(PromptServer, "instance", None)
-        page = getattr(server, "client_id", None)
-        if server is not None and page is not None and self.node is not None:
-            server.send_sync(f"{VIEW}.view", {"node": self.node, "view": dict(self.shown)}, page)
+        host = server()
+        page = getattr(host, "client_id", None)
+        if host is not None and page is not None and self.node is not None:
+            host.send_sync(f"{VIEW}.view", {"node": self.node, "view": dict(self.shown)}, page)
 
 
-def _context() -> Any:
+def executing_context() -> Any:
     """The host's context of the node that runs now, or None."""
     return get_executing_context() if PromptServer is not None else None
+
+
+def server() -> Any:
+    """The host's server, or None."""
+    return getattr(PromptServer, "instance", None)

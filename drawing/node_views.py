@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -15,7 +15,6 @@ from ..mitigation.amg.trace import GUIDANCES, GuidanceTrace
 from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.noise.report import NoiseReport
 from ..mitigation.references.reference_set import ReferenceSet
-from ..mitigation.wording import counted
 
 View = dict[str, Any]
 DIGITS = 4
@@ -24,14 +23,13 @@ MOST_SHOWN, THUMBNAIL_SIDE = 8, 64  # nearest references, and the pixels of each
 
 def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:
     """d and the pull over the steps, and where guidance begins. `alarm`: warn if the prompt is in a basin."""
-    inside = f"{int(curve.memorized.sum())} of {counted(curve.batch, 'image')}"
     warns = alarm and bool(curve.memorized.any())
     return _view(
         "escape",
-        curve.headline,
+        curve.escape_alone if warns else curve.headline,
         done,
         notes=[*notes, *([curve.hint] if curve.hint else [])],
-        warning=f"Memorized prompt: {inside} inside a basin at the first step." if warns else "",
+        warning=f"Memorized prompt: {curve.inside} inside a basin at the first step." if warns else curve.warning,
         steps=curve.steps,
         series=[
             _series("pull of the prompt", curve.pull, [curve.threshold], "memorized_threshold"),
@@ -74,6 +72,7 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, notes: Sequenc
         trace.headline(references.names),
         done,
         notes=[*notes, trace.hint] if trace.hint else list(notes),
+        warning=trace.warning if done else "",
         steps=trace.steps,
         series=[_series("closeness to references", trace.closeness, trace.threshold.tolist(), "threshold λ")],
         marked=trace.acted.any(dim=1).tolist(),
@@ -82,14 +81,18 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, notes: Sequenc
     )
 
 
-def text_view(text: str, warning: str = "") -> View:
-    """A text, with its first line as the headline."""
-    headline, *rest = filter(None, text.splitlines())
-    return _view("text", headline, True, notes=rest, warning=warning)
+def text_view(text: str, warning: str = "", suggested: Mapping[str, float] | None = None) -> View:
+    """A text, with its first line as the headline, or the second if the first is the warning.
+
+    `suggested`: values that the page can write into inputs of other nodes, by the inputs' names.
+    """
+    headline, *rest = (line for line in text.splitlines() if line and line != warning)
+    values = {name: _number(value) for name, value in (suggested or {}).items()}
+    return _view("text", headline, True, notes=rest, warning=warning, suggested=values)
 
 
 def _view(kind: str, headline: str, done: bool, **more: Any) -> View:
-    text: View = {"kind": kind, "headline": headline, "done": done, "notes": [], "warning": ""}
+    text: View = {"kind": kind, "headline": headline, "done": done, "notes": [], "warning": "", "suggested": {}}
     plot: View = {"steps": 0, "x": "step", "series": [], "marked": [], "begins": [], "acted": {}, "nearest": []}
     return {**text, **plot, **more}
 

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..adapter.errors import GuardError
-from ..adapter.hints import preset_notes
+from ..adapter.hints import guidance_negative_hint, preset_notes
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..drawing.node_views import guidance_view
+from ..drawing.node_views import guidance_view, text_view
 from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import AMGPlan, complete
 from ..mitigation import published_settings as published
 from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths, as_released
 from ..mitigation.amg.threshold import SCHEDULES, Threshold
+from ..mitigation.amg.trace import GuidanceTrace
 from ..mitigation.references.reference_set import ReferenceSet
 from . import schema
 
@@ -114,9 +115,15 @@ class AMGGuidance(io.ComfyNode):
             if clip is None or not references.has_captions:  # the authors' code also goes without a duplicated caption
                 guidance = replace(guidance, deduplication=0.0)
                 told.append("Hint: without captions in `references`, or without `clip`, there is no deduplication.")
+        node, live = cls.hidden.unique_id, LiveView(cls.hidden.unique_id)
         if guidance.off:
-            return io.NodeOutput(model)
-        live = LiveView(cls.hidden.unique_id)
+            off = "Off: all three strengths are 0, so the model is not changed."
+            return io.NodeOutput(model, ui=live.finish(text_view(off)))
+
+        def on_end(trace: GuidanceTrace) -> None:
+            hints = [*told, *guidance_negative_hint(node)]
+            live.finish(guidance_view(trace, references, hints, done=True))
+
         plan = AMGPlan(
             references,
             guidance,
@@ -125,7 +132,7 @@ class AMGGuidance(io.ComfyNode):
             memorized_threshold=settings.memorized_threshold,
             vae=vae,
             node=NAME,
-            on_end=lambda trace: live.finish(guidance_view(trace, references, told, done=True)),
+            on_end=on_end,
             on_step=lambda trace: live.show(lambda: guidance_view(trace, references, told, done=False)),
         )
         return io.NodeOutput(add_amg(model, complete(plan, model, clip)), ui=live.ui)

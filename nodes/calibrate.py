@@ -87,7 +87,8 @@ class Calibrate(io.ComfyNode):
         sigmas = one_step_schedule(model, sigmas, NAME)
         made = calibrate(model, clip, lines, latent, noise, sigmas, NAME)
         text = "\n".join([*made.lines(lines), *distilled_hint(model)])
-        view = LiveView().finish(text_view(text))
+        values = {"target_magnitude": made.target_magnitude, "memorized_threshold": made.memorized_threshold}
+        view = LiveView().finish(text_view(text, suggested=values))
         return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=view)
 
 

@@ -134,12 +134,12 @@ def _steered_note(graph: dict | None) -> str:
 
 def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, notes: list[str]) -> str:
     side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
-    head = f"{count} ({references.metric}, {side})."
+    head = f"Metric {references.metric}: {side} counts as a copy."
     foot = (
         f"Compared with {counted(len(references), 'reference')} only. No guarantee either way: compare by eye before "
         "you publish."
     )
-    return "\n".join([head, *(f"- image {line}" for line in words), *notes, "", foot])
+    return "\n".join([f"{count}.", head, *(f"- image {line}" for line in words), *notes, "", foot])
 
 
 NODES = [CopyCheck]

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..adapter.hints import negative_hint_behind
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..drawing.node_views import escape_view
+from ..drawing.node_views import escape_view, text_view
 from ..methods.deferred_cfg.patch import add_deferred_cfg
 from ..methods.deferred_cfg.plan import plan_from_inputs
+from ..mitigation.escape.curve import EscapeCurve
 from . import schema
 
 if TYPE_CHECKING:
@@ -43,13 +45,21 @@ class DeferredCFG(io.ComfyNode):
     @classmethod
     @check_inputs
     def execute(cls, model: ModelPatcher, **deferral: Any) -> io.NodeOutput:
-        live = LiveView(cls.hidden.unique_id)
+        node, live = cls.hidden.unique_id, LiveView(cls.hidden.unique_id)
+        null = deferral.get("null")
+
+        def on_end(curve: EscapeCurve) -> None:
+            hints = negative_hint_behind(node, null) if curve.measured else []
+            live.finish(escape_view(curve, done=True, notes=hints))
+
         plan = plan_from_inputs(
             **deferral,
             node=NAME,
-            on_end=lambda curve: live.finish(escape_view(curve, done=True)),
+            on_end=on_end,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
+        if plan is None:
+            live.finish(text_view("Off: the model is not changed."))
         return io.NodeOutput(model if plan is None else add_deferred_cfg(model, plan), ui=live.ui)
 
 

@@ -10,7 +10,7 @@ from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.sampling import cfg_guider
-from ..drawing.node_views import escape_view
+from ..drawing.node_views import escape_view, text_view
 from ..methods.deferred_cfg.patch import add_deferred_cfg
 from ..methods.deferred_cfg.plan import plan_from_inputs
 from ..mitigation.escape.curve import EscapeCurve
@@ -60,6 +60,8 @@ class DeferredCFGGuider(io.ComfyNode):
             on_end=on_end,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
+        if plan is None:
+            live.finish(text_view("Off: same as CFGGuider."))
         patched = model if plan is None else add_deferred_cfg(model, plan)
         return io.NodeOutput(cfg_guider(patched, positive, negative, cfg), ui=live.ui)
 

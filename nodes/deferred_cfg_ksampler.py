@@ -95,6 +95,9 @@ class DeferredCFGKSampler(io.ComfyNode):
             **deferral,
             null=null,
             node=NAME,
+            too_late=f"denoise {denoise:.2f} starts too late to detect anything: same as KSampler."
+            if denoise < 1
+            else "",
             on_end=curves.append,
             on_step=lambda curve: live.show(lambda: escape_view(curve, done=False)),
         )
@@ -111,8 +114,10 @@ class DeferredCFGKSampler(io.ComfyNode):
             denoise=denoise,
         )
         sigmas = ksampler_sigmas(model, **schedule, denoise=denoise)
-        if not curves:  # nothing was deferred, or there was nothing to denoise
-            curves.append(EscapeCurve.unmeasured(len(latent["samples"]), sigmas, dimension(latent["samples"])))
+        if not curves:
+            samples, off = latent["samples"], "Off: same as KSampler."
+            because = off if plan is None else "denoise 0.00: the latent is returned as it came in."
+            curves.append(EscapeCurve.unmeasured(len(samples), sigmas, dimension(samples), because))
         hints = told + noise_level_hint(noise, sigmas)
         if curves[0].measured:
             hints += negative_hint(cls.hidden.prompt, cls.hidden.unique_id, null)

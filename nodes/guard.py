@@ -61,6 +61,11 @@ STRENGTHS = {
     ),  # from here the defaults of Deferred-CFG KSampler and AMG Guidance
     "strong": Strength(16, 0.5, -1.0, 0.4, Threshold(0.4, 0.5)),
 }
+WAYS_OUT = {  # where an image was still in a basin at start_percent
+    "gentle": "set `strength` to normal",
+    "normal": "set `strength` to strong",
+    "strong": "try another seed, or say it in other words",
+}
 TOOLTIPS = {
     "strength": "Gentle: changes least, some copies remain. Normal: for most. Strong: fewest copies, and less of the "
     "prompt in images that were pulled towards a training image.",
@@ -123,6 +128,7 @@ class Guard(io.ComfyNode):
                 inside_scale=asked.inside_scale,
                 null=None if same else empty,
                 node=NAME,
+                not_escaped=f"had not escaped when guidance had to begin: {WAYS_OUT[strength]}",
                 on_end=told.finish_curve,
                 on_step=told.show_curve,
             )

@@ -12,7 +12,7 @@ const NO_HEIGHT = () => [0, -4];
 const choicesOf = (node) => (node.widgets ?? []).filter((widget) => widget.name in USED_WITH);
 
 /** @param {Node} node @param {string} name */
-function isLinked(node, name) {
+export function isLinked(node, name) {
   const slot = node.findInputSlot(name);
   return slot >= 0 && node.isInputConnected(slot);
 }

@@ -1,11 +1,13 @@
-// The page's part of Memorization Guard: views, warnings and unused inputs.
+// The page's part of Memorization Guard: views, warnings, unused inputs, a button and a menu entry.
 // The host loads every .js file here as an extension, so all other modules end in .mjs.
 // @ts-check
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { addApplyButton } from "./apply.mjs";
 import { restoreViews } from "./cached.mjs";
 import { classOf, everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
 import { updateInputs, watchInputs } from "./inputs.mjs";
+import { COMMAND, barItems, menuItems } from "./replace.mjs";
 import { complete } from "./types.mjs";
 import { addStyle } from "./view_style.mjs";
 import { addViewWidget, redrawView, showView } from "./view_widget.mjs";
@@ -37,6 +39,7 @@ app.registerExtension({
 
   nodeCreated(node) {
     if (!classOf(node)?.startsWith("MG_")) return;
+    addApplyButton(node);
     addViewWidget(node);
     watchInputs(node);
     const onExecuted = node.onExecuted;
@@ -47,6 +50,10 @@ app.registerExtension({
     };
     queueMicrotask(() => updateInputs(node)); // the host adds some inputs after this call
   },
+
+  commands: [COMMAND],
+  getNodeMenuItems: menuItems,
+  getSelectionToolboxCommands: barItems,
 
   loadedGraphNode(node) {
     if (classOf(node)?.startsWith("MG_")) updateInputs(node);

@@ -16,6 +16,7 @@
  * @property {number[]} begins  (B,) the first guided step, `steps` if there is none; [] where nothing is deferred
  * @property {Record<string, number[][]>} acted  for each guidance: (B, steps) its strength, 0 where it did not act
  * @property {Nearest[]} nearest  images to show below the curve
+ * @property {Record<string, number>} suggested  values for inputs of other nodes, by the inputs' names
  */
 
 /**
@@ -36,7 +37,7 @@
 /** @type {View} */
 const EMPTY = {
   kind: "text", run: "", done: true, headline: "", notes: [], warning: "", steps: 0, x: "step", series: [],
-  marked: [], begins: [], acted: {}, nearest: [],
+  marked: [], begins: [], acted: {}, nearest: [], suggested: {},
 };
 
 /**

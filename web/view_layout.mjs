@@ -29,7 +29,7 @@ export function heightOf(view) {
   const plot = hasPlot(view) ? PLOT + 2 * LINE + GAP : 0;
   const notes = view.notes.reduce((sum, note) => sum + linesOf(note), 0);
   const lines = Math.max(2, linesOf(view.headline)) + Math.min(notes, plot ? NOTES : 2 * NOTES);
-  const warning = view.warning ? 2 * LINE + GAP : 0;
+  const warning = view.warning ? LINE * Math.max(2, linesOf(view.warning) + 1) + GAP : 0;
   const nearest = view.nearest.length ? NEAREST + GAP : 0;
   return warning + LINE * lines + plot + nearest + GAP;
 }

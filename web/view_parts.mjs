@@ -45,6 +45,16 @@ export function legend(view, series) {
   return line;
 }
 
+/** The notes, one a line; hints stand out. @param {View} view */
+export function notesOf(view) {
+  const notes = element("div", "mg-notes");
+  for (const [i, note] of view.notes.entries()) {
+    if (i) notes.append("\n");
+    notes.append(element("span", note.startsWith("Hint:") ? "mg-hint" : "", note));
+  }
+  return notes;
+}
+
 /** The nearest references with their closeness. @param {View} view */
 export function nearestImages(view) {
   const row = element("div", "mg-nearest");

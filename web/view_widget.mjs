@@ -6,7 +6,7 @@ import { VIEWED } from "./node_facts.mjs";
 import { plot } from "./plot.mjs";
 import { updateChildren } from "./update.mjs";
 import { MARGIN, PLOT, canGrow, hasPlot, heightOf } from "./view_layout.mjs";
-import { axisName, element, legend, nearestImages } from "./view_parts.mjs";
+import { axisName, element, legend, nearestImages, notesOf } from "./view_parts.mjs";
 
 /** @import { Node, Widget } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
@@ -97,6 +97,6 @@ function partsOf(view, chosen, [width, height]) {
     parts.push(axisName(view, chosen), frame, legend(view, view.series[chosen]));
   }
   if (view.nearest.length) parts.push(nearestImages(view));
-  if (view.notes.length) parts.push(element("div", "mg-notes", view.notes.join("\n")));
+  if (view.notes.length) parts.push(notesOf(view));
   return parts;
 }

@@ -2,7 +2,7 @@
 // @ts-check
 import { app } from "../../scripts/app.js";
 
-/** @import { Node, Setting } from "../../scripts/app.js" */
+/** @import { Node, Setting, Toast } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
 
 const WARNINGS = "MemorizationGuard.Warnings";
@@ -14,7 +14,7 @@ export const SETTINGS = [
   {
     id: WARNINGS,
     category: ["Memorization Guard", "Nodes", "Warnings"],
-    name: "Show a message when a prompt is memorized or an image is a copy",
+    name: "Show a message when a node has a warning, such as a memorized prompt or a copy",
     tooltip: "The mark on the node stays either way.",
     type: "boolean",
     defaultValue: true,
@@ -40,10 +40,10 @@ export function warn(node, view) {
   if (warned.get(node) === view.run) return;
   warned.set(node, view.run);
   if (!setting(WARNINGS)) return;
-  app.extensionManager?.toast?.add({
-    severity: "warn",
-    summary: node.title,
-    detail: view.warning,
-    life: SECONDS * 1000,
-  });
+  message("warn", node.title, view.warning);
+}
+
+/** Show a message for some seconds. @param {Toast["severity"]} severity @param {string} summary @param {string} detail */
+export function message(severity, summary, detail) {
+  app.extensionManager?.toast?.add({ severity, summary, detail, life: SECONDS * 1000 });
 }

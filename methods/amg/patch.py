@@ -35,8 +35,9 @@ def add_amg(model: ModelPatcher, plan: AMGPlan | PlanOfRun, node: str | None = N
         check_shape(here, noise)
         return AMGRun(here, key, guider, sigmas, len(noise))
 
-    def finish(run: AMGRun, _guider: CFGGuider) -> None:
+    def finish(run: AMGRun, guider: CFGGuider) -> None:
         if run.plan.on_end:
+            run.trace.idle = run.plan.needs_guidance if getattr(guider, "cfg", None) == 1.0 else ()
             run.plan.on_end(run.trace)
 
     name = plan.node if isinstance(plan, AMGPlan) else node or AMGPlan.node

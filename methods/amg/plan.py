@@ -46,6 +46,17 @@ class AMGPlan:
     on_end: OnTrace | None = None
 
     @property
+    def needs_guidance(self) -> tuple[str, ...]:
+        """The inputs that act on the sampler's guidance, so that they do nothing at cfg 1."""
+        guidance = self.guidance
+        values = {
+            "despecification": guidance.despecification,
+            "deduplication": guidance.deduplication,
+            "memorized_threshold": self.memorized_threshold,
+        }
+        return tuple(name for name, value in values.items() if value)
+
+    @property
     def lower(self) -> str:
         """What an artist can lower when the guidance does not fit into memory."""
         ways = ["`gradient` to through prediction"] if self.through_model and self.guidance.dissimilarity else []

@@ -15,6 +15,7 @@ from ...adapter.conditioning import to_conds
 from ...adapter.hints import distilled_hint
 from ...adapter.model_patch import patch_sampling
 from ...adapter.schedule import percent_of, starts_late
+from ...mitigation.wording import counted
 from .plan import DeferralPlan
 from .run import DeferralRun
 
@@ -51,31 +52,51 @@ def add_deferred_cfg(
             return
         if run.counter.step < 0 and run.n:
             run.transition.zero_()  # no sample waited for guidance
-            hints = [_other_guidance(run)]
-        else:
-            hints = [*_never_guided(run, guider), *([] if plan.rule is None else distilled_hint(guider.model_patcher))]
-        plan.on_end(run.curve(" ".join(hints)))
+            plan.on_end(run.curve(warning=_other_guidance(run), unmeasured_because="Nothing was deferred."))
+            return
+        hints = [] if plan.rule is None else distilled_hint(guider.model_patcher)
+        warning = _never_guided(run, guider) or _not_escaped(run)
+        plan.on_end(run.curve(" ".join(hints), warning, _too_late(run, guider)))
 
     name = plan.node if isinstance(plan, DeferralPlan) else node or DeferralPlan.node
     return patch_sampling(model, KEY, name, start=start, predict=run_class.predict, finish=finish)
 
 
 def _other_guidance(run: DeferralRun) -> str:
-    """A hint when another guider or pack made every prediction of a run."""
+    """A warning when another guider or pack made every prediction of a run."""
     return (
-        f"{run.plan.node}: nothing was deferred, because {run.left_to} combines the predictions in a way of its own or "
+        f"Nothing was deferred, because {run.left_to} combines the predictions in a way of its own or "
         "does not use guidance. Use KSampler, CFGGuider or Deferred-CFG Guider with a `cfg` other than 0, on a `model` "
         "that no other pack samples in its own way."
     )
 
 
-def _never_guided(run: DeferralRun, guider: CFGGuider) -> list[str]:
-    """A hint when a whole run ended before guidance could begin for every sample."""
+def _never_guided(run: DeferralRun, guider: CFGGuider) -> str:
+    """A warning when a whole run ended before guidance could begin for every sample."""
     if not run.must_guide or run.all_outside or run.n == 0 or float(run.sigmas[-1]) != 0:
-        return []
+        return ""
     last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
-    return [
-        f"{run.plan.node}: {int((~run.outside).sum())} of {run.batch} images were never guided. Guidance "
-        f"begins at `start_percent` {run.plan.start_percent:.2f} at the latest, but the last of {run.n} steps "
-        f"begins at {last:.2f}. Raise `steps` or lower `start_percent`, so that at least one step is guided."
-    ]
+    return (
+        f"Never guided: {int((~run.outside).sum())} of {counted(run.batch, 'image')}. Guidance begins at "
+        f"`start_percent` {run.plan.start_percent:.2f} at the latest, but the last step begins at {last:.2f}. Raise "
+        "`steps` or lower `start_percent`, so that at least one step is guided."
+    )
+
+
+def _not_escaped(run: DeferralRun) -> str:
+    """A warning when guidance had to begin for samples that were still inside a basin."""
+    if not (forced := int(run.forced.sum())):
+        return ""
+    said = run.plan.not_escaped or f"reached start_percent {run.plan.start_percent:.2f} before escaping: raise it"
+    return f"{forced} of {counted(run.batch, 'image')} {said}."
+
+
+def _too_late(run: DeferralRun, guider: CFGGuider) -> str:
+    """Why a measuring run measured nothing, or ""."""
+    if run.tracker is None or run.n == 0 or not bool(run.d.isnan().all()):
+        return ""
+    start = percent_of(guider.model_patcher, float(run.sigmas[0]))
+    return run.plan.too_late or (
+        f"Sampling starts at {start:.2f}, after `start_percent` {run.plan.start_percent:.2f}: too late to detect "
+        "anything."
+    )

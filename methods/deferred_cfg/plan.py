@@ -25,6 +25,8 @@ class DeferralPlan:
     transition_sigma: Tensor | None = None  # (B,) known transition points, from a curve
     null: list | None = None  # CONDITIONING to measure against; None: the negative prompt
     node: str = "Deferred CFG"
+    not_escaped: str = ""  # behind "2 of 4 images", where start_percent came first; "": to raise it
+    too_late: str = ""  # the sentence for a run that starts after start_percent; "": one that names both
     on_end: OnCurve | None = None
     on_step: OnCurve | None = None
 

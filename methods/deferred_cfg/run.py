@@ -51,6 +51,7 @@ class DeferralRun:
         self.direction: Tensor | None = None  # of the pull at the first step
         self.transition = torch.full((self.batch,), self.n)  # first step outside; n while a sample is inside
         self.tracker = None if plan.rule is None else EscapeTracker(plan.rule)
+        self.forced = torch.zeros(self.batch, dtype=torch.bool)  # guided by schedule although still inside
         self.released = False  # nothing is measured or deferred any more
         self.parts = PartwiseCall()
         self.left_to = ""  # the guider or the pack that the last prediction was left to
@@ -77,8 +78,8 @@ class DeferralRun:
         # A step cache remembers the first step, as it does without us, and goes on when every sample is guided.
         return self._guide(call if self.counter.step == 0 else call.uncached, predictions)
 
-    def curve(self, hint: str = "") -> EscapeCurve:
-        """What was measured so far."""
+    def curve(self, hint: str = "", warning: str = "", unmeasured_because: str = "") -> EscapeCurve:
+        """What was measured so far, with remarks for the user."""
         rule = self.plan.rule or EscapeRule()
         measured = ~self.d[:, 0].isnan()
         return EscapeCurve(
@@ -90,6 +91,8 @@ class DeferralRun:
             memorized=measured & (self.pull[:, 0] >= rule.memorized_threshold),
             threshold=rule.memorized_threshold,
             hint=hint,
+            warning=warning,
+            unmeasured_because=unmeasured_because,
         )
 
     @property
@@ -115,6 +118,8 @@ class DeferralRun:
             self._leave((self.plan.transition_sigma >= reached).expand(self.batch))
         late = reached <= self.latest_start
         if late:
+            known = self.plan.transition_sigma is not None or not bool(self.d[:, 0].isnan().any())
+            self.forced = ~self.outside & known
             self._leave(torch.ones(self.batch, dtype=torch.bool))
         may_return = self.tracker is not None and not self.tracker.no_basin
         self.released = self.all_outside and (late or not may_return)

@@ -31,6 +31,7 @@ class GuidanceTrace:
     dissimilarity: Tensor = field(init=False)  # (B, n) length of its step, as a share of ‖D‖
     pull: Tensor | None = None  # (B,) at the first evaluation, NaN where unknown; None if every sample may be steered
     memorized_threshold: float = 0.0
+    idle: tuple[str, ...] = ()  # inputs that do nothing because the sampler's cfg is 1
 
     def __post_init__(self) -> None:
         n = max(len(self.sigmas) - 1, 0)
@@ -100,8 +101,18 @@ class GuidanceTrace:
         )
 
     @property
+    def warning(self) -> str:
+        """What the user should not miss, or ""."""
+        if not self.idle:
+            return ""
+        last = f" and {self.idle[-1]}" if len(self.idle) > 1 else ""
+        names = ", ".join(self.idle[:-1] if last else self.idle)
+        return f"The sampler's cfg is 1: without guidance, {names}{last} cannot act. Set cfg above 1."
+
+    @property
     def hint(self) -> str:
         """A remark on a setting that is probably a mistake, or ""."""
         if not self.steps or not self.acted.all():
             return ""
-        return "Every image was steered in every step. If they are not copies, raise threshold_min and threshold_max."
+        whom = "The image was" if self.batch == 1 else "All images were"
+        return f"Hint: {whom} steered in every step. If that is too much, raise threshold_min and threshold_max."

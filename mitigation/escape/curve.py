@@ -10,7 +10,7 @@ from torch import Tensor
 from ..prediction import relative
 from ..wording import counted
 
-MOST_LISTED = 8  # images whose first guided step the headline names
+MOST_LISTED = 3  # different first guided steps that the headline names; of more it names the first and the last
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,16 @@ class EscapeCurve:
     memorized: Tensor  # (B,) bool: inside a basin at the first step
     threshold: float  # the pull from which a sample counted as `memorized`
     hint: str = ""  # a remark on a setting that is probably a mistake
+    warning: str = ""  # the same, where the result is not what the node is for
+    unmeasured_because: str = ""  # why nothing was measured, as a sentence
 
     @classmethod
-    def unmeasured(cls, batch: int, sigmas: Tensor, dim: int) -> EscapeCurve:
+    def unmeasured(cls, batch: int, sigmas: Tensor, dim: int, because: str = "") -> EscapeCurve:
         """The curve of a run that was guided from the start and measured nothing."""
         n = max(len(sigmas) - 1, 0)
         start = torch.zeros(batch, dtype=torch.long)
         nothing = torch.full((batch, n), torch.nan)
-        return cls(nothing, nothing, sigmas.float().cpu(), dim, start, start.bool(), 0.0)
+        return cls(nothing, nothing, sigmas.float().cpu(), dim, start, start.bool(), 0.0, unmeasured_because=because)
 
     @property
     def batch(self) -> int:
@@ -73,18 +75,46 @@ class EscapeCurve:
 
     @property
     def headline(self) -> str:
-        """How many images started inside a basin, and from which step each is guided."""
+        """How many images started inside a basin, and from which step they are guided."""
         if not self.steps or bool(self.pull[:, 0].isnan().any()):
-            return f"Nothing was measured: {self._guided_from('never guided')}."
+            return self.unmeasured_because or f"Nothing was measured; {self._left('guided from', 'never guided')}."
         if not bool(self.memorized.any()):
             return f"No basin: the pull is {float(self.pull[:, 0].max()):.4f}, below {self.threshold:.4f}."
-        inside = f"{int(self.memorized.sum())} of {counted(self.batch, 'image')}"
-        return f"In a basin: {inside}; {self._guided_from('still in the basin')}."
+        if self.latest and not self._first_guided:
+            return _sentence(self._left("", "still in the basin"))
+        return f"In a basin: {self.inside}; {self._left('guided from', 'still in the basin')}."
 
-    def _guided_from(self, otherwise: str) -> str:
-        """`guided from step 0, 2; still in the basin: 1 of 3 images`."""
-        first = self.transition[self.transition < max(self.steps, 1)].tolist()
-        more = ", …" if len(first) > MOST_LISTED else ""
-        guided = [f"guided from step {', '.join(map(str, first[:MOST_LISTED]))}{more}"] if first else []
-        rest = self.batch - len(first)
+    @property
+    def escape_alone(self) -> str:
+        """The headline beside a warning that says how many images started inside a basin."""
+        return _sentence(self._left("out of the basin from", "still in the basin"))
+
+    @property
+    def inside(self) -> str:
+        """`2 of 3 images`: those that started inside a basin."""
+        return f"{int(self.memorized.sum())} of {counted(self.batch, 'image')}"
+
+    @property
+    def _first_guided(self) -> list[int]:
+        """The different steps at which images left, in order."""
+        return sorted(set(self.transition[self.transition < max(self.steps, 1)].tolist()))
+
+    def _left(self, since: str, otherwise: str) -> str:
+        """`guided from steps 0 and 2; still in the basin: 1 of 3 images`."""
+        steps = self._first_guided
+        rest = int((self.transition >= max(self.steps, 1)).sum())
+        guided = [f"{since} {_steps(steps)}"] if steps else []
         return "; ".join(guided + ([f"{otherwise}: {rest} of {counted(self.batch, 'image')}"] if rest else []))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _steps(steps: list[int]) -> str:
+    """`step 25`, `steps 0, 2 and 7`, `steps 20 to 27`."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    if len(steps) > MOST_LISTED:
+        return f"steps {steps[0]} to {steps[-1]}"
+    return f"steps {', '.join(map(str, steps[:-1]))} and {steps[-1]}"

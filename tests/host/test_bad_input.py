@@ -32,9 +32,10 @@ def said(host: Host, caplog, prompt: dict[str, Any], given: dict[str, Any] | Non
 def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -> None:
     short = {"steps": 1, "start_percent": 0.5}
     free = graphs.ksampler(cfg=0.0, steps=1)
-    out, hint = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": free})
-    assert "2 of 2 images were never guided" in hint
-    assert "`start_percent` 0.50" in hint and "last of 1 steps begins at 0.00" in hint and "Raise `steps`" in hint
+    out, _ = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": free})
+    hint = host.views("k")[-1]["warning"]
+    assert "Never guided: 2 of 2 images." in hint
+    assert "`start_percent` 0.50" in hint and "the last step begins at 0.00" in hint and "Raise `steps`" in hint
     torch.testing.assert_close(samples(out["k"]), samples(out["free"]))
     assert out["k"][2] == 1
 

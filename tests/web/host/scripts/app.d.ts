@@ -22,6 +22,33 @@ export interface DomOptions {
 export interface Slot {
   name: string;
   type: string;
+  link?: number | null; // of an input
+  links?: number[] | null; // of an output
+}
+
+export interface Link {
+  origin_id: number | string;
+  origin_slot: number;
+  target_id: number | string;
+  target_slot: number;
+  parentId?: number; // the reroute that it ends at
+}
+
+/** An input or output of a subgraph, seen from inside. */
+export interface SubgraphSlot {
+  connect(slot: Slot | undefined, node: Node, reroute?: number): unknown;
+}
+
+export interface Command {
+  id: string;
+  label: string;
+  icon: string;
+  function: () => void;
+}
+
+export interface MenuItem {
+  content: string;
+  callback: () => void;
 }
 
 export interface Node {
@@ -32,8 +59,16 @@ export interface Node {
   graph?: Graph | null;
   subgraph?: Graph;
   size: [number, number];
+  pos: [number, number];
+  mode?: number;
+  color?: string;
+  bgcolor?: string;
+  constructor: Function & { title?: string };
   widgets?: Widget[];
+  inputs?: Slot[];
   outputs?: Slot[];
+  connect(slot: number, target: Node, targetSlot: number, reroute?: number): unknown;
+  addWidget(type: "button", name: string, value: null, callback: () => void): Widget;
   findInputSlot(name: string): number; // -1 if there is none
   isInputConnected(slot: number): boolean;
   addDOMWidget(name: string, type: string, element: HTMLElement, options: DomOptions): Widget;
@@ -49,7 +84,12 @@ export interface Graph {
   nodes?: Node[];
   rootGraph?: Graph;
   subgraphs?: Map<string, Graph>;
+  inputs?: SubgraphSlot[];
+  outputs?: SubgraphSlot[];
   getNodeById(id: number | string): Node | null | undefined;
+  getLink?(id: number): Link | null | undefined;
+  add(node: Node): unknown;
+  remove(node: Node): void;
   onNodeAdded?: (node: Node) => void;
 }
 
@@ -68,12 +108,15 @@ export interface Extension {
   settings?: Setting[];
   setup?: () => void;
   nodeCreated?: (node: Node) => void;
+  commands?: Command[];
+  getSelectionToolboxCommands?: (item: Node) => string[];
+  getNodeMenuItems?: (node: Node) => MenuItem[];
   loadedGraphNode?: (node: Node) => void;
   onNodeOutputsUpdated?: (outputs: Record<string, any>) => void;
 }
 
 export interface Toast {
-  severity: "warn";
+  severity: "warn" | "info" | "success";
   summary: string;
   detail: string;
   life: number;
@@ -83,6 +126,10 @@ export const app: {
   graph?: Graph;
   canvas?: {
     processMouseWheel?: (event: WheelEvent) => void;
+    emitBeforeChange?: () => void;
+    emitAfterChange?: () => void;
+    selectedItems?: Iterable<Node>;
+    selectItems?: (items: Node[]) => void;
     processMouseDown?: (event: PointerEvent) => void;
   };
   configuringGraph?: boolean;
@@ -96,5 +143,5 @@ export const app: {
 };
 
 declare global {
-  var LiteGraph: { vueNodesMode?: boolean } | undefined;
+  var LiteGraph: { vueNodesMode?: boolean; createNode?: (type: string) => Node | null } | undefined;
 }

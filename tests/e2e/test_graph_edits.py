@@ -1,0 +1,100 @@
+"""What changes the user's graph: Apply to graph, and Replace with Deferred-CFG KSampler. Both are one step to undo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.frontend import screenshots, views
+from support.frontend.lab_workflow import SIDE, LabWorkflow
+from support.frontend.page import Page
+
+pytestmark = pytest.mark.timeout(300)
+TOASTS = "li[role=alert], .p-toast-message"  # frontend 1.58, 1.32
+BUTTON, ENTRY = "Apply to graph", "Replace with Deferred-CFG KSampler"
+
+
+def press(page: Page, node: int) -> str:
+    """Press the button of Calibrate Thresholds; returns the message."""
+    page.tab.locator(TOASTS).get_by_role("button").evaluate_all("(all) => all.forEach((close) => close.click())")
+    page.tab.wait_for_timeout(500)
+    if page.nodes2:
+        page.tab.get_by_role("button", name=BUTTON).click()
+    else:
+        page.tab.mouse.click(*page.mg("middle", node, BUTTON))
+    page.settle()
+    return page.tab.locator(TOASTS).last.inner_text()
+
+
+def undo(page: Page) -> None:
+    page.tab.keyboard.press("Control+z")
+    page.settle()
+
+
+def test_calibrated_values_go_into_the_graph(either: Page, artefacts: Path, renderer: str) -> None:
+    lab = LabWorkflow()
+    latent = lab.graph.node("EmptyLatentImage", width=SIDE, height=SIDE)
+    lab.graph.node("MG_Calibrate", "measure", model=lab.model, clip=lab.clip, latent_image=latent)
+    lab.sampler(memorized_threshold=0.5)
+    lab.graph.node("MG_NoiseOptimizer", "optimizer", **lab.wires, target_magnitude=9.0, target_units="absolute")
+    ids = lab.build(either)
+    prompt = either.api_prompt()
+    assert "first" in press(either, ids["measure"])
+    assert either.api_prompt() == prompt and BUTTON not in str(prompt)
+    entry = either.queue_and_wait()
+    seen = views.check(either, entry)[str(ids["measure"])]
+    wanted = seen.view["suggested"]
+    before = either.serialized()
+    said = press(either, ids["measure"])
+    assert f"memorized_threshold is now {wanted['memorized_threshold']} in sampler." in said
+    assert f"target_magnitude is now {wanted['target_magnitude']} in optimizer." in said
+    assert "Left as it is: memorized_threshold of optimizer (it is 0, which means off)." in said
+    sampler, optimizer = (either.api_prompt()[str(ids[name])]["inputs"] for name in ("sampler", "optimizer"))
+    assert sampler["memorized_threshold"] == wanted["memorized_threshold"]
+    assert optimizer["target_magnitude"] == wanted["target_magnitude"] and optimizer["target_units"] == "relative"
+    screenshots.whole_graph(either, artefacts / f"apply, {renderer}.png")
+    undo(either)
+    values = [node["widgets_values"] for node in before["nodes"] if "widgets_values" in node]
+    assert values == [n["widgets_values"] for n in either.serialized()["nodes"] if "widgets_values" in n]
+
+
+def test_a_ksampler_is_replaced_with_its_links_and_values(either: Page, artefacts: Path, renderer: str) -> None:
+    lab = LabWorkflow(seed=7)
+    plain = lab.plain(sampler_name="heun", denoise=0.9)
+    lab.shown(plain[0])
+    lab.shown(plain[0])
+    node = lab.build(either)["plain"]
+    before = either.api_prompt()
+    choose(either, node)
+    either.settle()
+    after = either.api_prompt()
+    (made,) = (key for key in after if key not in before)
+    assert after[made]["class_type"] == "MG_DeferredCFGKSampler" and str(node) not in after
+    assert before[str(node)]["inputs"].items() <= after[made]["inputs"].items()
+    for key in before.keys() & after.keys():
+        links = [made if v == [str(node), 0] else v for v in before[key]["inputs"].values()]
+        assert links == [made if v == [made, 0] else v for v in after[key]["inputs"].values()]
+    assert sum(v == [made, 0] for n in after.values() for v in n["inputs"].values()) == 2
+    screenshots.whole_graph(either, artefacts / f"replaced, {renderer}.png")
+    undo(either)
+    assert either.api_prompt() == before
+    either.tab.keyboard.press("Control+y")
+    either.settle()
+    assert either.api_prompt() == after
+    either.queue_and_wait()
+
+
+def choose(page: Page, node: int) -> None:
+    """The entry of the node's menu, or in Nodes 2.0 its button in the bar above the selected node."""
+    x, y = page.tab.evaluate(
+        """(id) => {
+            const node = app.graph.getNodeById(id), { scale, offset } = app.canvas.ds
+            const frame = app.canvas.canvas.getBoundingClientRect()
+            return [frame.x + (node.pos[0] + 60 + offset[0]) * scale, frame.y + (node.pos[1] - 15 + offset[1]) * scale]
+        }""",
+        node,
+    )
+    page.tab.mouse.click(x, y, button="left" if page.nodes2 else "right")
+    page.settle()
+    page.tab.locator("button:has(.pi-shield)").click() if page.nodes2 else page.tab.get_by_text(ENTRY).click()

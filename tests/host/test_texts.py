@@ -1,0 +1,115 @@
+"""What nodes say to people: whether it worked, and which setting to change. Each case is a common mistake."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from memorization_guard.adapter import hints
+from memorization_guard.drawing.node_views import text_view
+from support.amg_runs import GUIDED, run
+from support.executor import Host
+from support.graphs import amg, custom, deferred, detector, guider, ksampler, lab, patch
+
+
+def view(host: Host, own: dict, batch: int = 4, **more: dict) -> dict[str, Any]:
+    """The last view of the node `own`."""
+    host.run({"lab": lab(batch), "own": own, **more})
+    return host.views("own")[-1]
+
+
+@pytest.mark.parametrize("way", ["sampler", "patch", "guider", "curve"])
+def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: str) -> None:
+    early = {"start_percent": 0.05}
+    more: dict[str, dict] = {}
+    if way == "curve":
+        own, more = deferred(curve=["d", 3], **early), {"d": detector()}
+    elif way == "sampler":
+        own = deferred(**early)
+    elif way == "patch":
+        own, more = patch(**early), {"k": ksampler(model=["own", 0])}
+    else:
+        own, more = guider(**early), custom(["own", 0])
+    assert view(host, own, **more)["warning"] == "4 of 4 images reached start_percent 0.05 before escaping: raise it."
+
+
+def test_nothing_is_said_where_all_escaped_or_nothing_was_measured(host: Host) -> None:
+    for own in (deferred(start_percent=0.8), deferred("static", start_percent=0.05), deferred("off")):
+        assert view(host, own)["warning"] == ""
+
+
+def test_one_image_is_no_plural(host: Host) -> None:
+    said = view(host, deferred(start_percent=0.05), batch=1)["warning"]
+    assert said.startswith("1 of 1 image reached")
+
+
+def test_off_says_that_it_is_off(host: Host) -> None:
+    assert view(host, deferred("off"))["headline"] == "Off: same as KSampler."
+    assert view(host, patch("off"))["headline"].startswith("Off")
+    assert view(host, guider("off"))["headline"].startswith("Off")
+    run(host, own=amg(despecification=0.0, dissimilarity=0.0))
+    assert host.views("own")[-1]["headline"].startswith("Off: all three strengths are 0")
+
+
+def test_a_denoise_that_starts_too_late(host: Host) -> None:
+    said = view(host, deferred(denoise=0.4))
+    assert said["headline"] == "denoise 0.40 starts too late to detect anything: same as KSampler."
+    assert view(host, deferred(denoise=0.0))["headline"].startswith("denoise 0.00")
+    said = view(host, patch(), k=ksampler(model=["own", 0], denoise=0.4))
+    assert said["headline"].endswith("after `start_percent` 0.50: too late to detect anything.")
+
+
+def test_the_detector_says_each_thing_once(host: Host) -> None:
+    said = view(host, detector())
+    assert said["warning"] == "Memorized prompt: 4 of 4 images inside a basin at the first step."
+    assert said["headline"].startswith("Out of the basin from step")
+
+
+def test_a_warning_is_not_said_again_as_the_headline() -> None:
+    shown = text_view("2 of 4 images may be copies.\nlatent\n- image 1", "2 of 4 images may be copies.")
+    assert shown["headline"] == "latent" and shown["notes"] == ["- image 1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "names"),
+    [({}, "despecification"), ({"memorized_threshold": 0.02}, "despecification and memorized_threshold")],
+)
+def test_amg_says_that_it_needs_guidance(host: Host, changed: dict, names: str) -> None:
+    run(host, batch=2, own=amg(**changed), k=ksampler(model=["own", 0], cfg=1.0))
+    said = host.views("own")[-1]["warning"]
+    assert said == f"The sampler's cfg is 1: without guidance, {names} cannot act. Set cfg above 1."
+
+
+def test_amg_says_nothing_of_cfg_where_it_is_right(host: Host) -> None:
+    run(host, batch=2, g=amg(), k=ksampler(model=GUIDED))
+    assert host.views("g")[-1]["warning"] == ""
+    run(host, batch=2, g=amg(despecification=0.0), k=ksampler(model=GUIDED, cfg=1.0))
+    assert host.views("g")[-1]["warning"] == ""
+
+
+def link(class_type: str, **inputs: object) -> dict:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+@pytest.mark.parametrize(("text", "found"), [("blurry", True), ("", False)])
+def test_a_patch_finds_the_negative_of_the_sampler_behind_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, found: bool
+) -> None:
+    graph = {
+        "g": link("MG_AMGGuidance", model=["m", 0]),
+        "l": link("LoraLoaderModelOnly", model=["g", 0], strength_model=1.0),
+        "t": link("CLIPTextEncode", text=text),
+        "k": link("KSampler", model=["l", 0], negative=["t", 0]),
+        "other": link("KSampler", model=["m", 0], negative=["u", 0]),
+        "u": link("CLIPTextEncode", text="a word that another sampler uses"),
+    }
+    queue = SimpleNamespace(currently_running={0: (0, "run", graph, {}, []), 1: (0, "other run", {}, {}, [])})
+    monkeypatch.setattr(hints, "server", lambda: SimpleNamespace(prompt_queue=queue))
+    monkeypatch.setattr(hints, "executing_context", lambda: SimpleNamespace(prompt_id="run"))
+    assert hints.guidance_negative_hint("g") == ([hints.FILLED_NEGATIVE_GUIDANCE] if found else [])
+    assert hints.negative_hint_behind("g", None) == ([hints.FILLED_NEGATIVE] if found else [])
+    assert hints.negative_hint_behind("g", []) == hints.guidance_negative_hint("gone") == []
+    monkeypatch.setattr(hints, "executing_context", lambda: None)
+    assert hints.guidance_negative_hint("g") == []
