@@ -126,6 +126,7 @@ class Guard(io.ComfyNode):
                 rule=EscapeRule("sharp drop", asked.drop_ratio, found.memorized_threshold),
                 start_percent=asked.start_percent,
                 inside_scale=asked.inside_scale,
+                inside=told.loud,
                 null=None if same else empty,
                 node=NAME,
                 not_escaped=f"had not escaped when guidance had to begin: {WAYS_OUT[strength]}",
@@ -163,6 +164,7 @@ class Told:
     hints: list[str]
     measured: str = ""
     searched: str = ""
+    loud: Tensor | None = None  # (B,) bool: the noises that still pull, because no quiet one was found
     steered: str = ""
     curve: EscapeCurve | None = None
 
@@ -174,7 +176,7 @@ class Told:
         return escape_view(curve, done=done, notes=[n for n in notes if n])
 
     def finish_search(self, report: NoiseReport | None) -> None:
-        self.searched = ""
+        self.searched, self.loud = "", None if report is None else report.after >= report.keep_below
         if report is not None and (changed := report.iterations > 0).any():
             before, after = (d[changed].max() for d in (report.before, report.after))
             self.searched = (

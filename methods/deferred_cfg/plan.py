@@ -23,6 +23,7 @@ class DeferralPlan:
     start_percent: float = 0.0  # the host's percent: guided from here on, at the latest
     inside_scale: float = 0.0  # g₀
     transition_sigma: Tensor | None = None  # (B,) known transition points, from a curve
+    inside: Tensor | None = None  # (B,) bool: these begin inside a basin, whatever the first step shows
     null: list | None = None  # CONDITIONING to measure against; None: the negative prompt
     node: str = "Deferred CFG"
     not_escaped: str = ""  # behind "2 of 4 images", where start_percent came first; "": to raise it

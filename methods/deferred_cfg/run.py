@@ -50,7 +50,7 @@ class DeferralRun:
         self.pull_level = pull_level(guider.model_patcher, sigmas)
         self.direction: Tensor | None = None  # of the pull at the first step
         self.transition = torch.full((self.batch,), self.n)  # first step outside; n while a sample is inside
-        self.tracker = None if plan.rule is None else EscapeTracker(plan.rule)
+        self.tracker = None if plan.rule is None else EscapeTracker(plan.rule, plan.inside)
         self.forced = torch.zeros(self.batch, dtype=torch.bool)  # guided by schedule although still inside
         self.released = False  # nothing is measured or deferred any more
         self.parts = PartwiseCall()
@@ -82,13 +82,16 @@ class DeferralRun:
         """What was measured so far, with remarks for the user."""
         rule = self.plan.rule or EscapeRule()
         measured = ~self.d[:, 0].isnan()
+        memorized = self.pull[:, 0] >= rule.memorized_threshold
+        if self.plan.inside is not None:
+            memorized |= self.plan.inside
         return EscapeCurve(
             d=self.d,
             pull=self.pull,
             sigmas=self.sigmas,
             dim=self.dim,
             transition=self.transition,
-            memorized=measured & (self.pull[:, 0] >= rule.memorized_threshold),
+            memorized=measured & memorized,
             threshold=rule.memorized_threshold,
             hint=hint,
             warning=warning,

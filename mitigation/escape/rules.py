@@ -54,10 +54,13 @@ class EscapeRule:
 
 
 class EscapeTracker:
-    """Decides step by step which samples of one run are outside; every tensor is (B,)."""
+    """Decides step by step which samples of one run are outside; every tensor is (B,).
 
-    def __init__(self, rule: EscapeRule) -> None:
-        self.rule = rule
+    `inside`: samples that begin inside, whatever their first step shows.
+    """
+
+    def __init__(self, rule: EscapeRule, inside: Tensor | None = None) -> None:
+        self.rule, self.inside = rule, inside
         self.recent: list[Tensor] = []  # the measure that the rule uses, of the last two steps
         self.plateau: Tensor = torch.empty(0)  # its running maximum
         self.memorized: Tensor = torch.empty(0)  # inside a basin at the first step
@@ -74,6 +77,8 @@ class EscapeTracker:
         self.plateau = torch.maximum(self.plateau, now) if self.recent else now
         if not self.recent:
             self.memorized = pull >= self.rule.memorized_threshold
+            if self.inside is not None:
+                self.memorized = self.memorized | self.inside
             self.outside = ~self.memorized
         elif self.rule.name == "sharp drop":
             relapses = self.memorized & (now > self.rule.drop_ratio**2 * self.plateau)

@@ -88,6 +88,18 @@ def test_it_begins_with_other_noise_where_the_seeds_own_is_pulled(host: Host, ha
         torch.testing.assert_close(out[(row,)]["b"][0]["samples"][0], guarded[row], atol=1e-4, rtol=0)
 
 
+def test_what_finds_no_quiet_noise_is_deferred(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look ahead says that all of them are pulled; the first step alone would say that none is."""
+    guarding = host.module(PACK, "methods.self_calibration").SelfCalibration
+    calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
+    high, low = (calibration(torch.full((12, 1), d)) for d in (10.0, 1e-9))
+    monkeypatch.setattr(guarding, "at", lambda *_: high)
+    monkeypatch.setattr(guarding, "ahead", lambda *_: low)
+    out = host.run({"lab": lab(16), "g": guard(), "a": ksampler(), "b": ksampler(model=GUARDED)}, CLIP)
+    assert copies(out["a"]) >= 0.95 and copies(out["b"]) <= 0.25
+    assert "In a basin: 16 of 16 images" in host.views("g")[-1]["headline"]
+
+
 def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_quiet: None) -> None:
     given = {**CLIP, "painted": {"samples": torch.randn(4, *exact.SHAPE), "noise_mask": torch.ones(4, 16, 16)}}
     links = {"latent_image": ["painted", 0], "model": GUARDED}

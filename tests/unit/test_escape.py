@@ -36,6 +36,14 @@ def test_no_basin_is_outside_from_step_0_whatever_follows(name):
     assert out.all()
 
 
+def test_a_sample_that_is_said_to_begin_inside_is_inside_whatever_it_shows():
+    track = EscapeTracker(EscapeRule(memorized_threshold=1.0), inside=torch.tensor([True, False]))
+    for step in torch.tensor([PLATEAU, PLATEAU]).unbind(1):
+        last = track.update(step, step)
+        assert last[1]
+    assert track.memorized.tolist() == [True, False] and last[0], "it leaves by the rule"
+
+
 def test_sharp_drop_waits_until_the_fall_is_over():
     assert first_outside(EscapeRule(), PLATEAU, NEVER) == [7, 9]
 
