@@ -51,10 +51,10 @@ test: setup
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-host test-e2e
 
 test-host:
-	@$(RUN) -m pytest -n 2 --dist loadfile tests/unit tests/host
+	@$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/unit tests/host
 
 test-e2e:
-	@$(RUN) -m pytest -n 2 --dist loadgroup tests/e2e  # one worker for the browser, one for the other server tests
+	@$(RUN) -m pytest -n 2 --dist loadgroup --durations=20 tests/e2e  # one worker for the browser, one for the other server tests
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
