@@ -19,7 +19,7 @@ DEFERRED = ("MG_DeferredCFGKSampler", "MG_DeferredCFGGuider", "MG_DeferredCFG")
 # (node, deciding input, its value) -> what is hidden then, with all others at their defaults.
 HIDDEN: dict[tuple[str, str, str], set[str]] = {
     ("MG_NoiseOptimizer", "method", "per-sample"): NUDGE | {"candidates"},
-    ("MG_NoiseOptimizer", "method", "batch-wise"): TARGET | DESCENT | {"candidates"},
+    ("MG_NoiseOptimizer", "method", "batch-wise"): TARGET | DESCENT | {"candidates", "memorized_threshold"},
     ("MG_NoiseOptimizer", "method", "search"): DESCENT | NUDGE,
     **{(node, "mode", "dynamic"): set() for node in DEFERRED},
     **{(node, "mode", "static"): RULE for node in DEFERRED},
