@@ -116,6 +116,16 @@ class Checkpoint:
             self.given[name] = made[0]
         return name
 
+    def guarded(self, changed: Inputs) -> str:
+        """The name under which graphs find the model with this guard, which keeps what it has calibrated."""
+        name = f"guarded {json.dumps(changed, sort_keys=True)}"
+        if name not in self.given:
+            links, asked = {"model": ["model", 0], "clip": ["clip", 0]}, checked("guard", changed)
+            if "folder" in asked:
+                asked, links = {**asked, "folder": self.training_images}, {**links, "vae": ["vae", 0]}
+            (self.given[name],) = self.host.run({"g": node(NODES["guard"], **links, **asked)}, self.given)["g"]
+        return name
+
     def encode(self, texts: list[str]) -> list:
         """CONDITIONING with a row a text; one row if all texts are the same."""
         wanted = list(dict.fromkeys(texts))
@@ -139,12 +149,7 @@ class Checkpoint:
         sampled: Inputs = {"seed": batch.seed, "steps": plan.steps, "cfg": plan.cfg, "denoise": 1.0}
         sampled |= {"sampler_name": plan.sampler, "scheduler": plan.scheduler, "model": ["model", 0]}
         if "guard" in method.inputs:
-            links = {"model": ["model", 0], "clip": ["clip", 0]}
-            asked = checked("guard", method.inputs["guard"])
-            if "folder" in asked:
-                asked, links = {**asked, "folder": self.training_images}, {**links, "vae": ["vae", 0]}
-            nodes["guard"] = node(NODES["guard"], **links, **asked)
-            sampled["model"] = ["guard", 0]
+            sampled["model"] = [self.guarded(method.inputs["guard"]), 0]
         if not method.inputs.keys() - {"guard"}:
             return {**nodes, "sampler": node("KSampler", **sampled, **conds)}
         if "guidance" in method.inputs:
