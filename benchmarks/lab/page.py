@@ -16,7 +16,7 @@ from ..methods import NONE
 from ..report import columns, put, table, told
 from ..scorers import Scorers
 from ..scores import Row
-from .configuration import GROUPS
+from .configuration import GPU, GROUPS
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -68,15 +68,17 @@ def grid(run: Experiment, file: Path, seed: int) -> str:
 
 def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: Path, docs: Path | None) -> None:
     """report.md and its images into `out`; the tables and images into docs/bench.md and docs/img, too."""
-    rows, wanted = results["rows"], columns(scorers)
+    rows = results["rows"]
+    # A CPU does other things beside it: its times are in results.json alone.
+    wanted = [c for c in columns(scorers) if GPU or c.key not in ("seconds_per_image", "time")]
     for folder in (out, *([docs / "img"] if docs else [])):
         folder.mkdir(exist_ok=True)
         trade_off(rows, folder / "bench-alignment.png", "aligned", "images that show what was asked")
-        trade_off(rows, folder / "bench-time.png", "time", "time over KSampler's")
+        trade_off(rows, folder / "bench-evaluations.png", "evaluations_per_image", "model evaluations an image")
         names = grid(run, folder / "bench-grid.jpg", results["facts"]["first"])
     tables = {group: table([r for r in rows if r["group"] == group], wanted) for group in GROUPS}
     tables |= {"grid": names, "facts": _facts(results["facts"], run)}
-    images = [f"![]({n})" for n in ("bench-alignment.png", "bench-time.png", "bench-grid.jpg")]
+    images = [f"![]({n})" for n in ("bench-alignment.png", "bench-evaluations.png", "bench-grid.jpg")]
     failed = [f"**{name}** failed: {why}" for name, why in results["failed"].items()]
     tables |= {"nodes": told([r for r in rows if r["group"] == MEMORIZED])}
     sections = [f"## {name}\n\n{text}" for name, text in tables.items()]
@@ -89,7 +91,8 @@ def _facts(facts: dict[str, Any], run: Experiment) -> str:
     counts = {g: len({c.row for c in run.cases if c.group == g}) for g in GROUPS}
     plan = run.checkpoint.plan
     return (
-        f"{counts[MEMORIZED]} memorized prompts × {facts['seeds']} noises ({facts['others']} for the rows below the "
-        f"recommended ones), {counts[ORDINARY]} ordinary prompts × {facts['ordinary']}; {plan.sampler.upper()}, "
+        f"{counts[MEMORIZED]} memorized prompts, noises a prompt: {facts['seeds']} for no mitigation and the "
+        f"recommended rows, {facts['others']} for the others; {counts[ORDINARY]} ordinary prompts, "
+        f"{min(facts['ordinary'], facts['seeds'])} noise each; {plan.sampler.upper()}, "
         f"{plan.steps} steps, CFG {plan.cfg:g}; {facts['device']}, torch {facts['torch']}."
     )
