@@ -35,7 +35,7 @@ a steam train crossing a bridge
 a child flying a kite in a field"""
 
 
-AHEAD = (0.05, 0.1)  # percents of sampling that the look ahead goes to
+AHEAD = (0.05, 0.1)  # the look ahead goes to these of the host's percents (0 … 1)
 
 
 def calibrate(

@@ -7,7 +7,8 @@ import torch
 
 from support.executor import Host, NodeError
 from support.graphs import ORDINARY, deferred, ksampler, lab, node
-from support.graphs.checkpoint import training_images
+from support.graphs.checkpoint import base, training_images
+from support.graphs.checkpoint import ksampler as on_lab
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits
 from support.paths import PACK
@@ -133,3 +134,14 @@ def test_with_a_folder_it_steers_away_from_its_images(host: Host, checkpoint: di
     host.run({**words, **latent, **nodes, "b": ksampler(model=GUARDED, **links)}, checkpoint)
     view = host.views("g")[-1]
     assert any("4 of 4 images steered away" in note for note in view["notes"]), view["notes"]
+
+
+def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkpoint: Any, monkeypatch: Any) -> None:
+    quiet, seen = host.module(PACK, "methods.quiet_noise"), []
+    searched = quiet.search_noise
+    monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
+    cache = node("EasyCache", model=["m", 0], reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False)
+    for model in (["m", 0], ["e", 0]):
+        nodes = {"e": cache, "g": guard(model=model, strength="gentle")}
+        host.run(base(2) | nodes | {"b": on_lab(model=GUARDED, steps=6)}, checkpoint)
+    assert torch.equal(seen[0][1].history, seen[1][1].history)
