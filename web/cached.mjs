@@ -38,7 +38,7 @@ function emptyNode(id) {
 }
 
 /** A patch shows what the sampler did with it: then the whole prompt has to be the same. @param {Node} node */
-const isPatch = (node) => node.outputs?.some(({ type }) => type === "MODEL" || type === "GUIDER");
+export const isPatch = (node) => node.outputs?.some(({ type }) => type === "MODEL" || type === "GUIDER");
 
 /** @param {Node} node @param {Prompt} now @param {Run} run @param {string} id */
 function sameRun(node, now, run, id) {

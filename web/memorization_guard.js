@@ -8,6 +8,7 @@ import { restoreViews } from "./cached.mjs";
 import { classOf, everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
 import { updateInputs, watchInputs } from "./inputs.mjs";
 import { COMMAND, barItems, menuItems } from "./replace.mjs";
+import { watchRuns } from "./stale.mjs";
 import { complete } from "./types.mjs";
 import { addStyle } from "./view_style.mjs";
 import { addViewWidget, redrawView, showView } from "./view_widget.mjs";
@@ -25,6 +26,7 @@ app.registerExtension({
 
   setup() {
     addStyle();
+    watchRuns();
     api.addEventListener(`${VIEW}.view`, (event) => {
       const { node: id, view } = /** @type {CustomEvent} */ (event).detail;
       const node = nodeAt(app.graph, String(id));

@@ -23,15 +23,15 @@ export const hasPlot = (view) =>
 /** @param {string} text */
 const linesOf = (text) => Math.ceil(text.length / LETTERS);
 
-/** @param {View | undefined} view */
-export function heightOf(view) {
+/** @param {View | undefined} view @param {string} [stale]  a line that says why it is dimmed */
+export function heightOf(view, stale = "") {
   if (!view) return 0;
   const plot = hasPlot(view) ? PLOT + 2 * LINE + GAP : 0;
   const notes = view.notes.reduce((sum, note) => sum + linesOf(note), 0);
   const lines = Math.max(2, linesOf(view.headline)) + Math.min(notes, plot ? NOTES : 2 * NOTES);
   const warning = view.warning ? LINE * Math.max(2, linesOf(view.warning) + 1) + GAP : 0;
   const nearest = view.nearest.length ? NEAREST + GAP : 0;
-  return warning + LINE * lines + plot + nearest + GAP;
+  return warning + LINE * (lines + linesOf(stale)) + plot + nearest + GAP;
 }
 
 /** Whether a view can use more height than it needs. @param {View} view */

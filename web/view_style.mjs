@@ -6,6 +6,8 @@ const CSS = `
 .mg-view { display: flex; flex-direction: column; gap: 4px; width: 100%; height: 100%; box-sizing: border-box;
   overflow: hidden; padding: 2px 6px; font: 11px/${LINE}px sans-serif; color: var(--input-text, #ddd);
   user-select: text; }
+.mg-view.mg-dimmed > :not(.mg-stale) { opacity: 0.4; filter: saturate(0.4); }
+.mg-view .mg-stale { font-style: italic; }
 .mg-view .mg-warning { background: #b4530933; border-left: 3px solid #f59e0b; padding: 2px 6px; border-radius: 3px; }
 .mg-view .mg-notes { color: var(--descrip-text, #999); white-space: pre-wrap; overflow-wrap: anywhere;
   overflow-y: auto; flex: 1 1 0; }

@@ -10,7 +10,8 @@ import { axisName, element, legend, nearestImages, notesOf } from "./view_parts.
 
 /** @import { Node, Widget } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
-/** @typedef {Widget & {view?: View, chosen: number, redraw: () => void}} ViewWidget  `chosen`: the series drawn */
+/** @typedef {Widget & {view?: View, stale: string, chosen: number, redraw: () => void}} ViewWidget */
+// `stale`: why the view is not of the last run, or ""; `chosen`: the series that is drawn
 
 const NAME = "memorization_guard_view";
 
@@ -24,7 +25,7 @@ export function addViewWidget(node) {
   const root = element("div", "mg-view");
   /** @type {ViewWidget | undefined} */
   let widget; // undefined while the host makes it, and the host may already ask for its height
-  const height = () => (widget?.view ? heightOf(widget.view) + 2 * MARGIN : 0);
+  const height = () => (widget?.view ? heightOf(widget.view, widget.stale) + 2 * MARGIN : 0);
   const redraw = () => widget?.view && draw(root, widget, widget.view);
   const made = node.addDOMWidget(NAME, NAME, root, {
     serialize: false, // not in the prompt
@@ -33,7 +34,7 @@ export function addViewWidget(node) {
     getMinHeight: height,
     getMaxHeight: () => (widget?.view && canGrow(widget.view) ? undefined : height()),
   });
-  widget = Object.assign(made, { chosen: 0, redraw });
+  widget = Object.assign(made, { stale: "", chosen: 0, redraw });
   widget.serialize = false; // not in the saved workflow
   const observer = new ResizeObserver(redraw);
   observer.observe(root);
@@ -54,11 +55,22 @@ export function addViewWidget(node) {
 export function showView(node, view) {
   const widget = viewWidgetOf(node);
   if (!widget) return;
-  const before = heightOf(widget.view);
-  widget.view = view;
+  change(node, widget, view, "");
+}
+
+/** Dim the node's view and say why, or show it as usual. @param {Node} node @param {string} reason  or "" */
+export function markStale(node, reason) {
+  const widget = viewWidgetOf(node);
+  if (widget?.view && widget.stale !== reason) change(node, widget, widget.view, reason);
+}
+
+/** @param {Node} node @param {ViewWidget} widget @param {View} view @param {string} stale */
+function change(node, widget, view, stale) {
+  const before = heightOf(widget.view, widget.stale);
+  [widget.view, widget.stale] = [view, stale];
   widget.redraw();
   const least = node.computeSize()[1];
-  if (heightOf(view) > before && node.size[1] < least) node.setSize([node.size[0], least]);
+  if (heightOf(view, stale) > before && node.size[1] < least) node.setSize([node.size[0], least]);
   node.setDirtyCanvas?.(true, false);
 }
 
@@ -75,10 +87,12 @@ export function redrawView(node) {
 function draw(root, widget, view) {
   const chosen = widget.chosen % Math.max(view.series.length, 1);
   const before = sizeOfPlot(root);
-  root.style.minHeight = `${heightOf(view)}px`;
-  updateChildren(root, partsOf(view, chosen, before));
+  root.style.minHeight = `${heightOf(view, widget.stale)}px`;
+  root.classList.toggle("mg-dimmed", Boolean(widget.stale));
+  const parts = (/** @type {number[]} */ size) => partsOf(view, chosen, size, widget.stale);
+  updateChildren(root, parts(before));
   const now = sizeOfPlot(root); // known only once the parts are in the page
-  if (now.some((side, i) => side !== before[i])) updateChildren(root, partsOf(view, chosen, now));
+  if (now.some((side, i) => side !== before[i])) updateChildren(root, parts(now));
 }
 
 /** Width and height in the graph's pixels: client sizes are not scaled by the canvas's zoom. @param {HTMLElement} root */
@@ -87,9 +101,10 @@ function sizeOfPlot(root) {
   return [frame?.clientWidth || 300, frame?.clientHeight || PLOT];
 }
 
-/** @param {View} view @param {number} chosen @param {number[]} size  of the plot */
-function partsOf(view, chosen, [width, height]) {
+/** @param {View} view @param {number} chosen @param {number[]} size  of the plot @param {string} stale */
+function partsOf(view, chosen, [width, height], stale) {
   const parts = [element("div", "mg-headline", view.headline)];
+  if (stale) parts.unshift(element("div", "mg-stale", stale));
   if (view.warning) parts.unshift(element("div", "mg-warning", `⚠ ${view.warning}`));
   if (hasPlot(view)) {
     const frame = element("div", "mg-plot");

@@ -52,9 +52,9 @@ def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
 
     def make_scorers(images: list[torch.Tensor]) -> scorers.Scorers:
         if asked.lab:
-            from ..lab.scorers import small_scorers
+            from ..lab.scorers import lab_scorers, small_scorers
 
-            return small_scorers(images)
+            return small_scorers(images) if asked.lab == "small" else lab_scorers(images, checkpoint)
         return scorers.real(checkpoint, sscd=sscd, clip=asked.clip, works=images)
 
     experiment = Experiment(

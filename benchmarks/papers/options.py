@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.paths import LAB_PACK, SMALL_CHECKPOINT
+from support.paths import LAB_CHECKPOINT, LAB_PACK, SMALL_CHECKPOINT
 
 from ..cases import ORDINARY, BenchmarkError, Case, read_cases, text_of, with_kinds
 from ..checkpoint import Plan
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--comfy", default="", metavar="OPTIONS", help='ComfyUI\'s own options, as in "--lowvram"')
     how.add_argument("--pack", type=Path, action="append", default=[], help="another node pack the checkpoint needs")
     how.add_argument(
-        "--lab", action="store_true", help="the small lab of this repository's tests, with all that it needs"
+        "--lab", nargs="?", const="512", choices=("512", "small"), help="a lab of this repository: %(const)s or small"
     )
     return made
 
@@ -116,15 +116,20 @@ def _settings(file: Path) -> Any:
 
 
 def _lab(asked: argparse.Namespace) -> None:
-    """Everything that the small lab needs; its prompts are the captions of its training images."""
-    from support.small_lab import SIZE, TRAINING_IMAGES, ordinary_prompts
+    """Everything that a lab needs; its prompts are the captions of its training images."""
+    from lab import copies, scenes
+    from support import small_lab
 
     if asked.out is None:
         raise BenchmarkError("Give --out.")
-    asked.checkpoint, asked.training_images = SMALL_CHECKPOINT, TRAINING_IMAGES
-    asked.constants, asked.size = "lab", SIZE
-    asked.pack.append(LAB_PACK)
+    if asked.lab == "small":
+        asked.checkpoint, asked.training_images = SMALL_CHECKPOINT, small_lab.TRAINING_IMAGES
+        asked.constants, asked.size, ordinary = "lab", small_lab.SIZE, small_lab.ordinary_prompts()
+        asked.pack.append(LAB_PACK)
+    else:
+        asked.checkpoint, asked.training_images = LAB_CHECKPOINT, copies.TRAINING_IMAGES
+        ordinary = scenes.ordinary_captions()
     if asked.ordinary is None:
         asked.out.mkdir(parents=True, exist_ok=True)
         asked.ordinary = asked.out / "ordinary.txt"
-        asked.ordinary.write_text("\n".join(ordinary_prompts()), encoding="utf-8")
+        asked.ordinary.write_text("\n".join(ordinary), encoding="utf-8")

@@ -15,7 +15,7 @@ NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. W
 - This pack's own tests run this protocol on a small model made to memorize, with stand-in scorers; it was published
   without having been run on Stable Diffusion weights."""
 
-STAND_INS = "**These are stand-ins for the small lab: the numbers say nothing about Stable Diffusion.**"
+STAND_INS = "**These are stand-ins for a lab checkpoint: the numbers say nothing about Stable Diffusion.**"
 
 
 def markdown(facts: dict[str, Any], rows: Sequence[Row], scorers: Scorers) -> str:

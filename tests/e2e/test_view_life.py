@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from support.client import PromptError
 from support.frontend import screenshots, views
-from support.frontend.lab_workflow import LabWorkflow, save
+from support.frontend.lab_workflow import SIDE, LabWorkflow, save
 from support.frontend.page import Page
 
 pytestmark = pytest.mark.timeout(300)
@@ -116,6 +117,48 @@ def test_a_bypassed_patch_shows_nothing_and_disturbs_nothing(either: Page) -> No
     found = views.check(either, either.queue_and_wait())
     assert str(ids["guided"]) not in found and views.shown(either, ids["guided"]).view is None
     assert found[str(ids["patched"])].plotted
+
+
+def test_what_is_not_of_the_last_run_is_dimmed_and_says_why(either: Page, artefacts: Path, renderer: str) -> None:
+    lab = LabWorkflow(steps=4)
+    blank = lab.graph.node("EmptyImage", width=SIDE, height=SIDE)
+    scaled = lab.graph.node("ImageScaleBy", "scaled", image=blank, upscale_method="bilinear", scale_by=1.0)
+    lab.shown(lab.sampler(latent_image=lab.graph.node("VAEEncode", pixels=scaled, vae=lab.vae))[0])
+    ids = lab.build(either)
+    sampler = ids["sampler"]
+    either.queue_and_wait()
+
+    def told() -> str:
+        either.settle()
+        seen = views.shown(either, sampler)
+        assert seen.dimmed == bool(seen.stale) and seen.inside
+        return seen.stale
+
+    assert told() == ""
+    either.set_node(ids["scaled"], "scale_by", 0.001)
+    with pytest.raises(PromptError):
+        either.queue_and_wait()
+    either.tab.keyboard.press("Escape")
+    assert "stopped with an error" in told()
+    screenshots.whole_graph(either, artefacts / f"after an error, {renderer}.png")
+    either.set_node(ids["scaled"], "scale_by", 1.0)
+    either.set_node(sampler, "seed", 2)
+    either.queue_and_wait()
+    assert told() == ""
+    either.mg("listen")
+    either.set_node(sampler, "steps", 900)
+    either.queue()
+    either.tab.wait_for_function("() => mg.events.length > 2")
+    either.server.post("/interrupt", {})
+    either.tab.wait_for_function("() => app.ui.lastQueueSize === 0")
+    assert "cancelled" in told()
+    either.set_node(sampler, "steps", 4)
+    either.queue_and_wait()
+    assert told() == ""  # out of the cache, and shown again
+    either.tab.evaluate("(id) => app.canvas.selectNode(app.graph.getNodeById(id))", sampler)
+    either.tab.keyboard.press("Control+b")
+    either.tab.wait_for_timeout(300)
+    assert told().startswith("Bypassed")
 
 
 def test_in_a_subgraph(either: Page, artefacts: Path, renderer: str) -> None:

@@ -23,6 +23,7 @@ DRAWN = {
     "Keep a LoRA from copying": {"MG_AMGGuidance"},
     "Everything together, with a copy check": {"MG_AMGGuidance", "MG_DeferredCFGKSampler"},
     "Check a batch for copies": set(),
+    "Check finished images": set(),
 }
 
 
@@ -42,12 +43,12 @@ def test_template(either, renderer: str, artefacts: Path, name: str) -> None:
     page.set_all("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
     page.server.free()  # a request right after a prompt's end waits behind the next prompt
     page.frames()
-    entry = template.run_on_lab(page, STEPS)
+    entry = template.run(page, template.on_small, STEPS)
     found = views.check(page, entry)
     kinds = {str(n["id"]): n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
     assert {kinds[node] for node, seen in found.items() if seen.plotted} == DRAWN[name]
     for node, kind in kinds.items():
-        if kind == "SaveImage":
-            assert len(entry["outputs"][node]["images"]) == 4
+        if kind == "SaveImage" and node in entry["outputs"]:  # a batch without clean images saves none
+            assert len(entry["outputs"][node]["images"]) in (1, 4)
     screenshots.whole_graph(page, artefacts / f"{name}, {renderer}.png")
     assert page.overlaps() == []

@@ -35,25 +35,30 @@ def drawn(batch: int) -> Tensor:
     return torch.randn((batch, *exact.SHAPE), generator=torch.manual_seed(SEED))
 
 
-def test_per_sample_equals_the_papers_pseudocode_one_by_one(host: Host) -> None:
-    out = host.run({"lab": lab(6), "opt": optimizer()})["opt"]
+@pytest.mark.parametrize(("relative", "at_most", "within"), [(0.007, 200, 1e-3), (0.0001, 60, 2e-3)])
+def test_per_sample_equals_the_papers_pseudocode_one_by_one(host: Host, relative, at_most, within) -> None:
+    changed = {"target_magnitude": relative, "max_iterations": at_most, "constraint": "free"}
+    out = host.run({"lab": lab(6), "opt": optimizer(**changed)})["opt"]
     noise, report = out[0].noise, out[1]
-    predict, target = independent_prediction(), 0.007 * 16
+    predict, target = independent_prediction(), relative * 16
     for i, start in enumerate(drawn(6)):
         x, m, v, count = start.clone(), 0.0, 0.0, 0
+        best = (torch.inf, x, 0)
         while True:
             x.requires_grad_(True)
             loss = predict(x[None]).norm()
-            if loss.item() <= target:
+            best = min(best, (loss.item(), x.detach(), count), key=lambda b: b[0])
+            if loss.item() <= target or count == at_most:
                 break
             (g,) = torch.autograd.grad(loss, x)
             x, count = x.detach() * (1 - 0.01 * 0.01), count + 1
             m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
             x = x - 0.01 * (m / (1 - 0.9**count)) / ((v / (1 - 0.999**count)).sqrt() + EPS)
-        torch.testing.assert_close(noise[i], x.detach(), atol=1e-3, rtol=0)
-        assert report.iterations[i] == count
-    assert report.reached.all()
-    assert len(set(report.iterations.tolist())) > 1, "the samples finish at different times"
+        print(f"{best[2]} iterations: {(noise[i] - best[1]).abs().max():.1e} apart")
+        torch.testing.assert_close(noise[i], best[1], atol=within, rtol=0)
+        assert report.iterations[i] == best[2]
+    assert report.reached.all() == (at_most == 200)
+    assert len(set(report.iterations.tolist())) > 1 or at_most == 60, "the samples finish at different times"
     assert torch.equal(report.evaluations, 2 * (report.iterations + 2)), "one check; none is evaluated after it is done"
 
 
@@ -65,6 +70,7 @@ def test_batchwise_equals_equation_10(host: Host) -> None:
         delta = 5.0 * e0 / e0.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         x = x - 0.7 * (predict(x + delta) - e0)
     torch.testing.assert_close(out[0].noise, x, atol=1e-4, rtol=0)
+    print(f"{(out[0].noise - x).abs().max():.1e} apart")
     assert out[1].evaluations.tolist() == [16] * 6
 
 

@@ -23,7 +23,7 @@ from support.lab_pack.arch import SMALL
 from support.paths import ROOT, SMALL_CHECKPOINT
 from support.small_lab import COPY_RMSE, TRAINING_IMAGES, training_pairs
 
-FEW = ["--lab", "--limit", "2", "--images", "2", "--steps", "5"]
+FEW = ["--lab", "small", "--limit", "2", "--images", "2", "--steps", "5"]
 
 
 def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_a_whole_run_on_the_lab_checkpoint(finished: tuple[Path, list[str]]) -> 
     assert found["memorized", "Han per-sample, l_target 0.36"]["told"]["iterations"] == 2
     assert found["memorized", "AMG latent, defaults"]["unchanged"] < 1
     report = (out / "report.md").read_text(encoding="utf-8")
-    assert "stand-ins for the small lab" in report
+    assert "stand-ins for a lab checkpoint" in report
     assert "not told apart" in report
     assert "AMG SSCD, as released was not run: no --sscd" in report
 

@@ -1,4 +1,4 @@
-"""Thumbnails of the templates: what a real run on the small lab left on the nodes, put together.
+"""Thumbnails of the templates: what a run of the file as it is, on the lab, left on the nodes, put together.
 
 An image of the whole graph would be illegible at the size at which the template browser shows it. So a thumbnail is a
 square with two batches of images, each under its caption and with the number of copies among them, and the view of one
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from lab.copies import COPY_RMSE, distances, training_pairs
 from support.frontend.page import Page
 from support.frontend.screenshots import title_and_view
-from support.small_lab import COPY_RMSE, rmse, training_pairs
 from tools.assets.templates.template import Template
 
 SIDE, GAP, CAPTION = 800, 12, 40
@@ -44,11 +44,12 @@ def write_thumbnail(page: Page, template: Template, entry: dict, path: Path) -> 
 
 
 def _count_copies(images: list[Image.Image]) -> int | None:
-    """The number of copies of training images; None for images that the lab model did not make, by their size."""
-    trained = [image for _, image in training_pairs()]
+    """The number of copies of training images; None for images that the lab did not make, by their size."""
+    trained = np.stack([image for _, image in training_pairs()])
     if any(np.asarray(image).shape != trained[0].shape for image in images):
         return None
-    return sum(min(rmse(np.asarray(image), t) for t in trained) < COPY_RMSE for image in images)
+    made = np.stack([np.asarray(image) for image in images])
+    return int((distances(made, trained).amin(1) < COPY_RMSE).sum())
 
 
 def _block(images: list[Image.Image], side: int) -> Image.Image:

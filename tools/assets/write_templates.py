@@ -1,4 +1,4 @@
-"""Write the templates into `workflows/`; with --thumbnails also a .jpg of each, from a run on the lab model.
+"""Write the templates into `workflows/`; with --thumbnails also a .jpg of each, from a run of the file on the lab.
 
 .host/python tools/assets/write_templates.py --thumbnails
 """
@@ -15,15 +15,18 @@ from tools.assets.thumbnails import write_thumbnail
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="parts of names; all templates otherwise")
     parser.add_argument("--thumbnails", action="store_true", help="run each template and write its thumbnail")
     options = parser.parse_args()
     with Server() as server, Page(server) as page:
         for name, make in TEMPLATES.items():
+            if options.names and not any(part in name for part in options.names):
+                continue
             template, path = make(), ROOT / "workflows" / f"{name}.json"
             write(page, template.graph, path)
             print(path)
             if options.thumbnails:
-                entry = template.run_on_lab(page)
+                entry = template.run(page, template.on_lab)
                 if overlaps := page.overlaps():
                     raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
                 write_thumbnail(page, template, entry, path.with_suffix(".jpg"))

@@ -16,6 +16,7 @@ async (g) => {
       [n.color, n.bgcolor] = [c.bgcolor ? c.color : undefined, c.bgcolor];
     }
     n.mode = d.mode;
+    Object.assign(n.properties, d.properties);
     if (d.text !== undefined) n.widgets[0].value = d.text;
     const seed = n.widgets?.find((w) => w.name === "control_after_generate");
     if (seed) seed.value = "fixed";

@@ -181,20 +181,23 @@ class Page:
         """The titles of nodes that cover each other, in pairs."""
         return self.mg("overlaps")
 
-    def queue_and_wait(self, timeout: float = 300.0) -> dict:
-        """Press Run, wait for the end, return the history entry.
-
-        Raises PromptError when the server refuses or fails the prompt, TimeoutError, or PageError when the frontend
-        sends nothing.
-        """
+    def queue(self) -> str:
+        """Press Run; returns the id of the prompt. Raises PromptError when the server refuses it, or PageError."""
         try:
             with self.tab.expect_response(_is_prompt, timeout=60_000) as waiting:
                 self._run_button().click(timeout=20_000)
             answer = waiting.value.json()
         except sync_api.Error as error:
             raise self._error(f"the frontend did not queue the prompt: {error.message}") from None
-        prompt_id = accepted(answer, {})
-        entry = self.server.wait(prompt_id, timeout, pause=lambda: self.tab.wait_for_timeout(200))
+        return accepted(answer, {})
+
+    def queue_and_wait(self, timeout: float = 300.0) -> dict:
+        """Press Run, wait for the end, return the history entry.
+
+        Raises PromptError when the server refuses or fails the prompt, TimeoutError, or PageError when the frontend
+        sends nothing.
+        """
+        entry = self.server.wait(self.queue(), timeout, pause=lambda: self.tab.wait_for_timeout(200))
         self.tab.wait_for_function("() => app.ui.lastQueueSize === 0", timeout=30_000)
         self.settle()
         return entry

@@ -14,7 +14,8 @@
     inside: all(root, "*").every((e) => e.closest(".mg-notes, .mg-nearest, svg")
       || e.getBoundingClientRect().bottom <= box.bottom + 1),
     headline: text(".mg-headline"), warning: text(".mg-warning"), notes: text(".mg-notes"), axis: text(".mg-name"),
-    legend: text(".mg-legend"), plotted: Boolean(root.querySelector("svg")),
+    legend: text(".mg-legend"), stale: text(".mg-stale"),
+    dimmed: root.classList.contains("mg-dimmed"), plotted: Boolean(root.querySelector("svg")),
     lines: all(root, ".mg-line").map((g) => ({
       sample: Number(g.dataset.sample), stroke: g.getAttribute("stroke"),
       points: [...all(g, "polyline:not(.mg-gap)").flatMap(points),

@@ -19,7 +19,7 @@ from typing import Any
 
 from support.frontend.page import Page
 
-ZOOM, MARGIN = 0.7, 120  # of a workflow that is opened; units of the graph left free for the page's bars
+ZOOM, MARGIN = 0.7, (120, 210)  # of a workflow that is opened; units of the graph left free for the page's bars
 BUILD = Path(__file__).with_name("build_workflow.js").read_text(encoding="utf-8")
 
 
@@ -135,7 +135,10 @@ def framed(workflow: dict) -> dict:
     """
     corners = [node["pos"][:2] for node in workflow["nodes"]] + [g["bounding"][:2] for g in workflow.get("groups", [])]
     left, top = (min(corner[axis] for corner in corners) for axis in (0, 1))
-    workflow["extra"] = {**workflow.get("extra", {}), "ds": {"scale": ZOOM, "offset": [MARGIN - left, MARGIN - top]}}
+    workflow["extra"] = {
+        **workflow.get("extra", {}),
+        "ds": {"scale": ZOOM, "offset": [MARGIN[0] - left, MARGIN[1] - top]},
+    }
     return workflow
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tools.assets.templates.escape import detect_first, dynamic_deferral, simple_guard
 from tools.assets.templates.noise import batch_wise_noise, per_sample_noise
-from tools.assets.templates.references import check_a_batch, everything, keep_a_lora, recommended
+from tools.assets.templates.references import check_a_batch, check_finished_images, everything, keep_a_lora, recommended
 from tools.assets.templates.template import Template
 
 TEMPLATES: dict[str, Callable[[], Template]] = {
@@ -17,4 +17,5 @@ TEMPLATES: dict[str, Callable[[], Template]] = {
     "Keep a LoRA from copying": keep_a_lora,
     "Everything together, with a copy check": everything,
     "Check a batch for copies": check_a_batch,
+    "Check finished images": check_finished_images,
 }
