@@ -1,4 +1,4 @@
-"""The models whose cost is measured: the exact model, the small lab, and UNets of real sizes."""
+"""The models whose cost is measured: the exact model, the lab checkpoint, and UNets of real sizes."""
 
 from __future__ import annotations
 
@@ -69,13 +69,14 @@ def exact_model(host: Host) -> Subject:
 
 
 def lab_checkpoint(host: Host) -> Subject:
-    """The small lab as the host's loader gives it, with the first of its memorized prompts."""
+    """The lab checkpoint as the host's loader gives it, with the first of its memorized prompts."""
+    from lab.scenes import memorized_captions
     from support.graphs import checkpoint
+    from support.paths import LAB_CHECKPOINT
 
-    held = checkpoint.load(host)
-    out = host.run({"p": checkpoint.text(checkpoint.MEMORIZED), "n": checkpoint.text("")}, held)
-    fast = {"target_magnitude": 0.02, "learning_rate": 0.1}
-    return Subject("small lab", host, held["m"], out["p"][0], out["n"][0], (4, 12, 12), fast)
+    held = checkpoint.load(host, LAB_CHECKPOINT)
+    out = host.run({"p": checkpoint.text(memorized_captions()[0]), "n": checkpoint.text("")}, held)
+    return Subject("lab checkpoint", host, held["m"], out["p"][0], out["n"][0], (4, 64, 64))
 
 
 def in_float64(subject: Subject) -> Subject:

@@ -33,15 +33,15 @@ MEASURED = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": 
 START, SWITCH = 0.5, 2  # guidance that starts at START begins with step SWITCH of STEPS
 
 
-def load(host: Host) -> dict[str, Any]:
-    """The small lab as CheckpointLoaderSimple gives it, ready to be given to prompts."""
-    place(host, "checkpoints", SMALL_CHECKPOINT)
-    model, clip, vae = host.run({"loader": loader()})["loader"]
+def load(host: Host, file: Path = SMALL_CHECKPOINT) -> dict[str, Any]:
+    """A lab's checkpoint as CheckpointLoaderSimple gives it, ready to be given to prompts."""
+    place(host, "checkpoints", file)
+    model, clip, vae = host.run({"loader": loader(file)})["loader"]
     return {"m": model, "clip": clip, "vae": vae}
 
 
-def loader() -> Node:
-    return node("CheckpointLoaderSimple", ckpt_name=SMALL_CHECKPOINT.name)
+def loader(file: Path = SMALL_CHECKPOINT) -> Node:
+    return node("CheckpointLoaderSimple", ckpt_name=file.name)
 
 
 def place(host: Host, folder: str, file: Path) -> None:
