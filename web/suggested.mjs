@@ -6,6 +6,7 @@
 /** @typedef {{node: Node, name: string, why: string}} Kept */
 
 const OFF_AT_0 = "memorized_threshold";
+const TARGET = "target_magnitude"; // a node that has it changes ordinary noises, too, unless it knows the threshold
 
 /** @param {Node} node @param {string} name */
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name);
@@ -31,7 +32,7 @@ export function planned(nodes, values, isLinked) {
         continue;
       }
       changes.push({ node, widget, value });
-      const units = name === "target_magnitude" && widgetOf(node, "target_units");
+      const units = name === TARGET && widgetOf(node, "target_units");
       if (units && units.value !== "relative") changes.push({ node, widget: units, value: "relative" });
     }
   }
@@ -43,7 +44,8 @@ function reasonToKeep(node, name, widget, isLinked) {
   if (isLinked(node, name)) return "it comes from another node";
   const preset = widgetOf(node, "preset")?.value ?? "custom";
   if (preset !== "custom") return "the preset decides";
-  return name === OFF_AT_0 && widget.value === 0 ? "it is 0, which means off" : "";
+  const off = name === OFF_AT_0 && widget.value === 0 && !widgetOf(node, TARGET);
+  return off ? "it is 0, which means off" : "";
 }
 
 /** What was changed, in words. @param {{changes: Change[], kept: Kept[]}} plan @returns {string} */

@@ -9,7 +9,7 @@ const plan = (nodes, linked = []) => planned(nodes, VALUES, (_, name) => linked.
 const set = ({ changes }) => changes.map(({ node, widget, value }) => [node.title, widget.name, value]);
 
 test("each input by its name, and the units that the value is in", () => {
-  const both = { target_magnitude: 5, target_units: "absolute", memorized_threshold: 0.02 };
+  const both = { target_magnitude: 5, target_units: "absolute", memorized_threshold: 0 };
   const found = plan([node("sampler", { memorized_threshold: 0.02, cfg: 8 }), node("optimizer", both), node("check", {})]);
   assert.deepEqual(set(found), [
     ["sampler", "memorized_threshold", 0.03],
