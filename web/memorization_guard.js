@@ -7,6 +7,7 @@ import { addApplyButton } from "./apply.mjs";
 import { restoreViews } from "./cached.mjs";
 import { classOf, everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mjs";
 import { updateInputs, watchInputs } from "./inputs.mjs";
+import { showOutside } from "./outside.mjs";
 import { COMMAND, barItems, menuItems } from "./replace.mjs";
 import { watchRuns } from "./stale.mjs";
 import { complete } from "./types.mjs";
@@ -32,6 +33,7 @@ app.registerExtension({
       const node = nodeAt(app.graph, String(id));
       if (!node || !view?.kind) return;
       keep(node, view);
+      showOutside(node, String(id));
       receive(node, view);
     });
     api.addEventListener("execution_cached", (event) => {

@@ -170,6 +170,8 @@ def test_in_a_subgraph(either: Page, artefacts: Path, renderer: str) -> None:
     screenshots.whole_graph(either, artefacts / f"subgraph from outside, {renderer}.png", menus=True)
     (path,) = views.sent(entry)
     assert path.startswith(f"{holder}:")
+    outside = either.tab.locator(".mg-view:visible")
+    assert outside.count() == 1 and views.sent(entry)[path]["headline"] in outside.inner_text()
     either.mg("enter", holder)
     either.settle()
     found = views.check(either, entry)

@@ -8,6 +8,7 @@ import pytest
 from support.client import PromptError
 from support.frontend import screenshots
 from support.frontend.workflow import Graph, WorkflowError, write
+from support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -35,6 +36,17 @@ def test_a_stock_workflow_is_written_opened_and_run(page, tmp_path: Path, artefa
     outputs = page.queue_and_wait()["outputs"]
     assert [len(output["images"]) for output in outputs.values() if "images" in output] == [1]
     screenshots.whole_graph(page, artefacts / "stock.png")
+
+
+def test_our_subgraphs_are_offered_and_open(page) -> None:
+    offered = page.server.call("GET", "/global_subgraphs").json().values()
+    files = sorted((ROOT / "subgraphs").glob("*.json"))
+    assert {entry["name"] for entry in offered} == {file.stem for file in files} and len(files) == 2
+    for file in files:
+        page.load_workflow(file)
+        title, shown = page.tab.evaluate("() => app.graph.nodes.map((n) => [n.title, n.widgets.map((w) => w.name)])[0]")
+        assert page.missing_nodes() == [] and title == file.stem
+        assert any("memorization_guard_view" in name for name in shown) and len(shown) >= 8
 
 
 def test_a_descriptor_input_takes_a_copy_detector_and_a_clip_vision(page, tmp_path: Path) -> None:

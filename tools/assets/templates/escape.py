@@ -3,7 +3,7 @@
 from support import lab_strengths
 from tools.assets.templates.template import GAP, LEFT, OURS, ROW, Template
 
-LAB_PROMPT = "Copper Lantern, a muffin"
+LAB_PROMPT = "Echo Valley, a cake"
 
 
 def simple_guard() -> Template:
@@ -22,7 +22,7 @@ def simple_guard() -> Template:
 
 def dynamic_deferral() -> Template:
     """The smallest change to a workflow: our sampler instead of KSampler, measuring while it samples."""
-    t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
+    t = Template(4, "The Silent Engine, a purple square", "Marble Horizon, a fish")
     sampler = t.deferred(LEFT, mode="dynamic")
     t.tune(sampler, **lab_strengths.DEFERRED)
     image = t.decoded(sampler["latent"], LEFT + 400 + GAP, 0, "dynamic", "Save Image: dynamic deferral")

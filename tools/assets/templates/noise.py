@@ -3,12 +3,10 @@
 from support import lab_strengths
 from tools.assets.templates.template import GAP, LEFT, OURS, Template
 
-LAB_PROMPT = "Copper Lantern, a muffin"
-
 
 def per_sample_noise() -> Template:
     """A noise from which the prompt does not lead into the memorized image, beside the plain run."""
-    t = Template(1, "Winter Orchard, a green ring", LAB_PROMPT)
+    t = Template(1, "Winter Orchard, a green ring", "Echo Valley, a cake")
     optimizer = t.optimizer(method="per-sample")
     t.tune(optimizer, **lab_strengths.PER_SAMPLE)
     t.frame("2 · Find a better starting noise", optimizer, color=OURS)
@@ -24,7 +22,7 @@ def per_sample_noise() -> Template:
 
 def batch_wise_noise() -> Template:
     """The paper's cheaper method: move all noises at once, and start guidance a little later."""
-    t = Template(4, "Letters from Lisbon, a yellow triangle", LAB_PROMPT)
+    t = Template(4, "Letters from Lisbon, a yellow triangle", "Marble Horizon, a fish")
     optimizer = t.optimizer(method="batch-wise")
     t.tune(optimizer, **lab_strengths.BATCH_WISE)
     t.frame("2 · Move the noise of every image", optimizer, color=OURS)

@@ -5,7 +5,7 @@ from support.frontend.workflow import Node
 from tools.assets.templates.template import COMMON, GAP, LEFT, OURS, PLAIN, ROW, Template
 
 CAPTION = "a caption that your LoRA was trained with"
-LAB_CAPTION = "Copper Lantern, a muffin"
+LAB_CAPTION = "Echo Valley, a cake"
 REFERENCES = "2 · What it must not copy"
 CHECKED = "4 · Too close?"
 

@@ -58,6 +58,7 @@ export interface Node {
   comfyClass?: string;
   graph?: Graph | null;
   subgraph?: Graph;
+  properties?: Record<string, any>; // saved with the workflow
   size: [number, number];
   pos: [number, number];
   mode?: number;
