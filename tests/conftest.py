@@ -1,19 +1,8 @@
-"""Marks and the host of all tests; support/bootstrap.py brings up the host and the pack."""
-
-from __future__ import annotations
-
-import gc
-import shutil
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+"""Marks of all tests."""
 
 import pytest
 
-from support.bootstrap import BASE
-from support.paths import LAB_NAME, LAB_PACK, PACK, ROOT
-
-if TYPE_CHECKING:
-    from support.executor import Host
+from support.paths import ROOT
 
 MARKS = {"unit": "pure tensors", "host": "the real host in this process", "e2e": "a real server"}
 
@@ -35,21 +24,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name in MARKS:
             if name in item.path.relative_to(ROOT / "tests").parts[:-1]:
                 item.add_marker(name)
-
-
-def pytest_unconfigure() -> None:
-    shutil.rmtree(BASE, ignore_errors=True)
-
-
-@pytest.fixture(scope="session")
-def host() -> Iterator[Host]:
-    """The host with its own nodes, the lab's and, once there is one, the pack's."""
-    from support.executor import Host
-
-    packs = {LAB_NAME: LAB_PACK}
-    if (ROOT / "__init__.py").is_file():
-        packs[PACK] = ROOT
-    made = Host(BASE, packs)
-    gc.freeze()  # the host collects garbage with every prompt, and half of the time would go into what was imported
-    yield made
-    made.close()

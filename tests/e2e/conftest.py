@@ -1,5 +1,6 @@
 """One real server for all end-to-end tests, and one browser page on it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,22 +10,20 @@ from support.frontend.page import BROWSERS, Page, find_browser
 from support.paths import PACK_NAME
 from support.server import Server
 
+os.environ["OMP_NUM_THREADS"] = "1"  # of every server: two threads would wait for each other on a busy machine
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers that take equally long: one gets most browser tests, the other what needs only a server."""
-    templates = [item for item in items if "test_template[classic" in item.nodeid]
-    moved = templates[: len(templates) // 2]
+    """For two workers: one has the browser, the other what needs only a server."""
     for item in items:
-        browser = "opened" in getattr(item, "fixturenames", ()) and item not in moved
+        browser = "opened" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("browser" if browser else "server"))
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # the browser needs the other core: two threads would wait for each other
-        with Server() as running:
-            yield running
+    with Server() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +35,7 @@ def opened(server: Server) -> Iterator[Page]:
 
 
 def checked(page: Page, nodes2: bool) -> Iterator[Page]:
-    """The page with one renderer; the test fails if one of the pack's own scripts reports an error."""
+    """The page with this renderer at first; the test fails if one of the pack's own scripts reports an error."""
     page.use(nodes2)
     page.clear_errors()
     yield page
@@ -49,15 +48,10 @@ def page(opened: Page) -> Iterator[Page]:
     yield from checked(opened, nodes2=False)
 
 
-@pytest.fixture(scope="session", params=["classic", "nodes2"])
-def renderer(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
 @pytest.fixture
-def either(opened: Page, renderer: str) -> Iterator[Page]:
-    """The page with one renderer, then with the other."""
-    yield from checked(opened, nodes2=renderer == "nodes2")
+def vue(opened: Page) -> Iterator[Page]:
+    """The page with Nodes 2.0."""
+    yield from checked(opened, nodes2=True)
 
 
 @pytest.fixture(scope="session")

@@ -41,58 +41,56 @@ def undo(page: Page) -> None:
     page.settle()
 
 
-def test_calibrated_values_go_into_the_graph(either: Page, artefacts: Path, renderer: str) -> None:
+def test_calibrated_values_go_into_the_graph(page: Page, artefacts: Path) -> None:
     lab = LabWorkflow()
     latent = lab.graph.node("EmptyLatentImage", width=SIDE, height=SIDE)
     lab.graph.node("MG_Calibrate", "measure", model=lab.model, clip=lab.clip, latent_image=latent)
     lab.sampler(memorized_threshold=0.5)
     lab.graph.node("MG_NoiseOptimizer", "optimizer", **lab.wires, target_magnitude=9.0, target_units="absolute")
-    ids = lab.build(either)
-    prompt = either.api_prompt()
-    assert "first" in press(either, ids["measure"])
-    assert either.api_prompt() == prompt and BUTTON not in str(prompt)
-    entry = either.queue_and_wait()
-    seen = views.check(either, entry)[str(ids["measure"])]
-    wanted = seen.view["suggested"]
-    before = either.serialized()
-    said = press(either, ids["measure"])
-    assert f"memorized_threshold is now {wanted['memorized_threshold']} in sampler." in said
-    assert f"target_magnitude is now {wanted['target_magnitude']} in optimizer." in said
-    assert "Left as it is: memorized_threshold of optimizer (it is 0, which means off)." in said
-    sampler, optimizer = (either.api_prompt()[str(ids[name])]["inputs"] for name in ("sampler", "optimizer"))
-    assert sampler["memorized_threshold"] == wanted["memorized_threshold"]
-    assert optimizer["target_magnitude"] == wanted["target_magnitude"] and optimizer["target_units"] == "relative"
-    screenshots.whole_graph(either, artefacts / f"apply, {renderer}.png")
-    undo(either)
-    values = [node["widgets_values"] for node in before["nodes"] if "widgets_values" in node]
-    assert values == [n["widgets_values"] for n in either.serialized()["nodes"] if "widgets_values" in n]
+    ids = lab.build(page)
+    prompt = page.api_prompt()
+    assert "first" in press(page, ids["measure"])
+    assert page.api_prompt() == prompt and BUTTON not in str(prompt)
+    wanted = views.check(page, page.queue_and_wait())[str(ids["measure"])].view["suggested"]
+    for renderer in page.renderers():
+        before = page.serialized()
+        said = press(page, ids["measure"])
+        assert f"memorized_threshold is now {wanted['memorized_threshold']} in sampler." in said
+        assert f"target_magnitude is now {wanted['target_magnitude']} in optimizer." in said
+        assert "Left as it is: memorized_threshold of optimizer (it is 0, which means off)." in said
+        sampler, optimizer = (page.api_prompt()[str(ids[name])]["inputs"] for name in ("sampler", "optimizer"))
+        assert sampler["memorized_threshold"] == wanted["memorized_threshold"]
+        assert optimizer["target_magnitude"] == wanted["target_magnitude"] and optimizer["target_units"] == "relative"
+        screenshots.whole_graph(page, artefacts / f"apply, {renderer}.png")
+        undo(page)
+        values = [node["widgets_values"] for node in before["nodes"] if "widgets_values" in node]
+        assert values == [n["widgets_values"] for n in page.serialized()["nodes"] if "widgets_values" in n]
 
 
-def test_a_ksampler_is_replaced_with_its_links_and_values(either: Page, artefacts: Path, renderer: str) -> None:
+def test_a_ksampler_is_replaced_with_its_links_and_values(page: Page, artefacts: Path) -> None:
     lab = LabWorkflow(seed=7)
     plain = lab.plain(sampler_name="heun", denoise=0.9)
     lab.shown(plain[0])
     lab.shown(plain[0])
-    node = lab.build(either)["plain"]
-    before = either.api_prompt()
-    choose(either, node)
-    either.settle()
-    after = either.api_prompt()
-    (made,) = (key for key in after if key not in before)
-    assert after[made]["class_type"] == "MG_DeferredCFGKSampler" and str(node) not in after
-    assert before[str(node)]["inputs"].items() <= after[made]["inputs"].items()
-    for key in before.keys() & after.keys():
-        links = [made if v == [str(node), 0] else v for v in before[key]["inputs"].values()]
-        assert links == [made if v == [made, 0] else v for v in after[key]["inputs"].values()]
-    assert sum(v == [made, 0] for n in after.values() for v in n["inputs"].values()) == 2
-    screenshots.whole_graph(either, artefacts / f"replaced, {renderer}.png")
-    undo(either)
-    if either.nodes2 and not comes(
-        either, before
-    ):  # it measures the new node a moment later, which is a step of its own
-        undo(either)
-    assert comes(either, before)
-    either.queue_and_wait()
+    node = lab.build(page)["plain"]
+    for renderer in page.renderers():
+        before = page.api_prompt()
+        choose(page, node)
+        page.settle()
+        after = page.api_prompt()
+        (made,) = (key for key in after if key not in before)
+        assert after[made]["class_type"] == "MG_DeferredCFGKSampler" and str(node) not in after
+        assert before[str(node)]["inputs"].items() <= after[made]["inputs"].items()
+        for key in before.keys() & after.keys():
+            links = [made if v == [str(node), 0] else v for v in before[key]["inputs"].values()]
+            assert links == [made if v == [made, 0] else v for v in after[key]["inputs"].values()]
+        assert sum(v == [made, 0] for n in after.values() for v in n["inputs"].values()) == 2
+        screenshots.whole_graph(page, artefacts / f"replaced, {renderer}.png")
+        undo(page)
+        if page.nodes2 and not comes(page, before):
+            undo(page)  # it measures the new node a moment later, which is a step of its own
+        assert comes(page, before)
+    page.queue_and_wait()
 
 
 def choose(page: Page, node: int) -> None:

@@ -48,51 +48,52 @@ def checked(lab: LabWorkflow, folder: str = "training") -> Node:
     return references
 
 
-def test_messages_come_once_and_can_be_silenced(either: Page) -> None:
+def test_messages_come_once_and_can_be_silenced(page: Page) -> None:
     lab = LabWorkflow()
     checked(lab)
-    ids = lab.build(either)
-    toasts(either)
-    entry = either.queue_and_wait()
-    told = toasts(either)
-    found = views.check(either, entry)
+    ids = lab.build(page)
+    toasts(page)
+    entry = page.queue_and_wait()
+    told = toasts(page)
+    found = views.check(page, entry)
     detector, check = found[str(ids["detector"])], found[str(ids["check"])]
     assert "Memorized prompt: 2 of 2" in detector.warning and "may be copies" in check.warning
     assert len(told) == 2
     for seen in (detector, check):
         assert any(seen.warning.removeprefix("⚠ ") in text for text in told)
-    either.queue_and_wait()  # out of the cache: nothing is announced again
-    assert toasts(either) == []
-    either.set(WARNINGS, False)
+    page.queue_and_wait()  # out of the cache: nothing is announced again
+    assert toasts(page) == []
+    page.set(WARNINGS, False)
     try:
-        either.set_all("KSampler", "seed", 2)
-        either.set_all("MG_BasinEscapeDetector", "noise_seed", 2)
-        again = views.check(either, either.queue_and_wait())
+        page.set_all("KSampler", "seed", 2)
+        page.set_all("MG_BasinEscapeDetector", "noise_seed", 2)
+        again = views.check_both(page, page.queue_and_wait())
         assert again[str(ids["detector"])].warning and again[str(ids["check"])].warning  # the mark stays
-        assert toasts(either) == []
+        assert toasts(page) == []
     finally:
-        either.set(WARNINGS, True)
+        page.set(WARNINGS, True)
 
 
-def test_curves_can_be_turned_off_and_on(either: Page) -> None:
+def test_curves_can_be_turned_off_and_on(page: Page) -> None:
     lab = LabWorkflow()
     lab.shown(lab.sampler()["latent"])
-    node = str(lab.build(either)["sampler"])
-    first = views.check(either, either.queue_and_wait())[node]
+    node = str(lab.build(page)["sampler"])
+    first = views.check(page, page.queue_and_wait())[node]
     size = "(id) => app.graph.getNodeById(id).size[1]"
-    tall = either.tab.evaluate(size, int(node))
-    either.set(CURVES, False)
-    try:
-        either.settle()
-        off = views.shown(either, node)
-        assert not off.plotted and not off.legend and off.headline == first.headline and off.view == first.view
-        if not either.nodes2:
-            assert either.tab.evaluate(size, int(node)) < tall - 130
-    finally:
-        either.set(CURVES, True)
-    either.settle()
-    views.check_drawn(views.shown(either, node))
-    assert views.shown(either, node).lines == first.lines or either.nodes2
+    tall = page.tab.evaluate(size, int(node))
+    for _ in page.renderers():
+        page.set(CURVES, False)
+        try:
+            page.settle()
+            off = views.shown(page, node)
+            assert not off.plotted and not off.legend and off.headline == first.headline and off.view == first.view
+            if not page.nodes2:
+                assert page.tab.evaluate(size, int(node)) < tall - 130
+        finally:
+            page.set(CURVES, True)
+        page.settle()
+        views.check_drawn(views.shown(page, node))
+        assert views.shown(page, node).lines == first.lines or page.nodes2
 
 
 def test_the_other_series_is_a_click_away(page: Page) -> None:
@@ -112,7 +113,7 @@ def test_the_other_series_is_a_click_away(page: Page) -> None:
     assert views.shown(page, node).axis == first.axis
 
 
-def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Path, renderer: str) -> None:
+def test_a_name_with_markup_is_text(vue: Page, server: Server, artefacts: Path) -> None:
     folder = server.base / "input" / "markup"
     folder.mkdir(exist_ok=True)
     training = sorted((server.base / "input" / "training").glob("*.png"))
@@ -121,17 +122,17 @@ def test_a_name_with_markup_is_text(either: Page, server: Server, artefacts: Pat
         Image.open(source).save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(f"{MARKUP} a caption", encoding="utf-8")
     (folder / f"{MARKUP} broken.png").write_bytes(b"not an image")
-    either.open()  # its list of folders is new
+    vue.open()  # its list of folders is new
     lab = LabWorkflow()
     lab.guided(checked(lab, "markup"))
     lab.shown(lab.plain(seed=3)[0])
-    ids = lab.build(either)
-    found = views.check(either, either.queue_and_wait())
+    ids = lab.build(vue)
+    found = views.check_both(vue, vue.queue_and_wait())
     references, check, guided = (found[str(ids[name])] for name in ("references", "check", "guided"))
     assert MARKUP in references.notes and "broken" in references.notes and MARKUP in check.notes
     assert any(MARKUP in title for title, _, _ in guided.nearest)
-    assert either.tab.evaluate("() => [window.mgHacked ?? 0, document.querySelectorAll('img[src=x]').length]") == [0, 0]
-    screenshots.whole_graph(either, artefacts / f"markup, {renderer}.png")
+    assert vue.tab.evaluate("() => [window.mgHacked ?? 0, document.querySelectorAll('img[src=x]').length]") == [0, 0]
+    screenshots.whole_graph(vue, artefacts / "markup.png")
 
 
 def test_views_of_another_version(page: Page) -> None:
@@ -153,63 +154,65 @@ def test_views_of_another_version(page: Page) -> None:
         page.mg("send", detail)
 
 
-def test_the_canvas_moves_under_a_view(either: Page) -> None:
+def test_the_canvas_moves_under_a_view(page: Page) -> None:
     lab = LabWorkflow()
     lab.sampler()
-    node = lab.build(either)["sampler"]
+    node = lab.build(page)["sampler"]
     view = {"kind": "escape", "headline": "h", "steps": 2, "series": [{"y": "d", "lines": [[1, 2]]}]}
-    either.mg("send", {"node": str(node), "view": view})
-    either.settle()
+    page.mg("send", {"node": str(node), "view": view})
     where = "() => { const { scale, offset } = app.canvas.ds; return [scale, ...offset] }"
-    box = either.tab.locator(".mg-view svg").first.bounding_box()
-    either.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    scale = either.tab.evaluate(where)[0]
-    either.tab.mouse.wheel(0, -120)
-    either.frames()
-    larger, *moved = either.tab.evaluate(where)
-    assert larger > scale
-    either.tab.mouse.down(button="middle")
-    either.tab.mouse.move(box["x"] - 100, box["y"] - 100, steps=5)
-    either.tab.mouse.up(button="middle")
-    either.frames()
-    assert either.tab.evaluate(where)[1:] != moved
+    for _ in page.renderers():
+        box = page.tab.locator(".mg-view svg").first.bounding_box()
+        page.tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        scale = page.tab.evaluate(where)[0]
+        page.tab.mouse.wheel(0, -120)
+        page.frames()
+        larger, *moved = page.tab.evaluate(where)
+        assert larger > scale
+        page.tab.mouse.down(button="middle")
+        page.tab.mouse.move(box["x"] - 100, box["y"] - 100, steps=5)
+        page.tab.mouse.up(button="middle")
+        page.frames()
+        assert page.tab.evaluate(where)[1:] != moved
+        page.tab.mouse.wheel(0, 120)
 
 
-def test_a_batch_of_sixteen(either: Page, artefacts: Path, renderer: str) -> None:
+def test_a_batch_of_sixteen(page: Page, artefacts: Path) -> None:
     lab = LabWorkflow(batch=16)
     lab.shown(lab.sampler()["latent"])
-    ids = lab.build(either)
-    seen = views.check(either, either.queue_and_wait())[str(ids["sampler"])]
+    ids = lab.build(page)
+    seen = views.check(page, page.queue_and_wait())[str(ids["sampler"])]
     assert len(seen.lines) == 16
-    screenshots.whole_graph(either, artefacts / f"sixteen, {renderer}.png")
     rows = [[0.04 * (1 - i / 70) ** (1 + s / 16) for i in range(50)] for s in range(16)]
     series = [{**old, "lines": rows} for old in seen.view["series"]]
     view = {**seen.view, "done": False, "steps": 50, "series": series, "begins": [20 + s for s in range(16)]}
-    got = either.mg("times", ids["sampler"], view, 50)
-    middle = statistics.median(got["times"])
-    print(
-        f"\n{renderer}: redraw of 16 curves of 50 steps: median {middle:.2f} ms, slowest {max(got['times']):.2f} ms; "
-        f"frames in a second: {got['still']} at rest, {got['busy']} with ten redraws"
-    )
-    views.check_drawn(views.shown(either, ids["sampler"]))
-    assert middle < 16 and got["kept"]  # a new element costs Nodes 2.0 more than all changes of an old one
+    for renderer in page.renderers():
+        got = page.mg("times", ids["sampler"], view, 50)
+        middle = statistics.median(got["times"])
+        print(
+            f"\n{renderer}: redraw of 16 curves of 50 steps: median {middle:.2f} ms, slowest {max(got['times']):.2f} ms"
+            f"; frames in a second: {got['still']} at rest, {got['busy']} with ten redraws"
+        )
+        views.check_drawn(views.shown(page, ids["sampler"]))
+        assert middle < 16 and got["kept"]  # a new element costs Nodes 2.0 more than all changes of an old one
+        screenshots.whole_graph(page, artefacts / f"sixteen, {renderer}.png")
 
 
-def test_a_light_theme(either: Page, artefacts: Path, renderer: str) -> None:
+def test_a_light_theme(vue: Page, artefacts: Path) -> None:
     lab = LabWorkflow()
     lab.guided(lab.references())
     lab.shown(lab.sampler()["latent"])
-    ids = lab.build(either)
-    views.check(either, either.queue_and_wait())
-    dark = either.mg("colours", ids["sampler"])
-    either.set("Comfy.ColorPalette", "light")
+    ids = lab.build(vue)
+    views.check(vue, vue.queue_and_wait())
+    dark = [vue.mg("colours", ids["sampler"]) for _ in vue.renderers()]
+    vue.set("Comfy.ColorPalette", "light")
     try:
-        either.settle()
-        screenshots.whole_graph(either, artefacts / f"light, {renderer}.png")
-        light = either.mg("colours", ids["sampler"])
-        assert all(_brightness(a) > 110 > _brightness(b) for a, b in zip(dark, light, strict=True)), (dark, light)
+        for before, renderer in zip(dark, vue.renderers(), strict=True):
+            screenshots.whole_graph(vue, artefacts / f"light, {renderer}.png")
+            light = vue.mg("colours", ids["sampler"])
+            assert all(_brightness(a) > 110 > _brightness(b) for a, b in zip(before, light, strict=True)), light
     finally:
-        either.set("Comfy.ColorPalette", "dark")
+        vue.set("Comfy.ColorPalette", "dark")
 
 
 def _brightness(colour: str) -> float:

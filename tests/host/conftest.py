@@ -1,5 +1,10 @@
-"""Fixtures of the host tests."""
+"""Fixtures of the host tests; support/bootstrap.py brings up the host and the pack."""
 
+from support import bootstrap
+
+# isort: split
+import gc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +18,16 @@ from support.graphs.checkpoint import load
 from support.lab_pack import exact
 from support.lab_pack.meter import Meter
 from support.lent_weights import loaded, recast
+from support.paths import LAB_NAME, LAB_PACK, PACK, ROOT
+
+
+@pytest.fixture(scope="session")
+def host() -> Iterator[Host]:
+    """The host with its own nodes, the lab's and the pack's."""
+    made = Host(bootstrap.BASE, {LAB_NAME: LAB_PACK, PACK: ROOT})
+    gc.freeze()  # the host collects garbage with every prompt, and half of the time would go into what was imported
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 Import this module before any other module of ComfyUI: command line and folders are read once.
 """
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +20,7 @@ from support.in_process import configure
 from support.paths import PACK, ROOT
 
 BASE = Path(tempfile.mkdtemp(prefix="memorization-guard-tests-"))
+atexit.register(shutil.rmtree, BASE, ignore_errors=True)
 
 # Two threads wait for each other on a busy machine: the exact model is then 20 to 100 times slower.
 torch.set_num_threads(int(os.environ.get("MG_TEST_THREADS", "1")))

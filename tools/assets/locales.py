@@ -13,7 +13,6 @@ test lists what is missing, and the frontend shows English until it is translate
 import argparse
 import importlib
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -96,14 +95,10 @@ def differences(now: Mapping[str, Any], tree: Mapping[str, Any]) -> list[str]:
 
 def schemas_of_the_pack() -> list[Any]:
     """The schemas of all nodes, in the host of `.host/python`, which is not started."""
-    from support.bootstrap import BASE  # prepares the host in a folder of its own, and imports the pack
+    from support import bootstrap  # noqa: F401 - prepares the host in a folder of its own, and imports the pack
 
-    pack = sys.modules[PACK]
-    try:
-        modules = [importlib.import_module(f".nodes.{name}", PACK) for name in pack.MODULES]
-        return [node.GET_SCHEMA() for module in modules for node in module.NODES]
-    finally:
-        shutil.rmtree(BASE, ignore_errors=True)
+    modules = [importlib.import_module(f".nodes.{name}", PACK) for name in sys.modules[PACK].MODULES]
+    return [node.GET_SCHEMA() for module in modules for node in module.NODES]
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ tests/host/test_node_facts.py fails if the file is out of date.
 
 import inspect
 import json
-import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -80,15 +79,13 @@ def choice_lines(name: str, inputs_of: Mapping[str, Sequence[str]]) -> str:
 
 
 def main() -> None:
-    from support import bootstrap  # first: it prepares the host and makes the pack importable
+    from support import bootstrap  # noqa: F401 - first: it prepares the host and makes the pack importable
 
-    try:
-        import memorization_guard
-        from memorization_guard.nodes.schema import REPLACED_BY, USED_WITH
+    # isort: split
+    import memorization_guard
+    from memorization_guard.nodes.schema import REPLACED_BY, USED_WITH
 
-        text = page_facts(memorization_guard.collect_nodes(), USED_WITH, REPLACED_BY)
-    finally:
-        shutil.rmtree(bootstrap.BASE, ignore_errors=True)
+    text = page_facts(memorization_guard.collect_nodes(), USED_WITH, REPLACED_BY)
     FILE.write_text(text, encoding="utf-8")
 
 

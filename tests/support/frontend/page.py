@@ -11,6 +11,7 @@ import contextlib
 import functools
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,11 @@ class Page:
         # Screenshots in focus mode would show this button.
         self.tab.add_style_tag(content=".comfy-menu-hamburger { display: none !important }")
 
+    @functools.cached_property
+    def schemas(self) -> dict:
+        """Every node type of the server with its inputs and outputs."""
+        return self.server.object_info()
+
     @property
     def nodes2(self) -> bool:
         """Whether the Vue renderer ("Nodes 2.0") draws the nodes, instead of the classic canvas."""
@@ -111,6 +117,14 @@ class Page:
             self.settings[RENDERER] = nodes2
             self.set(RENDERER, nodes2)
             self.tab.wait_for_timeout(500)
+
+    def renderers(self) -> Iterator[str]:
+        """Each renderer in turn, from the one in use, which is in use again afterwards."""
+        for nodes2 in (self.nodes2, not self.nodes2):
+            self.use(nodes2)
+            self.settle()
+            yield "nodes2" if nodes2 else "classic"
+        self.use(not nodes2)
 
     def set(self, name: str, value: object) -> None:
         """Change one of the frontend's settings."""

@@ -33,6 +33,12 @@ def check(page: Page, entry: dict) -> dict[str, Shown]:
     return found
 
 
+def check_both(page: Page, entry: dict) -> dict[str, Shown]:
+    """The same in both renderers. Returns the views in the one that is in use."""
+    first, _ = (check(page, entry) for _ in page.renderers())
+    return first
+
+
 def check_drawn(seen: Shown, chosen: int = 0) -> None:
     """The document holds the view's words and numbers, and nothing else."""
     view = seen.view

@@ -108,7 +108,7 @@ def build(page: Page, graph: Graph, name: str) -> dict:
         workflow = json.loads(page.tab.evaluate(BUILD, given))
     except Exception as error:
         raise WorkflowError(f"{name}: {error}") from error
-    modules = {key: info["python_module"].split(".") for key, info in page.server.object_info().items()}
+    modules = {key: info["python_module"].split(".") for key, info in page.schemas.items()}
     for node in workflow["nodes"]:  # by this name of the pack, the frontend tells users who lack it what to install
         if module := modules.get(node["type"]):
             node["properties"]["cnr_id"] = module[1] if module[0] == "custom_nodes" else "comfy-core"
