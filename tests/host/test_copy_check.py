@@ -22,19 +22,18 @@ from support.outcomes import fails
 from support.small_lab import COPY_RMSE, TRAINING_IMAGES, rmse, training_pairs
 
 MEMORIZED, ORDINARY = (3, 11), ("a ring", "a red disc")
-references = partial(graphs.from_folder, "training")
 check = partial(graphs.check, "r", vae=["vae", 0])
 
 
 @pytest.fixture(scope="module")
 def lab(host: Host, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The small lab; its training images are in the input directory."""
+    """The small lab, and its training images as the set `r`."""
     training_images(host, "training")
-    return checkpoint
+    return {**checkpoint, "r": host.run({"r": graphs.from_folder("training")}, checkpoint)["r"][0]}
 
 
 def sample(prompt: str, batch: int, seed: int) -> Prompt:
-    sampler = ksampler(steps=25, seed=seed)
+    sampler = ksampler(steps=15, seed=seed)
     decoded = node("VAEDecode", samples=["k", 0], vae=["vae", 0])
     return {**base(batch, side=12), "mem": text(prompt), "k": sampler, "i": decoded}
 
@@ -44,7 +43,7 @@ def test_memorized_prompts_are_flagged_and_ordinary_ones_are_not(host: Host, lab
     pairs, names = training_pairs(), [file.name for file in sorted(TRAINING_IMAGES.glob("*.png"))]
     copies, others = [], []
     for seed, (words, memorized) in enumerate([(pairs[i][0], i) for i in MEMORIZED] + [(t, None) for t in ORDINARY]):
-        prompt = {**sample(words, 2, seed), "r": references(), "c": check()}
+        prompt = {**sample(words, 2, seed), "c": check()}
         out = host.run(prompt, lab)
         similarity, nearest, is_copy, summary, comparison, *_ = out["c"]
         pixels = (out["i"][0] * 255).round().byte().numpy()
@@ -63,7 +62,7 @@ def test_the_training_images_themselves(host: Host, lab: dict[str, Any]) -> None
     """Each is its own nearest; upscaled or cropped to another size it is still found."""
     given = torch.from_numpy(np.stack([p for _, p in training_pairs()])).float() / 255
     larger = torch.nn.functional.interpolate(given.movedim(-1, 1), (192, 192), mode="bicubic").movedim(1, -1)
-    prompt = {"r": references(), "a": check(), "b": check(images=["j", 0])}
+    prompt = {"a": check(), "b": check(images=["j", 0])}
     out = host.run(prompt, {**lab, "i": given, "j": larger})
     for name, least in (("a", 0.99), ("b", 0.9)):
         similarity, nearest, is_copy, *_ = out[name]
@@ -74,13 +73,13 @@ def test_the_training_images_themselves(host: Host, lab: dict[str, Any]) -> None
 
 def test_nothing_in_common_is_no_copy_whatever_the_size(host: Host, lab: dict[str, Any]) -> None:
     noise = torch.rand(2, 120, 77, 3, generator=torch.Generator().manual_seed(0))
-    similarity, _, is_copy, summary, *_ = host.run({"r": references(), "c": check()}, {**lab, "i": noise})["c"]
+    similarity, _, is_copy, summary, *_ = host.run({"c": check()}, {**lab, "i": noise})["c"]
     assert not is_copy and max(similarity) < 0.7 and "0 of 2 images may be copies" in summary
 
 
 def test_as_the_last_node_it_shows_the_images_side_by_side(host: Host, lab: dict[str, Any]) -> None:
     given = torch.rand(3, 96, 96, 3)
-    host.run({"r": references(), "c": check()}, {**lab, "i": given})
+    host.run({"c": check()}, {**lab, "i": given})
     shown = host.ui["c"]
     assert len(shown["images"]) == 3 and "0 of 3 images" in shown["text"][0]
     file = shown["images"][0]
@@ -95,19 +94,19 @@ def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
     nested = host.base / "input" / "branch" / "inside"
     shutil.copytree(TRAINING_IMAGES, nested, dirs_exist_ok=True)
     shutil.copy(TRAINING_IMAGES / "00 Harbour at Dawn.png", nested.parent)
-    prompt = {"r": references(), "c": check(), "b": graphs.from_folder("branch", subfolders=["c", 2])}
+    prompt = {"c": check(), "b": graphs.from_folder("branch", subfolders=["c", 2])}
     assert host.run(prompt, {**lab, "i": copy})["b"][1] == 17
     assert host.run(prompt, {**lab, "i": torch.rand(copy.shape)})["b"][1] == 1
     shutil.rmtree(nested.parent)
 
 
 def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> None:
-    made, own = host.run({"r": references()}, lab)["r"][0], lab["vae"].get_sd()
+    own = lab["vae"].get_sd()
 
     def note(weights: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32, **changed: Any) -> str:
         with torch.inference_mode():
             vae = comfy.sd.VAE(sd={n: w.to(dtype) for n, w in weights.items()}, dtype=dtype)
-        given = {**lab, "vae": vae, "i": torch.rand(1, 96, 96, 3), "s": dataclasses.replace(made, **changed)}
+        given = {**lab, "vae": vae, "i": torch.rand(1, 96, 96, 3), "s": dataclasses.replace(lab["r"], **changed)}
         return host.run({"c": graphs.check("s", vae=["vae", 0])}, given)["c"][3]
 
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
@@ -115,7 +114,7 @@ def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> 
     assert "VAE" not in note({n: 2 * w if "decoder." in n else w for n, w in own.items()})
     tuned = {n: w * (1 + 0.01 * torch.randn_like(w)) for n, w in own.items()}
     assert "a different VAE" in note(tuned)
-    older = made.model_hash.partition(":")[0]
+    older = lab["r"].model_hash.partition(":")[0]
     assert "VAE" not in note(own, model_hash=older)
     assert "unknown whether the connected VAE" in note(tuned, model_hash=older)
 
@@ -168,14 +167,14 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
 def test_what_is_missing_is_named(
     host: Host, lab: dict[str, Any], images: torch.Tensor, links: dict, says: str
 ) -> None:
-    assert says in fails(host, {"r": references(), "c": graphs.check("r", **links)}, {**lab, "i": images}).message
+    assert says in fails(host, {"c": graphs.check("r", **links)}, {**lab, "i": images}).message
 
 
 def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: dict[str, Any]) -> None:
     other = {"samples": torch.randn(1, 16, 12, 12)}
-    made = graphs.references(latents="l")
+    made = host.run({"r": graphs.references(latents="l")}, {"l": other})["r"][0]
     with pytest.raises(NodeError, match="16 × 12 × 12, but these images give 4 × 12 × 12") as caught:
-        host.run({"r": made, "c": check()}, {**lab, "l": other, "i": torch.rand(1, 96, 96, 3)})
+        host.run({"c": check()}, {**lab, "r": made, "i": torch.rand(1, 96, 96, 3)})
     assert "`references`" in caught.value.message
     sets = host.module("memorization_guard", "mitigation.references.reference_set")
     alone = sets.ReferenceSet("descriptor", torch.ones(1, 8).half(), (8,), ("",), ("a",), None, "SSCD (mine)")
@@ -184,9 +183,8 @@ def test_a_set_of_another_vae_or_without_its_descriptor(host: Host, lab: dict[st
 
 
 def test_a_set_without_images_still_names_them(host: Host, lab: dict[str, Any]) -> None:
-    latents = {"samples": torch.randn(2, 4, 12, 12)}
-    made = graphs.references(latents="l")
-    out = host.run({"r": made, "c": check()}, {**lab, "l": latents, "i": torch.rand(3, 96, 96, 3)})["c"]
+    made = host.run({"r": graphs.references(latents="l")}, {"l": {"samples": torch.randn(2, 4, 12, 12)}})["r"][0]
+    out = host.run({"c": check()}, {**lab, "r": made, "i": torch.rand(3, 96, 96, 3)})["c"]
     assert out[1].shape == (3, 64, 64, 3) and out[4].shape[0] == 3 and "image 1:" in out[3]
 
 
@@ -201,12 +199,11 @@ def test_a_copy_that_was_mirrored_or_moved_is_found(host: Host, lab: dict[str, A
     side = training.shape[1]
     by = 0 if metric == "latent" else 6
     moved = torch.nn.functional.pad(training.movedim(-1, 1), (by, 0, by, 0), mode="replicate")[..., :side, :side]
-    given = {**lab, "i": torch.cat([training.flip(2), moved.movedim(1, -1)]), "many": torch.rand(60, side, side, 3)}
-    folder = {"r": references()} if metric == "latent" else {}
+    given = {**lab, "i": torch.cat([training.flip(2), moved.movedim(1, -1)])}
     if metric == "nL2":  # it needs more than 50
-        given["all"] = torch.cat([training, given["many"]])
-        folder = {"r": graphs.from_images("nL2", images=["all", 0])}
-    out = host.run({**folder, "c": check()}, given)["c"]
+        many = {"i": torch.cat([training, torch.rand(47, side, side, 3)])}
+        given["r"] = host.run({"r": graphs.from_images("nL2")}, many)["r"][0]
+    out = host.run({"c": check()}, given)["c"]
     clean, copies = out[5:]
     assert len(copies) == 8 and out[2], out[3]
     assert not isinstance(clean, torch.Tensor), "nothing behind `clean` is to run"
