@@ -10,7 +10,10 @@ from support.frontend.page import BROWSERS, Page, find_browser
 from support.paths import PACK_NAME
 from support.server import Server
 
-os.environ["OMP_NUM_THREADS"] = "1"  # of every server: two threads would wait for each other on a busy machine
+# For every server. Two threads would wait for each other on a busy machine; memory that malloc gives back and takes
+# again costs more than the arithmetic on it (support/bootstrap.py).
+os.environ["OMP_NUM_THREADS"] = os.environ["MALLOC_ARENA_MAX"] = "1"
+os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

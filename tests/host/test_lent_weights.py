@@ -41,7 +41,7 @@ def test_the_optimizers_gradient(host: Host, checkpoint, plain, state: str) -> N
     with lending(state) as lend:
         given = checkpoint | lend.checkpoint()
         before = latents(host, VANILLA, given)
-        for checkpoints in ("off", "on", "full"):
+        for checkpoints in ("off", "on", "full") if state == "evicted" else ("on",):
             found = gradient(host, PLAIN, given, checkpoints)
             torch.testing.assert_close(found.gradient, plain.gradient, rtol=1e-5, atol=1e-7)
             assert torch.equal(latents(host, VANILLA, given), before)
@@ -67,13 +67,13 @@ def half(host: Host, checkpoint, request) -> tuple[torch.dtype, Gradient]:
     return request.param, plain
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_in_half_precision(host: Host, checkpoint, half, state: str) -> None:
-    """Too coarse for differences: equal to plain weights bit by bit."""
+def test_in_half_precision(host: Host, checkpoint, half) -> None:
+    """Too coarse for differences: equal to plain weights bit by bit. In fp16, which CPUs have no kernels for, once."""
     dtype, plain = half
-    with lending(state) as lend:
-        found = gradient(host, PLAIN, checkpoint | lend.checkpoint(dtype))
-    assert torch.equal(found.gradient, plain.gradient)
+    for state in STATES if dtype == torch.bfloat16 else ("evicted",):
+        with lending(state) as lend:
+            found = gradient(host, PLAIN, checkpoint | lend.checkpoint(dtype))
+        assert torch.equal(found.gradient, plain.gradient), state
 
 
 AMG = ("latent", "through model"), ("nL2", "through prediction"), ("descriptor", "through model")
@@ -96,16 +96,18 @@ def way(host: Host, checkpoint, clip_vision, twins, images, request) -> tuple[tu
     return request.param, found
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_amg(host: Host, checkpoint, clip_vision, images, way, state: str) -> None:
+def test_amg(host: Host, checkpoint, clip_vision, images, way) -> None:
+    """Each network where its memory goes with each use; each state under one of them."""
     how, plain = way
-    with lending(state) as lend:
-        vision = {"descriptor": lend.clip_vision(recast(clip_vision, torch.float16))}
-        given = checkpoint | images | lend.checkpoint() | vision
-        first = latents(host, VANILLA, given)
-        found = guided(host, given, *how)
-        assert torch.equal(latents(host, VANILLA, given), first)
-    torch.testing.assert_close(found.gradient, plain.gradient, rtol=1e-4, atol=1e-4 * float(plain.gradient.abs().max()))
+    scale = float(plain.gradient.abs().max())
+    for state in ("evicted", *[s for s in STATES if s != "evicted"][AMG.index(how) :: len(AMG)]):
+        with lending(state) as lend:
+            vision = {"descriptor": lend.clip_vision(recast(clip_vision, torch.float16))}
+            given = checkpoint | images | lend.checkpoint() | vision
+            first = latents(host, VANILLA, given)
+            found = guided(host, given, *how)
+            assert torch.equal(latents(host, VANILLA, given), first)
+        torch.testing.assert_close(found.gradient, plain.gradient, rtol=1e-4, atol=1e-4 * scale, msg=state)
 
 
 @pytest.mark.parametrize("dtype", [None, *HALVES], ids=str)

@@ -4,6 +4,7 @@ Import this module before any other module of ComfyUI: command line and folders 
 """
 
 import atexit
+import ctypes
 import importlib.util
 import os
 import shutil
@@ -25,6 +26,11 @@ atexit.register(shutil.rmtree, BASE, ignore_errors=True)
 # Two threads wait for each other on a busy machine: the exact model is then 20 to 100 times slower.
 torch.set_num_threads(int(os.environ.get("MG_TEST_THREADS", "1")))
 configure(BASE, "--cpu")
+if sys.platform == "linux":
+    # Let malloc keep what is freed, and take nothing by mmap: in a virtual machine, the first use of a page that the
+    # system gives costs more than the arithmetic on it. malloc.h: M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX.
+    for option, value in ((-1, 2**31 - 1), (-2, 2**26), (-4, 0)):
+        getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(option, value)
 
 if PACK not in sys.modules:  # whatever the repository's folder is called
     spec = importlib.util.spec_from_file_location(PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
