@@ -1,5 +1,7 @@
 """Noise Optimizer through the real executor, under inference mode, on the exact model."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,22 +15,15 @@ T = 999
 EPS = 1e-8  # of AdamW: PyTorch's default, which the paper uses (Appendix B)
 
 
-def independent_prediction():
-    """ε̃(x_T, T, y) of the exact model, asked directly: no host, no code of the pack, normal weights."""
-    with torch.inference_mode(False):
-        denoiser = exact.build().model.diffusion_model
-        weights = {k: v.clone() for k, v in [*denoiser.named_parameters(), *denoiser.named_buffers()]}
-        prompts = [exact.conditioning(p)[0][0].clone() for p in ("memorized", "null")]
+def independent_prediction() -> Callable[[Tensor], Tensor]:
+    """ε̃(x_T, T, y) of the exact model, asked directly."""
+    predict = exact.network()
 
-    def predict(x: Tensor) -> Tensor:
-        t = torch.full((len(x),), T)
-        one, none = (
-            torch.func.functional_call(denoiser, weights, (x, t), {"context": c.expand(len(x), -1, -1)})
-            for c in prompts
-        )
+    def difference(x: Tensor) -> Tensor:
+        one, none = predict(x, T, "memorized", "null")
         return one - none
 
-    return predict
+    return difference
 
 
 def drawn(batch: int) -> Tensor:

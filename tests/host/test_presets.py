@@ -99,12 +99,12 @@ def test_sd_2_constants_are_those_of_the_authors_on_latents_14_61_times_as_large
     settings = {**table[published.HAN_SD2_SAMPLE], "target_magnitude": target, "max_iterations": 60}
     monkeypatch.setitem(table, published.HAN_SD2_SAMPLE, settings)
     found, report = host.run({"lab": lab(6, "v"), "o": optimizer(preset=published.HAN_SD2_SAMPLE)})["o"][:2]
-    predict, scale = network("v"), published.SD2_SCALE
+    predict, scale = exact.network("v"), published.SD2_SCALE
     for i, start in enumerate(torch.randn((6, *exact.SHAPE), generator=torch.manual_seed(SEED))):
         latent = (scale * start).requires_grad_(True)
         authors = torch.optim.AdamW([latent], lr=0.1)
         for count in range(61):
-            one, none = predict((latent / scale)[None], 999)
+            one, none = predict((latent / scale)[None], 999, "memorized", "null")
             loss = (one - none).norm()
             if loss.item() <= target or count == 60:
                 break
@@ -114,22 +114,6 @@ def test_sd_2_constants_are_those_of_the_authors_on_latents_14_61_times_as_large
         assert report.iterations[i] == count
         torch.testing.assert_close(found.noise[i], latent.detach() / scale, atol=5e-3, rtol=0)
     assert 0 < report.iterations.max() <= 60 and len(set(report.iterations.tolist())) > 1
-
-
-def network(kind: str = "eps"):
-    """predict(x (B, ...), t) -> what the exact model's network says under the prompt and under none: no host."""
-    with torch.inference_mode(False):
-        denoiser = exact.build(kind).model.diffusion_model
-        weights = {k: v.clone() for k, v in [*denoiser.named_parameters(), *denoiser.named_buffers()]}
-        prompts = {p: exact.conditioning(p)[0][0].clone() for p in exact.PROMPTS}
-
-    def predict(x: Tensor, t: int, *names: str) -> list[Tensor]:
-        at = torch.full((len(x),), t)
-        contexts = [prompts[name].expand(len(x), -1, -1) for name in names or ("memorized", "null")]
-        return [torch.func.functional_call(denoiser, weights, (x, at), {"context": c}) for c in contexts]
-
-    predict.table = weights["table"]  # type: ignore[attr-defined]
-    return predict
 
 
 class Transcription:
@@ -143,7 +127,7 @@ class Transcription:
         rows = stored.float()
         self.mean = rows.mean(0) * (len(rows) - 1) / len(rows)
         self.rows = torch.nn.functional.normalize(rows - self.mean, dim=1).half().double()
-        self.predict, self.count, self.caption = network(), 10, False
+        self.predict, self.count, self.caption = exact.network(), 10, False
         self.acts = dict.fromkeys(("below", "above", "held", "dissimilar"), 0)
 
     def similarity(self, x0: Tensor) -> tuple[Tensor, Tensor]:
@@ -231,7 +215,7 @@ def test_amg_as_released_is_the_published_equations(host: Host, prompt: str, pos
     host.run(nodes, given)
     stored = host.run({"refs": references(captions=captions)}, given)["refs"][0].features
     assert len(steps) == 50
-    table = network().table
+    table = exact.network().table
     done: dict[str, int] = {}
     worst = 0.0
     for b in range(3):

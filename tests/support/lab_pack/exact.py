@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import comfy.latent_formats
@@ -179,6 +180,21 @@ def quantized(model: ModelPatcher) -> ModelPatcher:
         made.model.diffusion_model.V = Int8Weight(network.V)
     made.model_options = copy.deepcopy(model.model_options)
     return made
+
+
+def network(kind: str = "eps") -> Callable[..., list[Tensor]]:
+    """network(x, t, *prompts) -> what the network says under each, without host and inference mode; `.table`: its σ."""
+    with torch.inference_mode(False):
+        denoiser = build(kind).model.diffusion_model
+        weights = {k: v.clone() for k, v in [*denoiser.named_parameters(), *denoiser.named_buffers()]}
+        prompts = {p: conditioning(p)[0][0].clone() for p in PROMPTS}
+
+    def predict(x: Tensor, t: int, *names: str) -> list[Tensor]:
+        at, contexts = torch.full((len(x),), t), [prompts[n].expand(len(x), -1, -1) for n in names]
+        return [torch.func.functional_call(denoiser, weights, (x, at), {"context": c}) for c in contexts]
+
+    predict.table = weights["table"]  # type: ignore[attr-defined]
+    return predict
 
 
 def conditioning(prompt: str) -> list[list[Any]]:
