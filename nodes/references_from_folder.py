@@ -92,10 +92,12 @@ class ReferencesFromFolder(io.ComfyNode):
         size = (width, height) if size_of is None else pixel_size(size_of, vae, NAME)
         extractor = feature_extractor(metric, NAME, vae=vae, descriptor=descriptor, size=size)
         builder = ReferenceSetBuilder(extractor, NAME, len(listed.images))
-        left_out, damaged = collect(listed, builder, max(size))
+        view = LiveView()
+        found = collect(listed, builder, max(size), tell=lambda text: view.finish(text_view("Stopped.", text)))
         references = builder.finish()
-        text = report(references, builder.duplicate_features, left_out, damaged)
-        return io.NodeOutput(references, len(references), text, ui=LiveView().finish(text_view(text)))
+        text = report(references, builder.duplicate_features, found.left_out, found.damaged, found.resumed)
+        found.kept.remove()
+        return io.NodeOutput(references, len(references), text, ui=view.finish(text_view(text)))
 
 
 NODES = [ReferencesFromFolder]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,9 +13,11 @@ from ..mitigation.references.duplicates import duplicate_features
 from ..mitigation.references.reference_set import ReferenceSet
 from .feature_extraction import FeatureExtractor
 from .image_resize import contain
+from .unfinished import Encoded
 
 THUMBNAIL_BYTES = 400_000_000  # for all thumbnails of a set together
 THUMBNAIL_SIDES = (256, 128, 64)
+MOST_COMPARED = 20_000  # images whose pairs are compared to find near-duplicates: more would take minutes
 
 
 def thumbnail_side(count: int) -> int:
@@ -35,22 +37,46 @@ class ReferenceSetBuilder:
     captions: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     thumbnails: list[Tensor] = field(default_factory=list)
-    duplicate_features: list[Tensor] = field(default_factory=list)  # one row per image, to find near-duplicates
+    tiny: list[Tensor] = field(default_factory=list)  # one row per image, to find near-duplicates
 
-    def add_image(self, image: Tensor, name: str, caption: str) -> None:
-        """One image (H, W, 3) in [0, 1]."""
-        self.add_feature(self.extractor.extract(image), name, caption, image)
+    @property
+    def comparable(self) -> bool:
+        """Whether near-duplicates are searched."""
+        return self.expected <= MOST_COMPARED
 
-    def add_feature(self, feature: Tensor, name: str, caption: str, image: Tensor | None = None) -> None:
-        """One feature that is not flattened yet, and the image for its thumbnail."""
-        self.shape = tuple(feature.shape)
-        self.rows.append(self.extractor.rows(feature[None])[0].to("cpu", torch.float16))
+    @property
+    def duplicate_features(self) -> list[Tensor] | None:
+        return self.tiny if self.comparable else None
+
+    @property
+    def settings(self) -> str:
+        """All that decides what the set keeps of an image, but for the image."""
+        made, network = self.extractor, self.extractor.descriptor
+        by = network.fingerprint if network else made.model_hash
+        return f"1 {made.metric} {by} {made.size} {thumbnail_side(self.expected)} {self.comparable}"
+
+    def encoded(self, image: Tensor, damaged: bool = False) -> Encoded:
+        """What the set will keep of one image (H, W, 3) in [0, 1]."""
+        return replace(self.encoded_feature(self.extractor.extract(image), image), damaged=damaged)
+
+    def encoded_feature(self, feature: Tensor, image: Tensor | None = None) -> Encoded:
+        """The same of one feature that is not flattened yet, and the image for its thumbnail."""
+        row = self.extractor.rows(feature[None])[0].to("cpu", torch.float16)
+        if image is None:
+            return Encoded(row, tuple(feature.shape))
+        side = thumbnail_side(self.expected)
+        tiny = duplicate_features(image.movedim(-1, 0)[None])[0].cpu() if self.comparable else None
+        return Encoded(row, tuple(feature.shape), contain(image, side) if side else None, tiny)
+
+    def add(self, encoded: Encoded, name: str, caption: str) -> None:
+        self.shape = encoded.shape
+        self.rows.append(encoded.row)
         self.names.append(name)
         self.captions.append(caption)
-        if image is not None:
-            self.duplicate_features.append(duplicate_features(image.movedim(-1, 0)[None])[0].cpu())
-            if side := thumbnail_side(self.expected):
-                self.thumbnails.append(contain(image, side))
+        if encoded.tiny is not None:
+            self.tiny.append(encoded.tiny)
+        if encoded.thumbnail is not None:
+            self.thumbnails.append(encoded.thumbnail)
 
     def finish(self) -> ReferenceSet:
         """The set. Raises GuardError if there are too few references for the metric."""

@@ -31,12 +31,16 @@ DECODING = ("decoder.", "post_quant_conv.", "taesd_decoder.")
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """`extract`: an image (H, W, 3) -> one feature in its own shape; `rows` flattens a stack of them."""
+    """`extract`: an image (H, W, 3) -> one feature in its own shape; `rows` flattens a stack of them.
+
+    `size`: what images are cropped to.
+    """
 
     metric: Metric
     extract: Callable[[Tensor], Tensor]
     descriptor: LoadedDescriptor | None = None
     model_hash: str = ""
+    size: Size | None = None
 
     def rows(self, extracted: Tensor) -> Tensor:
         """Stacked results of `extract` (B, ...) as features (B, D) float32."""
@@ -74,7 +78,7 @@ def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureE
         return check_features(latents[0].float().cpu(), cropped, node, "`vae`", "--fp32-vae or --bf16-vae")
 
     fingerprint = weights_fingerprint(vae.first_stage_model.state_dict(), unused=DECODING)
-    return FeatureExtractor("latent", encode, model_hash=fingerprint)
+    return FeatureExtractor("latent", encode, model_hash=fingerprint, size=size)
 
 
 def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
@@ -83,7 +87,7 @@ def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
         pixels = image_features(cropped.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
         return check_features(pixels, cropped, node, "resizing", "--fp32-vae")
 
-    return FeatureExtractor("nL2", shrink)
+    return FeatureExtractor("nL2", shrink, size=size)
 
 
 def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtractor:

@@ -42,6 +42,7 @@ class FolderSets:
             size = latent_in_pixels(shape, self.vae, self.node)
             extractor = feature_extractor("latent", self.node, vae=self.vae, descriptor=None, size=size)
             builder = ReferenceSetBuilder(extractor, self.node, len(listed.images))
-            collect(listed, builder, max(size))
+            found = collect(listed, builder, max(size))
             self.made[shape] = builder.finish()
+            found.kept.remove()
         return self.made[shape]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from ..adapter.errors import GuardError
-from ..adapter.folders import input_root, inside
+from ..adapter.folders import REFERENCES, input_root, inside, model_folder
 from ..adapter.memory import is_out_of_memory
 from ..adapter.sampling import check_interrupted, progress
-from ..mitigation.wording import clean
+from ..mitigation.wording import clean, counted
 from .builder import ReferenceSetBuilder
 from .caption_file import CaptionFileError, caption_names, read_caption
 from .image_file import OTHER_SUFFIXES, SUFFIXES, DamagedImageError, ImageFileError, read_image
+from .unfinished import Unfinished
 
+log = logging.getLogger("memorization_guard")
 Reasons = list[tuple[str, str]]  # (name, reason) of files
 
 # Thumbnails and waste that Synology, QNAP, Windows and macOS keep beside the images; other such folders are hidden.
@@ -83,45 +87,93 @@ def fingerprint(folder: TrainingFolder) -> str:
     return digest.hexdigest()
 
 
-def collect(folder: TrainingFolder, builder: ReferenceSetBuilder, side: int) -> tuple[Reasons, list[str]]:
-    """Add every readable image; return the files that were left out, and the damaged images that were read.
+@dataclass
+class Collected:
+    """What came of a folder beside the references."""
 
-    Raises GuardError if no image is readable.
+    kept: Unfinished  # to be removed when the set is finished
+    left_out: Reasons = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # images of which a part was read
+    resumed: int = 0  # images that a run which was stopped had read
+
+
+def collect(
+    folder: TrainingFolder, builder: ReferenceSetBuilder, side: int, tell: Callable[[str], object] = log.info
+) -> Collected:
+    """Add every readable image. A run that is stopped keeps what it has made, and the next one goes on from there.
+
+    `tell`: is given a sentence about it. Raises GuardError if no image is readable.
     """
-    left_out: Reasons = []
-    damaged: list[str] = []
+    found = Collected(Unfinished(model_folder(REFERENCES), f"{builder.settings} {side} {folder.root}"))
     bar = progress(len(folder.images))
-    for i, path in enumerate(folder.images):
-        check_interrupted()
-        try:
-            builder.add_image(_image(folder, path, side, damaged), folder.name(path), _caption(folder, path, left_out))
-        except ImageFileError as error:
-            left_out.append((folder.name(path), str(error)))
-        except Exception as error:  # it costs this image only
-            if not is_out_of_memory(error):
-                raise
-            left_out.append((folder.name(path), "too large for memory"))
-        bar.update_absolute(i + 1)
+    try:
+        for i, path in enumerate(folder.images):
+            check_interrupted()
+            _add(folder, path, builder, side, found)
+            bar.update_absolute(i + 1)
+    except BaseException:
+        if found.kept.stop():
+            done = f"Stopped after {len(builder.rows)} of {counted(len(folder.images), 'image')}."
+            tell(f"{done} They are kept for 30 days: run it again, and it goes on from there.")
+        raise
     if not builder.rows:
-        example = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        example = f", e.g. {found.left_out[0][0]}: {found.left_out[0][1]}" if found.left_out else ""
         raise GuardError(
             f"{builder.node}: none of the {len(folder.images)} files in `folder` can be read{example}. Save them as "
             "png or jpg."
         )
-    return left_out + folder.passed_over, damaged
+    found.left_out += folder.passed_over
+    return found
 
 
-def _image(folder: TrainingFolder, path: Path, side: int, damaged: list[str]) -> Tensor:
+def _add(folder: TrainingFolder, path: Path, builder: ReferenceSetBuilder, side: int, found: Collected) -> None:
+    """One image, or the reason why it is left out."""
+    try:
+        _check(path)
+        image = _known_by(folder, path)
+        encoded = found.kept.known.pop(image, None)
+        # The first image is always read: it says what shape the kept ones must have.
+        if encoded is not None and encoded.shape == builder.shape:
+            found.resumed += 1
+        else:
+            pixels, damaged = _image(path, side)
+            encoded = builder.encoded(pixels, damaged)
+            found.kept.add(image, encoded)
+    except ImageFileError as error:
+        found.left_out.append((folder.name(path), str(error)))
+        return
+    except Exception as error:  # it costs this image only
+        if not is_out_of_memory(error):
+            raise
+        found.left_out.append((folder.name(path), "too large for memory"))
+        return
+    if encoded.damaged:
+        found.damaged.append(folder.name(path))
+    builder.add(encoded, folder.name(path), _caption(folder, path, found.left_out))
+
+
+def _known_by(folder: TrainingFolder, path: Path) -> str:
+    """What changes with the image; "" if it cannot be read, for which there will be a reason."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ""
+    return f"{path.relative_to(folder.root).as_posix()} {facts.st_mtime_ns} {facts.st_size}"
+
+
+def _check(path: Path) -> None:
     if not inside(path, [input_root()]):
         raise ImageFileError("a link that leads out of ComfyUI's input directory")
     if path.suffix.lower() in OTHER_SUFFIXES:
         raise ImageFileError(f"{path.suffix.lower()} is not supported: save it as png, jpg or webp")
+
+
+def _image(path: Path, side: int) -> tuple[Tensor, bool]:
+    """The image, and whether only a part of it could be read."""
     try:
-        return read_image(path, side)
+        return read_image(path, side), False
     except DamagedImageError:
-        image = read_image(path, side, damaged=True)
-        damaged.append(folder.name(path))
-        return image
+        return read_image(path, side, damaged=True), True
 
 
 def _caption(folder: TrainingFolder, path: Path, left_out: Reasons) -> str:

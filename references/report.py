@@ -12,24 +12,29 @@ from ..adapter.sampling import check_interrupted
 from ..mitigation.references.duplicates import duplicate_captions, near_duplicates
 from ..mitigation.references.reference_set import ReferenceSet
 from ..mitigation.wording import counted, shown
+from .builder import MOST_COMPARED
 
 MOST_LINES = 20  # of each list; the rest is counted
-MOST_COMPARED = 20_000  # images whose pairs are compared: more would take minutes
 
 
 def report(
     references: ReferenceSet,
-    duplicate_features: Sequence[Tensor] = (),
+    duplicate_features: Sequence[Tensor] | None = (),
     left_out: Sequence[tuple[str, str]] = (),
     damaged: Sequence[str] = (),
+    resumed: int = 0,
 ) -> str:
-    """`left_out`: (name, reason) of files; `damaged`: names. `duplicate_features`: one row per image, if any."""
+    """`left_out`: (name, reason) of files; `damaged`: names. `duplicate_features`: one row per image, if any; None
+    if there are too many to compare. `resumed`: how many images a run that was stopped had read.
+    """
     lines = [
         f"{counted(len(references), 'reference')}, metric {references.metric} ({dims(references.shape)}), "
         f"{sum(map(bool, references.captions))} with a caption."
     ]
     if references.descriptor_name:
         lines.append(f"Descriptor: {references.descriptor_name}.")
+    if resumed:
+        lines.append(f"The run that was stopped had read {counted(resumed, 'image')}: they were not read again.")
     if left_out:
         lines.append(f"Left out {counted(len(left_out), 'file')}:")
         lines += _first([f"- {name}: {reason}" for name, reason in left_out])
@@ -40,7 +45,7 @@ def report(
     if duplicates:
         lines.append("Captions that occur more than once:")
         lines += _first([f"- {len(group)} × {_short(references.captions[group[0]])}" for group in duplicates])
-    if len(duplicate_features) > MOST_COMPARED:
+    if duplicate_features is None:
         lines.append(f"Near-duplicates were not searched, because there are more than {MOST_COMPARED} images.")
     elif duplicate_features:
         groups = near_duplicates(torch.stack(list(duplicate_features)), on_block=check_interrupted)

@@ -15,7 +15,7 @@ from memorization_guard.adapter.memory import is_out_of_memory
 from memorization_guard.mitigation.references import duplicates, sscd
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
 from memorization_guard.mitigation.wording import clean, shown
-from memorization_guard.references import reference_file
+from memorization_guard.references import reference_file, safe_file
 from memorization_guard.references.caption_file import read_caption
 from memorization_guard.references.image_file import read_image
 from memorization_guard.references.image_folder import list_folder
@@ -83,7 +83,7 @@ def test_a_loaded_set_does_not_change_with_its_file(tmp_path: Path) -> None:
 
 
 def test_many_savers_of_one_name_do_not_disturb_each_other(tmp_path: Path) -> None:
-    foreign, abandoned = tmp_path / "mine.partial", tmp_path / f"{reference_file.PARTIAL}0.partial"
+    foreign, abandoned = tmp_path / "mine.partial", tmp_path / f"{safe_file.TEMPORARY}0.partial"
     foreign.write_text("somebody's")
     abandoned.write_text("of a saver that was killed")
     os.utime(abandoned, (0, 0))
@@ -103,7 +103,7 @@ def test_many_savers_of_one_name_do_not_disturb_each_other(tmp_path: Path) -> No
         saver.join()
     assert errors == []
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.safetensors", "mine.partial"]
-    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~reference_file._umask()
+    assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~safe_file.umask()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +111,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
         Path(path).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(reference_file, "save_file", full)
+    monkeypatch.setattr(safe_file, "save_file", full)
     with pytest.raises(ValueError, match=r"a\.safetensors cannot be written \(No space left on device\)"):
         reference_file.save_references(small_set(), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []
