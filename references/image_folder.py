@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from .image_file import OTHER_SUFFIXES, SUFFIXES, DamagedImageError, ImageFileEr
 from .unfinished import Unfinished
 
 log = logging.getLogger("memorization_guard")
+PAUSE = 0.1  # seconds between two messages of progress, which the server sends to the page: it has more to do
 Reasons = list[tuple[str, str]]  # (name, reason) of files
 
 # Thumbnails and waste that Synology, QNAP, Windows and macOS keep beside the images; other such folders are hidden.
@@ -105,12 +107,14 @@ def collect(
     `tell`: is given a sentence about it. Raises GuardError if no image is readable.
     """
     found = Collected(Unfinished(model_folder(REFERENCES), f"{builder.settings} {side} {folder.root}"))
-    bar = progress(len(folder.images))
+    bar, told = progress(len(folder.images)), 0.0
     try:
         for i, path in enumerate(folder.images):
             check_interrupted()
             _add(folder, path, builder, side, found)
-            bar.update_absolute(i + 1)
+            if (now := time.monotonic()) - told > PAUSE or i + 1 == len(folder.images):
+                bar.update_absolute(i + 1)
+                told = now
     except BaseException:
         if found.kept.stop():
             done = f"Stopped after {len(builder.rows)} of {counted(len(folder.images), 'image')}."
