@@ -12,7 +12,7 @@ help:
 	@echo "make test-fast     the unit tests only"
 	@echo "make lint          check style and types"
 	@echo "make format        correct the style"
-	@echo "make fuzz          2,000 hostile inputs (FUZZ=5000 for more)"
+	@echo "make fuzz          2,000 hostile inputs and 2,000 hostile files (FUZZ=5000 for more)"
 	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
 	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
 	@echo "make gpu-check     the same on your GPU, on a server for each way to hold weights, as a report to paste into an issue"
@@ -60,7 +60,7 @@ test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
 
 fuzz: setup
-	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py -q -s
+	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py tests/host/test_hostile_files.py -q -s
 
 serve: setup
 	@$(RUN) tools/dev/serve.py

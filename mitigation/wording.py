@@ -22,6 +22,8 @@ def clean(text: str) -> str:
     They could write escapes into a terminal, forge lines of a report, or turn a name around. Joiners stay: emoji and
     several scripts need them.
     """
+    if text.isprintable():  # nearly always, and a file may hold millions of letters
+        return text
     return "".join(" " if unicodedata.category(c) in ACTING and c not in JOINERS else c for c in text)
 
 

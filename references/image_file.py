@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow tries no other decoder, whatever the file's name says
 OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".jfif")  # named when left out
 MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 image has 144 million
+LONGEST_SIDE = 65_535  # as in a JPEG; a PNG of one row could have 180 million columns
+MOST_KEPT = 24_000_000  # pixels after reading, unless images of a larger side are asked for: as numbers, 288 MB
 REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
 
 
@@ -30,9 +33,10 @@ class DamagedImageError(ImageFileError):
 def read_image(path: Path, side: int, damaged: bool = False) -> Tensor:
     """(H, W, 3) in [0, 1]: upright by its EXIF, transparency on white, the first frame of an animation.
 
-    16-bit grey keeps its range. An image whose sides are both above 4 · side is reduced while it is read, to save
-    memory. `damaged` reads all that the host's Load Image does of a truncated file, or of one with a very large colour
-    profile. Raises ImageFileError with the reason if the file is empty, corrupt, too large or in another format.
+    16-bit grey keeps its range. An image whose sides are both above 4 · side, or of more than MOST_KEPT pixels, is
+    reduced while it is read, to save memory. `damaged` reads all that the host's Load Image does of a truncated file,
+    or of one with a very large colour profile. Raises ImageFileError with the reason if the file is empty, corrupt, too
+    large or in another format.
     """
     try:
         if path.stat().st_size == 0:
@@ -40,7 +44,7 @@ def read_image(path: Path, side: int, damaged: bool = False) -> Tensor:
         with warnings.catch_warnings(), _damage(ignored=damaged):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MOST_PIXELS decides
             with Image.open(path, formats=FORMATS) as image:
-                if image.width * image.height > MOST_PIXELS:
+                if image.width * image.height > MOST_PIXELS or max(image.size) > LONGEST_SIDE:
                     raise ImageFileError(f"{image.width} × {image.height} pixels are too many")
                 return _pixels(image, side)
     except ImageFileError:
@@ -81,15 +85,17 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
 def _pixels(image: Image.Image, side: int) -> Tensor:
     image.draft("RGB", (2 * side, 2 * side))  # JPEG only: decoded at a half, a quarter or an eighth of its size
     image.load()
-    factor = min(image.size) // (2 * side)
-    ImageOps.exif_transpose(image, in_place=True)
+    too_many = image.width * image.height / max(MOST_KEPT, 4 * side * side)
+    factor = max(min(image.size) // (2 * side), math.ceil(math.sqrt(too_many)))
     upright: Image.Image = image
     if factor > 1:
-        upright = _reduced(upright, factor)
+        upright = _reduced(image, factor)
+        image.close()  # it may be as large as MOST_PIXELS, and what follows needs memory of its own
+    ImageOps.exif_transpose(upright, in_place=True)
     if upright.mode.startswith(("I", "F")):  # 16-bit grey: Pillow's own conversion would clip it to white
         grey = torch.from_numpy(np.asarray(upright).astype(np.float32) / 65535)
         return grey.clamp(0, 1).unsqueeze(-1).expand(-1, -1, 3).contiguous()
     if upright.mode in ("LA", "PA", "RGBA", "RGBa", "La") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
-    return torch.from_numpy(np.array(upright.convert("RGB"))).float() / 255
+    return torch.from_numpy(np.array(upright.convert("RGB"))).float().div_(255)

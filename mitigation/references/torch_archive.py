@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 NOT_IN_WEIGHTS = ("BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER", "EXT1", "EXT2", "EXT4")
-LARGEST_PICKLE = 2**24  # bytes; the official SSCD archive's is about 100 kB
+LARGEST_PICKLE = 2**21  # bytes, of which each can make an object; the official SSCD archive's is about 100 kB
+MOST_VIEWS = 100  # of one storage
+LONGEST_NAME = 1000  # characters
 DTYPES = {
     f"{name}Storage": dtype
     for name, dtype in {
@@ -47,7 +49,7 @@ class _NotWeights(ValueError):
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in the archive's dictionaries and modules by their dotted names, as in a state dict, on the CPU.
 
-    Memory stays below twice the size of the file. Raises ValueError if the file is no such archive, if it names a
+    Memory stays below four times the size of the file. Raises ValueError if the file is no such archive, if it names a
     function or a class that is neither a tensor's nor a TorchScript module's, or if a module restores itself.
     """
     try:
@@ -74,8 +76,10 @@ def _read(archive: zipfile.ZipFile) -> Any:
     if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
         raise _NotWeights("it is no PyTorch zip archive: it has no data.pkl of a plausible size")
     folder = pickles[0].filename.split("/")[0]
-    if f"{folder}/byteorder" in archive.namelist() and archive.read(f"{folder}/byteorder") != b"little":
-        raise _NotWeights("it was saved on a big-endian machine")
+    if f"{folder}/byteorder" in archive.namelist():
+        with archive.open(f"{folder}/byteorder") as order:  # not `read`: it may unfold to any size
+            if order.read(7) != b"little":
+                raise _NotWeights("it was saved on a big-endian machine")
     data = archive.read(pickles[0])
     _check_opcodes(data)
     return _WeightsUnpickler(io.BytesIO(data), archive, folder).load()
@@ -88,8 +92,14 @@ def _check_opcodes(data: bytes) -> None:
             raise pickle.UnpicklingError(f"{opcode.name} {argument}")
 
 
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Depth first through dictionaries and objects. Raises ValueError for an object with a state of its own."""
+def _tensors(value: Any, name: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Depth first through dictionaries and objects. Raises ValueError for an object with a state of its own.
+
+    A dictionary that is held twice is walked once: 30 of them inside each other, twice each, would take for ever.
+    """
+    seen = set() if seen is None else seen
+    if len(name) > LONGEST_NAME:
+        raise _NotWeights(f"a weight has a name of {len(name)} characters")
     if isinstance(value, _View):
         yield name, value.tensor
         return
@@ -97,9 +107,10 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
         if not isinstance(value.state, dict):
             raise _NotWeights(f"{name or 'its module'} is restored by code in the file, which is not run")
         value = value.state
-    if isinstance(value, dict):
+    if isinstance(value, dict) and id(value) not in seen:
+        seen.add(id(value))
         for key, part in value.items():
-            yield from _tensors(part, f"{name}.{key}" if name else str(key))
+            yield from _tensors(part, f"{name}.{key}" if name else str(key), seen)
 
 
 # A pickle can call what `find_class` returns and set the state of what it made: so these are classes of ours, and
@@ -139,14 +150,20 @@ class _Storage(_Stateless):
 
     def __init__(self, numbers: Tensor) -> None:
         self.numbers = numbers
+        self.views, self.left = MOST_VIEWS, 2 * numbers.numel()
+
+    def spend(self, size: tuple) -> None:
+        """Repeated elements, and views that repeat each other, could claim any amount of memory."""
+        self.views, self.left = self.views - 1, self.left - math.prod(size)
+        if self.views < 0 or self.left < 0 or min(size, default=0) < 0:
+            raise pickle.UnpicklingError(f"tensors of the shape {size} in {self.numbers.numel()} numbers")
 
 
 class _View(_Stateless):
     """`torch._utils._rebuild_tensor_v2`: a copy of a view of a storage."""
 
     def __init__(self, storage: _Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> None:
-        if math.prod(size) > storage.numbers.numel():  # repeated elements could claim any amount of memory
-            raise pickle.UnpicklingError(f"a tensor of shape {size} in {storage.numbers.numel()} numbers")
+        storage.spend(size)
         self.tensor = storage.numbers.as_strided(size, stride, offset).clone()
 
 
@@ -166,6 +183,7 @@ class _WeightsUnpickler(pickle.Unpickler):
         super().__init__(stream)
         self.archive = archive
         self.folder = folder
+        self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "__torch__":
@@ -183,6 +201,7 @@ class _WeightsUnpickler(pickle.Unpickler):
         entry = self.archive.getinfo(f"{self.folder}/data/{key}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != count * dtype.itemsize:
             raise pickle.UnpicklingError(f"a storage of {count} numbers in {entry.file_size} bytes")
-        if not count:
-            return _Storage(torch.empty(0, dtype=dtype))
-        return _Storage(torch.frombuffer(bytearray(self.archive.read(entry)), dtype=dtype))
+        if key not in self.storages:
+            read = bytearray(self.archive.read(entry))
+            self.storages[key] = _Storage(torch.frombuffer(read, dtype=dtype) if count else torch.empty(0, dtype=dtype))
+        return self.storages[key]

@@ -4,6 +4,7 @@ from support import bootstrap
 
 # isort: split
 import gc
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from support import lab_files
 from support.copy_detectors import random_clip_vision
 from support.executor import Host
 from support.graphs.checkpoint import load
+from support.hostile_runs import FUZZ, Tally
 from support.lab_pack import exact
 from support.lab_pack.meter import Meter
 from support.lent_weights import loaded, recast
@@ -71,3 +73,21 @@ def twins(checkpoint: dict[str, Any], clip_vision: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def images() -> dict[str, Any]:
     return {"i": torch.rand(51, 64, 64, 3, generator=torch.Generator().manual_seed(0))}  # nL2 needs as many
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Tally]:
+    made = Tally()
+    yield made
+    print("\n" + made.line())
+    if FUZZ:
+        for (_, kind, said), count in sorted(made.said.items(), key=lambda item: item[0]):
+            print(f"{count:5d}  {kind}  {said!a}")
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """The host logs a traceback for every refusal."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)

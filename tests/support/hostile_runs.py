@@ -4,6 +4,7 @@ A case starts from inputs that work and replaces one to three of them. Inputs th
 candidates, sizes) are drawn small, and outside their range.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from typing import Any
 
 import comfy
 import torch
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 import nodes as host_nodes
 from support.every_node import EVERY_NODE
 from support.executor import NodeError, Prompt
 
+FUZZ, SUITE = int(os.environ.get("FUZZ", "0")), 300
 ENDLESS = {"dpm_adaptive"}  # the host's never ends on NaN or very large numbers
 COSTLY = {"steps": 4, "max_iterations": 3, "adjustments": 3, "candidates": 4, "width": 200, "height": 200}
 TEXTS = ["", " ", "\n\n", "x" * 5000, "\x00", "\ud800", "𝕌", "<img src=x onerror=alert(1)>", "(((a:1e999", "a\nb\nc"]
@@ -155,3 +158,18 @@ def judge(run: Callable[[], Any], prompt: Prompt, tally: Tally, changed: Any = N
         wrong = "autograd was left in another state"
     if wrong:
         tally.wrong.setdefault(who or wrong[:60], f"{wrong:.600}\n    with {changed!s:.300}")
+
+
+def plan(share: float) -> settings:
+    """The suite's few, the same at every run, or a share of `make fuzz`."""
+    unhealthy = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+    return settings(
+        max_examples=max(1, round(share * (FUZZ or SUITE))),
+        derandomize=not FUZZ,
+        deadline=None,
+        database=None,
+        suppress_health_check=unhealthy,
+        phases=(Phase.explicit, Phase.generate, *([Phase.shrink] if FUZZ else [])),
+        print_blob=True,
+        report_multiple_bugs=False,
+    )

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -147,3 +148,24 @@ def test_a_compressed_storage_is_refused(tmp_path: Path) -> None:
             new.writestr(name, old.read(name))
     with pytest.raises(ValueError, match="a storage of 1000000 numbers"):
         read_weights(tmp_path / "b.pt")
+
+
+def test_a_small_file_cannot_take_much_memory_or_time(tmp_path: Path) -> None:
+    """Views that repeat each other, dictionaries inside each other twice each, and a small part that unfolds."""
+    source = saved(tmp_path / "a.pt", {"weight": torch.ones(2)})
+    view = REBUILD + b"(" + STORAGE + b"K\x00K\x02\x85K\x01\x85tR"
+    with pytest.raises(ValueError, match="damaged or holds more"):
+        read_weights(rewritten(source, tmp_path / "b.pt", pickled(b"(", view * 200, b"t")))
+    twice = b"".join(
+        b"}(X\x01\x00\x00\x00a" + b"h%cX\x01\x00\x00\x00bh%cu" % (i, i) + b"q%c" % (i + 1) for i in range(60)
+    )
+    assert read_weights(rewritten(source, tmp_path / "c.pt", pickled(b"}q\x00", twice))) == {}
+    order = tmp_path / "d.pt"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(order, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, bytes(10**8) if name.endswith("byteorder") else old.read(name))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="big-endian"):
+        read_weights(order)
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()

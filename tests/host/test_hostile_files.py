@@ -1,0 +1,145 @@
+"""Files that somebody else made: no traceback, no gigabyte of memory, nothing touched elsewhere, one image lost.
+
+A few in the suite; `make fuzz` draws 2,000 (see test_hostile_inputs.py) and images as large as is allowed.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support import every_node, graphs
+from support.doors import Watch
+from support.every_node import SET
+from support.executor import Host
+from support.graphs import node
+from support.hostile_files import reference_files
+from support.hostile_images import COLOUR, EXIF, captions, detectors, giant, image, images
+from support.hostile_runs import FUZZ, Tally, judge, plan, prompt_of
+from support.limits import GIGABYTE, files, memory
+
+FOLDER = "hostile"
+OURS = (f"input/{FOLDER}", "models/memorization_references", "models/copy_detection", "temp")
+pytestmark = [pytest.mark.timeout(600 + FUZZ), pytest.mark.usefixtures("quiet")]
+Limited = Callable[[], Any]
+
+
+@pytest.fixture(scope="module")
+def whole(host: Host, vae: Any) -> dict[str, Any]:
+    return every_node.prepare(host, vae)
+
+
+@pytest.fixture(scope="module")
+def watch(host: Host) -> Watch:
+    return Watch(host.base)
+
+
+@pytest.fixture
+def limited(host: Host, whole: dict[str, Any], watch: Watch) -> Iterator[Limited]:
+    """Contexts for runs; the test fails if one of them took too much memory or touched anything elsewhere."""
+    before, peaks = files(host.base, OURS), []
+
+    @contextmanager
+    def inside() -> Iterator[None]:
+        with memory(peaks), watch.watching():
+            yield
+        assert peaks[-1] < GIGABYTE and watch.seen == [], (peaks[-1], watch.seen)
+
+    yield inside
+    assert files(host.base, OURS) == before
+    print(f"\n{len(peaks)} runs took at most {max(peaks) / 1e6:.0f} MB more than there was")
+
+
+@pytest.fixture
+def folder(host: Host) -> Iterator[Path]:
+    """A folder with one image that works."""
+    made = host.base / "input" / FOLDER
+    made.mkdir()
+    (made / "a.png").write_bytes(image("PNG", "RGB", 0))
+    yield made
+    shutil.rmtree(made)
+
+
+READ = {"n": graphs.from_folder(FOLDER, 64)}
+
+
+def test_images_and_captions(host: Host, whole: dict, tally: Tally, limited: Limited, folder: Path) -> None:
+    @plan(0.4)
+    @given(images(), captions())
+    def run(image: tuple[str, bytes], caption: tuple[str, bytes]) -> None:
+        for file in folder.glob("b.*"):
+            file.unlink()
+        for ending, content in (image, caption):
+            (folder / f"b{ending}").write_bytes(content)
+
+        def read() -> None:
+            with limited():
+                count, report = every_node.run(host, READ, whole)["n"][1:]
+            assert count == 2 or "b." in report, report
+
+        judge(read, READ, tally, (image, caption))
+        assert tally.count["ran"] == sum(tally.count.values()), (tally.line(), image, caption)
+
+    run()
+    assert not tally.wrong, "\n\n".join(tally.wrong.values())
+
+
+def test_sets(host: Host, whole: dict, tally: Tally, limited: Limited) -> None:
+    """Loaded, then compared with, then steered by."""
+    folder = host.base / "models" / "memorization_references"
+
+    @plan(0.15)
+    @given(reference_files(folder / f"{SET}.safetensors"), st.sampled_from(["load", "check", "steer"]))
+    def run(content: bytes, use: str) -> None:
+        (folder / "hostile.safetensors").write_bytes(content)
+        kind = {"load": "MG_LoadReferences", "check": "MG_CopyCheck", "steer": "MG_AMGGuidance"}[use]
+        put = {"references": ["loaded", 0]} if use != "load" else {"file": "hostile.safetensors"}
+        prompt = {**prompt_of(kind, put)[0], "loaded": node("MG_LoadReferences", file="hostile.safetensors")}
+
+        def load() -> None:
+            with limited():
+                every_node.run(host, prompt, whole)
+
+        judge(load, prompt, tally, content)
+
+    run()
+    assert not tally.wrong, "\n\n".join(tally.wrong.values())
+
+
+def test_detectors(host: Host, whole: dict, tally: Tally, limited: Limited) -> None:
+    folder = host.base / "models" / "copy_detection"
+
+    @plan(0.15)
+    @given(detectors())
+    def run(made: tuple[str, bytes]) -> None:
+        file = folder / f"hostile{made[0]}"
+        file.write_bytes(made[1])
+        prompt = {"n": node("MG_LoadCopyDetector", file=file.name)}
+
+        def load() -> None:
+            with limited():
+                every_node.run(host, prompt, whole)
+
+        judge(load, prompt, tally, made[0])
+        file.unlink()
+
+    run()
+    assert not tally.wrong, "\n\n".join(tally.wrong.values())
+
+
+SIZES = [(13_370, 13_370), (65_535, 2730), (2730, 65_535), (4090, 43_700)]  # Pillow opens 178,956,970 pixels at most
+GIANTS = [(mode, size) for mode in COLOUR for size in SIZES] if FUZZ else [("RGBA", (6000, 4000)), ("1", SIZES[1])]
+
+
+@pytest.mark.parametrize(("mode", "size"), GIANTS)
+def test_an_image_as_large_as_is_allowed(
+    host: Host, whole: dict, limited: Limited, folder: Path, mode: str, size: tuple[int, int]
+) -> None:
+    giant(folder / "b.png", mode, *size, EXIF[2])
+    with limited():
+        assert every_node.run(host, READ, whole)["n"][1] == 2
