@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 import comfy.sample
@@ -15,6 +15,8 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .errors import GuardError, check_latent
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,10 @@ def progress(total: int) -> comfy.utils.ProgressBar:
 
 
 check_interrupted: Callable[[], None] = comfy.model_management.throw_exception_if_processing_interrupted
+
+
+def interruptible(items: Iterable[T]) -> Iterator[T]:
+    """The items, unless the user stops the run."""
+    for item in items:
+        check_interrupted()
+        yield item

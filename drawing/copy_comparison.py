@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ CALM, HOT = (74, 158, 116), (226, 88, 76)
 
 
 def side_by_side(
-    images: Tensor, nearest: Tensor | None, closeness: Sequence[float], mark: float, words: Sequence[str]
+    images: Iterable[Tensor], nearest: Tensor | None, closeness: Sequence[float], mark: float, words: Sequence[str]
 ) -> Tensor:
     """IMAGE (B, h, w, 3) of images (B, H, W, 3) and their references (B, s, s, 3), both in [0, 1].
 

@@ -12,6 +12,7 @@ from ..adapter.errors import check_images
 from ..adapter.images import images_or_nothing
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
+from ..adapter.sampling import interruptible
 from ..drawing.copy_comparison import side_by_side
 from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import ReferenceSet
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other images 0.16 … 0.82
+SAVED_AT_ONCE = 4
 TOOLTIPS = {
     "threshold": "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known for SSCD: "
     "0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds "
@@ -90,7 +92,7 @@ class CopyCheck(io.ComfyNode):
     ) -> io.NodeOutput:
         images = opaque(check_images(images, NAME))
         features, note = features_to_compare(references, images, vae, NAME)
-        sigma, rows = nearest_similarity(references, features)
+        sigma, rows = nearest_similarity(references, interruptible(features))
         nearest = rows.tolist()
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         copies = sigma > limit
@@ -101,9 +103,9 @@ class CopyCheck(io.ComfyNode):
         thumbnails = references.thumbnails
         shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
         if references.metric == "nL2":  # the bar runs from 0 to 1, but the ratio from 2 (far) to 0 (the same)
-            drawn = side_by_side(images, shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
+            drawn = side_by_side(interruptible(images), shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
         else:
-            drawn = side_by_side(images, shown, sigma.tolist(), limit, words)
+            drawn = side_by_side(interruptible(images), shown, sigma.tolist(), limit, words)
         count = f"{int(copies.sum())} of {counted(len(words), 'image')} may be copies"
         notes = [n for n in (note, _steered_note(cls.hidden.prompt)) if n]
         summary = _summary(references, count, words, limit, notes)
@@ -118,8 +120,14 @@ class CopyCheck(io.ComfyNode):
             drawn,
             images_or_nothing(images[~copies]),
             images_or_nothing(images[copies]),
-            ui={**ui.PreviewImage(drawn, cls=cls).as_dict(), "text": (summary,), **view},
+            ui={**_previews(drawn, cls), "text": (summary,), **view},
         )
+
+
+def _previews(drawn: Tensor, node: type[io.ComfyNode]) -> dict:
+    """As the host's Preview Image, which saves a whole batch before it looks whether the user has stopped the run."""
+    saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(drawn.split(SAVED_AT_ONCE))]
+    return {**saved[0], "images": [image for part in saved for image in part["images"]]}
 
 
 def _steered_note(graph: dict | None) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..adapter.errors import GuardError, check_images, check_latent
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..adapter.sampling import check_interrupted, progress
+from ..adapter.sampling import interruptible, progress
 from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import Metric
 from ..references.builder import ReferenceSetBuilder, caption_lines
@@ -88,8 +88,7 @@ class ReferencesFromImages(io.ComfyNode):
         size = None if size_of is None else pixel_size(size_of, vae, FROM_IMAGES)
         extractor = feature_extractor(metric, FROM_IMAGES, vae=vae, descriptor=descriptor, size=size)
         builder, bar = ReferenceSetBuilder(extractor, FROM_IMAGES, len(images)), progress(len(images))
-        for i, image in enumerate(images):
-            check_interrupted()
+        for i, image in enumerate(interruptible(images)):
             builder.add(builder.encoded(image), f"image {i + 1}", lines[i])
             bar.update_absolute(i + 1)
         return finished(builder, LiveView())
@@ -122,8 +121,7 @@ class ReferencesFromLatents(io.ComfyNode):
         lines = caption_lines(captions, len(samples), FROM_LATENTS, "latents")
         builder = ReferenceSetBuilder(FeatureExtractor("latent", lambda image: image), FROM_LATENTS, len(samples))
         bar = progress(len(samples))
-        for i, latent in enumerate(samples):
-            check_interrupted()
+        for i, latent in enumerate(interruptible(samples)):
             image = None if vae is None else opaque(vae.decode(latent[None]).flatten(0, -4)[:1])[0]
             builder.add(builder.encoded_feature(latent, image), f"latent {i + 1}", lines[i])
             bar.update_absolute(i + 1)

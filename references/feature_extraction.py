@@ -12,7 +12,7 @@ from torch import Tensor
 from ..adapter.copy_detector import LoadedDescriptor, as_descriptor
 from ..adapter.errors import GuardError, check_features, dims
 from ..adapter.memory import explain_out_of_memory
-from ..adapter.sampling import check_interrupted, progress
+from ..adapter.sampling import interruptible, progress
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
 from ..mitigation.references.placement import moved
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
@@ -118,8 +118,7 @@ def features_to_compare(
         )
     extractor = feature_extractor(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
     compared, bar = [], progress(len(images))
-    for image in images:
-        check_interrupted()
+    for image in interruptible(images):
         both = [extractor.extract(image), extractor.extract(image.flip(1))]
         if tuple(both[0].shape) != references.shape:
             raise GuardError(

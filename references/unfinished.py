@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..adapter.sampling import interruptible
 from .safe_file import TEMPORARY, from_bytes, read_safely, sweep, to_bytes, write_safely
 
 log = logging.getLogger("memorization_guard")
@@ -48,7 +49,7 @@ class Unfinished:
         self.key = hashlib.sha256(self.settings.encode(errors="surrogateescape")).hexdigest()[:24]
         self.began = self.written = time.monotonic()
         self.warned = False
-        for file in self._files():
+        for file in interruptible(self._files()):
             try:
                 self.known.update(_read(file, self.key))
             except (ValueError, OSError):  # damaged: its images are read again
