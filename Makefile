@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo bench bench-smoke bench-cost matrix gpu-check test test-host test-e2e test-fast fuzz serve lint types format locales release soak
+.PHONY: help setup demo bench bench-smoke bench-cost matrix gpu-check test test-host test-e2e test-fast fuzz large-folder serve lint types format locales release soak
 
 help:
 	@echo "make demo          images without and with mitigation, on a real server, into demo/"
@@ -12,7 +12,8 @@ help:
 	@echo "make test-fast     the unit tests only"
 	@echo "make lint          check style and types"
 	@echo "make format        correct the style"
-	@echo "make fuzz          2,000 hostile inputs and 2,000 hostile files (FUZZ=5000 for more)"
+	@echo "make fuzz          2,000 hostile inputs and 2,000 hostile files (FUZZ=5000 for more, FUZZ_SEED=2 for others)"
+	@echo "make large-folder  100,000 images on one server: progress, a stop, going on from there (15 minutes)"
 	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
 	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
 	@echo "make gpu-check     the same on your GPU, on a server for each way to hold weights, as a report to paste into an issue"
@@ -60,7 +61,10 @@ test-fast: setup
 	@$(RUN) -m pytest tests/unit -q
 
 fuzz: setup
-	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py tests/host/test_hostile_files.py -q -s
+	@FUZZ=$${FUZZ:-2000} $(RUN) -m pytest tests/host/test_hostile_inputs.py tests/host/test_hostile_files.py -q -s --hypothesis-seed=$${FUZZ_SEED:-1}
+
+large-folder: setup
+	@LARGE_FOLDER=$${LARGE_FOLDER:-100000} $(RUN) -m pytest tests/e2e/test_large_folder.py -q -s
 
 serve: setup
 	@$(RUN) tools/dev/serve.py

@@ -1,14 +1,17 @@
 """One server, many runs, interrupted and failing: a disturbed run changes no later image and leaves nothing in memory.
 
-A few runs in `make test`, a hundred in `make soak`: SOAK_RUNS says how many, SOAK_SEED chooses the disturbances.
+Memory and disk run out, a second client asks meanwhile, files are replaced, models unloaded. A few runs in `make test`,
+a hundred in `make soak`: SOAK_RUNS says how many, SOAK_SEED chooses the disturbances.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +20,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from support import lab_strengths
-from support.client import PromptError
+from support.client import Client, PromptError
+from support.disturbances import AROUND, DISK, LOADED, clear, small_disk
 from support.graphs import Prompt, Words, node
 from support.paths import SMALL_CHECKPOINT
 from support.server import Server
@@ -25,8 +29,9 @@ from support.server_prompts import CLIP, VAE, WIRES, start
 from tools.demo.methods import BATCH_WISE, DYNAMIC, PER_SAMPLE, Setting, sampled_by
 from tools.demo.methods import SEED as NOISE_SEED
 
-RUNS, SEED = int(os.environ.get("SOAK_RUNS", "6")), int(os.environ.get("SOAK_SEED", "7"))
+RUNS, SEED = int(os.environ.get("SOAK_RUNS", "9")), int(os.environ.get("SOAK_SEED", "7"))
 FAULTS = {"exception": "injected fault", "out of memory": "injected fault", "nan": "NaN"}  # and the error's words
+KINDS = ("none", "interrupt", "two clients", *FAULTS, *AROUND)
 ROUNDING = 1e-3  # of the largest latent: the same evaluations in smaller batches differ in their last bits
 GROWTH = 0.03  # of the server's memory
 SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_min": 0.1, "threshold_max": 0.2}
@@ -51,6 +56,16 @@ AMG = {
     "check": node("MG_CopyCheck", images=["decode", 0], references=["refs", 0], vae=VAE),
     "compared": node("PreviewImage", images=["check", 4]),
 }
+LOADING = {
+    "refs": node("MG_LoadReferences", file=LOADED),
+    "guided": METERED.amg(),
+    "sample": METERED.ksampler(model=["guided", 0]),
+}
+SAVING = {
+    **REFERENCES,
+    "keep": node("MG_SaveReferences", references=["refs", 0], name="", overwrite=True),
+    "sample": METERED.ksampler(),
+}
 START = start("Harbour at Dawn, a red disc", size=64, batch=2)
 STRENGTHS = {
     PER_SAMPLE: lab_strengths.PER_SAMPLE,
@@ -64,7 +79,10 @@ WORKFLOWS = {method: sampled_by(method, SETTING, NOISE_SEED) for method in STREN
     "AMG": AMG,
     "model patch": PATCHED,
     "AMG through model": THROUGH_MODEL,
+    "loading": LOADING,
+    "saving": SAVING,
 }
+ONLY = {"full disk": "saving", "replaced file": "loading"}  # these disturb no other workflow
 
 
 @dataclass
@@ -86,6 +104,9 @@ class Soak:
 
     def __init__(self, server: Server) -> None:
         self.server, self.draw, self.number = server, random.Random(SEED), 0
+        self.other = Client(server.url)
+        kept = node("MG_SaveReferences", references=["refs", 0], name=LOADED, overwrite=True)
+        server.run({**START, **REFERENCES, "keep": kept})
         self.vanilla = self.ask(self.prompt(VANILLA))
         self.known = {name: self.ask(self.prompt(nodes)) for name, nodes in WORKFLOWS.items()}
         assert all(np.isfinite(outcome.latents).all() for outcome in self.known.values())
@@ -100,6 +121,8 @@ class Soak:
             "save": node("SaveLatent", samples=["sample", 0], filename_prefix="soak"),
             "told": node("MGLab_Tell", meter=["metered", 1], after=["sample", 0]),
         }
+        if "keep" in nodes:  # a name that the server has not saved yet, or it would only remember
+            given["keep"] = node("MG_SaveReferences", **{**nodes["keep"]["inputs"], "name": f"{DISK}/{self.number}"})
         short = {name: {k: v for k, v in SHORT.items() if k in n["inputs"]} for name, n in given.items()}
         return {name: {**n, "inputs": {**n["inputs"], **short[name]}} for name, n in given.items()}
 
@@ -113,24 +136,33 @@ class Soak:
             entry = self.server.wait(prompt_id)
         except PromptError as error:
             return Outcome(error)
+        return self.outcome(entry, time.monotonic() - began)
+
+    def outcome(self, entry: dict, seconds: float = 0.0) -> Outcome:
         file, messages = entry["outputs"]["save"]["latents"][0], entry["status"]["messages"]
         latents = load_file(self.server.base / "output" / file["subfolder"] / file["filename"])["latent_tensor"]
         calls = json.loads(entry["outputs"]["told"]["told"][0])["calls"]
         cached = tuple(n for event, data in messages if event == "execution_cached" for n in data["nodes"])
-        return Outcome(None, latents, calls, cached, time.monotonic() - began)
+        return Outcome(None, latents, calls, cached, seconds)
 
     def disturb(self, name: str, kind: str, call: int = 1) -> Outcome:
         """One run; after it the same workflow, and KSampler without the pack, give what they gave at first."""
         known, nodes = self.known[name], WORKFLOWS[name]
         prompt = self.prompt(nodes, kind if kind in FAULTS else "none", call)
-        got = self.ask(prompt, self.draw.uniform(0, known.seconds) if kind == "interrupt" else None)
+        around, words = AROUND.get(kind, (lambda *_: contextlib.nullcontext(), FAULTS.get(kind, "stopped")))
+        meanwhile = self.other.queue(self.prompt(VANILLA)) if kind == "two clients" else ""
+        with around(self.server, self.draw):
+            got = self.ask(prompt, self.draw.uniform(0, known.seconds) if kind == "interrupt" else None)
+        clear(self.server)
+        if meanwhile:
+            assert got.same(known) and self.outcome(self.other.wait(meanwhile)).same(self.vanilla)
         if got.error is not None:
-            assert kind != "none" and FAULTS.get(kind, "stopped") in got.error.message, got.error
-        elif kind == "out of memory":
+            assert kind not in ("none", "two clients") and words.lower() in got.error.message.lower(), got.error
+        elif kind in ("out of memory", "little memory"):
             assert np.abs(got.latents - known.latents).max() <= ROUNDING * np.abs(known.latents).max()
         elif kind != "nan":  # the host's own sampler does not notice NaN
             assert kind != "exception" and got.same(known)
-        if got.error is not None and kind != "nan" and self.draw.random() < 0.5:
+        if got.error is not None and kind not in ("nan", "full disk") and self.draw.random() < 0.5:
             # The same prompt directly afterwards continues from what the server's cache has kept.
             again, vanilla = self.ask(prompt), self.ask(self.prompt(VANILLA))
         else:
@@ -156,8 +188,11 @@ class Soak:
 
 
 @pytest.fixture(scope="module")
-def soak(server: Server) -> Soak:
-    return Soak(server)
+def soak(server: Server) -> Iterator[Soak]:
+    with small_disk(server) as mounted:
+        made = Soak(server)
+        made.kinds = [kind for kind in KINDS if mounted or kind != "full disk"]
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -180,8 +215,9 @@ def test_an_interruption_leaves_nothing_behind(soak: Soak) -> None:
 def test_no_disturbance_leaves_anything_behind(soak: Soak) -> None:
     before = soak.memory()
     for run in range(RUNS):
-        name = list(WORKFLOWS)[run % len(WORKFLOWS)]
-        kind, call = soak.draw.choice(("none", "interrupt", *FAULTS)), soak.draw.randint(1, soak.known[name].calls)
+        kind = soak.kinds[run % len(soak.kinds)]
+        name = ONLY.get(kind) or soak.draw.choice(list(WORKFLOWS))
+        call = soak.draw.randint(1, soak.known[name].calls)
         got = soak.disturb(name, kind, call)
         if run % 25 == 24:
             soak.server.free()

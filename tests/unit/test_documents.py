@@ -10,7 +10,10 @@ import yaml
 from support.paths import ROOT
 
 PAGES = sorted(p for f in ("", ".github/**/", "docs/**/", "web/docs/**/", "tests/**/") for p in ROOT.glob(f"{f}*.md"))
-FOR_DEVELOPERS = [ROOT / n for n in ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/publishing.md")]
+FOR_DEVELOPERS = [
+    ROOT / n
+    for n in ("CONTRIBUTING.md", "SECURITY.md", "docs/architecture.md", "docs/publishing.md", "docs/security.md")
+]
 FOLDERS = (
     r"\.ci|\.github|adapter|benchmarks|docs|drawing|lab|locales|methods|mitigation|nodes|references|tests|tools|web"
     r"|workflows"
