@@ -31,8 +31,8 @@ def check_magnitude(d: Tensor, node: str) -> Tensor:
     """Return the guidance magnitudes (B,), or raise a GuardError if one overflows."""
     if not torch.isfinite(d).all():
         raise GuardError(
-            f"{node}: the guidance magnitude is infinite: the predictions under the prompt and the negative prompt "
-            "are too far apart. Check `model` (a broken merge or LoRA strength) and the patches on it."
+            f"{node}: the guidance magnitude is infinite: the predictions with the prompt and with the negative "
+            "prompt are too far apart. Check `model` (a broken merge or LoRA strength) and the patches on it."
         )
     return d
 

@@ -14,18 +14,16 @@ from .live_view import executing_context, server
 from .two_predictions import parameterisation
 
 FILLED_NEGATIVE = (
-    "Hint: `negative` is not empty and `null` is not connected, so your prompt was compared with your negative prompt "
-    "instead of with no prompt at all. Connect an empty CLIP Text Encode to `null` to measure as the papers do."
+    "Hint: `negative` is not empty, so the prompt was compared with it. Connect an empty CLIP Text Encode to `null` to "
+    "measure as the papers do."
 )
 DISTILLED = (
-    "Hint: `model` is guidance-distilled (it takes the guidance scale as an input, as Flux dev does). At cfg 1 it has "
-    "no second prediction, so the papers' magnitude d is not defined: the values only say how far the prompt and the "
-    "negative prompt are apart, and thresholds of other models do not apply."
+    "Hint: `model` is guidance-distilled, like Flux dev. Here d only compares the prompt with the negative prompt, and "
+    "other models' thresholds do not apply."
 )
 FILLED_NEGATIVE_GUIDANCE = (
-    "Hint: the sampler's `negative` is not empty, so your prompt is compared with your negative prompt instead of with "
-    "no prompt at all. Despecification, deduplication and memorized_threshold then act differently than in the paper. "
-    "If copies remain, try an empty `negative`."
+    "Hint: the sampler's `negative` is not empty, so guidance is measured against it and not as in the paper. If "
+    "copies remain, leave it empty."
 )
 SD_LATENT = (4, 64, 64)  # of an image of 512×512 pixels
 TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's text
@@ -120,7 +118,7 @@ def preset_notes(
     if samples is not None and tuple(samples.shape[1:]) != SD_LATENT:
         here = dims(samples.shape[1:])
         told.append(
-            f"Hint: the preset's values were found on latents of {dims(SD_LATENT)} (512×512); here it is {here}."
+            f"Hint: the preset was made for latents of {dims(SD_LATENT)} (512×512 pixels), but these are {here}."
         )
     return told
 

@@ -50,9 +50,9 @@ def denoised_predictions(
     pack = other_sampling_function()
     if pack:
         raise GuardError(
-            f"Memorization Guard: {pack} has replaced the function by which ComfyUI samples `model`, so nobody else "
-            f"can evaluate it. Take the nodes of {pack} off `model`; for AMG Guidance, setting `deduplication` to 0 is "
-            "enough."
+            f"Memorization Guard: {pack} has replaced the function by which ComfyUI samples `model`, so this pack "
+            f"cannot evaluate it. Remove the nodes of {pack} from `model`; for AMG Guidance, it is enough to set "
+            "`deduplication` to 0."
         )
     conds = [prompt, negative]
     other = options.get(CALC_COND_BATCH)

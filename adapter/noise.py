@@ -62,7 +62,6 @@ def noise_level_hint(noise: Any, sigmas: Tensor) -> list[str]:
     if abs(start - found) <= LEVEL_TOLERANCE * found:
         return []
     return [
-        f"Hint: this noise was found at noise level {found:.3g}, but sampling starts at {start:.3g}, where it may not "
-        "leave the basin. Connect the sampler's schedule (Basic Scheduler with the same steps and denoise) to the "
-        "Noise Optimizer's `sigmas`."
+        f"Hint: this noise was made for noise level {found:.3g}, but sampling starts at {start:.3g}. Connect the "
+        "sampler's schedule to the Noise Optimizer's `sigmas`."
     ]

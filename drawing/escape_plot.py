@@ -80,9 +80,10 @@ class _Canvas:
             left, y = self.at(0, value)
             self.pen.line([(left, y), self.at(self.steps - 1, value)], fill=GRID, width=SCALE)
             self.pen.text((left - 8 * SCALE, y), f"{value:.3f}", fill=TEXT, font=self.small, anchor="rm")
-        for step in range(0, self.steps, max(1, self.steps // 10)):
-            place = self.at(step, 0)[0], (HEIGHT - BOTTOM + 2) * SCALE
-            self.pen.text(place, str(step), fill=TEXT, font=self.small, anchor="ma")
+        every = max(1, self.steps // 10)
+        for number in sorted({1, *range(every, self.steps + 1, every)}):  # people count steps from 1
+            place = self.at(number - 1, 0)[0], (HEIGHT - BOTTOM + 2) * SCALE
+            self.pen.text(place, str(number), fill=TEXT, font=self.small, anchor="ma")
         self.pen.text((LEFT * SCALE, 16 * SCALE), title, fill=TEXT, font=self.font)
         below = (LEFT + WIDTH - RIGHT) / 2 * SCALE, (HEIGHT - 28) * SCALE
         note = "step    (bars: grey without CFG, coloured with it)"

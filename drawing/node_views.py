@@ -29,7 +29,7 @@ def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), al
         curve.escape_alone if warns else curve.headline,
         done,
         notes=[*notes, *([curve.hint] if curve.hint else [])],
-        warning=f"Memorized prompt: {curve.inside} inside a basin at the first step." if warns else curve.warning,
+        warning=f"Memorized prompt: {curve.inside} start inside a basin." if warns else curve.warning,
         steps=curve.steps,
         series=[
             _series("pull of the prompt", curve.pull, [curve.threshold], "memorized_threshold"),

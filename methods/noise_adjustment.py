@@ -67,7 +67,7 @@ def find_noise(plan: NoisePlan, run: SamplingInputs, draw: Callable[[int], Tenso
         if not torch.equal(noise.float().cpu(), run.noise.float().cpu()):
             raise GuardError(
                 f"{run.node}: a patch on `model` changes the noise before sampling, as context windows with FreeNoise "
-                "do, and would change again what is found here. Remove it, or turn its `freenoise` off."
+                "do. It would also change the noise that is found here. Remove it, or turn its `freenoise` off."
             )
         unit = pair.eps_unit
         root = dimension(noise) ** 0.5

@@ -30,27 +30,28 @@ NAME = "AMG Guidance"
 GRADIENTS = ["through prediction", "through model"]
 DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0.0}  # of optional inputs
 TOOLTIPS = {
-    "references": "The pictures to stay away from: what the model or LoRA was trained on.",
-    "despecification": "How strongly guidance (CFG) is taken back while a picture is too close. Higher takes back "
-    "more, never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
-    "deduplication": "How strongly to steer away from a caption that several references share. Higher is stronger. "
-    "Needs captions and `clip`, and a cfg above 1; 13 is a good start. 0 turns it off.",
-    "dissimilarity": "How strongly to push away from the nearest reference itself. Higher leaves more surely and "
-    "may cost picture quality. 0 turns it off.",
-    "threshold_min": "Closeness at the start of sampling above which a picture is steered; 0.5 counts as memorized, "
-    "1 is a copy. Lower acts sooner and touches more pictures. With SSCD begin at 0.3.",
-    "threshold_max": "The same at the end of sampling. Higher allows finished pictures to come closer.",
-    "threshold_schedule": "How the threshold rises from min to max. Parabolic: slowly, the paper's. Exponential: "
-    "late, the authors' code. Constant: stays at threshold_min.",
-    "gradient": "How dissimilarity finds its way. Through prediction: cheap, the authors' code. Through model: the "
-    "paper's formula to the letter, as dear as two more steps and needs much memory.",
-    "vae": "Decodes the prediction for sets with metric nL2 or descriptor. A TAESD is much faster.",
-    "dissimilarity_growth": "Ramp: dissimilarity grows while the picture forms and with its closeness, the authors' "
-    "code. Constant: the paper's formula; strong early, nearly gone later.",
-    "every": "Look at the references in every n-th step only. Higher is faster, mostly for sets that need a VAE, "
-    "and less sure.",
-    "memorized_threshold": "Above 0: steer only pictures whose prompt pulls harder at the first step (d/√dim, as on "
-    "Deferred-CFG KSampler); the others stay bit-identical and are not compared. 0: steer all.",
+    "references": "The images to stay away from, such as the training images of the model or LoRA.",
+    "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher reduces "
+    "it more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
+    "deduplication": "How strongly to steer away from a caption that several references share. Higher is stronger; 13 "
+    "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
+    "dissimilarity": "How strongly to push away from the nearest reference. Higher moves away more reliably, but can "
+    "lower image quality. 0 turns it off.",
+    "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this: "
+    "0.5 counts as memorized, 1 is a copy. Lower acts sooner and changes more images. With SSCD start at 0.3.",
+    "threshold_max": "The same at the end of sampling. Higher allows finished images to come closer to a reference.",
+    "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: slowly, as in the "
+    "paper. Exponential: late, as in the authors' code. Constant: stays at threshold_min.",
+    "gradient": "How dissimilarity finds the direction that leads away. Through prediction: fast, as in the authors' "
+    "code. Through model: exactly the paper's formula, which costs as much as two more steps and needs much VRAM.",
+    "vae": "Decodes the prediction for references with metric nL2 or descriptor. A TAESD works and is much faster.",
+    "dissimilarity_growth": "Ramp: dissimilarity grows as the image forms and comes closer, as in the authors' code. "
+    "Constant: the paper's formula, strong in early steps and nearly gone later.",
+    "every": "Compare with the references only in every n-th step. Higher is faster, mostly for references that need "
+    "a VAE, but less reliable.",
+    "memorized_threshold": "Above 0: steer only images whose prompt pulls harder than this at the first step (d/√dim, "
+    "as on Deferred-CFG KSampler). The others are not compared and stay bit-identical. 0: steer all images that come "
+    "too close.",
 }
 
 
@@ -62,9 +63,9 @@ class AMGGuidance(io.ComfyNode):
             node_id="MG_AMGGuidance",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Patches a model so that sampling is steered away from reference pictures it gets too close "
-            "to: less guidance, away from a duplicated caption, and away from the picture itself. A picture that stays "
-            "far from all references is not touched. Chen et al., CVPR 2024.",
+            description="Patches a model so that sampling steers away from reference images when it comes too close "
+            "to them: it reduces guidance (CFG), steers away from a duplicated caption, and pushes away from the "
+            "reference itself. An image that stays far from all references is not changed. Chen et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),
@@ -79,7 +80,7 @@ class AMGGuidance(io.ComfyNode):
                     io.Combo.Input("gradient", options=GRADIENTS, default=GRADIENTS[0]),
                 ),
                 io.Vae.Input("vae", optional=True),
-                io.Clip.Input("clip", optional=True, tooltip="Reads the captions for deduplication."),
+                io.Clip.Input("clip", optional=True, tooltip="Encodes the captions for deduplication."),
                 *schema.advanced(
                     io.Combo.Input("dissimilarity_growth", options=list(GROWTHS), default="ramp", optional=True),
                     io.Int.Input("every", default=1, min=1, max=100, optional=True),
@@ -109,12 +110,12 @@ class AMGGuidance(io.ComfyNode):
             guidance = as_released(guidance)
             if not getattr(references.descriptor, "amg_as_released", False):
                 told.append(
-                    "Hint: the preset's thresholds belong to SSCD as its code prepares images: Load Copy Detector with "
-                    "`preparation` AMG as released. `references` were made with something else."
+                    "Hint: `references` do not match the preset. Make them with Load Copy Detector, `preparation` set "
+                    "to AMG as released."
                 )
             if clip is None or not references.has_captions:  # the authors' code also goes without a duplicated caption
                 guidance = replace(guidance, deduplication=0.0)
-                told.append("Hint: without captions in `references`, or without `clip`, there is no deduplication.")
+                told.append("Hint: deduplication is off, because it needs captions in `references`, and `clip`.")
         node, live = cls.hidden.unique_id, LiveView(cls.hidden.unique_id)
         if guidance.off:
             off = "Off: all three strengths are 0, so the model is not changed."

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 NAME = "Basin-Escape Detector"
 TOOLTIPS = {
-    "steps": "The sampler's steps: more resolve the escape finer.",
-    "scheduler": "The sampler's scheduler, so that the steps mean the same.",
-    "noise": "Examine this noise instead of the seed's, e.g. an optimized one.",
-    "sigmas": "A schedule of your own instead of steps and scheduler.",
+    "steps": "The sampler's steps. Higher finds the step of the escape more precisely, but takes longer.",
+    "scheduler": "The sampler's scheduler, so that step numbers mean the same in both nodes.",
+    "noise": "Measure this noise instead of the seed's, such as an optimized one.",
+    "sigmas": "A schedule of your own, used instead of steps and scheduler.",
 }
 
 
@@ -42,15 +42,18 @@ class BasinEscapeDetector(io.ComfyNode):
             node_id="MG_BasinEscapeDetector",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Samples without CFG and watches the guidance magnitude: high means that the prompt pulls to a "
-            "memorized picture, the sharp drop is where it lets go. Stops as soon as every picture has left.",
+            description="Samples without guidance (CFG) and measures how hard the prompt pulls at each step. A high "
+            "pull means that the prompt drags the image towards a memorized one; the sharp drop is where the image "
+            "escapes. Stops as soon as every image has escaped.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
                 io.Conditioning.Input("positive", tooltip="The prompt to examine."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
-                io.Latent.Input("latent_image", tooltip="The same latent as the sampler gets."),
-                schema.seed_input("noise_seed", "The sampler's seed: another noise leaves the basin at another step."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt that goes into the sampler."),
+                io.Latent.Input("latent_image", tooltip="The same latent that goes into the sampler."),
+                schema.seed_input(
+                    "noise_seed", "The sampler's seed. With another seed, the image leaves the basin at another step."
+                ),
                 io.Int.Input("steps", default=50, min=1, max=10000),
                 io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
                 *schema.rule_inputs(),
@@ -60,17 +63,18 @@ class BasinEscapeDetector(io.ComfyNode):
             ),
             outputs=[
                 io.Boolean.Output(
-                    display_name="memorized", tooltip="True when any picture of the batch starts inside a basin."
+                    display_name="memorized", tooltip="True if any image of the batch starts inside a basin."
                 ),
                 io.Int.Output(
                     display_name="transition_step",
-                    tooltip="The step at which the last picture leaves; 0 without a basin.",
+                    tooltip="How many steps it takes until the last image has left the basin; 0 without a basin.",
                 ),
                 io.Float.Output(
-                    display_name="transition_percent", tooltip="The same as the host's percent, for start_percent."
+                    display_name="transition_percent",
+                    tooltip="The same as ComfyUI's percent (0 to 1), for start_percent.",
                 ),
                 schema.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
-                io.Image.Output(display_name="plot", tooltip="The curve as a picture."),
+                io.Image.Output(display_name="plot", tooltip="The curve as an image."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             is_output_node=True,  # so that it can run with nothing connected: its view shows the result

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 NAME = "Calibrate Thresholds"
 TOOLTIPS = {
-    "latent_image": "The size to calibrate for. Its batch size is the number of noises tried for each prompt: 4 "
-    "give a steadier result than 1.",
-    "prompts": "Ordinary prompts, one a line, of the kind you use: no title and no caption of anything famous. More "
-    "prompts give a steadier threshold.",
-    "noise_seed": "Seed of the noises that are tried. Keep it: other noises differ little.",
-    "sigmas": "The sampler's schedule, when it does not begin at full noise.",
+    "latent_image": "The size to calibrate for. Its batch size is the number of noises that are tried for each "
+    "prompt: 4 gives a steadier result than 1.",
+    "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles, and no captions of anything "
+    "famous. More prompts give a steadier threshold.",
+    "noise_seed": "Seed of the noises that are tried. You can leave it as it is: other seeds change little.",
+    "sigmas": "The sampler's schedule. Needed only if sampling does not start at full noise.",
 }
 
 
@@ -41,12 +41,12 @@ class Calibrate(io.ComfyNode):
             node_id="MG_Calibrate",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Measures what ordinary prompts show on your model, at your size and with your LoRAs, and "
-            "suggests the thresholds of the other nodes from it. One model evaluation a prompt.",
+            description="Measures how hard ordinary prompts pull on your model, at your size and with your LoRAs, and "
+            "suggests thresholds for the other nodes. Costs one paired model evaluation per prompt.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
-                io.Clip.Input("clip", tooltip="Its text encoder."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
                 io.Latent.Input("latent_image"),
                 io.String.Input("prompts", multiline=True, default=PROMPTS),
                 schema.seed_input("noise_seed", control=False),
@@ -54,13 +54,13 @@ class Calibrate(io.ComfyNode):
             ),
             outputs=[
                 io.Float.Output(
-                    display_name="ordinary_magnitude", tooltip="What an ordinary prompt shows (d/√dim, the median)."
+                    display_name="ordinary_magnitude", tooltip="How hard an ordinary prompt pulls (d/√dim, the median)."
                 ),
                 io.Float.Output(
                     display_name="target_magnitude", tooltip="For the Noise Optimizer, with target_units relative."
                 ),
                 io.Float.Output(
-                    display_name="memorized_threshold", tooltip="For the detector, the sampler, guider and model patch."
+                    display_name="memorized_threshold", tooltip="For the detector and for the nodes that defer CFG."
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
             ],
@@ -80,7 +80,7 @@ class Calibrate(io.ComfyNode):
     ) -> io.NodeOutput:
         lines = [p.strip() for p in prompts.splitlines() if p.strip()]
         if not lines:
-            raise GuardError(f"{NAME}: `prompts` is empty. Write ordinary prompts, one a line.")
+            raise GuardError(f"{NAME}: `prompts` is empty. Write ordinary prompts, one per line.")
         latent = prepare_latent(model, latent_image, NAME)
         samples = latent["samples"]
         noise = drawn_noise(samples, noise_seed, latent.get("batch_index"))

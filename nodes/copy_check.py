@@ -29,15 +29,15 @@ NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other images 0.16 … 0.82
 SAVED_AT_ONCE = 4
 TOOLTIPS = {
-    "threshold": "Sets of the descriptor metric: similarity above which a picture counts as a copy. Known for SSCD: "
-    "0.5 is what the papers call memorized; at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds "
-    "more copies and gives more false alarms. For CLIP vision raise it, 0.9 or more.",
-    "latent_threshold": "Sets of the latent metric: similarity above which a picture counts as a copy. Lower finds "
-    "more copies and gives more false alarms. It sees copies of the same composition, also mirrored or moved by a few "
-    "percent; a cropped one escapes it.",
-    "nl2_threshold": "Sets of the nL2 metric: ratio of distances below which a picture counts as a copy. 1.4 is the "
-    "paper's. Higher finds more copies and gives more false alarms.",
-    "vae": "Only for a set of the latent metric: the VAE it was made with.",
+    "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity is above "
+    "this. For SSCD, papers call 0.5 memorized, and at 0.75 about 90 % of the alarms are real copies (Meta). Lower "
+    "finds more copies and gives more false alarms. For CLIP vision use 0.9 or more.",
+    "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity is above "
+    "this. Lower finds more copies and gives more false alarms. It finds copies of the same composition, even if they "
+    "are mirrored or moved by a few percent, but not if they are cropped.",
+    "nl2_threshold": "For references with the nL2 metric: an image counts as a copy if its ratio of distances is "
+    "below this. 1.4 is the paper's value. Higher finds more copies and gives more false alarms.",
+    "vae": "Only for references with the latent metric: the VAE that they were made with.",
 }
 
 
@@ -49,12 +49,16 @@ class CopyCheck(io.ComfyNode):
             node_id="MG_CopyCheck",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Compares finished pictures with a set of references and shows the nearest one beside each. It "
-            "knows these references only: a picture it passes can still be a copy of something else.",
+            description="Compares finished images with a set of references and shows the nearest reference beside "
+            "each image. It knows only these references: an image without an alarm can still be a copy of something "
+            "else.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
-                io.Image.Input("images", tooltip="The pictures to check, of any size."),
-                schema.References.Input("references", tooltip="What they are compared with, by the metric of the set."),
+                io.Image.Input("images", tooltip="The images to check, of any size."),
+                schema.References.Input(
+                    "references",
+                    tooltip="The references to compare with. Their metric decides how images are compared.",
+                ),
                 schema.number("threshold", 0.5, (-1.0, 1.0, 0.01)),
                 schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),
                 schema.number("nl2_threshold", 1.4, (0.0, 2.0, 0.01)),
@@ -64,14 +68,15 @@ class CopyCheck(io.ComfyNode):
                 io.Float.Output(
                     display_name="similarity",
                     is_output_list=True,
-                    tooltip="One for each picture, to its nearest reference: 1 is the same. For nL2: minus the ratio.",
+                    tooltip="One number per image: its similarity to the nearest reference, where 1 is the same. For "
+                    "nL2 it is minus the ratio.",
                 ),
-                io.Image.Output(display_name="nearest", tooltip="The nearest reference of each picture."),
+                io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(
-                    display_name="is_copy", tooltip="True when any picture counts as a copy: to branch on."
+                    display_name="is_copy", tooltip="True if any image counts as a copy. Use it to branch."
                 ),
-                io.String.Output(display_name="summary", tooltip="The result in words, one line a picture."),
-                io.Image.Output(display_name="comparison", tooltip="Each picture beside its nearest reference."),
+                io.String.Output(display_name="summary", tooltip="The result in words, one line per image."),
+                io.Image.Output(display_name="comparison", tooltip="Each image beside its nearest reference."),
                 io.Image.Output(display_name="clean", tooltip="The images without an alarm. Save these."),
                 io.Image.Output(display_name="copies", tooltip="The images that may be copies."),
             ],
@@ -134,7 +139,7 @@ def _steered_note(graph: dict | None) -> str:
     """The metric that guided an image says little about it: it was used until it said no."""
     guided = any(node.get("class_type") in ("MG_AMGGuidance", "MG_Guard") for node in (graph or {}).values())
     return (
-        "If AMG Guidance used these references, it steered until this metric was low: check by another metric, too."
+        "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too."
         if guided
         else ""
     )

@@ -29,16 +29,21 @@ class DeferredCFG(io.ComfyNode):
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,
-            description="Makes any sampler that uses this model leave guidance out while the picture is inside a "
-            "memorization basin: KSampler (Advanced), detailers, tiled samplers. For ready graphs that cannot take "
-            "the Deferred-CFG KSampler.",
+            description="Makes any sampler that uses this model leave guidance (CFG) out while an image is inside an "
+            "attraction basin, where guidance would drag it towards a training image. Works with KSampler (Advanced), "
+            "detailers and tiled samplers. Use it in finished workflows where you cannot use the Deferred-CFG "
+            "KSampler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that a sampler will use. Other patches on it stay."),
+                io.Model.Input("model", tooltip="The model that the sampler will use. Its other patches stay."),
                 *schema.mode_inputs(),
                 schema.curve_input(),
                 schema.null_input(),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model with the deferral; bypass to undo.")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="The model with deferred guidance. Bypass the node to undo it."
+                )
+            ],
             hidden=[io.Hidden.unique_id],
         )
 

@@ -30,12 +30,13 @@ class DeferredCFGGuider(io.ComfyNode):
             node_id="MG_DeferredCFGGuider",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="A CFGGuider that leaves guidance out while the picture is inside a memorization basin and "
-            "applies it afterwards. For SamplerCustomAdvanced.",
+            description="A CFGGuider that leaves guidance (CFG) out while an image is inside an attraction basin, "
+            "where guidance would drag it towards a training image, and applies it afterwards. For "
+            "SamplerCustomAdvanced.",
             inputs=[
-                io.Model.Input("model", tooltip="The model used for denoising. Other patches on it stay."),
-                io.Conditioning.Input("positive", tooltip="What you want in the picture."),
-                io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
+                io.Model.Input("model", tooltip="The model used for denoising. Its other patches stay."),
+                io.Conditioning.Input("positive", tooltip="What you want in the image."),
+                io.Conditioning.Input("negative", tooltip="What you do not want in the image."),
                 schema.cfg_input(),
                 *schema.mode_inputs(),
                 schema.curve_input(),

@@ -27,8 +27,8 @@ NAME = "Deferred-CFG KSampler"
 TOOLTIPS = {
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
-    "denoise": "The amount of denoising; lower keeps more of the input latent, as in KSampler.",
-    "noise": "Start from this noise instead of the seed's, e.g. the Noise Optimizer's.",
+    "denoise": "How much to denoise, as in KSampler. Lower keeps more of the input latent.",
+    "noise": "Start from this noise instead of the seed's, such as the Noise Optimizer's.",
 }
 
 
@@ -40,18 +40,19 @@ class DeferredCFGKSampler(io.ComfyNode):
             node_id="MG_DeferredCFGKSampler",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="A KSampler that leaves guidance out while the picture is inside a memorization basin and "
-            "applies it afterwards. A prompt without a basin comes out as KSampler makes it.",
+            description="A KSampler that leaves guidance (CFG) out while an image is inside an attraction basin, "
+            "where guidance would drag it towards a training image, and applies it afterwards. A prompt without a "
+            "basin gives the same image as KSampler.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model used for denoising the input latent."),
-                schema.seed_input("seed", "The random seed, with KSampler's meaning: same seed, same noise."),
+                schema.seed_input("seed", "The random seed. The same seed gives the same noise as in KSampler."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="The number of denoising steps."),
                 schema.cfg_input(),
                 io.Combo.Input("sampler_name", options=sampler_names(), default="euler"),
                 io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
-                io.Conditioning.Input("positive", tooltip="What you want in the picture."),
-                io.Conditioning.Input("negative", tooltip="What you do not want in the picture."),
+                io.Conditioning.Input("positive", tooltip="What you want in the image."),
+                io.Conditioning.Input("negative", tooltip="What you do not want in the image."),
                 io.Latent.Input("latent_image", tooltip="The latent image to denoise."),
                 schema.number("denoise", 1.0, (0.0, 1.0, 0.01)),
                 *schema.mode_inputs(),
@@ -62,9 +63,11 @@ class DeferredCFGKSampler(io.ComfyNode):
             ),
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
-                schema.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance began."),
+                schema.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance started."),
                 io.Int.Output(
-                    display_name="transition_step", tooltip="The step at which the last picture began to be guided."
+                    display_name="transition_step",
+                    tooltip="How many steps it took until all images were guided; 0 "
+                    "if they were guided from the start.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -95,7 +98,7 @@ class DeferredCFGKSampler(io.ComfyNode):
             **deferral,
             null=null,
             node=NAME,
-            too_late=f"denoise {denoise:.2f} starts too late to detect anything: same as KSampler."
+            too_late=f"Same as KSampler: with denoise {denoise:.2f}, sampling starts after start_percent."
             if denoise < 1
             else "",
             on_end=curves.append,

@@ -56,22 +56,21 @@ class Strength:
 
 STRENGTHS = {
     "gentle": Strength(4, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
-    "normal": Strength(
-        8, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)
-    ),  # from here the defaults of Deferred-CFG KSampler and AMG Guidance
+    # From here the defaults of Deferred-CFG KSampler and AMG Guidance.
+    "normal": Strength(8, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)),
     "strong": Strength(16, 0.5, -1.0, 0.4, Threshold(0.4, 0.5)),
 }
 WAYS_OUT = {  # where an image was still in a basin at start_percent
     "gentle": "set `strength` to normal",
     "normal": "set `strength` to strong",
-    "strong": "try another seed, or say it in other words",
+    "strong": "try another seed, or reword the prompt",
 }
 TOOLTIPS = {
-    "strength": "Gentle: changes least, some copies remain. Normal: for most. Strong: fewest copies, and less of the "
-    "prompt in images that were pulled towards a training image.",
-    "folder": "Optional: a folder of images under ComfyUI's input directory to stay away from, such as a LoRA's "
-    "training images. Needs vae.",
-    "vae": "The model's VAE, to read the images of the folder.",
+    "strength": "Gentle: changes least, but some copies remain. Normal: right for most images. Strong: fewest copies, "
+    "but images that were pulled towards a training image follow the prompt less.",
+    "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. It must be in "
+    "ComfyUI's input directory. Needs vae.",
+    "vae": "The model's VAE. It encodes the images of the folder.",
 }
 
 
@@ -83,13 +82,13 @@ class Guard(io.ComfyNode):
             node_id="MG_Guard",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Put this between your model and any sampler. It finds out what is normal for your model. "
-            "Where a prompt pulls towards a training image, it begins with other noise or delays guidance. It steers "
-            "away from the images of a folder if you name one. It lowers the risk of a copy; it gives no guarantee.",
+            description="Put this between your model and any sampler. It measures what is normal for your model. "
+            "Where a prompt pulls towards a training image, it begins with other noise or delays guidance. If you "
+            "choose a folder, it steers away from its images. It lowers the risk of copies, but guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),
-                io.Clip.Input("clip", tooltip="Its text encoder, for the ordinary prompts that it is measured with."),
+                io.Clip.Input("clip", tooltip="The model's text encoder, which reads the ordinary prompts."),
                 io.Combo.Input("strength", options=list(STRENGTHS), default="normal"),
                 io.Combo.Input("folder", options=[NONE, *input_folders()], default=NONE, optional=True),
                 io.Vae.Input("vae", optional=True),
@@ -129,7 +128,7 @@ class Guard(io.ComfyNode):
                 inside=told.loud,
                 null=None if same else empty,
                 node=NAME,
-                not_escaped=f"had not escaped when guidance had to begin: {WAYS_OUT[strength]}",
+                not_escaped=f"had not left the basin when guidance had to start: {WAYS_OUT[strength]}",
                 on_end=told.finish_curve,
                 on_step=told.show_curve,
             )
@@ -181,7 +180,7 @@ class Told:
             before, after = (d[changed].max() for d in (report.before, report.after))
             self.searched = (
                 f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the "
-                f"seed's own was pulled: {before:.4f} became {after:.4f}."
+                f"seed's own pulled too hard ({before:.4f}, now {after:.4f})."
             )
 
     def show_curve(self, curve: EscapeCurve) -> None:

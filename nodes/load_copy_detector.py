@@ -38,8 +38,8 @@ class LoadCopyDetector(io.ComfyNode):
                     options=PREPARATIONS,
                     default=PREPARATIONS[0],
                     optional=True,
-                    tooltip="How images are prepared for the network. As SSCD: its authors' recipe. AMG as released: "
-                    "as the released code of Chen et al. does, for AMG Guidance with that preset.",
+                    tooltip="How images are prepared for the network. As SSCD: as its authors recommend. AMG as "
+                    "released: as in the released code of Chen et al.; use it with AMG Guidance's preset of that name.",
                 ),
             ],
             outputs=[

@@ -25,35 +25,37 @@ if TYPE_CHECKING:
 
 NAME = "Noise Optimizer"
 TOOLTIPS = {
-    "latent_image": "The same latent as the sampler gets: the noise fits its shape.",
-    "noise_seed": "Seed of the noise that is adjusted: KSampler's noise for the same seed.",
-    "method": "Per-sample: gradient descent for each picture, strongest, needs the most memory. Batch-wise: a few "
-    "evaluations without gradients; sample with deferred CFG after it. Search: keeps the best of several seeds, "
-    "works on quantized models.",
-    "target_magnitude": "Stop a picture when its guidance magnitude is at or below this. Lower means fewer copies "
-    "and more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
-    "target_units": "Relative: d/√dim, carries over between resolutions. Absolute: d as in the papers.",
-    "learning_rate": "Per-sample: size of a step. Higher reaches the target in fewer iterations but moves the noise "
-    "further from a natural one. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
-    "weight_decay": "Per-sample: pulls the noise towards zero while it moves. Higher keeps it smaller.",
-    "max_iterations": "Per-sample: at most so many updates, each as dear as about three sampling steps. 0 only "
-    "measures.",
-    "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. Higher escapes sooner and "
-    "drifts further. 0 leaves the noise as it is.",
-    "sharpness_radius": "Batch-wise (ρ): how far away the slope is probed. 50 suits SD 1.4 at 512×512, 30 SD 2; "
-    "scale it with the square root of the latent's size.",
-    "adjustments": "Batch-wise (M): number of adjustments, two paired model evaluations each. 2 for SD 1.4, 4 for "
-    "SD 2.",
-    "candidates": "Search: noises tried for each picture. More finds a smaller magnitude.",
-    "sigmas": "The sampler's schedule; its first value is where the noise is measured. Without it: the model's "
+    "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
+    "noise_seed": "Seed of the noise to start from. The same seed gives the same noise as in KSampler.",
+    "method": "Per-sample: optimizes each image's noise with gradients; strongest, needs the most VRAM. Batch-wise: a "
+    "few evaluations without gradients; sample with deferred CFG afterwards. Search: tries several seeds and keeps "
+    "the best; works on quantized models.",
+    "target_magnitude": "An image is finished when its guidance magnitude (the prompt's pull) is at or below this. "
+    "Lower means fewer copies, but more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
+    "target_units": "Relative: d/√dim, which stays comparable between resolutions. Absolute: d, as in the papers.",
+    "learning_rate": "Per-sample: size of each update. Higher reaches the target in fewer iterations, but the noise "
+    "becomes less natural. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
+    "weight_decay": "Per-sample: pulls the noise towards zero while it is optimized. Higher keeps the noise smaller.",
+    "max_iterations": "Per-sample: the highest number of updates. Each costs about as much as three sampling steps. 0 "
+    "only measures.",
+    "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. Higher leaves the basin sooner, "
+    "but drifts further from the seed's noise. 0 leaves the noise as it is.",
+    "sharpness_radius": "Batch-wise (ρ): how far from the noise the slope is measured. 50 suits SD 1.4 at 512×512, "
+    "and 30 suits SD 2. Scale it with the square root of the latent's size.",
+    "adjustments": "Batch-wise (M): the number of adjustments. Each needs two paired model evaluations. The paper "
+    "uses 2 for SD 1.4 and 4 for SD 2.",
+    "candidates": "Search: how many noises are tried for each image. Higher finds a smaller magnitude, but takes "
+    "longer.",
+    "sigmas": "The sampler's schedule. The noise is measured at its first value; without a schedule, at the model's "
     "highest noise level.",
-    "constraint": "Per-sample: what keeps the noise plausible. Free: the paper's weight decay alone. Shell: it "
-    "stays as long as random noise can be. Sphere: it turns but does not grow. Chi: growing is discouraged. Less "
-    "growth means cleaner pictures.",
-    "memorized_threshold": "Leave the noise of a picture as it is if its guidance magnitude (d/√dim) is below this, so "
-    "that ordinary prompts keep KSampler's pictures. 0: every noise goes to the target. Calibrate Thresholds finds it.",
-    "checkpointing": "Per-sample: compute parts of the model twice instead of keeping them in memory. Auto: as much "
-    "as memory asks for. On: half of the blocks. Full: all of them, least memory, slowest.",
+    "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: its length "
+    "stays within the range of random noise. Sphere: its direction changes, but its length does not. Chi: growth is "
+    "discouraged. Less growth gives cleaner images.",
+    "memorized_threshold": "Change only noise whose guidance magnitude (d/√dim) is at or above this, so that ordinary "
+    "prompts keep KSampler's images. 0 optimizes every noise. Calibrate Thresholds finds the value for your model.",
+    "checkpointing": "Per-sample: saves VRAM by computing parts of the model twice. Auto: as much as memory requires. "
+    "On: half of the blocks. Full: all blocks, which needs the least VRAM and is slowest. Off: nothing, which is "
+    "fastest.",
 }
 
 
@@ -65,13 +67,14 @@ class NoiseOptimizer(io.ComfyNode):
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Finds initial noise from which sampling leaves a memorization basin early, so that the "
-            "prompt can guide the picture without pulling it towards a training image. Han et al., NeurIPS 2025.",
+            description="Finds initial noise from which an image leaves an attraction basin early, so that guidance "
+            "(CFG) can follow the prompt without dragging the image towards a training image. Han et al., NeurIPS "
+            "2025.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
-                io.Conditioning.Input("positive", tooltip="The prompt whose memorization is to be escaped."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, as it goes into the sampler."),
+                io.Conditioning.Input("positive", tooltip="The prompt that pulls towards a training image."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt that goes into the sampler."),
                 io.Latent.Input("latent_image"),
                 schema.seed_input("noise_seed"),
                 io.Combo.Input("method", options=METHODS, default="per-sample"),
@@ -96,9 +99,14 @@ class NoiseOptimizer(io.ComfyNode):
                 schema.number("memorized_threshold", 0.0, (0.0, 10.0, 0.001), optional=True, finer=True),
             ),
             outputs=[
-                io.Noise.Output(display_name="noise", tooltip="For our sampler or SamplerCustomAdvanced."),
-                schema.Report.Output(display_name="report", tooltip="Magnitude before and after, per picture."),
-                io.String.Output(display_name="summary", tooltip="The report in words; shows what was not reached."),
+                io.Noise.Output(
+                    display_name="noise", tooltip="For the Deferred-CFG KSampler or SamplerCustomAdvanced."
+                ),
+                schema.Report.Output(display_name="report", tooltip="Magnitude before and after, for each image."),
+                io.String.Output(
+                    display_name="summary",
+                    tooltip="The report in words. It names the images that did not reach the target.",
+                ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )

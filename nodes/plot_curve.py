@@ -20,7 +20,7 @@ class PlotCurve(io.ComfyNode):
             node_id="MG_PlotCurve",
             display_name="Plot Escape Curve",
             category=schema.CATEGORY,
-            description="Draws one to four escape curves: how hard guidance pulls at each step, where each picture "
+            description="Draws one to four escape curves: how hard the prompt pulls at each step, where each image "
             "leaves the basin, and which steps ran with and without CFG.",
             inputs=[
                 schema.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
@@ -30,12 +30,12 @@ class PlotCurve(io.ComfyNode):
                     options=QUANTITIES,
                     default="pull",
                     optional=True,
-                    tooltip="Pull: how far guidance moves the predicted picture in the direction of the first step; "
-                    "what `sharp drop` looks at. Guidance magnitude: d/√dim as in the papers, which grows as the "
-                    "noise falls.",
+                    tooltip="Pull: how far guidance moves the predicted image in the direction of the first step; the "
+                    "rule `sharp drop` uses it. Guidance magnitude: d/√dim as in the papers, which grows as the noise "
+                    "falls.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="896×512, on a dark background.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="896×512 pixels, on a dark background.")],
         )
 
     @classmethod

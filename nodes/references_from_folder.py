@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 NAME = "References from Folder"
 TOOLTIPS = {
-    "folder": "A folder under ComfyUI's input directory, with png, jpg or webp pictures and a .txt (or .caption) "
-    "file beside each, as trainers use them. Press R after adding one.",
-    "width": "Width of the pictures you will generate. References are scaled to fill that size and cut at the "
-    "middle, so that latents can be compared. The descriptor metric does not need it.",
-    "height": "Height of the pictures to generate.",
-    "subfolders": "Read the folders inside as well, such as 10_mystyle in a training folder.",
-    "size_of": "Connect the latent that goes into the sampler, and width and height follow it.",
+    "folder": "A folder in ComfyUI's input directory, with png, jpg or webp images and a .txt (or .caption) file "
+    "beside each, as for training. Press R after adding one.",
+    "width": "Width of the images you will generate. References are scaled to fill this size and cropped at the "
+    "centre, so that latents can be compared. The descriptor metric does not use it.",
+    "height": "Height of the images you will generate.",
+    "subfolders": "Also read the folders inside, such as 10_mystyle in a training folder.",
+    "size_of": "Connect the latent that goes into the sampler. Width and height are then taken from it.",
 }
 
 
@@ -42,9 +42,9 @@ class ReferencesFromFolder(io.ComfyNode):
             node_id="MG_ReferencesFromFolder",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Reads the pictures of a folder, with their captions, as references: what a LoRA or checkpoint "
-            "was trained on, or works to stay away from. Tells what it left out, and which captions and pictures "
-            "occur more than once.",
+            description="Reads the images of a folder, with their captions, as references: training images of a LoRA "
+            "or checkpoint, or works to stay away from. The report says what was left out, and which captions and "
+            "images occur more than once.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Combo.Input("folder", options=[CHOOSE, *input_folders()], default=CHOOSE),
@@ -56,10 +56,14 @@ class ReferencesFromFolder(io.ComfyNode):
                 io.Latent.Input("size_of", optional=True),
             ),
             outputs=[
-                schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
-                io.Int.Output(display_name="count", tooltip="How many pictures became references."),
+                schema.References.Output(
+                    display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
+                ),
+                io.Int.Output(display_name="count", tooltip="How many images became references."),
                 io.String.Output(
-                    display_name="report", tooltip="What was left out and why, and duplicates. Connect to Preview Any."
+                    display_name="report",
+                    tooltip="What was left out and why, and which images and captions are "
+                    "duplicates. Connect it to Preview Any.",
                 ),
             ],
         )

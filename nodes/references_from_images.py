@@ -31,8 +31,8 @@ def captions_input() -> io.String.Input:
         "captions",
         default="",
         multiline=True,
-        tooltip="The captions the model was trained with, one a line in the order of the pictures; one line alone is "
-        "for all. Caption deduplication needs them, nothing else does.",
+        tooltip="The captions that the model was trained with, one per line, in the order of the images. A single "
+        "line counts for all images. Only deduplication needs captions.",
     )
 
 
@@ -57,16 +57,16 @@ class ReferencesFromImages(io.ComfyNode):
             node_id="MG_ReferencesFromImages",
             display_name=FROM_IMAGES,
             category=schema.CATEGORY,
-            description="Makes references of the pictures of a batch, e.g. of one work to stay away from.",
+            description="Makes references of the images of a batch, for example of one work to stay away from.",
             inputs=[
-                io.Image.Input("images", tooltip="The pictures, all of one size."),
+                io.Image.Input("images", tooltip="The images, all of the same size."),
                 captions_input(),
                 *schema.metric_inputs(),
                 io.Latent.Input(
                     "size_of",
                     optional=True,
-                    tooltip="Connect the latent that goes into the sampler: the pictures are scaled to fill its size "
-                    "and cut at the middle. Without it they keep their own size, which must then be the sampler's.",
+                    tooltip="Connect the latent that goes into the sampler. The images are then scaled to fill its "
+                    "size and cropped at the centre. Without it they keep their own size, which must be the sampler's.",
                 ),
             ],
             outputs=outputs(),
@@ -102,12 +102,16 @@ class ReferencesFromLatents(io.ComfyNode):
             node_id="MG_ReferencesFromLatents",
             display_name=FROM_LATENTS,
             category=schema.CATEGORY,
-            description="Makes references of latents, compared as latents: e.g. of earlier results that came out as "
-            "copies. Needs neither a VAE nor a descriptor.",
+            description="Makes references of latents and compares them as latents, for example earlier results that "
+            "came out as copies. Needs neither a VAE nor a descriptor.",
             inputs=[
-                io.Latent.Input("latents", tooltip="The latents, of the size that will be sampled."),
+                io.Latent.Input("latents", tooltip="The latents, of the same size as those you will sample."),
                 captions_input(),
-                io.Vae.Input("vae", optional=True, tooltip="Only to keep a picture of each, for reports to show."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Only to keep a small image of each latent, which Copy Check then shows.",
+                ),
             ],
             outputs=outputs(),
         )

@@ -31,20 +31,22 @@ class SaveReferences(io.ComfyNode):
             node_id="MG_SaveReferences",
             display_name=SAVE,
             category=schema.CATEGORY,
-            description="Writes a set of references into models/memorization_references, so that it need not be made "
-            "again. The file holds small pictures and the captions of the references: do not pass it on lightly.",
+            description="Saves a set of references in models/memorization_references, so that you need not make it "
+            "again. The file contains small images of the references and their captions: share it with care.",
             inputs=[
                 schema.References.Input("references", tooltip="The set to save."),
                 io.String.Input(
                     "name",
                     default="references",
-                    tooltip="File name without an ending; subfolders with a slash, e.g. loras/my style.",
+                    tooltip="File name without an ending. Use a slash for subfolders, such as loras/my style.",
                 ),
                 io.Boolean.Input(
-                    "overwrite", default=False, tooltip="Replace a file of that name. Otherwise it is an error."
+                    "overwrite",
+                    default=False,
+                    tooltip="Replace an existing file of this name. If this is off, an existing file is an error.",
                 ),
             ],
-            outputs=[schema.References.Output(display_name="references", tooltip="The same set, to go on with.")],
+            outputs=[schema.References.Output(display_name="references", tooltip="The same set.")],
             is_output_node=True,
         )
 
@@ -80,12 +82,12 @@ class LoadReferences(io.ComfyNode):
                     default=CHOOSE,
                     tooltip="A file in models/memorization_references. Press R after adding one.",
                 ),
-                schema.descriptor_input(
-                    "Only for a set made with the descriptor metric: the same network that made it."
-                ),
+                schema.descriptor_input("Only for a set made with the descriptor metric: the network that made it."),
             ],
             outputs=[
-                schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance, Copy Check."),
+                schema.References.Output(
+                    display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
+                ),
                 io.Int.Output(display_name="count", tooltip="How many references it holds."),
                 io.String.Output(display_name="report", tooltip="What the set holds, and duplicated captions."),
             ],

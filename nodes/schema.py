@@ -19,28 +19,33 @@ Curve = io.Custom("MG_CURVE")
 References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
 Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
 TOOLTIPS = {
-    "null": "The empty prompt. Connect it when `negative` is not empty: the measurement compares your prompt with "
-    "no prompt at all, and a filled negative prompt would blur it. Without it, negative is used.",
-    "cfg": "CFG scale after the escape. Higher follows the prompt more closely, and its basin too.",
-    "curve": "Dynamic: use the detector's transition points instead of measuring (rule, drop_ratio and "
-    "memorized_threshold are then not used): one model evaluation a step before the escape, not two.",
-    "rule": "How the escape from the basin is recognised. Sharp drop: the prompt's pull fell far below its height "
-    "and the fall is over. Local minimum: the rule of Jain et al., earlier and less reliable.",
-    "drop_ratio": "Sharp drop only: the pull must fall to this share, squared, of its height. Lower waits longer: "
-    "fewer copies, but less time for the prompt to take effect.",
-    "memorized_threshold": "Guidance magnitude (d/√dim) at the first step above which a picture counts as inside a "
-    "basin. Below it nothing is changed. Lower is more cautious and touches more ordinary prompts.",
-    "mode": "Dynamic: measures each picture and guides it as soon as it has left the basin. Static: guides from "
-    "start_percent on, half the cost before it. Off: nothing is changed.",
-    "pre_escape_cfg": "CFG scale inside the basin: 0 ignores the prompt, 1 follows it without guidance, negative "
-    "values push away from it and leave the basin faster (opposite guidance, −1 to −9).",
-    "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: it starts here "
-    "at the latest. Later means fewer copies and less of the prompt.",
+    "null": "The empty prompt. Connect it if `negative` is not empty: the prompt's pull should be measured against no "
+    "prompt at all. Without this input it is measured against `negative`.",
+    "cfg": "Guidance scale (CFG) after an image has left the basin. Higher follows the prompt more closely, but also "
+    "pulls harder towards a memorized image.",
+    "curve": "Dynamic only: take the steps where guidance starts from this curve instead of measuring them. Then "
+    "rule, drop_ratio and memorized_threshold are not used, and a step before the escape costs one model evaluation "
+    "instead of two.",
+    "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull has fallen far "
+    "below its plateau and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
+    "less reliable.",
+    "drop_ratio": "Sharp drop only: the pull must fall to the square of this share of its plateau; 0.5 means a "
+    "quarter. Lower waits longer, which gives fewer copies but leaves the prompt less time to take effect.",
+    "memorized_threshold": "An image counts as inside a basin if its guidance magnitude (d/√dim, the prompt's pull) "
+    "at the first step is above this. Below it nothing is changed. Lower is more cautious, but changes more ordinary "
+    "prompts.",
+    "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
+    "from start_percent on; the steps before it cost half. Off: changes nothing.",
+    "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 follows it without "
+    "guidance. Negative values push away from it and leave the basin sooner (opposite guidance, −1 to −9).",
+    "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
+    "here at the latest. Higher gives fewer copies, but the image follows the prompt less.",
     "preset": "Custom: the values on this node, such as those that Calibrate Thresholds finds for your model. The "
-    "others set every value as a paper or its released code does, to repeat its runs on Stable Diffusion.",
-    "metric": "How pictures are compared. latent: their latents, fast, for pictures of the same composition (needs "
-    "vae). descriptor: a network made to find copies, also moved, cropped or recoloured (needs descriptor). nL2: "
-    "pixels against the 50 nearest (needs 51 pictures or more).",
+    "other choices set every value as a paper or its released code does, so that you can repeat its runs on Stable "
+    "Diffusion.",
+    "metric": "How images are compared. latent: by their latents; fast, for images of the same composition; needs "
+    "vae. descriptor: by a network that finds copies even if they are moved, cropped or recoloured; needs descriptor. "
+    "nL2: by their pixels, against the 50 nearest references; needs at least 51 images.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
@@ -128,7 +133,7 @@ def metric_inputs() -> list[io.Input]:
         TOOLTIPS,
         io.Combo.Input("metric", options=list(METRICS), default="latent"),
         io.Vae.Input("vae", optional=True),
-        descriptor_input("The descriptor metric needs it: Load Copy Detector (SSCD), or Load CLIP Vision."),
+        descriptor_input("Needed for the descriptor metric: connect Load Copy Detector (SSCD) or Load CLIP Vision."),
     )
 
 

@@ -54,7 +54,7 @@ def report(
             lines += _first([f"- {_short(', '.join(references.names[i] for i in group))}" for group in groups])
         duplicates = duplicates or groups
     if duplicates:
-        lines.append("Duplicates are what makes a model memorize: remove them before training on these images.")
+        lines.append("Duplicates make a model memorize images: remove them before you train on this folder.")
     return "\n".join(lines)
 
 

@@ -97,7 +97,7 @@ function describe(view, sample) {
   const begin = view.begins[sample];
   const image = `image ${sample + 1}`;
   if (begin === undefined) return image;
-  return begin < view.steps ? `${image}: guided from step ${begin}` : `${image}: not guided yet`;
+  return begin < view.steps ? `${image}: guided from step ${begin + 1}` : `${image}: not guided yet`;
 }
 
 /**
@@ -113,7 +113,8 @@ function axes(svg, name, values, at) {
   }
   for (const step of [0, Math.round(at.last / 2), at.last]) {
     const anchor = step === 0 ? "start" : step === at.last ? "end" : "middle";
-    const said = step === at.last ? `${name} ${step}` : String(step);
+    const number = name === "step" ? step + 1 : step; // people count steps from 1; 0 iterations are the seed's noise
+    const said = step === at.last ? `${name} ${number}` : String(number);
     svg.append(make("text", { x: at.x(step), y: at.height - 5, "text-anchor": anchor }, said));
   }
 }
@@ -152,7 +153,7 @@ function strip(svg, name, rows, at) {
     const left = Math.max(at.x(i) - width / 2, LEFT);
     const look = { fill: ACTION[name] ?? "currentColor", "fill-opacity": 0.25 + 0.75 * share, class: "mg-acted" };
     const mark = make("rect", { x: left, y: at.y, width, height: STRIP, ...look });
-    mark.append(make("title", {}, `${name}, step ${i}: ${Math.round(100 * share)} % of the images`));
+    mark.append(make("title", {}, `${name}, step ${i + 1}: ${Math.round(100 * share)} % of the images`));
     svg.append(mark);
   }
 }

@@ -10,7 +10,7 @@ import { markStale, viewWidgetOf } from "./view_widget.mjs";
 /** @import { View } from "./types.mjs" */
 
 /** The frontend's modes of a node that does not run. @type {Record<number, string>} */
-const MODES = { 2: "Muted: this is of an earlier run.", 4: "Bypassed: this is of an earlier run." };
+const MODES = { 2: "Muted: this is from an earlier run.", 4: "Bypassed: this is from an earlier run." };
 const ERROR = "The run stopped with an error. This is not its result.";
 const INTERRUPTED = "The run was cancelled. This is not its result.";
 

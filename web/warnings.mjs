@@ -23,7 +23,7 @@ export const SETTINGS = [
     id: CURVES,
     category: ["Memorization Guard", "Nodes", "Curves"],
     name: "Draw curves on the nodes while they run",
-    tooltip: "Off: nodes keep their text and outputs only.",
+    tooltip: "If this is off, nodes show only their text and outputs.",
     type: "boolean",
     defaultValue: true,
   },

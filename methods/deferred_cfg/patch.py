@@ -65,9 +65,8 @@ def add_deferred_cfg(
 def _other_guidance(run: DeferralRun) -> str:
     """A warning when another guider or pack made every prediction of a run."""
     return (
-        f"Nothing was deferred, because {run.left_to} combines the predictions in a way of its own or "
-        "does not use guidance. Use KSampler, CFGGuider or Deferred-CFG Guider with a `cfg` other than 0, on a `model` "
-        "that no other pack samples in its own way."
+        f"Nothing was deferred, because {run.left_to} has guidance of its own, or none. Use KSampler, CFGGuider or "
+        "Deferred-CFG Guider with a `cfg` other than 0, on a `model` that no other pack samples in its own way."
     )
 
 
@@ -77,9 +76,8 @@ def _never_guided(run: DeferralRun, guider: CFGGuider) -> str:
         return ""
     last = percent_of(guider.model_patcher, float(run.sigmas[-2]))
     return (
-        f"Never guided: {int((~run.outside).sum())} of {counted(run.batch, 'image')}. Guidance begins at "
-        f"`start_percent` {run.plan.start_percent:.2f} at the latest, but the last step begins at {last:.2f}. Raise "
-        "`steps` or lower `start_percent`, so that at least one step is guided."
+        f"Never guided: {int((~run.outside).sum())} of {counted(run.batch, 'image')}, because the last step starts at "
+        f"{last:.2f}, before `start_percent` {run.plan.start_percent:.2f}. Raise `steps` or lower `start_percent`."
     )
 
 
@@ -87,7 +85,7 @@ def _not_escaped(run: DeferralRun) -> str:
     """A warning when guidance had to begin for samples that were still inside a basin."""
     if not (forced := int(run.forced.sum())):
         return ""
-    said = run.plan.not_escaped or f"reached start_percent {run.plan.start_percent:.2f} before escaping: raise it"
+    said = run.plan.not_escaped or f"had not left the basin at start_percent {run.plan.start_percent:.2f}: raise it"
     return f"{forced} of {counted(run.batch, 'image')} {said}."
 
 
@@ -97,6 +95,6 @@ def _too_late(run: DeferralRun, guider: CFGGuider) -> str:
         return ""
     start = percent_of(guider.model_patcher, float(run.sigmas[0]))
     return run.plan.too_late or (
-        f"Sampling starts at {start:.2f}, after `start_percent` {run.plan.start_percent:.2f}: too late to detect "
-        "anything."
+        f"Guided from the first step: sampling starts at {start:.2f}, after `start_percent` "
+        f"{run.plan.start_percent:.2f}."
     )

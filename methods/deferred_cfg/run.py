@@ -192,8 +192,8 @@ class DeferralRun:
             if not isinstance(scale, Tensor) or isinstance(error, GuardError) or is_out_of_memory(error):
                 raise
             raise GuardError(
-                f"{self.plan.node}: a patch on `model` fails where images have a guidance scale each; those for videos "
-                "take one for all. Set `pre_escape_cfg` to 0 or 1, sample one image at a time, or remove the patch. "
+                f"{self.plan.node}: a patch on `model` fails when each image has its own guidance scale, as patches "
+                "for videos do. Set `pre_escape_cfg` to 0 or 1, sample one image at a time, or remove the patch. "
                 f"({error})"
             ) from error
         if g0 in (0.0, 1.0):

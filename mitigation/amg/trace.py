@@ -84,8 +84,8 @@ class GuidanceTrace:
         """The run in a sentence or two. `names`: of the references."""
         if self.pull is not None and self.ordinary.all():
             return (
-                f"No prompt pulls above memorized_threshold {self.memorized_threshold:g} (max {self.pull.max():.3f}): "
-                "nothing was compared or changed."
+                f"The prompt does not pull (at most {self.pull.max():.3f}, memorized_threshold "
+                f"{self.memorized_threshold:g}): nothing was compared or changed."
             )
         closeness, rows = self.closest()
         first = int(closeness.argmax())

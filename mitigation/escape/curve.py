@@ -76,10 +76,14 @@ class EscapeCurve:
     @property
     def headline(self) -> str:
         """How many images started inside a basin, and from which step they are guided."""
-        if not self.steps or bool(self.pull[:, 0].isnan().any()):
-            return self.unmeasured_because or f"Nothing was measured; {self._left('guided from', 'never guided')}."
+        if not self.steps:
+            return self.unmeasured_because or "No step was sampled."
+        if bool(self.pull[:, 0].isnan().any()):
+            return self.unmeasured_because or _sentence(self._left("guided from", "never guided"))
         if not bool(self.memorized.any()):
-            return f"No basin: the pull is {float(self.pull[:, 0].max()):.4f}, below {self.threshold:.4f}."
+            return (
+                f"No basin: the pull is {float(self.pull[:, 0].max()):.4f}, below the threshold {self.threshold:.4f}."
+            )
         if self.latest and not self._first_guided:
             return _sentence(self._left("", "still in the basin"))
         return f"In a basin: {self.inside}; {self._left('guided from', 'still in the basin')}."
@@ -100,7 +104,7 @@ class EscapeCurve:
         return sorted(set(self.transition[self.transition < max(self.steps, 1)].tolist()))
 
     def _left(self, since: str, otherwise: str) -> str:
-        """`guided from steps 0 and 2; still in the basin: 1 of 3 images`."""
+        """`guided from steps 1 and 3; still in the basin: 1 of 3 images`, counted from 1 as people do."""
         steps = self._first_guided
         rest = int((self.transition >= max(self.steps, 1)).sum())
         guided = [f"{since} {_steps(steps)}"] if steps else []
@@ -112,7 +116,8 @@ def _sentence(text: str) -> str:
 
 
 def _steps(steps: list[int]) -> str:
-    """`step 25`, `steps 0, 2 and 7`, `steps 20 to 27`."""
+    """`step 25`, `steps 1, 3 and 8`, `steps 20 to 27`, of steps that count from 0."""
+    steps = [step + 1 for step in steps]
     if len(steps) == 1:
         return f"step {steps[0]}"
     if len(steps) > MOST_LISTED:

@@ -62,7 +62,7 @@ class NoiseReport:
             done = int(self.reached.sum())
             line += f", target d/√dim {float(self.relative(self.target)):.4f} reached by {done} of {len(self.after)}"
         if kept := int(self.kept.sum()):
-            line += f"; {kept} not memorized, left as drawn"
+            line += f"; {kept} not memorized, left unchanged"
         return line
 
     @property
@@ -72,7 +72,7 @@ class NoiseReport:
         if not missed:
             return ""
         advice = "try more candidates" if self.method == "search" else "raise max_iterations or learning_rate"
-        return f"NOT REACHED for {missed} of {counted(len(self.after), 'image')}: {advice}, or accept a higher target"
+        return f"NOT REACHED for {missed} of {counted(len(self.after), 'image')}: {advice}, or accept a higher target."
 
     @property
     def remarks(self) -> list[str]:

@@ -34,8 +34,8 @@ def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -
     free = graphs.ksampler(cfg=0.0, steps=1)
     out, _ = said(host, caplog, {"lab": lab(2), "k": deferred(mode, **short), "free": free})
     hint = host.views("k")[-1]["warning"]
-    assert "Never guided: 2 of 2 images." in hint
-    assert "`start_percent` 0.50" in hint and "the last step begins at 0.00" in hint and "Raise `steps`" in hint
+    assert "Never guided: 2 of 2 images" in hint
+    assert "`start_percent` 0.50" in hint and "the last step starts at 0.00" in hint and "Raise `steps`" in hint
     torch.testing.assert_close(samples(out["k"]), samples(out["free"]))
     assert out["k"][2] == 1
 
@@ -54,7 +54,7 @@ def test_a_noise_that_was_found_at_another_level(host: Host, caplog, start: str)
     }[start]
     prompt = {"lab": lab(1), "s": late, "o": optimizer("search", candidates=1), "use": use}
     hint = said(host, caplog, prompt)[1]
-    assert "found at noise level 14.6" in hint and "`sigmas`" in hint
+    assert "made for noise level 14.6" in hint and "`sigmas`" in hint
     prompt["o"] = optimizer("search", candidates=1, sigmas=["s", 0])
     assert said(host, caplog, prompt)[1] == ""
 
@@ -69,16 +69,16 @@ def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, sche
 def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:
     feature = Feature({"neg": on_lab.text("a green ring")}, {"negative": ["neg", 0]})
     watch = on_lab.detector(**feature.inputs(), steps=1)
-    assert "`null` is not connected" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
+    assert "empty CLIP Text Encode to `null`" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
     sample = on_lab.deferred(**feature.inputs(), steps=1)
-    assert "`null` is not connected" in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
+    assert "empty CLIP Text Encode to `null`" in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
     sample["inputs"]["mode"] = "static"  # measures nothing, compares nothing
     assert "`null`" not in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
     guided = feature.prompt(g=on_lab.guider(negative=["neg", 0]), **on_lab.custom(["g", 0], steps=1))
-    assert "`null` is not connected" in said(host, caplog, guided, checkpoint)[1]
+    assert "empty CLIP Text Encode to `null`" in said(host, caplog, guided, checkpoint)[1]
     optimize = on_lab.optimizer("search", **feature.inputs(), candidates=1)
     out = host.run(feature.prompt(o=optimize), checkpoint)["o"]
-    assert "`null` is not connected" in out[2]
+    assert "empty CLIP Text Encode to `null`" in out[2]
     for links in ({**feature.inputs(), "null": ["null", 0]}, on_lab.LINKS):
         prompt = feature.prompt(d=on_lab.detector(**links, steps=1))
         assert said(host, caplog, prompt, checkpoint)[1] == ""

@@ -103,7 +103,7 @@ def test_a_noise_below_the_threshold_of_memorized_prompts_stays(host: Host, meth
     out = host.run({"lab": lab(3), **nodes, "plain": optimizer(method, **{**change, "memorized_threshold": 0.0})})
     assert torch.equal(out["a"][0].noise, drawn(3)) and out["a"][1].reached.all()
     assert out["a"][1].evaluations.tolist() == [2] * 3
-    assert "3 not memorized, left as drawn" in out["a"][2]
+    assert "3 not memorized, left unchanged" in out["a"][2]
     assert torch.equal(out["b"][0].noise, out["plain"][0].noise), "a memorized prompt is moved as before"
     assert not torch.equal(out["b"][0].noise, drawn(3))
 

@@ -75,7 +75,7 @@ def test_a_replaced_sampling_function_is_left_alone_and_named(host: Host, checkp
     for name in ("scale 0.0", "scale 1.0", "scale -2.0", "patched"):
         assert same_bits(out[name], out["vanilla"]), name
     for name in ("scale 1.0", "patch"):
-        assert "AnimateDiff-Evolved combines" in host.views(name)[-1]["warning"]
+        assert "AnimateDiff-Evolved has guidance of its own" in host.views(name)[-1]["warning"]
     assert not same_bits(out["guided"], out["vanilla"])
     captions = on_lab.amg(**{**STEERS, **OWN}, clip=["clip", 0], deduplication=5.0)
     with_captions = {"refs": references("a ring\na ring"), "g": captions, "k": on_lab.ksampler(model=["g", 0])}

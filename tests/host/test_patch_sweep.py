@@ -45,7 +45,7 @@ CACHES = {"EasyCache", "LazyCache"}
 # KSampler's own batch is not what its samples are alone: a mean, random numbers, one decision for all, frames.
 NOT_AS_ALONE = {"Mahiro", "TomePatchModel", "VideoLinearCFGGuidance", *CACHES}
 IDLE = {"ChromaRadianceOptions", "ModelComputeDtype", "wanBlockSwap"}  # on the networks that they are tried on
-REFUSED = {(name, way): "a guidance scale each" for name in FOR_VIDEOS for way in ("sampler", "guider", "patch")}
+REFUSED = {(name, way): "its own guidance scale" for name in FOR_VIDEOS for way in ("sampler", "guider", "patch")}
 REFUSED["USOStyleReference", "optimizer"] = "as KSampler"  # its patch has one row: no room for a negative prompt
 FREE_NOISE = {("WanContextWindowsManual", "optimizer"): "FreeNoise"}  # of newer hosts, where it is the default
 

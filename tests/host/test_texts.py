@@ -32,7 +32,7 @@ def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: s
         own, more = patch(**early), {"k": ksampler(model=["own", 0])}
     else:
         own, more = guider(**early), custom(["own", 0])
-    assert view(host, own, **more)["warning"] == "4 of 4 images reached start_percent 0.05 before escaping: raise it."
+    assert view(host, own, **more)["warning"] == "4 of 4 images had not left the basin at start_percent 0.05: raise it."
 
 
 def test_nothing_is_said_where_all_escaped_or_nothing_was_measured(host: Host) -> None:
@@ -42,7 +42,7 @@ def test_nothing_is_said_where_all_escaped_or_nothing_was_measured(host: Host) -
 
 def test_one_image_is_no_plural(host: Host) -> None:
     said = view(host, deferred(start_percent=0.05), batch=1)["warning"]
-    assert said.startswith("1 of 1 image reached")
+    assert said.startswith("1 of 1 image had not left")
 
 
 def test_off_says_that_it_is_off(host: Host) -> None:
@@ -53,17 +53,22 @@ def test_off_says_that_it_is_off(host: Host) -> None:
     assert host.views("own")[-1]["headline"].startswith("Off: all three strengths are 0")
 
 
+def test_static_says_from_which_step_images_are_guided(host: Host) -> None:
+    assert view(host, deferred("static", steps=10, start_percent=0.3))["headline"] == "Guided from step 4."
+    assert view(host, deferred("static", start_percent=0.5, denoise=0.4))["headline"] == "Guided from step 1."
+
+
 def test_a_denoise_that_starts_too_late(host: Host) -> None:
     said = view(host, deferred(denoise=0.4))
-    assert said["headline"] == "denoise 0.40 starts too late to detect anything: same as KSampler."
+    assert said["headline"] == "Same as KSampler: with denoise 0.40, sampling starts after start_percent."
     assert view(host, deferred(denoise=0.0))["headline"].startswith("denoise 0.00")
     said = view(host, patch(), k=ksampler(model=["own", 0], denoise=0.4))
-    assert said["headline"].endswith("after `start_percent` 0.50: too late to detect anything.")
+    assert said["headline"].startswith("Guided from the first step") and "`start_percent` 0.50" in said["headline"]
 
 
 def test_the_detector_says_each_thing_once(host: Host) -> None:
     said = view(host, detector())
-    assert said["warning"] == "Memorized prompt: 4 of 4 images inside a basin at the first step."
+    assert said["warning"] == "Memorized prompt: 4 of 4 images start inside a basin."
     assert said["headline"].startswith("Out of the basin from step")
 
 

@@ -94,14 +94,14 @@ def test_curve_tells_where_another_schedule_may_guide():
     )
     assert curve.transition_sigma.tolist() == pytest.approx([14.6, 3.0, 0.0])
     assert curve.latest == 4
-    assert curve.headline == "In a basin: 2 of 3 images; guided from steps 0 and 2; still in the basin: 1 of 3 images."
-    assert curve.escape_alone == "Out of the basin from steps 0 and 2; still in the basin: 1 of 3 images."
+    assert curve.headline == "In a basin: 2 of 3 images; guided from steps 1 and 3; still in the basin: 1 of 3 images."
+    assert curve.escape_alone == "Out of the basin from steps 1 and 3; still in the basin: 1 of 3 images."
     curve = replace(curve, transition=torch.tensor([4, 4, 4]))
     assert curve.headline == curve.escape_alone == "Still in the basin: 3 of 3 images."
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"), [([3, 3], "step 3"), ([5, 0, 2], "steps 0, 2 and 5"), ([7, 2, 5, 1], "steps 1 to 7")]
+    ("steps", "said"), [([3, 3], "step 4"), ([5, 0, 2], "steps 1, 3 and 6"), ([7, 2, 5, 1], "steps 2 to 8")]
 )
 def test_steps_are_named_once_and_in_order(steps: list[int], said: str) -> None:
     inside = torch.ones(len(steps), dtype=torch.bool)
@@ -113,6 +113,6 @@ def test_steps_are_named_once_and_in_order(steps: list[int], said: str) -> None:
 def test_a_curve_without_a_basin_or_a_measurement_says_so():
     sigmas = torch.tensor([14.6, 1.0, 0.0])
     quiet = EscapeCurve(*torch.full((2, 2, 2), 0.008), sigmas, 16, torch.zeros(2).long(), torch.zeros(2).bool(), 0.02)
-    assert quiet.headline == "No basin: the pull is 0.0080, below 0.0200."
-    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Nothing was measured; guided from step 0."
+    assert quiet.headline == "No basin: the pull is 0.0080, below the threshold 0.0200."
+    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Guided from step 1."
     assert EscapeCurve.unmeasured(2, sigmas, 16, "Off: same as KSampler.").headline == "Off: same as KSampler."

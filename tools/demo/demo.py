@@ -121,7 +121,7 @@ def own_demo(server: Server, checkpoint: Path, prompt: str, began: float) -> Non
     print_table("Your prompt (no count of copies: the training images are not known)", [subject], methods, False)
     told = subject.rows[DYNAMIC].told
     for i, (curve, step) in enumerate(zip(told["d"], told["transition"], strict=True), 1):
-        print(f"image {i}: magnitude d/√dim at the first step {curve[0]:.4f}, guided from step {step}")
+        print(f"image {i}: magnitude d/√dim at the first step {curve[0]:.4f}, guided from step {step + 1}")
     contact_sheet([subject], methods, OUT / "contact-sheet.png")
     escape_curves([subject], [], OUT / "escape-curves.png")
 
