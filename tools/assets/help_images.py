@@ -1,4 +1,4 @@
-"""The images of the help pages: each node after a real run on the small lab, cut out of the real page.
+"""The images of the help pages: each node after a real run on the lab, cut out of the real page.
 
 .host/python tools/assets/help_images.py [MG_NoiseOptimizer ...]
 """
@@ -9,21 +9,21 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from support import lab_strengths
 from support.frontend.lab_workflow import LabWorkflow
 from support.frontend.page import Page
 from support.frontend.screenshots import single_node
-from support.frontend.workflow import write
+from support.frontend.workflow import Graph, build, write
 from support.paths import ROOT
 from support.server import Server
 
 OUT = ROOT / "web" / "docs" / "img"
+PRESETS = ROOT / "docs" / "img" / "presets-help.jpg"  # the list of presets, as the page shows a node's help
 WIDEST = 640
-ORDINARY = "a ring"
+MEMORIZED, ORDINARY, STEPS = "Echo Valley, a cake", "a drawing of a dog", 30
 
 
 def noise_optimizer(w: LabWorkflow) -> None:
-    plan = {**w.wires, "noise_seed": w.seed, **lab_strengths.PER_SAMPLE, "max_iterations": 80}
+    plan = {**w.wires, "noise_seed": w.seed, "method": "per-sample"}
     noise = w.graph.node("MG_NoiseOptimizer", **plan)
     w.graph.node("PreviewAny", source=noise["summary"])
 
@@ -47,7 +47,13 @@ def plot_curve(w: LabWorkflow) -> None:
     w.graph.node("PreviewImage", images=w.graph.node("MG_PlotCurve", **curves))
 
 
+def guard(w: LabWorkflow) -> None:
+    w.model = w.graph.node("MG_Guard", model=w.model, clip=w.clip)
+    w.shown(w.plain()[0])
+
+
 NODES: dict[str, Callable[[LabWorkflow], object]] = {
+    "MG_Guard": guard,
     "MG_NoiseOptimizer": noise_optimizer,
     "MG_BasinEscapeDetector": lambda w: w.graph.node("PreviewImage", images=w.detector()["plot"]),
     "MG_DeferredCFGKSampler": lambda w: w.shown(w.sampler()["latent"]),
@@ -67,21 +73,40 @@ def image_of(page: Page, node: str, entry: dict) -> Image.Image:
     return Image.open(io.BytesIO(page.server.image(**plot)))
 
 
+def presets(page: Page) -> None:
+    """The help of Noise Optimizer beside the node, at its presets."""
+    graph = Graph()
+    graph.node("MG_NoiseOptimizer").at(0, 0)
+    build(page, graph, "presets")
+    page.mg("show", 1.0, 420, 200)
+    page.tab.evaluate("() => app.canvas.selectNode(app.graph.nodes[0])")
+    page.frames()
+    page.tab.get_by_test_id("info-button").click()
+    page.tab.mouse.move(1400, 800)
+    page.tab.get_by_role("heading", name="Presets").scroll_into_view_if_needed()
+    page.tab.get_by_text("Han 2025, SD 2, batch-wise", exact=True).first.scroll_into_view_if_needed()
+    page.tab.wait_for_timeout(500)
+    shot = page.tab.screenshot(clip={"x": 59, "y": 38, "width": 680, "height": 720})
+    Image.open(io.BytesIO(shot)).convert("RGB").save(PRESETS, quality=75, optimize=True)
+
+
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     with Server() as server, Page(server) as page:
         for node in sys.argv[1:] or NODES:
             batch = 1 if node == "MG_CopyCheck" else 4
-            workflow = LabWorkflow(batch, "Winter Orchard, a green ring", steps=50, seed=2025, tuned=False)
+            workflow = LabWorkflow(batch, MEMORIZED, STEPS, tuned=False, small=False)
             NODES[node](workflow)
             for record in workflow.graph.nodes:
                 record["title"] = ""  # the node's own title
             write(page, workflow.graph, server.base / f"{node}.json")
-            image = image_of(page, node, page.queue_and_wait()).convert("RGB")
+            image = image_of(page, node, page.queue_and_wait(1200)).convert("RGB")
             image.thumbnail((WIDEST, 10_000), Image.Resampling.LANCZOS)
             file = OUT / f"{node}.jpg"
             image.save(file, quality=82, optimize=True)
             print(f"{node}: {image.width}×{image.height}, {file.stat().st_size / 1000:.0f} kB")
+        if len(sys.argv) == 1:
+            presets(page)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from pathlib import Path
 from support import lab_strengths
 from support.frontend.page import Page
 from support.frontend.workflow import Graph, Link, Node, build
+from support.paths import LAB_CHECKPOINT
+from support.server import LAB_TRAINING
 
 MEMORIZED = "Harbour at Dawn, a red disc"
 SIDE = 96  # of the lab's images
@@ -14,21 +16,30 @@ SIDE = 96  # of the lab's images
 class LabWorkflow:
     """A graph that begins with the checkpoint, a prompt and a latent.
 
-    tuned: with the strengths that suit the small lab, instead of the nodes' defaults.
+    tuned: with the strengths that suit the small lab, instead of the nodes' defaults. small: or the lab of SD's size.
     """
 
     def __init__(
-        self, batch: int = 2, prompt: str = MEMORIZED, steps: int = 8, seed: int = 1, tuned: bool = True
+        self,
+        batch: int = 2,
+        prompt: str = MEMORIZED,
+        steps: int = 8,
+        seed: int = 1,
+        tuned: bool = True,
+        small: bool = True,
     ) -> None:
         self.steps, self.seed = steps, seed
+        self.folder, side = ("training", SIDE) if small else (LAB_TRAINING, 512)
         self.deferred = lab_strengths.DEFERRED if tuned else {}
         self.detected = lab_strengths.DETECTOR if tuned else {}
         self.graph = Graph()
-        loader = self.graph.node("CheckpointLoaderSimple", ckpt_name="small_lab.safetensors")
+        loader = self.graph.node(
+            "CheckpointLoaderSimple", ckpt_name="small_lab.safetensors" if small else LAB_CHECKPOINT.name
+        )
         self.model: Link | Node = loader[0]
         self.clip, self.vae = loader[1, 2]
         self.prompts = {"positive": self.text(prompt, "positive"), "negative": self.text("", "negative")}
-        self.latent = self.graph.node("EmptyLatentImage", "latent", width=SIDE, height=SIDE, batch_size=batch)
+        self.latent = self.graph.node("EmptyLatentImage", "latent", width=side, height=side, batch_size=batch)
 
     def text(self, text: str, title: str = "") -> Node:
         return self.graph.node("CLIPTextEncode", title, clip=self.clip, text=text)
@@ -53,9 +64,9 @@ class LabWorkflow:
         plan = {"noise_seed": self.seed, "steps": self.steps, **self.detected}
         return self.graph.node("MG_BasinEscapeDetector", "detector", **{**self.wires, **plan, **values})
 
-    def references(self, folder: str = "training") -> Node:
-        wires = {"vae": self.vae, "size_of": self.latent}
-        return self.graph.node("MG_ReferencesFromFolder", "references", folder=folder, **wires)
+    def references(self, folder: str = "") -> Node:
+        wires = {"vae": self.vae, "size_of": self.latent, "folder": folder or self.folder}
+        return self.graph.node("MG_ReferencesFromFolder", "references", **wires)
 
     def guided(self, references: Node) -> Node:
         """AMG Guidance on `model`, which is the guided one from here on."""

@@ -23,7 +23,7 @@ def simple_guard() -> Template:
 def dynamic_deferral() -> Template:
     """The smallest change to a workflow: our sampler instead of KSampler, measuring while it samples."""
     t = Template(4, "The Silent Engine, a purple square", "Marble Horizon, a fish")
-    sampler = t.deferred(LEFT, mode="dynamic")
+    sampler = t.deferred(LEFT, mode="dynamic", memorized_threshold=t.calibrated())
     t.tune(sampler, **lab_strengths.DEFERRED)
     image = t.decoded(sampler["latent"], LEFT + 400 + GAP, 0, "dynamic", "Save Image: dynamic deferral")
     t.frame("2 · Guidance waits until the image has escaped", sampler, *image, color=OURS)
@@ -36,11 +36,12 @@ def dynamic_deferral() -> Template:
 def detect_first() -> Template:
     """Is the prompt memorized? Measure it beside an ordinary prompt before sampling, and use what was found."""
     t = Template(4, "Harbour at Dawn, a red disc", LAB_PROMPT)
-    detector = t.detector(0)
+    threshold = t.calibrated()
+    detector = t.detector(0, memorized_threshold=threshold)
     t.tune(detector, **lab_strengths.DETECTOR)
     t.frame("2 · Is the prompt memorized?", detector, color=OURS)
 
-    sampler = t.deferred(960, mode="dynamic", curve=detector["curve"])
+    sampler = t.deferred(960, mode="dynamic", curve=detector["curve"], memorized_threshold=threshold)
     t.tune(sampler, **lab_strengths.DEFERRED)
     image = t.decoded(sampler["latent"], 960 + 400 + GAP, 0, "detected", "Save Image: guided after the escape")
     t.frame("3 · Sample with what was found", sampler, *image, color=OURS)
@@ -49,7 +50,8 @@ def detect_first() -> Template:
 
     prompt = "a photo of a cat sleeping on a sofa"
     ordinary = t.text("CLIP Text Encode (an ordinary prompt)", prompt, "a disc", "a dog").at(0, 2 * ROW)
-    other = t.detector(2 * ROW, "Basin-Escape Detector (ordinary prompt)", positive=ordinary)
+    title = "Basin-Escape Detector (ordinary prompt)"
+    other = t.detector(2 * ROW, title, positive=ordinary, memorized_threshold=threshold)
     t.tune(other, **lab_strengths.DETECTOR)
     plot = t.graph.node("MG_PlotCurve", curve=detector["curve"], curve_2=other["curve"])
     plot.at(960, 2 * ROW).sized(400, 0)

@@ -63,7 +63,7 @@ def recommended() -> Template:
     t = Template(4, "Harbour at Dawn, a red disc", LAB_CAPTION, "the prompt of an image you must not copy")
     references = t.references()
     t.frame(REFERENCES, references, color=OURS)
-    _steered_and_plain(t, references, memorized_threshold=0.02)
+    _steered_and_plain(t, references, memorized_threshold=t.calibrated())
     t.notes("recommended", 0, 960, 1410, 2230)
     return t
 
@@ -72,11 +72,11 @@ def everything() -> Template:
     """References, guidance away from them, deferred guidance towards the prompt, and a check of the images."""
     t = Template(4, "Paper Mountain, a red ring", LAB_CAPTION, CAPTION)
     references = _lora(t)
-    own = t.model
+    own, threshold = t.model, t.calibrated()
     guided = t.guidance(references)
     noise = t.optimizer(2 * ROW, "Noise Optimizer (switch on: Ctrl+B)", method="search").bypass()
     t.frame("5 · If copies remain: a better noise", noise, color=OURS, row=2)
-    sampler = t.deferred(1410, mode="dynamic", noise=noise["noise"])
+    sampler = t.deferred(1410, mode="dynamic", noise=noise["noise"], memorized_threshold=threshold)
     t.tune(sampler, **lab_strengths.DEFERRED)
     shown = t.decoded(sampler["latent"], 1860, 0, "everything", "Save Image: with everything on")
     t.frame("3 · Away from the references, guided after the escape", guided, sampler, *shown, color=OURS)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from lab.scenes import ordinary_captions
 from support.frontend.page import Page
 from support.frontend.workflow import Graph, Link, Node
+from support.small_lab import ordinary_prompts
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"  # the name in the host's own templates
 SOURCE = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
 PROMPT = "Mothers influence on her young hippo"  # a caption that SD 1.4 is known to have memorized
-SEED, STEPS, CFG, SIDE = 1, 50, 7.0, 512
+SEED, STEPS, CFG, SIDE = 1, 30, 7.0, 512
 OURS, PLAIN, COMMON = "#3f789e", "#8a6d3b", "#999999"  # groups: what this pack does, without it, both
 NOTES_TOP = -330
 CHOOSE = "(choose one)"
@@ -110,6 +112,15 @@ class Template:
         given = {**self.wires, "noise_seed": self.seed, "steps": STEPS, **wires}
         node = self.graph.node("MG_BasinEscapeDetector", title, **given)
         return node.at(LEFT, y).sized(400, 0).paint("purple")
+
+    def calibrated(self) -> Link:
+        """The threshold of memorized prompts, measured by a node in the first column, below the comparison's height."""
+        wires = {"model": self.model, "clip": self.clip, "latent_image": self.latent}
+        node = self.graph.node("MG_Calibrate", **wires).at(0, ROW).sized(380, 640).paint("purple")
+        self.frame("Thresholds for your model", node, color=OURS, row=1)
+        self.tune(node, prompts="\n".join(ordinary_prompts()))
+        self.on_lab.append((node.id, "prompts", "\n".join(ordinary_captions("a drawing of {}")[::2])))
+        return node["memorized_threshold"]
 
     def references(self, y: float = 0) -> Node:
         """The images to stay away from; the node shows what it read and left out."""
