@@ -111,7 +111,8 @@ class CopyCheck(io.ComfyNode):
             drawn = side_by_side(interruptible(images), shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
         else:
             drawn = side_by_side(interruptible(images), shown, sigma.tolist(), limit, words)
-        count = f"{int(copies.sum())} of {counted(len(words), 'image')} may be copies"
+        found = int(copies.sum())
+        count = f"{found} of {counted(len(words), 'image')} may be {'a copy' if found == 1 else 'copies'}"
         notes = [n for n in (note, _steered_note(cls.hidden.prompt)) if n]
         summary = _summary(references, count, words, limit, notes)
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves

@@ -5,11 +5,15 @@
 
 import argparse
 
+from PIL import Image, ImageOps
+
+from lab.copies import training_pairs
 from support.frontend.page import Page
 from support.frontend.workflow import WorkflowError, write
 from support.paths import ROOT
 from support.server import Server
 from tools.assets.templates import TEMPLATES
+from tools.assets.templates.references import MIRRORED
 from tools.assets.thumbnails import write_thumbnail
 
 
@@ -19,6 +23,8 @@ def main() -> None:
     parser.add_argument("--thumbnails", action="store_true", help="run each template and write its thumbnail")
     options = parser.parse_args()
     with Server() as server, Page(server) as page:
+        _, image = training_pairs()[0]
+        ImageOps.mirror(Image.fromarray(image)).save(server.base / "input" / MIRRORED)
         for name, make in TEMPLATES.items():
             if options.names and not any(part in name for part in options.names):
                 continue

@@ -8,7 +8,7 @@ LAB_PROMPT = "Echo Valley, a cake"
 
 def simple_guard() -> Template:
     """The first step for everybody: one node between the model and the sampler that is there already."""
-    t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
+    t = Template(4, "The Silent Engine, a purple square", "Marble Horizon, a fish")
     guard = t.graph.node("MG_Guard", model=t.model, clip=t.clip, strength="normal")
     guard.at(LEFT, 0).sized(400, 0).paint("blue")
     sampler = t.graph.node("KSampler", **{**t.sampling, "model": guard}).at(920, 0).sized(320, 262)

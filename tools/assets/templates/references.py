@@ -7,6 +7,7 @@ from tools.assets.templates.template import COMMON, GAP, LEFT, OURS, PLAIN, ROW,
 CAPTION = "a caption that your LoRA was trained with"
 LAB_CAPTION = "Echo Valley, a cake"
 REFERENCES = "2 · What it must not copy"
+MIRRORED = "mirrored.png"  # a training image of the lab, in the input folder of the server that makes the thumbnails
 CHECKED = "4 · Too close?"
 
 
@@ -14,6 +15,7 @@ def check_finished_images() -> Template:
     """Images that exist already, from any program, beside the images that they must not copy."""
     t = Template(0)
     loaded = t.graph.node("LoadImage", image="example.png").at(0, 190).sized(380, 400)
+    t.on_lab.append((loaded.id, "image", MIRRORED))
     t.frame("1 · Your image, and a VAE to compare it with", *map(Node, t.graph.nodes), color=COMMON)
     t.latent = t.graph.node("VAEEncode", pixels=loaded, vae=t.vae).at(LEFT, 0).sized(400, 46)
     references = t.references(100)
