@@ -71,7 +71,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="The same as ComfyUI's percent (0 to 1), for start_percent.",
+                    tooltip="The same moment as ComfyUI's percent (0 to 1), for start_percent.",
                 ),
                 schema.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as an image."),

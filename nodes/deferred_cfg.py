@@ -29,10 +29,10 @@ class DeferredCFG(io.ComfyNode):
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,
-            description="Makes any sampler that uses this model leave guidance (CFG) out while an image is inside an "
-            "attraction basin, where guidance would drag it towards a training image. Works with KSampler (Advanced), "
-            "detailers and tiled samplers. Use it in finished workflows where you cannot use the Deferred-CFG "
-            "KSampler.",
+            description="Makes any sampler that uses this model apply guidance (CFG) only after an image has left its "
+            "attraction basin. Inside the basin, guidance would drag the image towards a training image. Works with "
+            "KSampler (Advanced), detailers and tiled samplers. Use it in finished workflows where you cannot use the "
+            "Deferred-CFG KSampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that the sampler will use. Its other patches stay."),
                 *schema.mode_inputs(),

@@ -30,9 +30,8 @@ class DeferredCFGGuider(io.ComfyNode):
             node_id="MG_DeferredCFGGuider",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="A CFGGuider that leaves guidance (CFG) out while an image is inside an attraction basin, "
-            "where guidance would drag it towards a training image, and applies it afterwards. For "
-            "SamplerCustomAdvanced.",
+            description="A CFGGuider that applies guidance (CFG) only after an image has left its attraction basin. "
+            "Inside the basin, guidance would drag the image towards a training image. For SamplerCustomAdvanced.",
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising. Its other patches stay."),
                 io.Conditioning.Input("positive", tooltip="What you want in the image."),

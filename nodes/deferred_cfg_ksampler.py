@@ -40,9 +40,9 @@ class DeferredCFGKSampler(io.ComfyNode):
             node_id="MG_DeferredCFGKSampler",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="A KSampler that leaves guidance (CFG) out while an image is inside an attraction basin, "
-            "where guidance would drag it towards a training image, and applies it afterwards. A prompt without a "
-            "basin gives the same image as KSampler.",
+            description="A KSampler that applies guidance (CFG) only after an image has left its attraction basin. "
+            "Inside the basin, guidance would drag the image towards a training image. A prompt without a basin gives "
+            "the same image as KSampler.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model used for denoising the input latent."),

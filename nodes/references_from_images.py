@@ -110,7 +110,8 @@ class ReferencesFromLatents(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Only to keep a small image of each latent, which Copy Check then shows.",
+                    tooltip="Connect it only if Copy Check should show the nearest reference: the set then keeps a "
+                    "small image of each latent.",
                 ),
             ],
             outputs=outputs(),

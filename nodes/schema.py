@@ -23,19 +23,19 @@ TOOLTIPS = {
     "prompt at all. Without this input it is measured against `negative`.",
     "cfg": "Guidance scale (CFG) after an image has left the basin. Higher follows the prompt more closely, but also "
     "pulls harder towards a memorized image.",
-    "curve": "Dynamic only: take the steps where guidance starts from this curve instead of measuring them. Then "
-    "rule, drop_ratio and memorized_threshold are not used, and a step before the escape costs one model evaluation "
-    "instead of two.",
+    "curve": "Dynamic only: this curve decides when guidance starts, and nothing is measured. Then rule, drop_ratio "
+    "and memorized_threshold are not used, and a step before the escape costs one model evaluation instead of two.",
     "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull has fallen far "
     "below its plateau and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
     "less reliable.",
-    "drop_ratio": "Sharp drop only: the pull must fall to the square of this share of its plateau; 0.5 means a "
-    "quarter. Lower waits longer, which gives fewer copies but leaves the prompt less time to take effect.",
+    "drop_ratio": "Sharp drop only: the image has left when its pull has fallen to the square of this share of its "
+    "plateau; 0.5 means a quarter. Lower waits longer, which gives fewer copies but leaves the prompt less time to "
+    "take effect.",
     "memorized_threshold": "An image counts as inside a basin if its guidance magnitude (d/√dim, the prompt's pull) "
     "at the first step is above this. Below it nothing is changed. Lower is more cautious, but changes more ordinary "
     "prompts.",
     "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
-    "from start_percent on; the steps before it cost half. Off: changes nothing.",
+    "from start_percent on; the steps before it cost half as much. Off: changes nothing.",
     "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 follows it without "
     "guidance. Negative values push away from it and leave the basin sooner (opposite guidance, −1 to −9).",
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
