@@ -64,7 +64,7 @@ class AMGGuidance(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Patches a model so that sampling steers away from reference images when it comes too close "
-            "to them: it reduces guidance (CFG), steers away from a duplicated caption, and pushes away from the "
+            "to them. It reduces guidance (CFG), steers away from a duplicated caption, and pushes away from the "
             "reference itself. An image that stays far from all references is not changed. Chen et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,

@@ -41,11 +41,11 @@ TOOLTIPS = {
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
     "here at the latest. Higher gives fewer copies, but the image follows the prompt less.",
     "preset": "Custom: the values on this node, such as those that Calibrate Thresholds finds for your model. The "
-    "other choices set every value as a paper or its released code does, so that you can repeat its runs on Stable "
+    "other choices set all values as in a paper or its released code, so that you can repeat its runs on Stable "
     "Diffusion.",
-    "metric": "How images are compared. latent: by their latents; fast, for images of the same composition; needs "
-    "vae. descriptor: by a network that finds copies even if they are moved, cropped or recoloured; needs descriptor. "
-    "nL2: by their pixels, against the 50 nearest references; needs at least 51 images.",
+    "metric": "How images are compared. latent: by their latents. Fast, for images of the same composition, needs "
+    "vae. descriptor: by a network that finds copies even if they are moved, cropped or recoloured. Needs descriptor. "
+    "nL2: by their pixels, against the 50 nearest references. Needs at least 51 images.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
