@@ -62,7 +62,7 @@ def grid(run: Experiment, file: Path, seed: int) -> str:
         for x, path in enumerate(files):
             tile = Image.open(path).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
             sheet.paste(tile, (x * TILE, y * TILE))
-    sheet.save(file, quality=88)
+    sheet.save(file, quality=75)
     return "Rows, from the top: " + "; ".join(names) + "."
 
 
