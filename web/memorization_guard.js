@@ -33,7 +33,7 @@ app.registerExtension({
       const node = nodeAt(app.graph, String(id));
       if (!node || !view?.kind) return;
       keep(node, view);
-      showOutside(node, String(id));
+      showOutside(node, String(id), complete(view));
       receive(node, view);
     });
     api.addEventListener("execution_cached", (event) => {

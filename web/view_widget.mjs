@@ -21,13 +21,17 @@ export const viewWidgetOf = (node) =>
 
 /** Add an empty view to a new node: Nodes 2.0 ignores widgets that are added later. @param {Node} node */
 export function addViewWidget(node) {
-  if (!VIEWED.has(classOf(node) ?? "")) return;
+  if (VIEWED.has(classOf(node) ?? "")) addView(node, NAME);
+}
+
+/** @param {Node} node @param {string} name  of the widget @returns {ViewWidget} */
+export function addView(node, name) {
   const root = element("div", "mg-view");
   /** @type {ViewWidget | undefined} */
   let widget; // undefined while the host makes it, and the host may already ask for its height
   const height = () => (widget?.view ? heightOf(widget.view, widget.stale) + 2 * MARGIN : 0);
   const redraw = () => widget?.view && draw(root, widget, widget.view);
-  const made = node.addDOMWidget(NAME, NAME, root, {
+  const made = node.addDOMWidget(name, name, root, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
     margin: MARGIN,
@@ -49,13 +53,13 @@ export function addViewWidget(node) {
     redraw();
   });
   passEventsToCanvas(root);
+  return widget;
 }
 
 /** Show a view, if the node has a place for it. @param {Node} node @param {View} view */
 export function showView(node, view) {
   const widget = viewWidgetOf(node);
-  if (!widget) return;
-  change(node, widget, view, "");
+  if (widget) change(node, widget, view, "");
 }
 
 /** Dim the node's view and say why, or show it as usual. @param {Node} node @param {string} reason  or "" */
@@ -65,7 +69,7 @@ export function markStale(node, reason) {
 }
 
 /** @param {Node} node @param {ViewWidget} widget @param {View} view @param {string} stale */
-function change(node, widget, view, stale) {
+export function change(node, widget, view, stale) {
   const before = heightOf(widget.view, widget.stale);
   [widget.view, widget.stale] = [view, stale];
   widget.redraw();
