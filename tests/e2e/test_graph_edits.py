@@ -76,6 +76,7 @@ def test_a_ksampler_is_replaced_with_its_links_and_values(page: Page, artefacts:
     for renderer in page.renderers():
         before = page.api_prompt()
         page.mg("show", 0.7, 150, 350)  # the bar above the node would lie under the tabs
+        page.settle()
         choose(page, node)
         page.settle()
         after = page.api_prompt()
