@@ -150,12 +150,12 @@ class Soak:
         known, nodes = self.known[name], WORKFLOWS[name]
         prompt = self.prompt(nodes, kind if kind in FAULTS else "none", call)
         around, words = AROUND.get(kind, (lambda *_: contextlib.nullcontext(), FAULTS.get(kind, "stopped")))
-        meanwhile = self.other.queue(self.prompt(VANILLA)) if kind == "two clients" else ""
+        meanwhile = self.other.queue(self.prompt(nodes)) if kind == "two clients" else ""
         with around(self.server, self.draw):
             got = self.ask(prompt, self.draw.uniform(0, known.seconds) if kind == "interrupt" else None)
         clear(self.server)
         if meanwhile:
-            assert got.same(known) and self.outcome(self.other.wait(meanwhile)).same(self.vanilla)
+            assert got.same(known) and self.outcome(self.other.wait(meanwhile)).same(known)
         if got.error is not None:
             assert kind not in ("none", "two clients") and words.lower() in got.error.message.lower(), got.error
         elif kind in ("out of memory", "little memory"):
