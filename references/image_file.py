@@ -19,6 +19,7 @@ OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".j
 MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 image has 144 million
 LONGEST_SIDE = 65_535  # as in a JPEG; a PNG of one row could have 180 million columns
 MOST_KEPT = 24_000_000  # pixels after reading, unless images of a larger side are asked for: as numbers, 288 MB
+BAND = 64  # rows of the reduced image at a time
 REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
 
 
@@ -73,13 +74,18 @@ def _damage(ignored: bool) -> Iterator[None]:
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:
-    """Smaller by a whole factor, before anything makes more bytes of each pixel."""
-    if image.mode in ("1", "P") and "transparency" not in image.info:
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    if image.mode in REDUCIBLE:
-        return image.reduce(factor)
-    size = (max(image.width // factor, 1), max(image.height // factor, 1))  # Pillow averages no 16-bit grey
-    return image.resize(size, Image.Resampling.NEAREST)
+    """Smaller by a whole factor, before anything makes more bytes of each pixel: band by band, for the same reason."""
+    opaque = image.mode in ("1", "P") and "transparency" not in image.info
+    size = (-(-image.width // factor), -(-image.height // factor))
+    if image.mode not in REDUCIBLE and not opaque:  # Pillow averages no 16-bit grey
+        return image.resize(size, Image.Resampling.NEAREST)
+    mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
+    small, rows = Image.new(mode, size), BAND * factor
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        small.paste(band.convert(mode).reduce(factor), (0, top // factor))
+    small.info = dict(image.info)
+    return small
 
 
 def _pixels(image: Image.Image, side: int) -> Tensor:
