@@ -19,7 +19,7 @@ OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jxl", ".j
 MOST_PIXELS = 180_000_000  # a 12,000 × 12,000 image has 144 million
 LONGEST_SIDE = 65_535  # as in a JPEG; a PNG of one row could have 180 million columns
 MOST_KEPT = 24_000_000  # pixels after reading, unless images of a larger side are asked for: as numbers, 288 MB
-BAND = 64  # rows of the reduced image at a time
+BAND = 128  # rows at a time, about
 REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK")
 
 
@@ -80,7 +80,7 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
     if image.mode not in REDUCIBLE and not opaque:  # Pillow averages no 16-bit grey
         return image.resize(size, Image.Resampling.NEAREST)
     mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
-    small, rows = Image.new(mode, size), BAND * factor
+    small, rows = Image.new(mode, size), max(BAND // factor, 1) * factor
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         small.paste(band.convert(mode).reduce(factor), (0, top // factor))
