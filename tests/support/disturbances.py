@@ -84,11 +84,11 @@ AROUND: dict[str, tuple[Callable, str]] = {  # and words of the error that it ma
 
 @contextlib.contextmanager
 def small_disk(server: Server) -> Iterator[bool]:
-    """Mount a disk of 8 MB among the saved sets; False where that is not allowed."""
+    """Mount a disk of 64 MB among the saved sets; False where that is not allowed."""
     place = server.base / SETS / DISK
     place.mkdir(parents=True, exist_ok=True)
     mounted = not subprocess.call(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "mg", str(place)], stderr=subprocess.DEVNULL
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "mg", str(place)], stderr=subprocess.DEVNULL
     )
     try:
         yield mounted

@@ -1,5 +1,6 @@
 """What a run may take: memory above what the process had, and no file outside the folders."""
 
+import ctypes
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ def _status(name: str) -> int:
 @contextmanager
 def memory(peaks: list[int], most: int = GIGABYTE) -> Iterator[None]:
     """Add to `peaks` how much memory the block took at once; twice `most` is out of memory, as a second net."""
+    ctypes.CDLL(None).malloc_trim(0)  # what malloc has kept would hide what a run takes
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the high-water mark begins anew
     before, (soft, hard) = _status("VmRSS"), resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + 2 * most, hard))
