@@ -33,6 +33,7 @@ def little_memory(server: Server, draw: random.Random) -> Iterator[None]:
 @contextlib.contextmanager
 def full_disk(server: Server, draw: random.Random) -> Iterator[None]:
     """The disk of saved sets has a few kilobytes left."""
+    clear(server)
     disk = server.base / SETS / DISK
     (disk / "filler").write_bytes(bytes(room := os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - (8 << 10)))
     assert room > 0
