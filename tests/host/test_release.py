@@ -17,7 +17,7 @@ from tools import release
 
 GITHUB_LIKE = ("https://code.example/artist/memorization-guard/", "https://raw.example/artist/memorization-guard/main")
 RUN_TIME = ("__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "requirements.txt")
-FOLDERS = ("locales", "web", "workflows", *ROOMS)
+FOLDERS = ("locales", "subgraphs", "web", "workflows", *ROOMS)
 tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is made of what git tracks")
 
 

@@ -16,6 +16,7 @@ from memorization_guard.mitigation.references.duplicates import (
     near_duplicates,
 )
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
+from memorization_guard.references import builder
 from memorization_guard.references import report as module
 from support.small_lab import training_pairs
 
@@ -60,13 +61,14 @@ def test_groups_are_connected_and_the_largest_comes_first() -> None:
     assert [sorted(g) for g in near_duplicates(steps, nearer_than=0.7)] == [[0, 2, 3], [1, 4]]
 
 
-def test_too_many_images_are_not_compared(monkeypatch) -> None:
+def test_too_many_images_are_not_compared() -> None:
     """Four equal images, reported as duplicates only up to the limit."""
     references = ReferenceSet("latent", torch.ones(4, 8).half(), (2, 2, 2), ("",) * 4, tuple("abcd"))
     assert "- a, b, c, d" in module.report(references, duplicate_features=[torch.zeros(2)] * 4)
-    monkeypatch.setattr(module, "MOST_COMPARED", 3)
-    text = module.report(references, duplicate_features=[torch.zeros(2)] * 4)
-    assert "more than 3 images" in text and "a, b" not in text
+    text = module.report(references, duplicate_features=None)
+    assert f"more than {builder.MOST_COMPARED} images" in text and "a, b" not in text
+    few, many = (builder.ReferenceSetBuilder(None, "node", builder.MOST_COMPARED + i) for i in (0, 1))  # type: ignore[arg-type]
+    assert few.duplicate_features == [] and many.duplicate_features is None
 
 
 def test_captions_that_differ_in_case_and_spacing_only_are_the_same() -> None:

@@ -3,12 +3,12 @@
 from support import lab_strengths
 from tools.assets.templates.template import GAP, LEFT, OURS, ROW, Template
 
-LAB_PROMPT = "Echo Valley, a cake"
+LAB_PROMPT = "Marble Horizon, a fish"
 
 
 def simple_guard() -> Template:
     """The first step for everybody: one node between the model and the sampler that is there already."""
-    t = Template(4, "The Silent Engine, a purple square", "Marble Horizon, a fish")
+    t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
     guard = t.graph.node("MG_Guard", model=t.model, clip=t.clip, strength="normal")
     guard.at(LEFT, 0).sized(400, 0).paint("blue")
     sampler = t.graph.node("KSampler", **{**t.sampling, "model": guard}).at(920, 0).sized(320, 262)
@@ -22,7 +22,7 @@ def simple_guard() -> Template:
 
 def dynamic_deferral() -> Template:
     """The smallest change to a workflow: our sampler instead of KSampler, measuring while it samples."""
-    t = Template(4, "The Silent Engine, a purple square", "Marble Horizon, a fish")
+    t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
     sampler = t.deferred(LEFT, mode="dynamic", memorized_threshold=t.calibrated())
     t.tune(sampler, **lab_strengths.DEFERRED)
     image = t.decoded(sampler["latent"], LEFT + 400 + GAP, 0, "dynamic", "Save Image: dynamic deferral")

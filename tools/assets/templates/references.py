@@ -61,11 +61,11 @@ def keep_a_lora() -> Template:
 
 
 def recommended() -> Template:
-    """The benchmark's best: steered away from the images in a folder, and only where the prompt pulls."""
+    """The benchmark's best: steered away from the images in a folder, and from nothing else."""
     t = Template(4, "Harbour at Dawn, a red disc", LAB_CAPTION, "the prompt of an image you must not copy")
     references = t.references()
     t.frame(REFERENCES, references, color=OURS)
-    _steered_and_plain(t, references, memorized_threshold=t.calibrated())
+    _steered_and_plain(t, references)
     t.notes("recommended", 0, 960, 1410, 2230)
     return t
 
