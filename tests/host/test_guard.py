@@ -129,7 +129,7 @@ def test_with_a_folder_it_steers_away_from_its_images(host: Host, checkpoint: di
     words = {"mem": node("CLIPTextEncode", clip=["clip", 0], text="Harbour at Dawn, a red disc")}
     words |= {"null": node("CLIPTextEncode", clip=["clip", 0], text="")}
     latent = {"latent": node("EmptyLatentImage", width=96, height=96, batch_size=4)}
-    links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0], "steps": 20}
+    links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0], "steps": 10}
     nodes = {"g": guard(model=["m", 0], folder="works", vae=["vae", 0], strength="gentle")}
     host.run({**words, **latent, **nodes, "b": ksampler(model=GUARDED, **links)}, checkpoint)
     view = host.views("g")[-1]
@@ -143,5 +143,5 @@ def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkp
     cache = node("EasyCache", model=["m", 0], reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False)
     for model in (["m", 0], ["e", 0]):
         nodes = {"e": cache, "g": guard(model=model, strength="gentle")}
-        host.run(base(2) | nodes | {"b": on_lab(model=GUARDED, steps=6)}, checkpoint)
+        host.run(base(2) | nodes | {"b": on_lab(model=GUARDED, steps=4)}, checkpoint)
     assert torch.equal(seen[0][1].history, seen[1][1].history)

@@ -83,6 +83,7 @@ def guided(host: Host, given: dict[str, Any], metric: str, way: str, twins: dict
     """All gradients of a guided run, beside finite differences if their networks are given."""
     a = amg(**MEASURED, gradient=way, vae=["vae", 0])
     g = amg_gradient_node(twins or {}, bool(twins), **{**LINKS, "model": ["a", 0]})
+    given["i"] = given["i"] if metric == "nL2" else given["i"][:3]
     given["vae"].process_output = torch.sigmoid  # the host clamps: differences would see the kinks
     return host.run(PLAIN.prompt(refs=from_images(metric), a=a, g=g), {**given, **(twins or {})})["g"][0]
 
