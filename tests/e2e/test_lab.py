@@ -16,7 +16,7 @@ from support.small_lab import COPY_RMSE, SIZE, is_copy, rmse, training_pairs
 from tools.demo.measure import Subject, ask, share
 from tools.demo.methods import BATCH_WISE, DYNAMIC, PER_SAMPLE, PLAIN, Setting, prompt
 
-COUNT, PROMPTS = 1, (0, 7)
+COUNT, PROMPTS = 1, (0,)
 STRENGTHS = {
     PER_SAMPLE: lab_strengths.PER_SAMPLE,
     BATCH_WISE: lab_strengths.BATCH_WISE,
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def copies(server: Server):
-    """copies(method): the share of copies among the images of two memorized prompts."""
+    """copies(method): the share of copies among the images of a memorized prompt."""
     pairs = training_pairs()
 
     def measure(method: str, setting: Setting = SETTING) -> float:

@@ -76,8 +76,11 @@ REMEMBERING = {
 }
 
 
-@pytest.mark.parametrize("scale", [0.0, 1.0, -2.0])
-@pytest.mark.parametrize("name", ["nothing", "RescaleCFG", "perturbed attention", *REMEMBERING])
+SEPARATELY = [("nothing", 0.0), ("nothing", 1.0), ("nothing", -2.0), ("RescaleCFG", -2.0), ("perturbed attention", 1.0)]
+SEPARATELY += [("SAG", 0.0), ("SAG", 1.0), ("cfg_pp", 1.0), ("cfg_pp", -2.0), ("AMG", 0.0), ("AMG on a deferral", -2.0)]
+
+
+@pytest.mark.parametrize(("name", "scale"), SEPARATELY)
 def test_samples_that_switch_separately_are_as_they_would_be_alone(
     host: Host, checkpoint, name: str, scale: float
 ) -> None:
@@ -120,8 +123,7 @@ def test_opposite_guidance_is_vanilla_at_a_negative_scale(host: Host, checkpoint
     torch.testing.assert_close(samples(out["ours"]), samples(out["custom"]), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cfg", [5.0, 1.0])
-@pytest.mark.parametrize("scale", [0.0, 1.0, -2.0])
+@pytest.mark.parametrize(("scale", "cfg"), [(0.0, 5.0), (1.0, 5.0), (-2.0, 1.0), (0.0, 1.0)])
 def test_every_evaluation_is_a_prompt_and_a_negative_prompt(
     host: Host, checkpoint, monkeypatch, scale: float, cfg: float
 ) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from support import graphs
 from support.executor import Host, NodeError, Prompt
 from support.graphs import node
-from support.graphs.checkpoint import loader, place, training_images
+from support.graphs.checkpoint import copy_training_images, loader, place, training_images
 from support.image_files import BROKEN, DAMAGED, GOOD, STRANGE, make_folder, scene
 from support.outcomes import fails
 from support.paths import SMALL_CHECKPOINT
@@ -115,7 +115,7 @@ def test_duplicates_are_reported(host: Host, folder: Path) -> None:
     report = host.run(from_folder(folder.name))["r"][2]
     assert "2 × Garden of Clocks" in report
     assert "- 04 Copper Lantern.png, again.jpg" in report
-    assert "makes a model memorize" in report
+    assert "make a model memorize" in report
 
 
 @pytest.mark.parametrize(
@@ -131,16 +131,16 @@ def test_duplicates_are_reported(host: Host, folder: Path) -> None:
     ids=["nothing", "no image", "caption", "no caption", "image", "another image"],
 )
 def test_an_edited_folder_is_read_again(host: Host, folder: Path, change: Callable, read_again: bool) -> None:
-    shutil.copytree(TRAINING_IMAGES, folder)
+    copy_training_images(folder, 2)
     first = host.run(from_folder(folder.name))["r"][0]
     change(folder)
     assert (host.run(from_folder(folder.name), keep_cache=True)["r"][0] is not first) == read_again
 
 
 def test_subfolders_sizes_and_the_latent_that_sets_them(host: Host, folder: Path) -> None:
-    shutil.copytree(TRAINING_IMAGES, folder / "10_paintings")
+    copy_training_images(folder / "10_paintings", 2)
     shutil.copy(TRAINING_IMAGES / "00 Harbour at Dawn.png", folder / "top.png")
-    assert host.run(from_folder(folder.name))["r"][1] == 17
+    assert host.run(from_folder(folder.name))["r"][1] == 3
     alone, count, _ = host.run(from_folder(folder.name, subfolders=False, width=64, height=128))["r"]
     assert count == 1 and alone.shape == (4, 16, 8)
     latent = {"samples": torch.zeros(1, 4, 10, 14)}
@@ -179,17 +179,17 @@ def test_a_folder_outside_is_refused(host: Host, inputs: Path, outside: str) -> 
 
 
 def test_links_that_lead_out_are_not_followed(host: Host, folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(TRAINING_IMAGES, tmp_path / "private")
+    copy_training_images(tmp_path / "private", 2)
     folder.symlink_to(tmp_path / "private", target_is_directory=True)
     assert "leads out of" in said(host, from_folder(folder.name))
     folder.unlink()
-    shutil.copytree(TRAINING_IMAGES, folder)
+    copy_training_images(folder, 2)
     (folder / "secret.png").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.png")
     (folder / "gone.png").symlink_to(folder / "nothing.png")
     shutil.copy(folder / "01 Winter Orchard.png", folder / "captioned.png")
     (folder / "captioned.txt").symlink_to(tmp_path / "private" / "00 Harbour at Dawn.txt")
     references, count, report = host.run(from_folder(folder.name))["r"]
-    assert count == 17
+    assert count == 3
     assert "- secret.png: a link that leads out" in report and "- gone.png: " in report
     assert "- captioned.txt: a link that leads out" in report
     assert references.captions[references.names.index("captioned.png")] == ""

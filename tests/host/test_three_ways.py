@@ -12,9 +12,14 @@ from support.outcomes import copies, same_bits
 PATCHED = ["patch", 0]
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m"])
 @pytest.mark.parametrize(
-    ("mode", "changed"), [("dynamic", {}), ("static", {"start_percent": 0.3}), ("dynamic", {"pre_escape_cfg": -2.0})]
+    ("name", "mode", "changed"),
+    [
+        ("euler", "dynamic", {}),
+        ("heun", "dynamic", {}),
+        ("dpmpp_2m", "static", {"start_percent": 0.3}),
+        ("heun", "dynamic", {"pre_escape_cfg": -2.0}),
+    ],
 )
 def test_they_give_the_same_bits(host: Host, name: str, mode: str, changed: dict) -> None:
     out = host.run(

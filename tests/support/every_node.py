@@ -51,7 +51,7 @@ def prepare(host: Host, vae: Any) -> dict[str, Any]:
     detectors = host.base / "models" / "copy_detection"
     detectors.mkdir(parents=True, exist_ok=True)
     save_file({name: weight.clone() for name, weight in random_sscd().state_dict().items()}, detectors / DETECTOR)
-    checkpoint.training_images(host, FOLDER)
+    checkpoint.training_images(host, FOLDER, 3)
     draw = torch.Generator().manual_seed(5)
     images = torch.rand(52, 32, 32, 3, generator=draw)  # nL2 needs more than 50
     given = {

@@ -32,8 +32,8 @@ def test_captions_say_what_is_asked() -> None:
 
 
 def test_the_judge_knows_new_scenes_and_the_memorized_images(works: torch.Tensor) -> None:
-    judge, world, captions = Judge.load(), scenes.World(), scenes.ordinary_captions()
-    images = world.draw(world.generator(3), torch.arange(49), 2 * SIDE)
+    judge, world, captions = Judge.load(), scenes.World(), scenes.ordinary_captions()[::2]
+    images = world.draw(world.generator(3), torch.arange(0, 49, 2), 2 * SIDE)
     assert judge.aligned(images, captions).float().mean() >= 0.95
     assert not judge.aligned(images, captions[1:] + captions[:1]).any()
     assert judge.aligned(works, scenes.memorized_captions()).all()

@@ -52,9 +52,16 @@ def place(host: Host, folder: str, file: Path) -> None:
         link.symlink_to(file)
 
 
-def training_images(host: Host, folder: str) -> Path:
-    """The 16 memorized images with their captions, as a folder of the host's input directory."""
-    return Path(shutil.copytree(SMALL_LAB / "training_images", host.base / "input" / folder, dirs_exist_ok=True))
+def training_images(host: Host, folder: str, count: int = 16) -> Path:
+    """The first of the 16 memorized images with their captions, as a folder of the host's input directory."""
+    return copy_training_images(host.base / "input" / folder, count)
+
+
+def copy_training_images(folder: Path, count: int = 16) -> Path:
+    def others(_: str, names: list[str]) -> list[str]:
+        return [name for name in names if int(name[:2]) >= count]
+
+    return Path(shutil.copytree(SMALL_LAB / "training_images", folder, dirs_exist_ok=True, ignore=others))
 
 
 def text(words: str, clip: str = "clip") -> Node:
