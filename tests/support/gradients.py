@@ -69,7 +69,7 @@ def compared(
     errors, doubts = [], []
     with exact_float32():
         for way in ([torch.stack(ways).sum(0)] if exact else ways) if differences else []:
-            measured, doubt = slope(value, x, way.to(x), step * float(x.std()), 3 if exact else 4)
+            measured, doubt = slope(value, x, way.to(x), step * float(x.std()), 3 if exact else 6)
             along = (gradient * way).flatten(1).sum(1)
             scale = torch.maximum(along.abs(), norm)
             errors.append(float(((along - measured).abs() / scale).max()))
