@@ -69,11 +69,15 @@ def levels_ahead(model: ModelPatcher, start: float) -> list[float]:
 
 @dataclass
 class SelfCalibration:
-    """A model that calibrates itself, once for each size. `model`: without what the calibration is for."""
+    """A model that calibrates itself, once for each size. `model`: without what the calibration is for.
+
+    `prompts`: ordinary ones; PROMPTS if there are none.
+    """
 
     model: ModelPatcher
     clip: CLIP
     node: str
+    prompts: list[str] = field(default_factory=list)
     known: dict[tuple, Calibration] = field(default_factory=dict)  # by the shape of a sample, and the CFG scale ahead
 
     def at(self, shape: tuple[int, ...]) -> Calibration:
@@ -92,7 +96,7 @@ class SelfCalibration:
     def _known(self, key: tuple, measure: Callable[[SamplingInputs], Tensor]) -> Calibration:
         if key not in self.known:
             shape, cfg = key
-            samples, prompts = torch.zeros(1, *shape), PROMPTS.splitlines()
+            samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
             noise, schedule = drawn_noise(samples, SEED), one_step_schedule(self.model, None, self.node)
             self.known[key] = calibrate(
                 self.model, self.clip, prompts, {"samples": samples}, noise, schedule, self.node, measure, cfg or 1.0

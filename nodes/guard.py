@@ -14,7 +14,7 @@ from ..adapter.folders import input_folder, input_folders
 from ..adapter.hints import distilled_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..drawing.node_views import View, escape_view
+from ..drawing.guard_view import GuardView
 from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import AMGPlan, complete
 from ..methods.deferred_cfg.patch import add_deferred_cfg
@@ -23,11 +23,7 @@ from ..methods.quiet_noise import NoiseSearch, add_noise_search
 from ..methods.self_calibration import SelfCalibration
 from ..mitigation.amg.guidance import GuidanceStrengths
 from ..mitigation.amg.threshold import Threshold
-from ..mitigation.amg.trace import GuidanceTrace
-from ..mitigation.escape.curve import EscapeCurve
 from ..mitigation.escape.rules import EscapeRule
-from ..mitigation.noise.report import NoiseReport
-from ..mitigation.wording import counted
 from ..references.folder_sets import FolderSets
 from ..references.image_folder import fingerprint, list_folder
 from . import schema
@@ -36,8 +32,6 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.samplers import CFGGuider
     from comfy.sd import CLIP, VAE
-
-    from ..mitigation.references.reference_set import ReferenceSet
 
 NAME = "Memorization Guard (Simple)"
 NONE = "(none)"
@@ -71,6 +65,8 @@ TOOLTIPS = {
     "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. It must be in "
     "ComfyUI's input directory. Needs vae.",
     "vae": "The model's VAE. It encodes the images of the folder.",
+    "ordinary_prompts": "Optional: ordinary prompts for your model, separated by semicolons. Give some if it was "
+    "trained on tags or in another language. Empty: twelve everyday prompts in English.",
 }
 
 
@@ -92,6 +88,7 @@ class Guard(io.ComfyNode):
                 io.Combo.Input("strength", options=list(STRENGTHS), default="normal"),
                 io.Combo.Input("folder", options=[NONE, *input_folders()], default=NONE, optional=True),
                 io.Vae.Input("vae", optional=True),
+                *schema.advanced(io.String.Input("ordinary_prompts", default="", optional=True)),
             ),
             outputs=[io.Model.Output(display_name="model", tooltip="The guarded model, for any sampler.")],
             hidden=[io.Hidden.unique_id],
@@ -111,11 +108,18 @@ class Guard(io.ComfyNode):
     @classmethod
     @check_inputs
     def execute(
-        cls, model: ModelPatcher, clip: CLIP, strength: str, folder: str = NONE, vae: VAE | None = None
+        cls,
+        model: ModelPatcher,
+        clip: CLIP,
+        strength: str,
+        folder: str = NONE,
+        vae: VAE | None = None,
+        ordinary_prompts: str = "",
     ) -> io.NodeOutput:
         asked = STRENGTHS[strength]
-        told = Told(LiveView(cls.hidden.unique_id), distilled_hint(model))
-        calibration, empty = SelfCalibration(model, clip, NAME), encode_text(clip, "")
+        told = GuardView(LiveView(cls.hidden.unique_id), distilled_hint(model))
+        prompts = [prompt.strip() for prompt in ordinary_prompts.split(";") if prompt.strip()]
+        calibration, empty = SelfCalibration(model, clip, NAME, prompts), encode_text(clip, "")
 
         def deferral(guider: CFGGuider, noise: Tensor) -> DeferralPlan:
             found = calibration.at(tuple(noise.shape[1:]))
@@ -153,47 +157,6 @@ class Guard(io.ComfyNode):
 
             guarded = add_amg(guarded, away, node=NAME)
         return io.NodeOutput(guarded, ui=told.live.ui)
-
-
-@dataclass
-class Told:
-    """The node's view, of which the two parts of the guard tell in any order."""
-
-    live: LiveView
-    hints: list[str]
-    measured: str = ""
-    searched: str = ""
-    loud: Tensor | None = None  # (B,) bool: the noises that still pull, because no quiet one was found
-    steered: str = ""
-    curve: EscapeCurve | None = None
-
-    def begin(self, measured: str) -> None:
-        self.measured, self.steered, self.curve = measured, "", None
-
-    def view(self, curve: EscapeCurve, done: bool) -> View:
-        notes = (self.measured, self.searched, self.steered, *self.hints)
-        return escape_view(curve, done=done, notes=[n for n in notes if n])
-
-    def finish_search(self, report: NoiseReport | None) -> None:
-        self.searched, self.loud = "", None if report is None else report.after >= report.keep_below
-        if report is not None and (changed := report.iterations > 0).any():
-            before, after = (d[changed].max() for d in (report.before, report.after))
-            self.searched = (
-                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the "
-                f"seed's own pulled too hard ({before:.4f}, now {after:.4f})."
-            )
-
-    def show_curve(self, curve: EscapeCurve) -> None:
-        self.live.show(lambda: self.view(curve, done=False))
-
-    def finish_curve(self, curve: EscapeCurve) -> None:
-        self.curve = curve
-        self.live.finish(self.view(curve, done=True))
-
-    def finish_trace(self, trace: GuidanceTrace, references: ReferenceSet) -> None:
-        self.steered = trace.headline(references.names)
-        if self.curve is not None:  # the deferral ended first
-            self.live.finish(self.view(self.curve, done=True))
 
 
 NODES = [Guard]

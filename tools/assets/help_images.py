@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
+from lab.scenes import ordinary_captions
 from support.frontend.lab_workflow import LabWorkflow
 from support.frontend.page import Page
 from support.frontend.screenshots import single_node
@@ -48,7 +49,8 @@ def plot_curve(w: LabWorkflow) -> None:
 
 
 def guard(w: LabWorkflow) -> None:
-    w.model = w.graph.node("MG_Guard", model=w.model, clip=w.clip)
+    words = "; ".join(ordinary_captions("a drawing of {}")[::2])  # the lab knows no others
+    w.model = w.graph.node("MG_Guard", model=w.model, clip=w.clip, ordinary_prompts=words)
     w.shown(w.plain()[0])
 
 

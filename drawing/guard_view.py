@@ -1,0 +1,57 @@
+"""What Memorization Guard (Simple) shows: of its parts, which end in any order, one view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..adapter.live_view import LiveView
+from ..mitigation.wording import counted
+from .node_views import View, escape_view
+
+if TYPE_CHECKING:
+    from ..mitigation.amg.trace import GuidanceTrace
+    from ..mitigation.escape.curve import EscapeCurve
+    from ..mitigation.noise.report import NoiseReport
+    from ..mitigation.references.reference_set import ReferenceSet
+
+
+@dataclass
+class GuardView:
+    live: LiveView
+    hints: list[str]
+    measured: str = ""
+    searched: str = ""
+    loud: Tensor | None = None  # (B,) bool: the noises that still pull, because no quiet one was found
+    steered: str = ""
+    curve: EscapeCurve | None = None
+
+    def begin(self, measured: str) -> None:
+        self.measured, self.steered, self.curve = measured, "", None
+
+    def view(self, curve: EscapeCurve, done: bool) -> View:
+        notes = (self.measured, self.searched, self.steered, *self.hints)
+        return escape_view(curve, done=done, notes=[n for n in notes if n])
+
+    def finish_search(self, report: NoiseReport | None) -> None:
+        self.searched, self.loud = "", None if report is None else report.after >= report.keep_below
+        if report is not None and (changed := report.iterations > 0).any():
+            before, after = (d[changed].max() for d in (report.before, report.after))
+            self.searched = (
+                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the "
+                f"seed's own pulled too hard ({before:.4f}, now {after:.4f})."
+            )
+
+    def show_curve(self, curve: EscapeCurve) -> None:
+        self.live.show(lambda: self.view(curve, done=False))
+
+    def finish_curve(self, curve: EscapeCurve) -> None:
+        self.curve = curve
+        self.live.finish(self.view(curve, done=True))
+
+    def finish_trace(self, trace: GuidanceTrace, references: ReferenceSet) -> None:
+        self.steered = trace.headline(references.names)
+        if self.curve is not None:  # the deferral ended first
+            self.live.finish(self.view(self.curve, done=True))
