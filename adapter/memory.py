@@ -26,9 +26,11 @@ class OutOfMemoryError(GuardError, comfy.model_management.OOM_EXCEPTION):
     """A GuardError that the host also takes for out of memory, so that it unloads all models."""
 
 
-# What torch says on the CPU, on Windows, on MPS and in cuBLAS, whose errors have no class of their own.
+# What torch says on the CPU, on Windows, on MPS, in cuBLAS and in oneDNN, whose errors have no class of their own.
 WORDS = re.compile(
-    r"out of memory|can't allocate memory|not enough memory|failed to allocate|ALLOC_FAILED|cannot allocate", re.I
+    r"out of memory|can't allocate memory|not enough memory|failed to allocate|ALLOC_FAILED|cannot allocate"
+    r"|could not create a (primitive|memory object|memory storage object)$",
+    re.I,
 )
 
 

@@ -23,7 +23,7 @@ NOTHING = b"{}"
 def little_memory(server: Server, draw: random.Random) -> Iterator[None]:
     """The server may take some megabytes more than it has, and no more."""
     process, unlimited = psutil.Process(server.process.pid), (resource.RLIM_INFINITY,) * 2
-    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + (draw.randrange(2, 48) << 20), unlimited[1]))
+    process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + (draw.randrange(1, 64) << 20), unlimited[1]))
     try:
         yield
     finally:
@@ -76,7 +76,7 @@ def freed(server: Server, draw: random.Random) -> Iterator[None]:
 
 
 AROUND: dict[str, tuple[Callable, str]] = {  # and words of the error that it may cause
-    "little memory": (little_memory, "memory"),
+    "little memory": (little_memory, "memory|create a primitive"),
     "full disk": (full_disk, "No space left"),
     "replaced file": (replaced_file, "cannot be used"),
     "freed": (freed, "nothing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import time
@@ -115,6 +116,7 @@ class Alive(io.ComfyNode):
     @classmethod
     def execute(cls, run: int = 0) -> io.NodeOutput:
         gc.collect()
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)  # what it keeps for later is no leak
         # Not isinstance: asking a lazy import of another library for its class would load it.
         alive = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor | ModelPatcher)]
         tensors = [o for o in alive if issubclass(type(o), torch.Tensor)]
