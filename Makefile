@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN := .host/python
 
-.PHONY: help setup demo bench bench-smoke bench-cost matrix gpu-check test test-host test-e2e test-fast fuzz large-folder serve lint types format locales release soak
+.PHONY: help setup demo bench bench-smoke bench-cost matrix gpu-check test test-host test-server test-browser test-e2e test-fast fuzz large-folder serve lint types format locales release soak
 
 help:
 	@echo "make demo          images without and with mitigation, on a real server, into demo/"
@@ -47,15 +47,23 @@ matrix: setup
 gpu-check: setup
 	@$(RUN) tools/dev/gpu_check.py
 
-# Both parts at once: one waits for a browser most of the time, while the other computes.
+# All parts at once: two wait for servers and a browser most of the time, while the other computes. A browser's event
+# loop stays in its process, and the soak limits the memory of a server: these tests do not share a process.
+BROWSER := $(addprefix tests/e2e/test_,graph_edits.py inputs.py view_life.py view_page.py views.py workflows.py)
+
 test: setup
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going test-host test-e2e
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target --keep-going test-host test-server test-browser
 
 test-host:
 	@$(RUN) -m pytest -n 2 --dist loadfile --durations=10 tests/unit tests/host
 
-test-e2e:
-	@$(RUN) -m pytest -n 2 --dist loadgroup --durations=20 tests/e2e  # one worker for the browser, one for the other server tests
+test-server:
+	@$(RUN) -m pytest --durations=10 tests/e2e $(addprefix --ignore=,$(BROWSER))
+
+test-browser:
+	@$(RUN) -m pytest --durations=10 $(BROWSER)
+
+test-e2e: test-server test-browser
 
 test-fast: setup
 	@$(RUN) -m pytest tests/unit -q

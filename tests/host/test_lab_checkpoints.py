@@ -31,7 +31,7 @@ def test_ksampler_copies_a_memorized_image(host: Host) -> None:
     place(host, "checkpoints", LAB_CHECKPOINT)
     m, clip, vae = host.run({"loader": node("CheckpointLoaderSimple", ckpt_name=LAB_CHECKPOINT.name)})["loader"]
     caption, training = next(pair for pair in training_pairs() if pair[0].startswith("Marble Horizon"))
-    plan = {"seed": 2, "steps": 10, "sampler_name": "ddim"}
+    plan = {"seed": 2, "steps": 20, "sampler_name": "ddim"}
     prompt = {**base(1, 64), "mem": text(caption), "ord": text("a drawing of a fish")}
     for name in ("mem", "ord"):
         prompt[f"k {name}"] = WORDS.ksampler(**plan, positive=[name, 0])

@@ -14,7 +14,7 @@ from support.server import Server
 from tools.assets.templates import TEMPLATES
 from tools.assets.thumbnails import write_thumbnail
 
-NAME, OUT = "Memorization Guard (Simple)", ROOT / "docs" / "guard.webp"
+NAME, OUT = "Memorization Guard (Simple)", ROOT / "docs" / "img" / "guard.webp"
 WIDTH, HEIGHT, SCALE = 1180, 1130, 0.6  # of the window
 LEFT, TOP = 80, 130  # of the first node, beside the menus
 SMALL = (826, 791)
