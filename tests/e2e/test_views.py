@@ -43,6 +43,8 @@ def test_template(page: Page, artefacts: Path, name: str) -> None:
     page.server.free()  # a request right after a prompt's end waits behind the next prompt
     page.frames()
     entry = template.run(page, template.on_small, STEPS)
+    left, top, *_ = page.mg("bounds")
+    page.mg("show", 0.3, 250 - left, 200 - top)  # all of it: a view outside of the window has no height
     for renderer in page.renderers():
         found = views.check(page, entry)
         screenshots.whole_graph(page, artefacts / f"{name}, {renderer}.png")

@@ -139,7 +139,7 @@ class Page:
 
     def load_workflow(self, path: Path | str) -> None:
         """Open a workflow file (UI or API format) through the frontend's own file input."""
-        self._close_dialogs()
+        self.close_dialogs()
         before = self.tab.evaluate("() => mg.opened")
         self.tab.set_input_files("#comfy-file-input", str(path))
         try:
@@ -160,7 +160,7 @@ class Page:
         self.settle()
         switch()
 
-    def _close_dialogs(self) -> None:
+    def close_dialogs(self) -> None:
         """Close dialogs such as those of an earlier error."""
         dialogs = self.tab.get_by_role("dialog")
         while count := dialogs.count():
