@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class GuardView:
+    """What each part of the guard says when it ends; the view holds all of it. `hints`: lines that stay."""
+
     live: LiveView
     hints: list[str]
     measured: str = ""

@@ -5,6 +5,7 @@ It lies beside the saved sets, under names that no list shows, and goes when the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -53,7 +54,7 @@ class Unfinished:
             try:
                 self.known.update(_read(file, self.key))
             except (ValueError, OSError):  # damaged: its images are read again
-                file.unlink(missing_ok=True)
+                _remove(file)
 
     def add(self, image: str, encoded: Encoded) -> None:
         self.fresh.append((image, encoded))
@@ -69,7 +70,7 @@ class Unfinished:
     def remove(self) -> None:
         """The set is finished."""
         for file in self._files():
-            file.unlink(missing_ok=True)
+            _remove(file)
 
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob(f"{TEMPORARY}{self.key}-*.unfinished"))
@@ -92,6 +93,12 @@ class Unfinished:
                 log.warning("If this run is stopped, it begins again with the first image: %s.", error)
             self.warned = True
         self.fresh, self.written = [], time.monotonic()
+
+
+def _remove(file: Path) -> None:
+    """A file that cannot be removed must not cost the finished set; it is swept up later."""
+    with contextlib.suppress(OSError):
+        file.unlink(missing_ok=True)
 
 
 def _read(file: Path, key: str) -> Iterator[tuple[str, Encoded]]:

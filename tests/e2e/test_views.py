@@ -12,6 +12,7 @@ from tools.assets.templates import TEMPLATES
 
 STEPS = 8
 ITERATIONS = 12  # of an optimizer
+CLEAN = "Save Image: what is clean"
 pytestmark = pytest.mark.timeout(300)
 # What each one is about: these nodes draw curves.
 DRAWN = {
@@ -49,8 +50,10 @@ def test_template(page: Page, artefacts: Path, name: str) -> None:
         found = views.check(page, entry)
         screenshots.whole_graph(page, artefacts / f"{name}, {renderer}.png")
         assert page.overlaps() == []
-    kinds = {str(n["id"]): n["type"] for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
-    assert {kinds[node] for node, seen in found.items() if seen.plotted} == DRAWN[name]
-    for node, kind in kinds.items():
-        if kind == "SaveImage" and node in entry["outputs"]:  # a batch without clean images saves none
-            assert len(entry["outputs"][node]["images"]) in (1, 4)
+    nodes = {str(n["id"]): n for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
+    assert {nodes[node]["type"] for node, seen in found.items() if seen.plotted} == DRAWN[name]
+    for node, saved in nodes.items():
+        if saved["type"] == "SaveImage":
+            images = entry["outputs"].get(node, {}).get("images", [])
+            # What is clean: as many as Copy Check lets pass.
+            assert len(images) == 4 or (saved["title"] == CLEAN and len(images) < 4)

@@ -59,6 +59,18 @@ def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> Non
     assert same_bits(first["b"], second["b"])
 
 
+def test_it_measures_with_the_users_ordinary_prompts(host: Host, counted: Any) -> None:
+    """Two instead of twelve; for a prompt that is as loud as the ordinary ones, nothing is memorized."""
+    model, calls = counted
+    loud = OrdinaryText()
+    loud.encode_from_tokens_scheduled = lambda tokens: exact.conditioning("memorized" if tokens else "null")  # type: ignore[method-assign]
+    nodes = {"lab": lab(4), "g": guard(model=["m", 0], ordinary_prompts=" 1girl, garden; castle, night; ")}
+    given = host.run(nodes, {"clip": loud, "m": model})
+    out = host.run({"lab": lab(4), "b": ksampler(model=["guarded", 0])}, {"guarded": given["g"][0]})
+    assert calls.pop_rows() == 4 * (2 * 50 + 6) + (2 + 6) * 2
+    assert same_bits(out["b"], host.run({"lab": lab(4), "a": ksampler()})["a"])
+
+
 @pytest.fixture
 def half_quiet(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """Thresholds of a model of which about every second noise of the memorized prompt is quiet."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from lab.scenes import ordinary_captions
+from benchmarks.lab.methods import CALIBRATED_ON
 from support.frontend.lab_workflow import LabWorkflow
 from support.frontend.page import Page
 from support.frontend.screenshots import single_node
@@ -49,7 +49,7 @@ def plot_curve(w: LabWorkflow) -> None:
 
 
 def guard(w: LabWorkflow) -> None:
-    words = "; ".join(ordinary_captions("a drawing of {}")[::2])  # the lab knows no others
+    words = CALIBRATED_ON.replace("\n", "; ")  # the lab knows no others
     w.model = w.graph.node("MG_Guard", model=w.model, clip=w.clip, ordinary_prompts=words)
     w.shown(w.plain()[0])
 

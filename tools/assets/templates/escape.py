@@ -1,10 +1,9 @@
 """The templates that watch the attraction basin: where the prompt pulls an image towards a memorized one."""
 
-from lab.scenes import ordinary_captions
+from benchmarks.lab.methods import CALIBRATED_ON
 from support import lab_strengths
 from tools.assets.templates.template import GAP, LEFT, OURS, ROW, Template
 
-LAB_ORDINARY = ordinary_captions("a drawing of {}")[::2]
 LAB_PROMPT = "Marble Horizon, a fish"
 
 
@@ -13,7 +12,7 @@ def simple_guard() -> Template:
     t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
     guard = t.graph.node("MG_Guard", model=t.model, clip=t.clip, strength="normal")
     guard.at(LEFT, 0).sized(400, 0).paint("blue")
-    t.on_lab.append((guard.id, "ordinary_prompts", "; ".join(LAB_ORDINARY)))  # the lab knows no other words
+    t.on_lab.append((guard.id, "ordinary_prompts", CALIBRATED_ON.replace("\n", "; ")))  # the lab knows no other words
     sampler = t.graph.node("KSampler", **{**t.sampling, "model": guard}).at(920, 0).sized(320, 262)
     image = t.decoded(sampler["LATENT"], 920 + 320 + GAP, 0, "guarded", "Save Image: with the guard")
     t.frame("2 · The guard, and the sampler that you already use", guard, sampler, *image, color=OURS)

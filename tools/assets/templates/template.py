@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lab.scenes import ordinary_captions
+from benchmarks.lab.methods import CALIBRATED_ON
 from support.frontend.page import Page
 from support.frontend.workflow import Graph, Link, Node
 from support.small_lab import ordinary_prompts
@@ -119,7 +119,7 @@ class Template:
         node = self.graph.node("MG_Calibrate", **wires).at(0, ROW).sized(380, 640).paint("purple")
         self.frame("Thresholds for your model", node, color=OURS, row=1)
         self.tune(node, prompts="\n".join(ordinary_prompts()))
-        self.on_lab.append((node.id, "prompts", "\n".join(ordinary_captions("a drawing of {}")[::2])))
+        self.on_lab.append((node.id, "prompts", CALIBRATED_ON))
         return node["memorized_threshold"]
 
     def references(self, y: float = 0) -> Node:
