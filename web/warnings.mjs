@@ -1,6 +1,7 @@
 // The warnings that pop up, and the settings of the pack.
 // @ts-check
 import { app } from "../../scripts/app.js";
+import { outputKey } from "./graph.mjs";
 
 /** @import { Node, Setting, Toast } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
@@ -29,16 +30,20 @@ export const SETTINGS = [
   },
 ];
 
-/** The last run that each node warned of: a result from the cache must not warn again. @type {WeakMap<Node, string>} */
-const warned = new WeakMap();
+/**
+ * The runs and nodes that warned. A result from the cache must not warn again, and the host makes nodes anew when the
+ * user opens a workflow's tab or takes a change back. @type {Set<string>}
+ */
+const warned = new Set();
 
 /** @param {string} id */
 export const setting = (id) => app.extensionManager?.setting?.get(id) ?? true;
 
 /** @param {Node} node @param {View} view */
 export function warn(node, view) {
-  if (warned.get(node) === view.run) return;
-  warned.set(node, view.run);
+  const key = `${view.run} ${outputKey(node)}`;
+  if (warned.has(key)) return;
+  warned.add(key);
   if (!setting(WARNINGS)) return;
   message("warn", node.title, view.warning);
 }

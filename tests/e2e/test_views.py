@@ -36,12 +36,11 @@ def test_the_templates_are_those_described() -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_template(page: Page, artefacts: Path, name: str) -> None:
     path, template = ROOT / "workflows" / f"{name}.json", TEMPLATES[name]()
-    page.server.free()  # the host keeps no view of a node that it did not visit, because what follows it was cached
+    page.server.emptied()  # the host keeps no view of a node that it did not visit, because what follows it was cached
     page.load_workflow(path)
     page.use(nodes2=list(TEMPLATES).index(name) % 2 == 1)
     assert page.missing_nodes() == []
     page.set_all("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
-    page.server.free()  # a request right after a prompt's end waits behind the next prompt
     page.frames()
     entry = template.run(page, template.on_small, STEPS)
     left, top, *_ = page.mg("bounds")

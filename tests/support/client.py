@@ -90,8 +90,14 @@ class Client:
         self.post("/interrupt", {"prompt_id": prompt_id})
 
     def free(self) -> None:
-        """Unload the models and empty the node cache before the next prompt."""
+        """Ask the host to unload the models and to empty the node cache: it may do so only after the next prompt."""
         self.post("/free", {"unload_models": True, "free_memory": True})
+
+    def emptied(self) -> None:
+        """Unload the models and empty the node cache before the next prompt: after a prompt, the host looks first."""
+        self.free()
+        image = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}}
+        self.run({"1": image, "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}})
 
     def image(self, filename: str, subfolder: str = "", type: str = "output") -> bytes:
         """The bytes of a file that the server wrote, by the three fields of a node's `ui` output."""

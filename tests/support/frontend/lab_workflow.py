@@ -91,10 +91,8 @@ class LabWorkflow:
 
     def build(self, page: Page) -> dict[str, int]:
         """Put it into the page, with nothing in the server's cache; returns the ids of the nodes by title."""
-        page.server.free()
+        page.server.emptied()
         build_classic(page, self.graph, "lab")
-        page.server.free()  # a request right after a prompt's end waits behind the next prompt
-        page.tab.wait_for_timeout(100)
         return {node["title"]: node["id"] for node in self.graph.nodes if node["title"]}
 
 
