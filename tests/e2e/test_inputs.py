@@ -40,10 +40,11 @@ def inputs_of(page: Page, kind: str) -> set[str]:
 
 
 def alone(page: Page, kind: str, **values: object) -> None:
-    """A workflow of this node only."""
+    """A workflow of this node only, with its advanced inputs, which newer frontends show after a click."""
     graph = Graph()
     graph.node(kind, **values)
     build_classic(page, graph, "alone")
+    page.tab.evaluate("() => { app.graph.nodes[0].showAdvanced = true }")
 
 
 @pytest.mark.parametrize("kind", sorted({kind for kind, _, _ in HIDDEN}))

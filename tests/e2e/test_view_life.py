@@ -138,8 +138,9 @@ def test_what_is_not_of_the_last_run_is_dimmed_and_says_why(vue: Page, artefacts
     vue.set_node(ids["scaled"], "scale_by", 0.001)
     with pytest.raises(PromptError):
         vue.queue_and_wait()
-    vue.tab.get_by_role("dialog").first.wait_for(timeout=20_000)
-    vue.close_dialogs()
+    vue.tab.locator(".mg-dimmed").wait_for(timeout=20_000)
+    vue.settle()
+    vue.close_dialogs()  # frontend 1.58 shows none
     for renderer in vue.renderers():
         assert "stopped with an error" in told()
         screenshots.whole_graph(vue, artefacts / f"after an error, {renderer}.png")

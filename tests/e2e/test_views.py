@@ -43,8 +43,6 @@ def test_template(page: Page, artefacts: Path, name: str) -> None:
     page.set_all("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
     page.frames()
     entry = template.run(page, template.on_small, STEPS)
-    left, top, *_ = page.mg("bounds")
-    page.mg("show", 0.3, 250 - left, 200 - top)  # all of it: a view outside of the window has no height
     for renderer in page.renderers():
         found = views.check(page, entry)
         screenshots.whole_graph(page, artefacts / f"{name}, {renderer}.png")

@@ -72,7 +72,7 @@ def fill_base(base: Path, host: Path, lab: bool = True, pack: bool = True) -> No
     if pack:
         place(ROOT, base / "custom_nodes" / PACK_NAME)
     if (example := host / "input" / "example.png").is_file():
-        place(example, base / "input" / "example.png")
+        shutil.copyfile(example, base / "input" / "example.png")  # newer hosts follow no link out of the folder either
     if lab:
         place(LAB_PACK, base / "custom_nodes" / LAB_NAME)
         for file in (LAB_CHECKPOINT, SMALL_CHECKPOINT):

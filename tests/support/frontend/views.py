@@ -26,6 +26,9 @@ def sent(entry: dict) -> dict[str, dict]:
 
 def check(page: Page, entry: dict) -> dict[str, Shown]:
     """Every view of a run is on its node, whole, and drawn from its numbers. Returns them."""
+    left, top, *_ = page.mg("bounds")
+    page.mg("show", 0.3, 250 - left, 200 - top)  # all of it: a view outside of the window has no height
+    page.settle()
     found = {node: shown(page, node) for node in sent(entry)}
     for node, view in sent(entry).items():
         assert found[node].view == view, node
