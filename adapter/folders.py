@@ -132,7 +132,9 @@ def input_folder(name: str, node: str) -> Path:
     root, name = input_root(), "" if name == CHOOSE else name or ""  # a widget without choices has no value
     path = root / name
     if not name.strip():
-        raise GuardError(f"{node}: `folder` is empty. Put a folder of images into {root}, then press R and choose it.")
+        raise GuardError(
+            f"{node}: no `folder` is chosen. Choose one; to add one, put a folder of images into {root} and press R."
+        )
     if "\x00" in name or not inside(path, [root]):
         raise GuardError(
             f"{node}: `folder` {_quoted(name)} leads out of {root}. Put the folder itself there; links that leave it "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from comfy.model_patcher import ModelPatcher
@@ -121,6 +122,16 @@ def preset_notes(
             f"Hint: the preset was made for latents of {dims(SD_LATENT)} (512×512 pixels), but these are {here}."
         )
     return told
+
+
+def size_hint(name: str, value: float, default: float, shape: Sequence[int]) -> list[str]:
+    """A hint in a list if the input `name` has its default and latents are not of the size that this is for."""
+    if value != default or math.prod(shape) == math.prod(SD_LATENT):
+        return []
+    return [
+        f"Hint: the default {default:g} of `{name}` was chosen for latents of {dims(SD_LATENT)} (512×512 pixels), but "
+        f"these are {dims(shape)}. Use Calibrate Thresholds at this size."
+    ]
 
 
 def distilled_hint(model: ModelPatcher) -> list[str]:

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adapter.autograd.checkpointing import CHECKPOINTING
-from ..adapter.hints import distilled_hint, negative_hint, preset_notes
+from ..adapter.hints import distilled_hint, negative_hint, preset_notes, size_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.noise import FixedNoise, drawn_noise
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 NAME = "Noise Optimizer"
+DEFAULT_TARGET = 0.007  # d/√dim
 TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
     "noise_seed": "Seed of the noise to start from. The same seed gives the same noise as in KSampler.",
@@ -79,7 +80,7 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Latent.Input("latent_image"),
                 schema.seed_input("noise_seed"),
                 io.Combo.Input("method", options=METHODS, default="per-sample"),
-                schema.number("target_magnitude", 0.007, (0.0, 1000.0, 0.001), finer=True),
+                schema.number("target_magnitude", DEFAULT_TARGET, (0.0, 1000.0, 0.001), finer=True),
                 io.Combo.Input("target_units", options=["relative", "absolute"], default="relative"),
                 *schema.advanced(
                     schema.number("learning_rate", 0.01, (0.0001, 10.0, 0.001), finer=True),
@@ -132,6 +133,8 @@ class NoiseOptimizer(io.ComfyNode):
         sigmas = one_step_schedule(model, sigmas, NAME, published.STARTS.get(preset))
         settings = published.applied(published.NOISE, preset, inputs)
         relative = settings.pop("target_units") == "relative"
+        if relative and settings["method"] != "batch-wise":
+            told += size_hint("target_magnitude", settings["target_magnitude"], DEFAULT_TARGET, samples.shape[1:])
 
         def draw(i: int) -> Tensor:
             return drawn_noise(samples, (noise_seed + i) % 2**64, latent.get("batch_index"))

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ...adapter.conditioning import to_conds
-from ...adapter.hints import distilled_hint
+from ...adapter.hints import distilled_hint, size_hint
 from ...adapter.model_patch import patch_sampling
 from ...adapter.schedule import percent_of, starts_late
+from ...mitigation.escape.rules import EscapeRule
 from ...mitigation.wording import counted
 from .plan import DeferralPlan
 from .run import DeferralRun
@@ -55,7 +56,10 @@ def add_deferred_cfg(
             plan.on_end(run.curve(warning=_other_guidance(run), unmeasured_because="Nothing was deferred."))
             return
         hints = [] if plan.rule is None else distilled_hint(guider.model_patcher)
-        warning = _never_guided(run, guider) or _not_escaped(run)
+        if plan.rule is not None and not hints:
+            threshold = plan.rule.memorized_threshold
+            hints = size_hint("memorized_threshold", threshold, EscapeRule.memorized_threshold, run.shape)
+        warning = _unguided(run, guider) or _never_guided(run, guider) or _not_escaped(run)
         plan.on_end(run.curve(" ".join(hints), warning, _too_late(run, guider)))
 
     name = plan.node if isinstance(plan, DeferralPlan) else node or DeferralPlan.node
@@ -68,6 +72,13 @@ def _other_guidance(run: DeferralRun) -> str:
         f"Nothing was deferred, because {run.left_to} has guidance of its own, or none. Use KSampler, CFGGuider or "
         "Deferred-CFG Guider with a `cfg` other than 0, on a `model` that no other pack samples in its own way."
     )
+
+
+def _unguided(run: DeferralRun, guider: CFGGuider) -> str:
+    """A warning when the sampler gives no guidance that could be deferred."""
+    if not run.must_guide or guider.cfg != 1.0 or distilled_hint(guider.model_patcher):
+        return ""
+    return "The sampler's cfg is 1: there is no guidance to defer. Set cfg above 1."
 
 
 def _never_guided(run: DeferralRun, guider: CFGGuider) -> str:

@@ -43,6 +43,7 @@ class DeferralRun:
         self.plan = plan
         self.sigmas = sigmas
         self.batch, self.dim, self.n = len(noise), dimension(noise), len(sigmas) - 1
+        self.shape = noise.shape[1:]
         self.latest_start = sigma_of(guider.model_patcher, plan.start_percent)
         self.counter = StepCounter(sigmas)
         self.d = torch.full((self.batch, self.n), torch.nan)

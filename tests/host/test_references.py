@@ -168,7 +168,7 @@ def test_folders_that_cannot_be_read(host: Host, folder: Path) -> None:
     assert "can be read, e.g. a.png: empty file" in said(host, from_folder(folder.name))
     assert "is not in" in said(host, from_folder("no such folder"))
     for empty in (" ", "(choose one)"):
-        assert "`folder` is empty" in said(host, from_folder(empty))
+        assert "no `folder` is chosen" in said(host, from_folder(empty))
 
 
 @pytest.mark.parametrize("outside", ["..", "../output", "lab/../..", "/", "a\x00b", "C:\\Windows\\..\\.."])

@@ -205,7 +205,7 @@ def test_a_widget_without_choices_is_explained(host: Host) -> None:
         (load(None), "Choose a file"),
         (load("(choose one)"), "Choose a file"),
         (detector(None), "SSCD comes from"),
-        (folder, "`folder` is empty"),
+        (folder, "no `folder` is chosen"),
     ):
         assert says in said(host, prompt)
 

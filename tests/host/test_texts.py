@@ -11,7 +11,7 @@ from memorization_guard.adapter import hints
 from memorization_guard.drawing.node_views import text_view
 from support.amg_runs import GUIDED, run
 from support.executor import Host
-from support.graphs import amg, custom, deferred, detector, guider, ksampler, lab, patch
+from support.graphs import amg, custom, deferred, detector, guider, ksampler, lab, optimizer, patch
 
 
 def view(host: Host, own: dict, batch: int = 4, **more: dict) -> dict[str, Any]:
@@ -75,6 +75,25 @@ def test_the_detector_says_each_thing_once(host: Host) -> None:
 def test_a_warning_is_not_said_again_as_the_headline() -> None:
     shown = text_view("2 of 4 images may be copies.\nlatent\n- image 1", "2 of 4 images may be copies.")
     assert shown["headline"] == "latent" and shown["notes"] == ["- image 1"]
+
+
+@pytest.mark.parametrize("own", [deferred(cfg=1.0), guider(cfg=1.0), patch()])
+def test_a_deferral_says_that_it_needs_guidance(host: Host, own: dict) -> None:
+    more = {"MG_DeferredCFGGuider": custom(["own", 0]), "MG_DeferredCFG": {"k": ksampler(model=["own", 0], cfg=1.0)}}
+    said = view(host, own, **more.get(own["class_type"], {}))
+    assert said["warning"] == "The sampler's cfg is 1: there is no guidance to defer. Set cfg above 1."
+
+
+def test_a_default_says_which_size_it_is_for(host: Host) -> None:
+    said = "was chosen for latents of 4 × 64 × 64 (512×512 pixels), but these are 4 × 8 × 8."
+    for own, name in (
+        (detector(memorized_threshold=0.02), "the default 0.02 of `memorized_threshold`"),
+        (deferred(memorized_threshold=0.02), "the default 0.02 of `memorized_threshold`"),
+        (optimizer(target_magnitude=0.007, max_iterations=1), "the default 0.007 of `target_magnitude`"),
+    ):
+        assert f"{name} {said}" in "".join(view(host, own)["notes"])
+    for own in (detector(memorized_threshold=0.021), optimizer(target_magnitude=0.008, max_iterations=1)):  # calibrated
+        assert said not in "".join(view(host, own)["notes"])
 
 
 @pytest.mark.parametrize(
