@@ -23,13 +23,13 @@ MOST_SHOWN, THUMBNAIL_SIDE = 8, 64  # nearest references, and the pixels of each
 
 def escape_view(curve: EscapeCurve, *, done: bool, notes: Sequence[str] = (), alarm: bool = False) -> View:
     """d and the pull over the steps, and where guidance begins. `alarm`: warn if the prompt is in a basin."""
-    warns = alarm and bool(curve.memorized.any())
+    warns, starts = alarm and bool(curve.memorized.any()), "starts" if int(curve.memorized.sum()) == 1 else "start"
     return _view(
         "escape",
         curve.escape_alone if warns else curve.headline,
         done,
         notes=[*notes, *([curve.hint] if curve.hint else [])],
-        warning=f"Memorized prompt: {curve.inside} start inside a basin." if warns else curve.warning,
+        warning=f"Memorized prompt: {curve.inside} {starts} inside a basin." if warns else curve.warning,
         steps=curve.steps,
         series=[
             _series("pull of the prompt", curve.pull, [curve.threshold], "memorized_threshold"),
@@ -82,11 +82,11 @@ def guidance_view(trace: GuidanceTrace, references: ReferenceSet, notes: Sequenc
 
 
 def text_view(text: str, warning: str = "", suggested: Mapping[str, float] | None = None) -> View:
-    """A text, with its first line as the headline, or the second if the first is the warning.
+    """A text, with its first line as the headline, without the lines that the warning has.
 
     `suggested`: values that the page can write into inputs of other nodes, by the inputs' names.
     """
-    headline, *rest = (line for line in text.splitlines() if line and line != warning)
+    headline, *rest = (line for line in text.splitlines() if line and line not in warning)
     values = {name: _number(value) for name, value in (suggested or {}).items()}
     return _view("text", headline, True, notes=rest, warning=warning, suggested=values)
 

@@ -20,6 +20,7 @@ from ..mitigation.amg.guidance import GROWTHS, GuidanceStrengths, as_released
 from ..mitigation.amg.threshold import SCHEDULES, Threshold
 from ..mitigation.amg.trace import GuidanceTrace
 from ..mitigation.references.reference_set import ReferenceSet
+from ..references.feature_extraction import vae_warning
 from . import schema
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class AMGGuidance(io.ComfyNode):
             if clip is None or not references.has_captions:  # the authors' code also goes without a duplicated caption
                 guidance = replace(guidance, deduplication=0.0)
                 told.append("Hint: deduplication is off, because it needs captions in `references`, and `clip`.")
+        if other := vae_warning(references, vae):
+            told.append(f"Hint: {other}")
         node, live = cls.hidden.unique_id, LiveView(cls.hidden.unique_id)
         if guidance.off:
             off = "Off: all three strengths are 0, so the model is not changed."

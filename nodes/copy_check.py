@@ -96,7 +96,7 @@ class CopyCheck(io.ComfyNode):
         vae: VAE | None = None,
     ) -> io.NodeOutput:
         images = opaque(check_images(images, NAME))
-        features, note = features_to_compare(references, images, vae, NAME)
+        features, missed = features_to_compare(references, images, vae, NAME)
         sigma, rows = nearest_similarity(references, interruptible(features))
         nearest = rows.tolist()
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
@@ -113,11 +113,12 @@ class CopyCheck(io.ComfyNode):
             drawn = side_by_side(interruptible(images), shown, sigma.tolist(), limit, words)
         found = int(copies.sum())
         count = f"{found} of {counted(len(words), 'image')} may be {'a copy' if found == 1 else 'copies'}"
-        notes = [n for n in (note, _steered_note(cls.hidden.prompt)) if n]
+        notes = [n for n in (missed, _steered_note(cls.hidden.prompt)) if n]
         summary = _summary(references, count, words, limit, notes)
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
             cls.hidden.extra_pnginfo["memorization_guard"] = summary
-        view = LiveView().finish(text_view(summary, f"{count}." if copies.any() else ""))
+        warning = " ".join([*([f"{count}."] if found else []), *([missed] if missed else [])])
+        view = LiveView().finish(text_view(summary, warning))
         return io.NodeOutput(
             sigma.tolist(),
             torch.zeros(len(images), 64, 64, 3) if shown is None else shown,

@@ -77,8 +77,11 @@ def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureE
             raise GuardError(f"{node}: `vae` returned no latent for an image. Connect the VAE of the model.")
         return check_features(latents[0].float().cpu(), cropped, node, "`vae`", "--fp32-vae or --bf16-vae")
 
-    fingerprint = weights_fingerprint(vae.first_stage_model.state_dict(), unused=DECODING)
-    return FeatureExtractor("latent", encode, model_hash=fingerprint, size=size)
+    return FeatureExtractor("latent", encode, model_hash=_fingerprint(vae), size=size)
+
+
+def _fingerprint(vae: VAE) -> str:
+    return weights_fingerprint(vae.first_stage_model.state_dict(), unused=DECODING)
 
 
 def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
@@ -128,11 +131,18 @@ def features_to_compare(
         placed = torch.stack(both) if references.metric == "descriptor" else torch.cat([moved(one) for one in both])
         compared.append(extractor.rows(placed))
         bar.update(1)
-    return compared, _vae_note(references.model_hash, extractor.model_hash)
+    return compared, _vae_warning(references.model_hash, extractor.model_hash)
 
 
-def _vae_note(made_with: str, connected: str) -> str:
-    """A warning, or "" if the VAE is the same, or if nobody knows which one made the latents."""
+def vae_warning(references: ReferenceSet, vae: VAE | None) -> str:
+    """A warning if these are latents of another VAE, or ""."""
+    if references.metric != "latent" or vae is None:
+        return ""
+    return _vae_warning(references.model_hash, _fingerprint(vae))
+
+
+def _vae_warning(made_with: str, connected: str) -> str:
+    """The same; "" also if nobody knows which VAE made the latents."""
     same = same_weights(made_with, connected) if made_with and connected else True
     if same is None:
         return (
@@ -140,5 +150,8 @@ def _vae_note(made_with: str, connected: str) -> str:
             "If it did not, similarities may be too low: make the references again."
         )
     if not same:
-        return "The references were made with a different VAE than the connected one: similarities may be too low."
+        return (
+            "The references were made with a different VAE than the connected one, so copies may be missed: make them "
+            "again with this one."
+        )
     return ""

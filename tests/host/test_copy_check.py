@@ -17,7 +17,7 @@ from support import graphs
 from support.copy_detectors import random_sscd
 from support.executor import Host, NodeError, Prompt
 from support.graphs import node
-from support.graphs.checkpoint import base, ksampler, text, training_images
+from support.graphs.checkpoint import amg, base, ksampler, text, training_images
 from support.outcomes import fails
 from support.small_lab import COPY_RMSE, TRAINING_IMAGES, rmse, training_pairs
 
@@ -107,7 +107,11 @@ def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> 
         with torch.inference_mode():
             vae = comfy.sd.VAE(sd={n: w.to(dtype) for n, w in weights.items()}, dtype=dtype)
         given = {**lab, "vae": vae, "i": torch.rand(1, 96, 96, 3), "s": dataclasses.replace(lab["r"], **changed)}
-        return host.run({"c": graphs.check("s", vae=["vae", 0])}, given)["c"][3]
+        prompt = {"c": graphs.check("s", vae=["vae", 0]), "g": amg(references=["s", 0], vae=["vae", 0])}
+        said = host.run({**base(1, 12), **prompt, "k": ksampler(model=["g", 0])}, given)["c"][3]
+        for own, view in (("c", "warning"), ("g", "notes")):  # what no user may miss
+            assert ("VAE" in said) == ("VAE" in str(host.views(own)[-1][view]))
+        return said
 
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         assert "VAE" not in note(own, dtype)
