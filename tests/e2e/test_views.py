@@ -9,6 +9,7 @@ from support.frontend import screenshots, views
 from support.frontend.page import Page
 from support.paths import ROOT
 from tools.assets.templates import TEMPLATES
+from tools.assets.wires import behind_nodes
 
 STEPS = 8
 ITERATIONS = 12  # of an optimizer
@@ -38,8 +39,10 @@ def test_template(page: Page, artefacts: Path, name: str) -> None:
     path, template = ROOT / "workflows" / f"{name}.json", TEMPLATES[name]()
     page.server.emptied()  # the host keeps no view of a node that it did not visit, because what follows it was cached
     page.load_workflow(path)
-    page.use(nodes2=list(TEMPLATES).index(name) % 2 == 1)
     assert page.missing_nodes() == []
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    assert {wire for wire, *_ in behind_nodes(page, saved)} <= {led["id"] for led in saved["extra"]["linkExtensions"]}
+    page.use(nodes2=list(TEMPLATES).index(name) % 2 == 1)
     page.set_all("MG_NoiseOptimizer", "max_iterations", ITERATIONS)
     page.frames()
     entry = template.run(page, template.on_small, STEPS)
@@ -47,10 +50,10 @@ def test_template(page: Page, artefacts: Path, name: str) -> None:
         found = views.check(page, entry)
         screenshots.whole_graph(page, artefacts / f"{name}, {renderer}.png")
         assert page.overlaps() == []
-    nodes = {str(n["id"]): n for n in json.loads(path.read_text(encoding="utf-8"))["nodes"]}
+    nodes = {str(n["id"]): n for n in saved["nodes"]}
     assert {nodes[node]["type"] for node, seen in found.items() if seen.plotted} == DRAWN[name]
-    for node, saved in nodes.items():
-        if saved["type"] == "SaveImage":
+    for node, kept in nodes.items():
+        if kept["type"] == "SaveImage":
             images = entry["outputs"].get(node, {}).get("images", [])
             # What is clean: as many as Copy Check lets pass.
-            assert len(images) == 4 or (saved["title"] == CLEAN and len(images) < 4)
+            assert len(images) == 4 or (kept["title"] == CLEAN and len(images) < 4)

@@ -15,6 +15,7 @@ from support.server import Server
 from tools.assets.templates import TEMPLATES
 from tools.assets.templates.references import MIRRORED
 from tools.assets.thumbnails import write_thumbnail
+from tools.assets.wires import lead_around
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
             if options.names and not any(part in name for part in options.names):
                 continue
             template, path = make(), ROOT / "workflows" / f"{name}.json"
-            write(page, template.graph, path)
+            write(page, template.graph, path, lead_around)
             print(path)
             if options.thumbnails:
                 entry = template.run(page, template.on_lab)

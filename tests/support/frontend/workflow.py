@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,10 @@ def framed(workflow: dict) -> dict:
     return workflow
 
 
-def write(page: Page, graph: Graph, path: Path) -> dict:
-    """Build, write and open the file again; raises WorkflowError when the two differ."""
-    workflow = framed(build(page, graph, path.stem))
+def write(page: Page, graph: Graph, path: Path, wire: Callable[[Page, dict], dict] | None = None) -> dict:
+    """Build, wire, write and open the file again; raises WorkflowError when the two differ. `wire` may add reroutes."""
+    workflow = build(page, graph, path.stem)
+    workflow = framed(wire(page, workflow) if wire else workflow)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     page.load_workflow(path)
