@@ -9,6 +9,7 @@ from support.executor import Host, NodeError
 from support.graphs import ORDINARY, deferred, ksampler, lab, node
 from support.graphs.checkpoint import base, training_images
 from support.graphs.checkpoint import ksampler as on_lab
+from support.graphs.features import NEEDS_EASY_CACHE
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits
 from support.paths import PACK
@@ -148,6 +149,7 @@ def test_with_a_folder_it_steers_away_from_its_images(host: Host, checkpoint: di
     assert any("4 of 4 images steered away" in note for note in view["notes"]), view["notes"]
 
 
+@NEEDS_EASY_CACHE
 def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkpoint: Any, monkeypatch: Any) -> None:
     quiet, seen = host.module(PACK, "methods.quiet_noise"), []
     searched = quiet.search_noise

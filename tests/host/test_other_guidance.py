@@ -9,7 +9,7 @@ import torch
 from support.executor import Host
 from support.graphs import checkpoint as on_lab
 from support.graphs import node, references
-from support.graphs.features import LATENTS, PATCHES, Feature, encoded, image
+from support.graphs.features import LATENTS, NEEDS_EASY_CACHE, PATCHES, Feature, encoded, image
 from support.outcomes import same_bits, samples
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
@@ -150,7 +150,7 @@ def test_every_evaluation_is_a_prompt_and_a_negative_prompt(
     assert (True, True) in seen
 
 
-@pytest.mark.parametrize("name", ["EasyCache", "LazyCache"])
+@pytest.mark.parametrize("name", [pytest.param("EasyCache", marks=NEEDS_EASY_CACHE), "LazyCache"])
 def test_step_caches_neither_see_nor_answer_our_evaluations(host: Host, checkpoint, name: str) -> None:
     settings = {"reuse_threshold": 1.0, "start_percent": 0.0, "end_percent": 1.0, "verbose": False}
     cached = Feature({"p": node(name, model=["m", 0], **settings)}, {"model": ["p", 0]})

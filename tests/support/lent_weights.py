@@ -225,7 +225,7 @@ def _cast_of_an_older_host(lender: Lender) -> Callable:
 
     def cast(s: nn.Module, input: Any = None, dtype: Any = None, *args: Any, offloadable: bool = False, **kw: Any):
         if not hasattr(s, "_v"):
-            return real(s, input, dtype, *args, offloadable=offloadable, **kw)
+            return real(s, input, dtype, *args, **({"offloadable": True} if offloadable else {}), **kw)
         while last:
             lender.unpin(last.pop())
         found, offset = [], 0
