@@ -10,8 +10,9 @@ CELL = 12  # pixels between two wires that run side by side
 ROOM, TITLE, LETTER = 10, 34, 13  # around a node, above it for its title, and of a letter of a group's title
 BEND, BUSY = 6, 5  # what a bend costs, and a cell in which another wire or a title is, in cells
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
+# Newer frontends have texts as ids.
 ENDS = """() => [...app.graph.links.values()].map((l) => [
-  l.id, l.origin_id, l.origin_slot, l.target_id,
+  Number(l.id), Number(l.origin_id), l.origin_slot, Number(l.target_id),
   [...app.graph.getNodeById(l.origin_id).getOutputPos(l.origin_slot)],
   [...app.graph.getNodeById(l.target_id).getInputPos(l.target_slot)]])"""
 Cell = tuple[int, int]
