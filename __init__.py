@@ -15,6 +15,7 @@ MODULES = (
     "deferred_cfg_ksampler",
     "deferred_cfg_guider",
     "deferred_cfg",
+    "prompt_check",
     "calibrate",
     "plot_curve",
     "amg_guidance",

@@ -28,6 +28,20 @@ def encode_caption(clip: CLIP, text: str) -> list:
     return clip.encode_from_tokens_scheduled(caption_tokens(clip, text))
 
 
+def stacked(conditionings: list[list], each: int) -> list:
+    """One CONDITIONING for a batch with `each` samples for each of these, which have tensors of the same shapes."""
+
+    def rows(parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.repeat_interleave(each, dim=0) for part in parts])
+
+    first = conditionings[0][0]
+    more = {
+        name: rows([one[0][1][name] for one in conditionings]) if isinstance(value, Tensor) else value
+        for name, value in first[1].items()
+    }
+    return [[rows([one[0][0] for one in conditionings]), more]]
+
+
 def caption_tokens(clip: CLIP, text: str) -> dict[str, Any]:
     """The tokens of a caption: its parentheses are no prompt weights, and it names no embedding file."""
     return _without_embeddings(clip).tokenize(unweighted(text.replace("\0", "")))

@@ -93,6 +93,12 @@ class TwoPredictions:
         cond, uncond, sigma = self._denoised(x, self.sigma, conds)
         return check_finite(conditional_noise(self.model.model_sampling, cond, uncond, sigma), self.node)
 
+    def denoised(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The two denoised predictions (B, ...) at the first step."""
+        x, conds = self._noised(noise, None)
+        cond, uncond, _ = self._denoised(x, self.sigma, conds)
+        return cond, uncond
+
     def magnitude_ahead(self, noise: Tensor, rows: Tensor | None, levels: Sequence[float]) -> Tensor:
         """The largest d/√dim (n,), in an EPS model's units, while guided Euler steps go through these noise levels.
 

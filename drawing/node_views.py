@@ -93,7 +93,16 @@ def text_view(text: str, warning: str = "", suggested: Mapping[str, float] | Non
 
 def _view(kind: str, headline: str, done: bool, **more: Any) -> View:
     text: View = {"kind": kind, "headline": headline, "done": done, "notes": [], "warning": "", "suggested": {}}
-    plot: View = {"steps": 0, "x": "step", "series": [], "marked": [], "begins": [], "acted": {}, "nearest": []}
+    plot: View = {
+        "steps": 0,
+        "x": "step",
+        "series": [],
+        "marked": [],
+        "begins": [],
+        "acted": {},
+        "nearest": [],
+        "words": [],
+    }
     return {**text, **plot, **more}
 
 

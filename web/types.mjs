@@ -16,6 +16,7 @@
  * @property {number[]} begins  (B,) the first guided step, `steps` if there is none; [] where nothing is deferred
  * @property {Record<string, number[][]>} acted  for each guidance: (B, steps) its strength, 0 where it did not act
  * @property {Nearest[]} nearest  images to show below the curve
+ * @property {Word[]} words  a prompt in pieces, with the words that pull in colour
  * @property {Record<string, number>} suggested  values for inputs of other nodes, by the inputs' names
  */
 
@@ -28,6 +29,12 @@
  */
 
 /**
+ * @typedef {object} Word
+ * @property {string} text
+ * @property {number} share  0 … 1: of the pull of the word that pulls most
+ */
+
+/**
  * @typedef {object} Nearest
  * @property {string} name
  * @property {string} picture  data URL, or ""
@@ -37,7 +44,7 @@
 /** @type {View} */
 const EMPTY = {
   kind: "text", run: "", done: true, headline: "", notes: [], warning: "", steps: 0, x: "step", series: [],
-  marked: [], begins: [], acted: {}, nearest: [], suggested: {},
+  marked: [], begins: [], acted: {}, nearest: [], words: [], suggested: {},
 };
 
 /**

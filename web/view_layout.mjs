@@ -30,8 +30,9 @@ export function heightOf(view, stale = "") {
   const notes = view.notes.reduce((sum, note) => sum + linesOf(note), 0);
   const lines = Math.max(2, linesOf(view.headline)) + Math.min(notes, plot ? NOTES : 2 * NOTES);
   const warning = view.warning ? LINE * Math.max(2, linesOf(view.warning) + 1) + GAP : 0;
+  const words = view.words.length ? LINE * (linesOf(view.words.map((word) => word.text).join("")) + 1) + GAP : 0;
   const nearest = view.nearest.length ? NEAREST + GAP : 0;
-  return warning + LINE * (lines + linesOf(stale)) + plot + nearest + GAP;
+  return warning + LINE * (lines + linesOf(stale)) + plot + words + nearest + GAP;
 }
 
 /** Whether a view can use more height than it needs. @param {View} view */

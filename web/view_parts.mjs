@@ -55,6 +55,17 @@ export function notesOf(view) {
   return notes;
 }
 
+/** The prompt, with the words that pull in colour. @param {View} view */
+export function wordsOf(view) {
+  const sentence = element("div", "mg-words");
+  for (const { text, share } of view.words) {
+    const word = element("span", "", text);
+    if (share > 0) word.style.background = `rgb(217 70 20 / ${(share ** 2).toFixed(2)})`;
+    sentence.append(word);
+  }
+  return sentence;
+}
+
 /** The nearest references with their closeness. @param {View} view */
 export function nearestImages(view) {
   const row = element("div", "mg-nearest");

@@ -28,6 +28,8 @@ const CSS = `
 .mg-view .mg-legend { display: flex; flex-wrap: wrap; gap: 0 10px; min-height: ${LINE}px;
   color: var(--descrip-text, #999); }
 .mg-view .mg-legend i { display: inline-block; width: 10px; height: 8px; margin-right: 4px; border-radius: 2px; }
+.mg-view .mg-words { font-size: 13px; white-space: pre-wrap; overflow-wrap: anywhere; flex: none; }
+.mg-view .mg-words span { border-radius: 3px; }
 .mg-view .mg-nearest { display: flex; gap: 6px; overflow-x: auto; min-height: ${NEAREST}px; }
 .mg-view figure { margin: 0; text-align: center; flex: none; }
 .mg-view figure img { height: 34px; border-radius: 3px; display: block; margin: auto; }

@@ -6,7 +6,7 @@ import { VIEWED } from "./node_facts.mjs";
 import { plot } from "./plot.mjs";
 import { updateChildren } from "./update.mjs";
 import { MARGIN, PLOT, canGrow, hasPlot, heightOf } from "./view_layout.mjs";
-import { axisName, element, legend, nearestImages, notesOf } from "./view_parts.mjs";
+import { axisName, element, legend, nearestImages, notesOf, wordsOf } from "./view_parts.mjs";
 
 /** @import { Node, Widget } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
@@ -110,6 +110,7 @@ function partsOf(view, chosen, [width, height], stale) {
   const parts = [element("div", "mg-headline", view.headline)];
   if (stale) parts.unshift(element("div", "mg-stale", stale));
   if (view.warning) parts.unshift(element("div", "mg-warning", `⚠ ${view.warning}`));
+  if (view.words.length) parts.push(wordsOf(view));
   if (hasPlot(view)) {
     const frame = element("div", "mg-plot");
     frame.append(plot(view, view.series[chosen], width, height));

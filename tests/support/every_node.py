@@ -22,6 +22,7 @@ GUIDED = {"model": ["n", 0], **SHORT}
 REFS = graphs.references("a ring")
 IMAGES = graphs.from_images("nL2", captions="a ring", vae=["vae", 0])
 KEPT = {"s": graphs.keep("n", "made of them")}
+WORDS = {"model": graphs.MODEL, "clip": ["clip", 0], "latent_image": graphs.LATENT}
 GUARD = node("MG_Guard", model=graphs.MODEL, clip=["clip", 0], folder=FOLDER, vae=["vae", 0])
 EVERY_NODE: dict[str, Prompt] = {
     "MG_Guard": {"n": GUARD, "out": graphs.ksampler(**GUIDED)},
@@ -35,6 +36,7 @@ EVERY_NODE: dict[str, Prompt] = {
     "MG_DeferredCFG": {"n": graphs.patch(), "out": graphs.ksampler(**GUIDED)},
     "MG_AMGGuidance": {"refs": REFS, "n": graphs.amg(), "out": graphs.ksampler(**GUIDED)},
     "MG_Calibrate": {"n": graphs.calibrate("memorized\nordinary")},
+    "MG_PromptCheck": {"n": node("MG_PromptCheck", **WORDS, text="memorized ordinary", rewordings="ordinary")},
     "MG_PlotCurve": {"n": node("MG_PlotCurve", curve=["curve", 0])},
     "MG_ReferencesFromFolder": {"n": graphs.from_folder(FOLDER, 64), **KEPT},
     "MG_ReferencesFromImages": {"n": IMAGES, **KEPT},

@@ -1,0 +1,91 @@
+"""How hard a prompt pulls at the first step, which of its words do it, and whether other wordings pull less."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..adapter.conditioning import encode_text, stacked
+from ..adapter.errors import check_finite
+from ..adapter.sampling import SamplingInputs, progress
+from ..adapter.two_predictions import conditional_noise, parameterisation, run_in_sampling_scope
+from ..mitigation.batch import norms
+from ..mitigation.prediction import eps_unit, relative
+from ..mitigation.prompt_words import PromptPulls, without_word, word_pulls, words_of
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+    from comfy.sd import CLIP
+
+AT_ONCE = 16  # paired evaluations in a batch, so that a long prompt shows progress and can be stopped
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """What texts are measured with. `noise`: (N, ...)."""
+
+    model: ModelPatcher
+    clip: CLIP
+    noise: Tensor
+    sigmas: Tensor
+    node: str
+
+    def predictions(self, texts: list[str]) -> list[Tensor]:
+        """ε̃ (N, ...) of each text against no text, in an EPS model's units.
+
+        A paired evaluation takes two texts, so that these cost half as many pairs as there are texts.
+        """
+        asked = list(dict.fromkeys(["", *texts]))
+        encoded = [encode_text(self.clip, text) for text in asked]
+        alike = defaultdict(list)  # longer prompts have more tokens
+        for i, conditioning in enumerate(encoded):
+            alike[tuple(conditioning[0][0].shape)].append(i)
+        pairs = [
+            (group[:half], [*group[half:], *group[-1:] * (2 * half - len(group))])
+            for group in alike.values()
+            for half in [-(-len(group) // 2)]
+        ]
+        parts = [(a[i : i + AT_ONCE], b[i : i + AT_ONCE]) for a, b in pairs for i in range(0, len(a), AT_ONCE)]
+        found, bar = dict[int, Tensor](), progress(len(parts))
+        for done, part in enumerate(parts, start=1):
+            for rows, denoised in zip(part, self._denoised([[encoded[i] for i in side] for side in part]), strict=True):
+                found |= dict(zip(rows, denoised, strict=True))
+            bar.update_absolute(done)
+        sampling, sigma = self.model.get_model_object("model_sampling"), self.sigmas[:1]
+        unit = eps_unit(float(sigma), *parameterisation(sampling))
+        made = {text: conditional_noise(sampling, found[i], found[0], sigma) / unit for i, text in enumerate(asked)}
+        return [made[text] for text in texts]
+
+    def _denoised(self, sides: list[list[list]]) -> list[Tensor]:
+        """The denoised predictions (texts, N, ...) under two lists of conditionings of one length."""
+        each, texts = len(self.noise), len(sides[0])
+        noise = self.noise.repeat(texts, *[1] * (self.noise.ndim - 1))
+        positive, negative = (stacked(side, each) for side in sides)
+        latent = {"samples": torch.zeros_like(noise)}
+        run = SamplingInputs(self.model, positive, negative, latent, noise, self.sigmas, 0, self.node)
+        both = run_in_sampling_scope(lambda pair, noise: pair.denoised(noise), run)
+        return [check_finite(one.float().cpu(), self.node).unflatten(0, (texts, each)) for one in both]
+
+
+def check_prompt(step: FirstStep, text: str, rewordings: list[str]) -> PromptPulls:
+    """Measure a prompt, the prompt without each of its words, each word alone, and the rewordings."""
+    words = words_of(text)
+    left_out, alone = [without_word(text, word) for word in words], [text[slice(*word)] for word in words]
+    whole, *others = step.predictions([text, *left_out, *alone, *rewordings])
+    n = len(words)
+
+    def pull(prediction: Tensor) -> float:
+        return float(relative(norms(prediction), prediction[0].numel()).mean())
+
+    return PromptPulls(
+        text=text,
+        words=words,
+        pull=pull(whole),
+        without=[pull(one) for one in others[:n]],
+        shares=word_pulls(whole, torch.stack(others[:n]), torch.stack(others[n : 2 * n])).tolist() if words else [],
+        rewordings=sorted((pull(one), other) for one, other in zip(others[2 * n :], rewordings, strict=True)),
+    )
