@@ -54,8 +54,16 @@ def guard(w: LabWorkflow) -> None:
     w.shown(w.plain()[0])
 
 
+def prompt_check(w: LabWorkflow) -> None:
+    links = {"model": w.model, "clip": w.clip, "latent_image": w.latent}
+    rewordings = "a cake in a valley\na drawing of a cake"
+    found = w.graph.node("MG_PromptCheck", **links, text=MEMORIZED, rewordings=rewordings, memorized_threshold=0.016)
+    w.graph.node("PreviewAny", source=found["best_prompt"])
+
+
 NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_Guard": guard,
+    "MG_PromptCheck": prompt_check,
     "MG_NoiseOptimizer": noise_optimizer,
     "MG_BasinEscapeDetector": lambda w: w.graph.node("PreviewImage", images=w.detector()["plot"]),
     "MG_DeferredCFGKSampler": lambda w: w.shown(w.sampler()["latent"]),
@@ -95,6 +103,7 @@ def presets(page: Page) -> None:
 def main() -> None:
     OUT.mkdir(exist_ok=True)
     with Server() as server, Page(server) as page:
+        page.set("MemorizationGuard.Warnings", False)  # a message would cover the node
         for node in sys.argv[1:] or NODES:
             batch = 1 if node == "MG_CopyCheck" else 4
             workflow = LabWorkflow(batch, MEMORIZED, STEPS, tuned=False, small=False)
