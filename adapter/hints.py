@@ -15,8 +15,8 @@ from .live_view import executing_context, server
 from .two_predictions import parameterisation
 
 FILLED_NEGATIVE = (
-    "Hint: `negative` is not empty, so the prompt was compared with it. Connect an empty CLIP Text Encode to `null` to "
-    "measure as the papers do."
+    "Hint: `negative` is not empty, so the prompt was compared with it, and a memorized prompt may be missed. Connect "
+    "an empty CLIP Text Encode to `null`."
 )
 DISTILLED = (
     "Hint: `model` is guidance-distilled, like Flux dev. Here d only compares the prompt with the negative prompt, and "

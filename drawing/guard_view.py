@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..adapter.live_view import LiveView
 from ..mitigation.wording import counted
-from .node_views import View, escape_view
+from .node_views import View, escape_view, text_view
 
 if TYPE_CHECKING:
     from ..mitigation.amg.trace import GuidanceTrace
@@ -33,6 +33,10 @@ class GuardView:
     def begin(self, measured: str) -> None:
         self.measured, self.steered, self.curve = measured, "", None
 
+    def show_measuring(self, prompts: int) -> None:
+        said = f"Measuring {counted(prompts, 'ordinary prompt')} on your model, once for this size and cfg."
+        self.live.show(lambda: {**text_view(said), "done": False})
+
     def view(self, curve: EscapeCurve, done: bool) -> View:
         notes = (self.measured, self.searched, self.steered, *self.hints)
         return escape_view(curve, done=done, notes=[n for n in notes if n])
@@ -40,10 +44,10 @@ class GuardView:
     def finish_search(self, report: NoiseReport | None) -> None:
         self.searched, self.loud = "", None if report is None else report.after >= report.keep_below
         if report is not None and (changed := report.iterations > 0).any():
-            before, after = (d[changed].max() for d in (report.before, report.after))
+            still = int(((report.after >= report.keep_below) & changed).sum())
             self.searched = (
-                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the "
-                f"seed's own pulled too hard ({before:.4f}, now {after:.4f})."
+                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the seed's "
+                f"own pulled too hard." + (f" The other noise still pulls in {still}." if still else "")
             )
 
     def show_curve(self, curve: EscapeCurve) -> None:

@@ -78,6 +78,7 @@ class SelfCalibration:
     clip: CLIP
     node: str
     prompts: list[str] = field(default_factory=list)
+    on_begin: Callable[[int], None] = lambda prompts: None  # told how many prompts are about to be measured
     known: dict[tuple, Calibration] = field(default_factory=dict)  # by the shape of a sample, and the CFG scale ahead
 
     def at(self, shape: tuple[int, ...]) -> Calibration:
@@ -97,6 +98,7 @@ class SelfCalibration:
         if key not in self.known:
             shape, cfg = key
             samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
+            self.on_begin(len(prompts))
             noise, schedule = drawn_noise(samples, SEED), one_step_schedule(self.model, None, self.node)
             self.known[key] = calibrate(
                 self.model, self.clip, prompts, {"samples": samples}, noise, schedule, self.node, measure, cfg or 1.0

@@ -67,7 +67,8 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Int.Output(
                     display_name="transition_step",
-                    tooltip="How many steps it takes until the last image has left the basin; 0 without a basin.",
+                    tooltip="How many steps it takes until the last image has left the basin; 0 if the prompt is not "
+                    "memorized.",
                 ),
                 io.Float.Output(
                     display_name="transition_percent",

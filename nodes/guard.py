@@ -119,7 +119,7 @@ class Guard(io.ComfyNode):
         asked = STRENGTHS[strength]
         told = GuardView(LiveView(cls.hidden.unique_id), distilled_hint(model))
         prompts = [prompt.strip() for prompt in ordinary_prompts.split(";") if prompt.strip()]
-        calibration, empty = SelfCalibration(model, clip, NAME, prompts), encode_text(clip, "")
+        calibration, empty = SelfCalibration(model, clip, NAME, prompts, told.show_measuring), encode_text(clip, "")
 
         def deferral(guider: CFGGuider, noise: Tensor) -> DeferralPlan:
             found = calibration.at(tuple(noise.shape[1:]))

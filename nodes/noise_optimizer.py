@@ -52,9 +52,8 @@ TOOLTIPS = {
     "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: its length "
     "stays within the range of random noise. Sphere: its direction changes, but its length does not. Chi: growth is "
     "discouraged. Less growth gives cleaner images.",
-    "memorized_threshold": "Change only noise whose guidance magnitude (d/√dim) is at or above this, so that ordinary "
-    "prompts give the same images as in KSampler. 0 optimizes every noise. Calibrate Thresholds finds the value for "
-    "your model.",
+    "memorized_threshold": "Change only noise that pulls at least this hard (d/√dim), so that ordinary prompts give "
+    "the same images as in KSampler. 0 changes every noise. Calibrate Thresholds finds the value for your model.",
     "checkpointing": "Per-sample: saves VRAM by computing parts of the model twice. Auto: as much as memory requires. "
     "On: half of the blocks. Full: all blocks, which needs the least VRAM and is slowest. Off: nothing, which is "
     "fastest.",

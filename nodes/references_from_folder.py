@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NAME = "References from Folder"
 TOOLTIPS = {
-    "folder": "A folder in ComfyUI's input directory, with png, jpg or webp images and a .txt (or .caption) file "
-    "beside each, as for training. Press R after adding one.",
+    "folder": "A folder in ComfyUI's input directory, with png, jpg or webp images. Caption files (.txt or .caption) "
+    "beside them are optional. Press R after adding a folder.",
     "width": "Width of the images you will generate. References are scaled to fill this size and cropped at the "
     "centre, so that latents can be compared. The descriptor metric does not use it.",
     "height": "Height of the images you will generate.",

@@ -43,7 +43,7 @@ class SaveReferences(io.ComfyNode):
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
-                    tooltip="Replace an existing file of this name. If this is off, an existing file is an error.",
+                    tooltip="Replace an existing file of this name. If this is off and the file exists, the run stops.",
                 ),
             ],
             outputs=[schema.References.Output(display_name="references", tooltip="The same set.")],

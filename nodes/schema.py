@@ -28,9 +28,9 @@ TOOLTIPS = {
     "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull has fallen far "
     "below its plateau and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
     "less reliable.",
-    "drop_ratio": "Sharp drop only: the image has left when its pull has fallen to the square of this share of its "
-    "plateau; 0.5 means a quarter. Lower waits longer, which gives fewer copies but leaves the prompt less time to "
-    "take effect.",
+    "drop_ratio": "Sharp drop only: how far the pull must fall before guidance starts. 0.5 waits until a quarter of "
+    "the first pull is left (the square of this value). Lower waits longer, which gives fewer copies but leaves the "
+    "prompt less time to take effect.",
     "memorized_threshold": "An image counts as inside a basin if its guidance magnitude (d/√dim, the prompt's pull) "
     "at the first step is above this. Below it nothing is changed. Lower is more cautious, but changes more ordinary "
     "prompts.",

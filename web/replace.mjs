@@ -9,6 +9,7 @@ import { classOf } from "./graph.mjs";
 const LABEL = "Replace with Deferred-CFG KSampler"; // as in locales/en/main.json
 const REPLACED = "KSampler";
 const OURS = "MG_DeferredCFGKSampler";
+const WIDTH = 340; // so that Nodes 2.0 does not cut its inputs' names
 
 /** @param {Node} node */
 const canReplace = (node) => classOf(node) === REPLACED;
@@ -37,7 +38,7 @@ function replace(node) {
     copyLook(node, made);
     copyValues(node, made); // before it is in the graph: Nodes 2.0 reads the values then
     graph.add(made);
-    made.setSize([Math.max(node.size[0], made.size[0]), made.computeSize()[1]]);
+    made.setSize([Math.max(node.size[0], made.size[0], WIDTH), made.computeSize()[1]]);
     copyLinks(node, made, graph);
     graph.remove(node);
     app.canvas?.selectItems?.([made]);

@@ -81,12 +81,10 @@ class EscapeCurve:
         if bool(self.pull[:, 0].isnan().any()):
             return self.unmeasured_because or _sentence(self._left("guided from", "never guided"))
         if not bool(self.memorized.any()):
-            return (
-                f"No basin: the pull is {float(self.pull[:, 0].max()):.4f}, below the threshold {self.threshold:.4f}."
-            )
+            return f"Fine: the pull is {float(self.pull[:, 0].max()):.4f}, below the threshold {self.threshold:.4f}."
         if self.latest and not self._first_guided:
             return _sentence(self._left("", "still in the basin"))
-        return f"In a basin: {self.inside}; {self._left('guided from', 'still in the basin')}."
+        return f"Memorized: {self.inside}; {self._left('guided from', 'still in the basin')}."
 
     @property
     def escape_alone(self) -> str:

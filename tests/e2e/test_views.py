@@ -13,7 +13,7 @@ from tools.assets.wires import behind_nodes
 
 STEPS = 8
 ITERATIONS = 12  # of an optimizer
-CLEAN = "Save Image: what is clean"
+CLEAN = "Save Image: no alarm"
 pytestmark = pytest.mark.timeout(300)
 # What each one is about: these nodes draw curves.
 DRAWN = {

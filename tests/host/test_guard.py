@@ -111,7 +111,7 @@ def test_what_finds_no_quiet_noise_is_deferred(host: Host, monkeypatch: pytest.M
     monkeypatch.setattr(guarding, "ahead", lambda *_: low)
     out = host.run({"lab": lab(16), "g": guard(), "a": ksampler(), "b": ksampler(model=GUARDED)}, CLIP)
     assert copies(out["a"]) >= 0.95 and copies(out["b"]) <= 0.25
-    assert "In a basin: 16 of 16 images" in host.views("g")[-1]["headline"]
+    assert "Memorized: 16 of 16 images" in host.views("g")[-1]["headline"]
 
 
 def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_quiet: None) -> None:
@@ -125,8 +125,9 @@ def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_qui
 def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Host) -> None:
     out = host.run({"lab": lab(8), "g": guard(), "b": deferred("off", model=GUARDED)}, CLIP)
     assert copies(out["b"]) <= 0.25
-    view = host.views("g")[-1]
-    assert any(note.startswith("Measured on this model") for note in view["notes"])
+    first, *_, last = host.views("g")
+    assert first["headline"].startswith("Measuring 12 ordinary prompts") and not first["done"]
+    assert any(note.startswith("Measured on this model") for note in last["notes"])
 
 
 def test_a_folder_without_a_vae_or_without_images_is_refused(host: Host) -> None:

@@ -116,5 +116,5 @@ def test_each_of_them_says_on_its_own_node_what_it_did(host: Host, way: str) -> 
     }
     host.run({"lab": lab(2), **runs[way]})
     view = host.views("own")[-1]
-    assert view["done"] and "In a basin: 2 of 2 images; guided from step" in view["headline"]
+    assert view["done"] and "Memorized: 2 of 2 images; guided from step" in view["headline"]
     assert len(view["begins"]) == 2 and all(len(s["lines"]) == 2 for s in view["series"])

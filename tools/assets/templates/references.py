@@ -22,7 +22,7 @@ def check_finished_images() -> Template:
     t.frame(REFERENCES, t.latent, references, color=OURS)
     checked = t.check(920, 0, loaded, references)
     saved = t.graph.node(
-        "SaveImage", "Save Image: what is clean", images=checked["clean"], filename_prefix="clean/image"
+        "SaveImage", "Save Image: no alarm", images=checked["clean"], filename_prefix="memorization_guard/no alarm"
     )
     saved.at(1610, 0).sized(400, 490)
     t.frame("3 · Too close?", checked, saved, color=OURS)
@@ -42,7 +42,7 @@ def check_a_batch() -> Template:
     t.frame("3 · Your images", sampler, decoder, saved, color=COMMON)
 
     checked = t.check(1290, 0, decoder, references)
-    clean = t.graph.node("SaveImage", "Save Image: what is clean", images=checked["clean"])
+    clean = t.graph.node("SaveImage", "Save Image: no alarm", images=checked["clean"])
     clean.at(1980, 0).sized(320, 410)
     alarm = t.graph.node("PreviewAny", "Preview Any: a copy? (use it to branch)", source=checked["is_copy"])
     alarm.at(1980, 480).sized(320, 90)
@@ -114,7 +114,9 @@ def _steered_and_plain(t: Template, references: Node, **values: object) -> None:
 
 def _checked_and_plain(t: Template, references: Node, shown: tuple[Node, Node], x: float) -> tuple[Node, Node]:
     """A check of what is shown, and KSampler's images with theirs below; returns the latter."""
-    t.frame(CHECKED, t.check(x, 0, shown[0], references), color=OURS)
-    beside = t.comparison(group="For comparison: KSampler alone, without guidance away")
-    t.frame("Too close without?", t.check(LEFT + 820 + GAP, ROW, beside[0], references), color=PLAIN, row=1)
+    steered = t.check(x, 0, shown[0], references, "Copy Check: steered away")
+    t.frame(CHECKED, steered, color=OURS)
+    beside = t.comparison(group="For comparison: KSampler alone")
+    alone = t.check(LEFT + 820 + GAP, ROW, beside[0], references, "Copy Check: KSampler alone")
+    t.frame("KSampler alone: too close?", alone, color=PLAIN, row=1)
     return beside
