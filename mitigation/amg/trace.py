@@ -80,6 +80,13 @@ class GuidanceTrace:
         closeness, step = self.closeness.nan_to_num(-torch.inf).max(dim=1)
         return closeness, self.nearest.gather(1, step[:, None])[:, 0]
 
+    def at_the_end(self) -> tuple[Tensor, Tensor]:
+        """Each sample's closeness when it was measured last (B,), −inf if never, and that reference's row (B,)."""
+        seen = ~self.closeness.isnan()
+        last = (seen * torch.arange(1, self.steps + 1)).argmax(dim=1, keepdim=True)
+        closeness = self.closeness.gather(1, last).nan_to_num(-torch.inf)
+        return closeness[:, 0], self.nearest.gather(1, last)[:, 0]
+
     def headline(self, names: Sequence[str]) -> str:
         """The run in a sentence or two. `names`: of the references."""
         if self.pull is not None and self.ordinary.all():
@@ -87,16 +94,18 @@ class GuidanceTrace:
                 f"The prompt does not pull (at most {self.pull.max():.3f}, memorized_threshold "
                 f"{self.memorized_threshold:g}): nothing was compared or changed."
             )
-        closeness, rows = self.closest()
+        closeness, _ = self.closest()
         first = int(closeness.argmax())
         if closeness[first] == -torch.inf:
             return "Not compared with the references."
         steered, left_alone = int(self.acted.any(dim=1).sum()), int(self.ordinary.sum())
         if not steered:
             return f"No image came too close to a reference (closest {closeness[first]:.2f}): nothing was changed."
+        closeness, rows = self.at_the_end()
+        first = int(closeness.argmax())
         return (
             f"{steered} of {counted(self.batch, 'image')} steered away. "
-            f"Image {first + 1} came closest: {closeness[first]:.2f} to {names[int(rows[first])]}."
+            f"At the end image {first + 1} is closest: {closeness[first]:.2f} to {names[int(rows[first])]}."
             + (f" Left alone because the prompt does not pull: {counted(left_alone, 'image')}." if left_alone else "")
         )
 

@@ -174,7 +174,9 @@ def test_the_trace_keeps_the_first_look_and_the_largest_action():
     assert trace.acted.tolist() == [[True, False, False], [False] * 3]
     assert trace.despecification[0, 0] == 2.0
     assert [found.tolist() for found in trace.closest()] == [pytest.approx([0.9, 0.1]), [3, 1]]
-    assert trace.headline("abcd") == "1 of 2 images steered away. Image 1 came closest: 0.90 to d."
+    assert trace.headline("abcd") == "1 of 2 images steered away. At the end image 1 is closest: 0.90 to d."
+    trace.record_comparison(2, 0.4, torch.tensor([0.2, 0.3]), torch.tensor([0, 2]))
+    assert trace.headline("abcd") == "1 of 2 images steered away. At the end image 2 is closest: 0.30 to c."
     trace.record_pull(torch.tensor([0.03, 0.01]), 0.02)
     assert trace.headline("abcd").endswith(" Left alone because the prompt does not pull: 1 image.")
     calm = GuidanceTrace(torch.tensor([1.0, 0.0]), 1)
