@@ -15,7 +15,7 @@ from torch import Tensor
 from ..adapter.errors import GuardError
 from ..adapter.folders import REFERENCES, input_root, inside, model_folder
 from ..adapter.memory import is_out_of_memory
-from ..adapter.sampling import interruptible, progress
+from ..adapter.sampling import interruptible, progress, server_first
 from ..mitigation.wording import clean, counted
 from .builder import ReferenceSetBuilder
 from .caption_file import CaptionFileError, caption_names, read_caption
@@ -109,11 +109,12 @@ def collect(
     found = Collected(Unfinished(model_folder(REFERENCES), f"{builder.settings} {side} {folder.root}"))
     bar, told = progress(len(folder.images)), 0.0
     try:
-        for i, path in enumerate(interruptible(folder.images)):
-            _add(folder, path, builder, side, found)
-            if (now := time.monotonic()) - told > PAUSE or i + 1 == len(folder.images):
-                bar.update_absolute(i + 1)
-                told = now
+        with server_first():
+            for i, path in enumerate(interruptible(folder.images)):
+                _add(folder, path, builder, side, found)
+                if (now := time.monotonic()) - told > PAUSE or i + 1 == len(folder.images):
+                    bar.update_absolute(i + 1)
+                    told = now
     except BaseException:
         if found.kept.stop():
             done = f"Stopped after {len(builder.rows)} of {counted(len(folder.images), 'image')}."

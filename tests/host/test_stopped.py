@@ -1,6 +1,7 @@
 """A run that the user stops ends within one image, and one over a folder goes on from there."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ def test_a_stopped_folder_goes_on_to_the_same_set(host: Host, folder: Path, stop
     monkeypatch.setattr(unfinished, "MOST", 7)
     whole, _, report = host.run({"r": READ})["r"]
     assert "stopped" not in report
-    calls = stop("references.image_folder", "read_image", 40)
+    calls, turns = stop("references.image_folder", "read_image", 40), sys.getswitchinterval()
     assert fails(host, {"r": READ}).kind == "interrupted"
+    assert sys.getswitchinterval() == turns
     assert "Stopped after 40 of 60 images" in host.views("r")[-1]["warning"]
     kept = sorted((host.base / "models").glob(WRITTEN))
     assert len(kept) == 6 and len(calls) == 40
