@@ -32,8 +32,8 @@ GRADIENTS = ["through prediction", "through model"]
 DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0.0}  # of optional inputs
 TOOLTIPS = {
     "references": "The images to stay away from, such as the training images of the model or LoRA.",
-    "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher reduces "
-    "it more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
+    "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher "
+    "reduces guidance more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
     "deduplication": "How strongly to steer away from a caption that several references share. Higher is stronger; 13 "
     "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Higher moves away more reliably, but can "
@@ -41,8 +41,8 @@ TOOLTIPS = {
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this: "
     "0.5 counts as memorized, 1 is a copy. Lower acts sooner and changes more images. With SSCD start at 0.3.",
     "threshold_max": "The same at the end of sampling. Higher allows finished images to come closer to a reference.",
-    "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: slowly, as in the "
-    "paper. Exponential: late, as in the authors' code. Constant: stays at threshold_min.",
+    "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "
+    "as in the paper. Exponential: it rises late, as in the authors' code. Constant: stays at threshold_min.",
     "gradient": "How dissimilarity finds the direction that leads away. Through prediction: fast, as in the authors' "
     "code. Through model: exactly the paper's formula, which costs as much as two more steps and needs much VRAM.",
     "vae": "Decodes the prediction for references with metric nL2 or descriptor. A TAESD works and is much faster.",
@@ -50,9 +50,9 @@ TOOLTIPS = {
     "Constant: the paper's formula, strong in early steps and nearly gone later.",
     "every": "Compare with the references only in every n-th step. Higher is faster, mostly for references that need "
     "a VAE, but less reliable.",
-    "memorized_threshold": "Above 0: steer only images whose prompt pulls harder than this at the first step (d/√dim, "
-    "as on Deferred-CFG KSampler). The others are not compared and stay bit-identical. 0: steer all images that come "
-    "too close.",
+    "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step "
+    "(d/√dim, as on Deferred-CFG KSampler). The others are not compared and stay exactly the same. 0: steers all "
+    "images that come too close.",
 }
 
 
@@ -64,9 +64,10 @@ class AMGGuidance(io.ComfyNode):
             node_id="MG_AMGGuidance",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Patches a model so that sampling steers away from reference images when it comes too close "
-            "to them. It reduces guidance (CFG), steers away from a duplicated caption, and pushes away from the "
-            "reference itself. An image that stays far from all references is not changed. Chen et al., CVPR 2024.",
+            description="Patches a model so that sampling steers away from reference images when an image comes too "
+            "close to them. It reduces guidance (CFG), steers away from a caption that several references share, and "
+            "pushes away from the reference itself. An image that stays far from all references is not changed. Chen "
+            "et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),

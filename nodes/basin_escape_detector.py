@@ -29,7 +29,7 @@ NAME = "Basin-Escape Detector"
 TOOLTIPS = {
     "steps": "The sampler's steps. Higher finds the step of the escape more precisely, but takes longer.",
     "scheduler": "The sampler's scheduler, so that step numbers mean the same in both nodes.",
-    "noise": "Measure this noise instead of the seed's, such as an optimized one.",
+    "noise": "Measure this noise instead of the seed's, for example the noise of the Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
 }
 
@@ -43,8 +43,8 @@ class BasinEscapeDetector(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Samples without guidance (CFG) and measures how hard the prompt pulls at each step. A high "
-            "pull means that the prompt drags the image towards a memorized one; the sharp drop is where the image "
-            "escapes. Stops as soon as every image has escaped.",
+            "pull means that guidance would drag the image towards a training image. Where the pull drops sharply, "
+            "the image escapes. The node stops as soon as every image has escaped.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -72,7 +72,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="The same moment as ComfyUI's percent (0 to 1), for start_percent.",
+                    tooltip="The same moment as a number from 0 to 1, for start_percent.",
                 ),
                 schema.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as an image."),

@@ -30,13 +30,13 @@ LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other ima
 SAVED_AT_ONCE = 4
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity is above "
-    "this. With SSCD, 0.5 is usual in papers, and at 0.75 about 90 % of the alarms are real copies (Meta). Lower finds "
-    "more copies and gives more false alarms. For CLIP vision use 0.9 or more.",
+    "this. With SSCD, papers use 0.5; above 0.75 about 90 % of the alarms are real copies (Meta). Lower finds more "
+    "copies and gives more false alarms. For CLIP vision use 0.9 or more.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity is above "
-    "this. Lower finds more copies and gives more false alarms. It finds copies of the same composition, even if they "
-    "are mirrored or moved by a few percent, but not if they are cropped.",
-    "nl2_threshold": "For references with the nL2 metric: an image counts as a copy if its ratio of distances (0 "
-    "is the same picture) is below this. 1.4 is the paper's value. Higher finds more copies and gives more false "
+    "this. Lower finds more copies and gives more false alarms. This metric finds copies of the same composition, "
+    "even if they are mirrored or moved by a few percent, but not if they are cropped.",
+    "nl2_threshold": "For references with the nL2 metric: an image counts as a copy if its ratio of distances is "
+    "below this (0 is the same image). 1.4 is the paper's value. Higher finds more copies and gives more false "
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
 }
@@ -70,7 +70,7 @@ class CopyCheck(io.ComfyNode):
                     display_name="similarity",
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference, where 1 is the same. For "
-                    "nL2 it is minus the ratio.",
+                    "nL2 it is the ratio of distances with a minus sign.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

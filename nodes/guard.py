@@ -65,8 +65,8 @@ TOOLTIPS = {
     "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. It must be in "
     "ComfyUI's input directory. Needs vae.",
     "vae": "The model's VAE. It encodes the images of the folder.",
-    "ordinary_prompts": "Optional: ordinary prompts for your model, separated by semicolons. Give some if it was "
-    "trained on tags or in another language. Empty: twelve everyday prompts in English.",
+    "ordinary_prompts": "Optional: ordinary prompts for your model, separated by semicolons. Give some if your model "
+    "was trained on tags or in another language. If empty, twelve everyday prompts in English are used.",
 }
 
 
@@ -80,7 +80,8 @@ class Guard(io.ComfyNode):
             category=schema.CATEGORY,
             description="Put this between your model and any sampler. It measures what is normal for your model. "
             "Where a prompt pulls towards a training image, it begins with other noise or delays guidance. If you "
-            "choose a folder, it steers away from its images. It lowers the risk of copies, but guarantees nothing.",
+            "choose a folder, it steers away from the images in it. It lowers the risk of copies, but guarantees "
+            "nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),

@@ -39,7 +39,8 @@ class LoadCopyDetector(io.ComfyNode):
                     default=PREPARATIONS[0],
                     optional=True,
                     tooltip="How images are prepared for the network. As SSCD: as its authors recommend. AMG as "
-                    "released: as in the released code of Chen et al.; use it with AMG Guidance's preset of that name.",
+                    "released: as in the released code of Chen et al. Use it with the preset of that name on AMG "
+                    "Guidance.",
                 ),
             ],
             outputs=[

@@ -28,30 +28,30 @@ DEFAULT_TARGET = 0.007  # d/√dim
 TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
     "noise_seed": "Seed of the noise to start from. The same seed gives the same noise as in KSampler.",
-    "method": "Per-sample: optimizes each image's noise with gradients; strongest, needs the most VRAM. Batch-wise: a "
-    "few evaluations without gradients; sample with deferred CFG afterwards. Search: tries several seeds and keeps "
-    "the best; works on quantized models.",
-    "target_magnitude": "An image is finished when its guidance magnitude (the prompt's pull) is at or below this. "
-    "Lower means fewer copies, but more iterations. 0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
-    "target_units": "Relative: d/√dim, which stays comparable between resolutions. Absolute: d, as in the papers.",
+    "method": "Per-sample: optimizes each image's noise with gradients; it is the strongest and needs the most VRAM. "
+    "Batch-wise: needs a few evaluations and no gradients; sample with deferred CFG afterwards. Search: tries "
+    "several seeds and keeps the best; works on quantized models.",
+    "target_magnitude": "How small the prompt's pull must become. Lower means fewer copies, but more iterations. "
+    "0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
+    "target_units": "Relative: a value means about the same at every resolution (d/√dim). Absolute: the papers' unit "
+    "(d).",
     "learning_rate": "Per-sample: size of each update. Higher reaches the target in fewer iterations, but the noise "
     "becomes less natural. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
-    "weight_decay": "Per-sample: pulls the noise towards zero while it is optimized. Higher keeps the noise smaller.",
+    "weight_decay": "Per-sample: makes the noise a little weaker at each update. Higher keeps the noise weaker.",
     "max_iterations": "Per-sample: the highest number of updates. Each costs about as much as three sampling steps. 0 "
     "only measures.",
-    "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. Higher leaves the basin sooner, "
-    "but drifts further from the seed's noise. 0 leaves the noise as it is.",
-    "sharpness_radius": "Batch-wise (ρ): how far from the noise the slope is measured. 50 suits SD 1.4 at 512×512, "
-    "and 30 suits SD 2. Scale it with the square root of the latent's size.",
+    "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. With higher values the image "
+    "leaves the basin sooner, but the noise drifts further from the seed's noise. 0 leaves the noise as it is.",
+    "sharpness_radius": "Batch-wise (ρ): how far from the noise the node measures how the pull changes. 50 suits SD "
+    "1.4 at 512×512, and 30 suits SD 2. Raise it in proportion to the width and height.",
     "adjustments": "Batch-wise (M): the number of adjustments. Each needs two paired model evaluations. The paper "
     "uses 2 for SD 1.4 and 4 for SD 2.",
-    "candidates": "Search: how many noises are tried for each image. Higher finds a smaller magnitude, but takes "
-    "longer.",
-    "sigmas": "The sampler's schedule. The noise is measured at its first value; without a schedule, at the model's "
-    "highest noise level.",
-    "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: its length "
-    "stays within the range of random noise. Sphere: its direction changes, but its length does not. Chi: growth is "
-    "discouraged. Less growth gives cleaner images.",
+    "candidates": "Search: how many noises are tried for each image. Higher finds a weaker pull, but takes longer.",
+    "sigmas": "The sampler's schedule. The pull is measured at the first value of this schedule, or at the model's "
+    "highest noise level if nothing is connected.",
+    "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: the noise "
+    "never gets stronger or weaker than random noise can be. Sphere: its pattern changes, but its strength does not. "
+    "Chi: growing stronger is discouraged. Noise that grows less gives cleaner images.",
     "memorized_threshold": "Change only noise that pulls at least this hard (d/√dim), so that ordinary prompts give "
     "the same images as in KSampler. 0 changes every noise. Calibrate Thresholds finds the value for your model.",
     "checkpointing": "Per-sample: saves VRAM by computing parts of the model twice. Auto: as much as memory requires. "
@@ -68,9 +68,8 @@ class NoiseOptimizer(io.ComfyNode):
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Finds initial noise from which an image leaves an attraction basin early, so that guidance "
-            "(CFG) can follow the prompt without dragging the image towards a training image. Han et al., NeurIPS "
-            "2025.",
+            description="Finds starting noise from which an image leaves its attraction basin early. Inside the "
+            "basin, guidance (CFG) would drag the image towards a training image. Han et al., NeurIPS 2025.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -103,7 +102,7 @@ class NoiseOptimizer(io.ComfyNode):
                 io.Noise.Output(
                     display_name="noise", tooltip="For the Deferred-CFG KSampler or SamplerCustomAdvanced."
                 ),
-                schema.Report.Output(display_name="report", tooltip="Magnitude before and after, for each image."),
+                schema.Report.Output(display_name="report", tooltip="The pull before and after, for each image."),
                 io.String.Output(
                     display_name="summary",
                     tooltip="The report in words. It names the images that did not reach the target.",

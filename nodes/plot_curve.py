@@ -30,9 +30,8 @@ class PlotCurve(io.ComfyNode):
                     options=QUANTITIES,
                     default="pull",
                     optional=True,
-                    tooltip="Pull: how far guidance moves the predicted image in the direction of the first step; the "
-                    "rule `sharp drop` uses it. Guidance magnitude: d/√dim as in the papers, which grows as the noise "
-                    "falls.",
+                    tooltip="Pull: how far guidance would move the image; the rule `sharp drop` uses it. Guidance "
+                    "magnitude: the papers' measure (d/√dim), which grows as the noise falls.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="896×512 pixels, on a dark background.")],

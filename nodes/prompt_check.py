@@ -29,8 +29,8 @@ TOOLTIPS = {
     "answer than 1.",
     "rewordings": "Other wordings of the prompt, one per line. The node ranks them by how hard they pull.",
     "noise_seed": "Seed of the noises that are tried. You can leave it as it is: other seeds change little.",
-    "memorized_threshold": "The prompt counts as memorized if its guidance magnitude (d/√dim) is at or above this. "
-    "Calibrate Thresholds finds the value for your model and size.",
+    "memorized_threshold": "The prompt counts as memorized if its pull (d/√dim) is at or above this. Calibrate "
+    "Thresholds finds the value for your model and size.",
 }
 
 
@@ -42,9 +42,9 @@ class PromptCheck(io.ComfyNode):
             node_id="MG_PromptCheck",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Measures how hard a prompt pulls towards a memorized image, colours the words that do it, and "
-            "ranks your rewordings. Costs one paired model evaluation for each word and one more, and needs no "
-            "gradients.",
+            description="Measures how hard a prompt pulls towards a memorized image, colours the words that do it, "
+            "and ranks your rewordings. This costs one paired model evaluation for each word, and one more. It needs "
+            "no gradients.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -59,14 +59,16 @@ class PromptCheck(io.ComfyNode):
                 io.String.Output(display_name="worst_word", tooltip="The word that pulls most."),
                 io.String.Output(
                     display_name="best_prompt",
-                    tooltip="The prompt itself if it does not pull; else the rewording that pulls least, or the prompt "
-                    "without its worst word if there are no rewordings.",
+                    tooltip="The prompt itself if it is not memorized. Otherwise the rewording that pulls least, or, "
+                    "if there are no rewordings, the prompt without its worst word.",
                 ),
                 io.Float.Output(
                     display_name="pull", tooltip="How hard the prompt pulls (d/√dim, the mean over the noises)."
                 ),
                 io.Float.Output(
-                    display_name="scores", is_output_list=True, tooltip="One number per word, in their order."
+                    display_name="scores",
+                    is_output_list=True,
+                    tooltip="One number per word, in the order of the words.",
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, word by word."),
             ],

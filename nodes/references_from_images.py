@@ -57,7 +57,8 @@ class ReferencesFromImages(io.ComfyNode):
             node_id="MG_ReferencesFromImages",
             display_name=FROM_IMAGES,
             category=schema.CATEGORY,
-            description="Makes references of the images of a batch, for example of one work to stay away from.",
+            description="Makes references from the images of a batch, for example from one work that you must not "
+            "copy.",
             inputs=[
                 io.Image.Input("images", tooltip="The images, all of the same size."),
                 captions_input(),
@@ -102,10 +103,10 @@ class ReferencesFromLatents(io.ComfyNode):
             node_id="MG_ReferencesFromLatents",
             display_name=FROM_LATENTS,
             category=schema.CATEGORY,
-            description="Makes references of latents and compares them as latents, for example earlier results that "
-            "came out as copies. Needs neither a VAE nor a descriptor.",
+            description="Makes references from latents, for example from earlier results that came out as copies. "
+            "They are compared as latents, so this needs neither a VAE nor a descriptor.",
             inputs=[
-                io.Latent.Input("latents", tooltip="The latents, of the same size as those you will sample."),
+                io.Latent.Input("latents", tooltip="The latents. They must have the size at which you will sample."),
                 captions_input(),
                 io.Vae.Input(
                     "vae",
