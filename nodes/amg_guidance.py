@@ -32,15 +32,16 @@ GRADIENTS = ["through prediction", "through model"]
 DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0.0}  # of optional inputs
 TOOLTIPS = {
     "references": "The images to stay away from, such as the training images of the model or LoRA.",
-    "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher "
-    "reduces guidance more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
-    "deduplication": "How strongly to steer away from a caption that several references share. Higher is stronger; 13 "
+    "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher: "
+    "guidance is reduced more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
+    "deduplication": "How strongly to steer away from a caption that several references share. Higher: stronger; 13 "
     "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
-    "dissimilarity": "How strongly to push away from the nearest reference. Higher moves away more reliably, but can "
-    "lower image quality. 0 turns it off.",
+    "dissimilarity": "How strongly to push away from the nearest reference. Higher: images move away more reliably, "
+    "but image quality can be lower. 0 turns it off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this: "
-    "0.5 counts as memorized, 1 is a copy. Lower acts sooner and changes more images. With SSCD start at 0.3.",
-    "threshold_max": "The same at the end of sampling. Higher allows finished images to come closer to a reference.",
+    "0.5 counts as memorized, 1 is a copy. Lower: the node acts sooner and changes more images. With SSCD start at "
+    "0.3.",
+    "threshold_max": "The same at the end of sampling. Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "
     "as in the paper. Exponential: it rises late, as in the authors' code. Constant: stays at threshold_min.",
     "gradient": "How dissimilarity finds the direction that leads away. Through prediction: fast, as in the authors' "
@@ -48,8 +49,8 @@ TOOLTIPS = {
     "vae": "Decodes the prediction for references with metric nL2 or descriptor. A TAESD works and is much faster.",
     "dissimilarity_growth": "Ramp: dissimilarity grows as the image forms and comes closer, as in the authors' code. "
     "Constant: the paper's formula, strong in early steps and nearly gone later.",
-    "every": "Compare with the references only in every n-th step. Higher is faster, mostly for references that need "
-    "a VAE, but less reliable.",
+    "every": "Compare with the references only in every n-th step. Higher: faster, mostly for references that need a "
+    "VAE, but less reliable.",
     "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step "
     "(d/√dim, as on Deferred-CFG KSampler). The others are not compared and stay exactly the same. 0: steers all "
     "images that come too close.",

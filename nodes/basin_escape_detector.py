@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 NAME = "Basin-Escape Detector"
 TOOLTIPS = {
-    "steps": "The sampler's steps. Higher finds the step of the escape more precisely, but takes longer.",
+    "steps": "The sampler's steps. Higher: finds the step of the escape more precisely, but takes longer.",
     "scheduler": "The sampler's scheduler, so that step numbers mean the same in both nodes.",
     "noise": "Measure this noise instead of the seed's, for example the noise of the Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",

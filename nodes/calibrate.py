@@ -41,8 +41,8 @@ class Calibrate(io.ComfyNode):
             node_id="MG_Calibrate",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Measures how hard ordinary prompts pull on your model, at your size and with your LoRAs, and "
-            "suggests thresholds for the other nodes. Costs one paired model evaluation per prompt.",
+            description="Measures how hard ordinary prompts pull on your model, at your size and with your LoRAs, "
+            "and suggests thresholds for the other nodes. This costs about as much as one sampling step per prompt.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),

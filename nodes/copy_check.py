@@ -30,13 +30,13 @@ LATENT_THRESHOLD = 0.85  # lab checkpoint: 18 copies 0.99 … 1.00, 30 other ima
 SAVED_AT_ONCE = 4
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity is above "
-    "this. With SSCD, papers use 0.5; above 0.75 about 90 % of the alarms are real copies (Meta). Lower finds more "
-    "copies and gives more false alarms. For CLIP vision use 0.9 or more.",
+    "this. With SSCD, papers use 0.5; above 0.75 about 90 % of the alarms are real copies (Meta). Lower: finds more "
+    "copies, but gives more false alarms. For CLIP vision use 0.9 or more.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity is above "
-    "this. Lower finds more copies and gives more false alarms. This metric finds copies of the same composition, "
+    "this. Lower: finds more copies, but gives more false alarms. This metric finds copies of the same composition, "
     "even if they are mirrored or moved by a few percent, but not if they are cropped.",
     "nl2_threshold": "For references with the nL2 metric: an image counts as a copy if its ratio of distances is "
-    "below this (0 is the same image). 1.4 is the paper's value. Higher finds more copies and gives more false "
+    "below this (0 is the same image). 1.4 is the paper's value. Higher: finds more copies, but gives more false "
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
 }

@@ -27,7 +27,7 @@ NAME = "Deferred-CFG KSampler"
 TOOLTIPS = {
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
-    "denoise": "How much to denoise, as in KSampler. Lower keeps more of the input latent.",
+    "denoise": "How much to denoise, as in KSampler. Lower: keeps more of the input latent.",
     "noise": "Start from this noise instead of the seed's, such as the Noise Optimizer's.",
 }
 

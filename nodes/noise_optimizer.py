@@ -31,22 +31,22 @@ TOOLTIPS = {
     "method": "Per-sample: optimizes each image's noise with gradients; it is the strongest and needs the most VRAM. "
     "Batch-wise: needs a few evaluations and no gradients; sample with deferred CFG afterwards. Search: tries "
     "several seeds and keeps the best; works on quantized models.",
-    "target_magnitude": "How small the prompt's pull must become. Lower means fewer copies, but more iterations. "
-    "0.007 is the paper's 0.9 for SD 1.4 at 512×512.",
+    "target_magnitude": "How small the prompt's pull must become. Lower: fewer copies, but more iterations. 0.007 is "
+    "the paper's 0.9 for SD 1.4 at 512×512.",
     "target_units": "Relative: a value means about the same at every resolution (d/√dim). Absolute: the papers' unit "
     "(d).",
-    "learning_rate": "Per-sample: size of each update. Higher reaches the target in fewer iterations, but the noise "
-    "becomes less natural. The papers use 0.01 for SD 1.4 and 0.1 for SD 2.",
-    "weight_decay": "Per-sample: makes the noise a little weaker at each update. Higher keeps the noise weaker.",
+    "learning_rate": "Per-sample: size of each update. Higher: fewer iterations, but less natural noise. The papers "
+    "use 0.01 for SD 1.4 and 0.1 for SD 2.",
+    "weight_decay": "Per-sample: makes the noise a little weaker at each update. Higher: the noise stays weaker.",
     "max_iterations": "Per-sample: the highest number of updates. Each costs about as much as three sampling steps. 0 "
     "only measures.",
     "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. With higher values the image "
     "leaves the basin sooner, but the noise drifts further from the seed's noise. 0 leaves the noise as it is.",
     "sharpness_radius": "Batch-wise (ρ): how far from the noise the node measures how the pull changes. 50 suits SD "
     "1.4 at 512×512, and 30 suits SD 2. Raise it in proportion to the width and height.",
-    "adjustments": "Batch-wise (M): the number of adjustments. Each needs two paired model evaluations. The paper "
-    "uses 2 for SD 1.4 and 4 for SD 2.",
-    "candidates": "Search: how many noises are tried for each image. Higher finds a weaker pull, but takes longer.",
+    "adjustments": "Batch-wise (M): the number of adjustments. Each costs about as much as two sampling steps. The "
+    "paper uses 2 for SD 1.4 and 4 for SD 2.",
+    "candidates": "Search: how many noises are tried for each image. Higher: finds a weaker pull, but takes longer.",
     "sigmas": "The sampler's schedule. The pull is measured at the first value of this schedule, or at the model's "
     "highest noise level if nothing is connected.",
     "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: the noise "

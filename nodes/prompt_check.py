@@ -43,8 +43,8 @@ class PromptCheck(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Measures how hard a prompt pulls towards a memorized image, colours the words that do it, "
-            "and ranks your rewordings. This costs one paired model evaluation for each word, and one more. It needs "
-            "no gradients.",
+            "and ranks your rewordings. This costs about as much as one sampling step per word, and one step more. "
+            "It needs no gradients.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),

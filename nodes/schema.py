@@ -21,24 +21,24 @@ Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescri
 TOOLTIPS = {
     "null": "The empty prompt. Connect it if `negative` is not empty. The prompt's pull is then measured against no "
     "prompt at all, as it should be. If nothing is connected, the pull is measured against `negative`.",
-    "cfg": "Guidance scale (CFG) after an image has left the basin. Higher follows the prompt more closely, but also "
-    "pulls harder towards a memorized image.",
+    "cfg": "Guidance scale (CFG) after an image has left the basin. Higher: the image follows the prompt more "
+    "closely, but is also pulled harder towards a memorized image.",
     "curve": "Dynamic only: this curve decides when guidance starts, and nothing is measured. Then rule, drop_ratio "
     "and memorized_threshold are not used. Each step before the escape costs one model evaluation instead of two.",
     "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull is far below its "
     "highest value so far and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
     "less reliable.",
     "drop_ratio": "Sharp drop only: how far the pull must fall before guidance starts. 0.5 waits until a quarter of "
-    "the highest pull is left (0.5 squared). Lower waits longer, which gives fewer copies but leaves the prompt less "
-    "time to take effect.",
+    "the highest pull is left (0.5 squared). Lower: waits longer, which gives fewer copies but leaves the prompt "
+    "less time to take effect.",
     "memorized_threshold": "An image counts as inside a basin if the prompt's pull at the first step (d/√dim) is "
-    "above this. Below this value nothing is changed. Lower is more cautious, but changes more ordinary prompts.",
+    "above this. Below this value nothing is changed. Lower: more cautious, but changes more ordinary prompts.",
     "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
     "from start_percent on; the steps before it cost half as much. Off: changes nothing.",
     "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 follows it without "
     "guidance. Negative values push away from it and leave the basin sooner (opposite guidance, −1 to −9).",
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
-    "here at the latest. Higher gives fewer copies, but the image follows the prompt less.",
+    "here at the latest. Higher: fewer copies, but the image follows the prompt less.",
     "preset": "Custom: the values on this node, such as those that Calibrate Thresholds finds for your model. The "
     "other choices set all values as in a paper or its released code, so that you can repeat the paper's runs on "
     "Stable Diffusion.",
