@@ -44,16 +44,18 @@ TOOLTIPS = {
     "threshold_max": "The same at the end of sampling. Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "
     "as in the paper. Exponential: it rises late, as in the authors' code. Constant: stays at threshold_min.",
-    "gradient": "How dissimilarity finds the direction that leads away. Through prediction: fast, as in the authors' "
-    "code. Through model: exactly the paper's formula, which costs as much as two more steps and needs much VRAM.",
-    "vae": "Decodes the prediction for references with metric nL2 or descriptor. A TAESD works and is much faster.",
+    "gradient": "How dissimilarity finds the direction that leads away from the reference. Through prediction: fast, "
+    "as in the authors' code. Through model: exactly the paper's formula, which costs as much as two more steps and "
+    "needs much VRAM.",
+    "vae": "Decodes the predicted image for references with metric nL2 or descriptor. A TAESD works and is much "
+    "faster.",
     "dissimilarity_growth": "Ramp: dissimilarity grows as the image forms and comes closer, as in the authors' code. "
     "Constant: the paper's formula, strong in early steps and nearly gone later.",
     "every": "Compare with the references only in every n-th step. Higher: faster, mostly for references that need a "
     "VAE, but less reliable.",
     "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step "
-    "(d/√dim, as on Deferred-CFG KSampler). The others are not compared and stay exactly the same. 0: steers all "
-    "images that come too close.",
+    "(d/√dim, as on Deferred-CFG KSampler). The other images are not compared and stay exactly the same. 0: steers "
+    "all images that come too close.",
 }
 
 

@@ -43,8 +43,8 @@ class BasinEscapeDetector(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Samples without guidance (CFG) and measures how hard the prompt pulls at each step. A high "
-            "pull means that guidance would drag the image towards a training image. Where the pull drops sharply, "
-            "the image escapes. The node stops as soon as every image has escaped.",
+            "pull means that guidance would drag the image towards a training image. When the pull drops sharply, "
+            "the image has escaped. The node stops as soon as every image has escaped.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),

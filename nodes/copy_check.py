@@ -74,7 +74,8 @@ class CopyCheck(io.ComfyNode):
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(
-                    display_name="is_copy", tooltip="True if any image counts as a copy. Use it to branch."
+                    display_name="is_copy",
+                    tooltip="True if any image counts as a copy. Use it to decide how the workflow goes on.",
                 ),
                 io.String.Output(display_name="summary", tooltip="The result in words, one line per image."),
                 io.Image.Output(display_name="comparison", tooltip="Each image beside its nearest reference."),

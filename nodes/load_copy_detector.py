@@ -38,8 +38,8 @@ class LoadCopyDetector(io.ComfyNode):
                     options=PREPARATIONS,
                     default=PREPARATIONS[0],
                     optional=True,
-                    tooltip="How images are prepared for the network. As SSCD: as its authors recommend. AMG as "
-                    "released: as in the released code of Chen et al. Use it with the preset of that name on AMG "
+                    tooltip="How images are prepared for the network. As SSCD: as the authors of SSCD recommend. AMG "
+                    "as released: as in the released code of Chen et al. Use it with the preset of that name on AMG "
                     "Guidance.",
                 ),
             ],

@@ -29,10 +29,10 @@ TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
     "noise_seed": "Seed of the noise to start from. The same seed gives the same noise as in KSampler.",
     "method": "Per-sample: optimizes each image's noise with gradients; it is the strongest and needs the most VRAM. "
-    "Batch-wise: needs a few evaluations and no gradients; sample with deferred CFG afterwards. Search: tries "
+    "Batch-wise: needs a few evaluations and no gradients; sample with delayed guidance afterwards. Search: tries "
     "several seeds and keeps the best; works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. Lower: fewer copies, but more iterations. 0.007 is "
-    "the paper's 0.9 for SD 1.4 at 512×512.",
+    "the same as the paper's 0.9 for SD 1.4 at 512×512.",
     "target_units": "Relative: a value means about the same at every resolution (d/√dim). Absolute: the papers' unit "
     "(d).",
     "learning_rate": "Per-sample: size of each update. Higher: fewer iterations, but less natural noise. The papers "
@@ -50,8 +50,9 @@ TOOLTIPS = {
     "sigmas": "The sampler's schedule. The pull is measured at the first value of this schedule, or at the model's "
     "highest noise level if nothing is connected.",
     "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: the noise "
-    "never gets stronger or weaker than random noise can be. Sphere: its pattern changes, but its strength does not. "
-    "Chi: growing stronger is discouraged. Noise that grows less gives cleaner images.",
+    "never gets stronger or weaker than random noise can be. Sphere: the pattern of the noise changes, but its "
+    "strength does not. Chi: the noise is discouraged from growing stronger. Noise that grows less gives cleaner "
+    "images.",
     "memorized_threshold": "Change only noise that pulls at least this hard (d/√dim), so that ordinary prompts give "
     "the same images as in KSampler. 0 changes every noise. Calibrate Thresholds finds the value for your model.",
     "checkpointing": "Per-sample: saves VRAM by computing parts of the model twice. Auto: as much as memory requires. "

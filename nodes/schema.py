@@ -24,7 +24,8 @@ TOOLTIPS = {
     "cfg": "Guidance scale (CFG) after an image has left the basin. Higher: the image follows the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
     "curve": "Dynamic only: this curve decides when guidance starts, and nothing is measured. Then rule, drop_ratio "
-    "and memorized_threshold are not used. Each step before the escape costs one model evaluation instead of two.",
+    "and memorized_threshold are not used. Each step before guidance starts costs one model evaluation instead of "
+    "two.",
     "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull is far below its "
     "highest value so far and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
     "less reliable.",
@@ -35,12 +36,13 @@ TOOLTIPS = {
     "above this. Below this value nothing is changed. Lower: more cautious, but changes more ordinary prompts.",
     "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
     "from start_percent on; the steps before it cost half as much. Off: changes nothing.",
-    "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 follows it without "
-    "guidance. Negative values push away from it and leave the basin sooner (opposite guidance, −1 to −9).",
+    "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 follows the prompt "
+    "without guidance. Negative values push the image away from the prompt, so that it leaves the basin sooner "
+    "(opposite guidance, −1 to −9).",
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
     "here at the latest. Higher: fewer copies, but the image follows the prompt less.",
-    "preset": "Custom: the values on this node, such as those that Calibrate Thresholds finds for your model. The "
-    "other choices set all values as in a paper or its released code, so that you can repeat the paper's runs on "
+    "preset": "Custom: uses the values on this node, such as those that Calibrate Thresholds finds for your model. "
+    "The other choices set all values as in a paper or its released code, so that you can repeat the paper's runs on "
     "Stable Diffusion.",
     "metric": "How images are compared. latent: by their latents; fast, finds copies of the same composition, needs "
     "vae. descriptor: by a network that finds copies even if they are moved, cropped or recoloured; needs "
