@@ -42,7 +42,7 @@ TOOLTIPS = {
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
     "here at the latest. Higher: fewer copies, but the image follows the prompt less.",
     "preset": "Custom: uses the values on this node, such as those that Calibrate Thresholds finds for your model. "
-    "The other choices set all values as in a paper or its released code, so that you can repeat the paper's runs on "
+    "Each other choice sets all values as in a paper or its released code. Use it to repeat the paper's runs on "
     "Stable Diffusion.",
     "metric": "How images are compared. latent: by their latents; fast, finds copies of the same composition, needs "
     "vae. descriptor: by a network that finds copies even if they are moved, cropped or recoloured; needs "
