@@ -42,8 +42,8 @@ TOOLTIPS = {
     "only measures.",
     "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. With higher values the image "
     "leaves the basin sooner, but the noise drifts further from the seed's noise. 0 leaves the noise as it is.",
-    "sharpness_radius": "Batch-wise (ρ): the distance from the noise at which the node measures how the pull "
-    "changes. 50 suits SD 1.4 at 512×512, and 30 suits SD 2. Raise it in proportion to the width and height.",
+    "sharpness_radius": "Batch-wise (ρ): the radius around the noise at which the pull is tested. 50 suits SD 1.4 at "
+    "512×512, and 30 suits SD 2. Raise it in proportion to the width and height.",
     "adjustments": "Batch-wise (M): the number of adjustments. Each costs about as much as two sampling steps. The "
     "paper uses 2 for SD 1.4 and 4 for SD 2.",
     "candidates": "Search: how many noises are tried for each image. Higher: finds a weaker pull, but takes longer.",

@@ -44,9 +44,9 @@ TOOLTIPS = {
     "preset": "Custom: uses the values on this node, such as those that Calibrate Thresholds finds for your model. "
     "Each other choice sets all values as in a paper or its released code. Use it to repeat the paper's runs on "
     "Stable Diffusion.",
-    "metric": "How images are compared. latent: by their latents; fast, finds copies of the same composition, needs "
-    "vae. descriptor: by a network that finds copies even if they are moved, cropped or recoloured; needs "
-    "descriptor. nL2: by their pixels, against the 50 nearest references; needs at least 51 images.",
+    "metric": "How images are compared. latent: fast, finds copies of the same composition, needs vae. descriptor: "
+    "also finds copies that are moved, cropped or recoloured, with the network connected to descriptor. nL2: "
+    "compares pixels with the 50 nearest references, needs at least 51 images.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
