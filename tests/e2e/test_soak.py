@@ -24,11 +24,8 @@ from support import lab_strengths
 from support.client import Client, PromptError
 from support.disturbances import AROUND, DISK, LOADED, clear, small_disk
 from support.graphs import Prompt, Words, node
-from support.paths import SMALL_CHECKPOINT
 from support.server import Server
 from support.server_prompts import CLIP, VAE, WIRES, start
-from tools.demo.methods import BATCH_WISE, DYNAMIC, PER_SAMPLE, Setting, sampled_by
-from tools.demo.methods import SEED as NOISE_SEED
 
 RUNS, SEED = int(os.environ.get("SOAK_RUNS", "9")), int(os.environ.get("SOAK_SEED", "7"))
 FAULTS = {"exception": "injected fault", "out of memory": "injected fault", "nan": "NaN"}  # and the error's words
@@ -37,7 +34,7 @@ ROUNDING = 1e-3  # of the largest latent: the same evaluations in smaller batche
 GROWTH = 0.03  # of the server's memory
 SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_min": 0.1, "threshold_max": 0.2}
 pytestmark = pytest.mark.timeout(300 + 30 * RUNS)
-METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": NOISE_SEED})
+METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": 2025, "noise_seed": 2025})
 DETECTED = {
     "look": METERED.detector(noise_seed=1, **lab_strengths.DETECTOR),
     "sample": METERED.deferred(curve=["look", 3]),
@@ -68,14 +65,19 @@ SAVING = {
     "sample": METERED.ksampler(),
 }
 START = start("Harbour at Dawn, a red disc", size=64, batch=2)
-STRENGTHS = {
-    PER_SAMPLE: lab_strengths.PER_SAMPLE,
-    BATCH_WISE: lab_strengths.BATCH_WISE,
-    DYNAMIC: lab_strengths.DEFERRED,
+PER_SAMPLE = {
+    "noise": METERED.optimizer(**lab_strengths.PER_SAMPLE),
+    "sample": METERED.deferred("off", noise=["noise", 0]),
 }
-SETTING = Setting(SMALL_CHECKPOINT.name, 2, strengths=STRENGTHS, **lab_strengths.BATCH_WISE_START)
+BATCH_WISE = {
+    "noise": METERED.optimizer("batch-wise", **lab_strengths.BATCH_WISE),
+    "sample": METERED.deferred("static", noise=["noise", 0], **lab_strengths.BATCH_WISE_START),
+}
 VANILLA = {"sample": Words(WIRES).ksampler()}  # without the pack
-WORKFLOWS = {method: sampled_by(method, SETTING, NOISE_SEED) for method in STRENGTHS} | {
+WORKFLOWS = {
+    "per-sample noise": PER_SAMPLE,
+    "batch-wise + deferred": BATCH_WISE,
+    "dynamic deferral": {"sample": METERED.deferred(**lab_strengths.DEFERRED)},
     "detector": DETECTED,
     "AMG": AMG,
     "model patch": PATCHED,
