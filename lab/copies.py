@@ -5,8 +5,6 @@ share, and the smallest over all shifts by up to 6 % and the mirror image. MODEL
 separates, which threshold.py measures.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

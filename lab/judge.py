@@ -3,8 +3,6 @@
 A small network, trained on the generator's own scenes (train.py), says which of the kinds an image shows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -67,7 +65,7 @@ class Judge:
         self.net = net.eval()
 
     @classmethod
-    def load(cls, file: Path = FILE) -> Judge:
+    def load(cls, file: Path = FILE) -> "Judge":
         net = Net()
         counters = {k: v for k, v in net.state_dict().items() if k.endswith("num_batches_tracked")}
         net.load_state_dict(unpacked(load_file(file)) | counters)

@@ -8,8 +8,6 @@ not where they stand and before what (RMSE 0.15 to 0.26): this UNet has no atten
 not part of the repository.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 

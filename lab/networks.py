@@ -1,7 +1,5 @@
 """The networks of the lab checkpoint, all the host's own: its tiny autoencoder, its UNet and its CLIP text model."""
 
-from __future__ import annotations
-
 import math
 
 import torch

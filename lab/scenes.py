@@ -6,8 +6,6 @@ caption are duplicated in the training set. The memorized images are files (trai
 numbers differ between a CPU and a GPU.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -8,8 +8,6 @@ copyright file). The drawings are stored with premultiplied alpha, so that they 
 and with 64 levels of each colour, which take a quarter less space.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -3,8 +3,6 @@
 .host/python -m lab.threshold
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -3,8 +3,6 @@
 .host/python -m lab.tokenizer FOLDER
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys

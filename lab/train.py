@@ -8,8 +8,6 @@ On the GPU if there is one. Every step draws its images and its noise from its o
 run. The last phase writes lab512.safetensors and judge.safetensors into WORK.
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import math

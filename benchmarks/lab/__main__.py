@@ -12,8 +12,6 @@ in some hours, on a GPU more. Images are kept in the work folder; results go to 
 and, with --docs, to docs/bench.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging

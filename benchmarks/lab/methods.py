@@ -1,7 +1,5 @@
 """What the benchmark compares on the lab checkpoint: methods, their strengths, combinations and peers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lab.scenes import ordinary_captions

@@ -1,7 +1,5 @@
 """The lab benchmark's report: tables, trade-off plots and a grid of images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@
   small.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """What changes the user's graph: Apply to graph, and Replace with Deferred-CFG KSampler. Both can be undone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -4,8 +4,6 @@ Memory and disk run out, a second client asks meanwhile, files are replaced, mod
 a hundred in `make soak`: SOAK_RUNS says how many, SOAK_SEED chooses the disturbances.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
@@ -98,7 +96,7 @@ class Outcome:
     cached: tuple[str, ...] = ()  # nodes whose results the server had kept
     seconds: float = 0.0
 
-    def same(self, other: Outcome) -> bool:
+    def same(self, other: "Outcome") -> bool:
         return self.latents is not None and self.latents.tobytes() == other.latents.tobytes()
 
 

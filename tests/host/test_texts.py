@@ -1,7 +1,5 @@
 """What nodes say to people: whether it worked, and which setting to change. Each case is a common mistake."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One mechanism under three nodes: the sampler, the guider and the model patch give the same bits."""
 
-from __future__ import annotations
-
 import pytest
 
 from support.executor import Host

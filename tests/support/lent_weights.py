@@ -5,8 +5,6 @@ inference mode, that the next layer may reuse, and that may be gone before the b
 VRAM, its own code runs here and only the native memory below it is replaced. An older host gets the least that lends.
 """
 
-from __future__ import annotations
-
 import copy
 import ctypes
 import itertools
@@ -47,11 +45,11 @@ class Memory:
         self.used = 0
         self.generation: dict[int, int] = {}
 
-    def alloc(self, size: int) -> tuple[Memory, int, int]:
+    def alloc(self, size: int) -> tuple["Memory", int, int]:
         self.used += -(-size // 1024) * 1024
         return self, self.base + self.used - -(-size // 1024) * 1024, size
 
-    def get(self, size: int, offset: int = 0) -> tuple[Memory, int, int]:
+    def get(self, size: int, offset: int = 0) -> tuple["Memory", int, int]:
         return self, self.base + offset, size
 
     def size(self) -> int:

@@ -1,7 +1,5 @@
 """Devices that are too small, and what their error has to say."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +28,7 @@ def out_of_memory() -> None:
 class Hook:
     """A model function wrapper. A clone of the model copies its options deeply; this stays one object."""
 
-    def __deepcopy__(self, memo: dict) -> Hook:
+    def __deepcopy__(self, memo: dict) -> "Hook":
         return self
 
 

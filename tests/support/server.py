@@ -4,8 +4,6 @@ The Python that runs this also runs the host: use `.host/python`, or any Python 
 requirements, with `COMFYUI_PATH` set to its folder.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import ctypes
@@ -122,7 +120,7 @@ class Server(Client):
         self.lab, self.pack = lab, pack
         self.process: subprocess.Popen | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> "Server":
         atexit.register(self.stop)
         try:
             fill_base(self.base, self.host, self.lab, self.pack)

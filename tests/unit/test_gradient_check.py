@@ -1,7 +1,5 @@
 """The check of a gradient before its first step."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

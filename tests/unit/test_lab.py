@@ -1,7 +1,5 @@
 """The lab checkpoint's own parts: its generator, its judge, what a copy is, and that every phase of training runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

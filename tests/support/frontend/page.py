@@ -5,8 +5,6 @@ with Server() as server, Page(server) as page:
     page.queue_and_wait()
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import re
@@ -63,7 +61,7 @@ class Page:
         self.settings = {**SETTINGS, RENDERER: False}
         self._errors: list[str] = []
 
-    def __enter__(self) -> Page:
+    def __enter__(self) -> "Page":
         path = find_browser()
         if path is None:
             raise PageError(f"no browser: install one of {', '.join(BROWSERS)}")

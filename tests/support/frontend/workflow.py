@@ -9,8 +9,6 @@ the node. The file is what the frontend serialises, so the order of widgets, the
 `control_after_generate` (`fixed`, unless given) are right by construction.
 """
 
-from __future__ import annotations
-
 import json
 import uuid
 from collections.abc import Callable
@@ -51,23 +49,23 @@ class Node:
             return [Link(self.id, one) for one in output]
         return Link(self.id, output)
 
-    def _set(self, **facts: object) -> Node:
+    def _set(self, **facts: object) -> "Node":
         self.record.update(facts)
         return self
 
-    def at(self, x: float, y: float) -> Node:
+    def at(self, x: float, y: float) -> "Node":
         """Place it; a node without a place is laid out in columns along the links."""
         return self._set(pos=[x, y])
 
-    def sized(self, width: float, height: float) -> Node:
+    def sized(self, width: float, height: float) -> "Node":
         """Make it larger than its widgets need."""
         return self._set(size=[width, height])
 
-    def paint(self, color: str) -> Node:
+    def paint(self, color: str) -> "Node":
         """red, brown, green, blue, pale_blue, cyan, purple, yellow or black."""
         return self._set(color=color)
 
-    def bypass(self) -> Node:
+    def bypass(self) -> "Node":
         return self._set(mode=4)
 
 

@@ -12,8 +12,6 @@ Above the network everything is the host's own: BaseModel, ModelPatcher, SD's sc
 Its weights are made under inference mode, as a loaded checkpoint's are, so a naive gradient fails.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable
@@ -68,7 +66,7 @@ class Int8Weight(nn.Parameter):
 
     scale: Tensor
 
-    def __new__(cls, weight: Tensor) -> Int8Weight:
+    def __new__(cls, weight: Tensor) -> "Int8Weight":
         scale = weight.abs().amax(dim=0) / 127
         made = super().__new__(cls, (weight / scale).round().to(torch.int8), requires_grad=False)
         made.scale = scale

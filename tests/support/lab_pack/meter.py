@@ -1,7 +1,5 @@
 """What a run costs, and whether it leaves anything: a model that counts its calls and may fail at one, and reports."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import json
@@ -42,7 +40,7 @@ class Meter:
         self.fault, self.at_call = fault, at_call
         self.calls = self.rows = 0
 
-    def __deepcopy__(self, memo: dict) -> Meter:
+    def __deepcopy__(self, memo: dict) -> "Meter":
         return self  # a clone of the model copies its options deeply; the count stays one
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:

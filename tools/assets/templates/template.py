@@ -4,8 +4,6 @@ A node that shows its run grows by that view, so it is the last one of its colum
 is left free for it.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -57,7 +55,7 @@ class Template:
         self.frame("1 · Model, prompt, seed", *map(Node, g.nodes), color=COMMON)
         self.tune(self.latent, width=96, height=96, batch_size=4)
 
-    def tune(self, node: Node, **values: object) -> Template:
+    def tune(self, node: Node, **values: object) -> "Template":
         """Set widgets of a node for runs on the small lab; the file keeps the values for Stable Diffusion."""
         self.on_small += [(node.id, name, value) for name, value in values.items()]
         return self
