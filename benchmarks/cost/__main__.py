@@ -16,9 +16,7 @@ import torch
 from support.in_process import lab_host
 
 from ..report import table
-from .measurements import COLUMNS, eight_together, evaluations
-from .price import COLUMNS as PRICE
-from .price import prices
+from .measurements import COLUMNS, PRICE, eight_together, evaluations, prices
 from .subjects import exact_model, lab_checkpoint, random_model
 
 LAB, LAB_STEPS, LAB_ROUNDS = "lab", 30, 3

@@ -23,7 +23,6 @@ from support.client import Client, PromptError
 from support.disturbances import AROUND, DISK, LOADED, clear, small_disk
 from support.graphs import Prompt, Words, node
 from support.server import Server
-from support.server_prompts import CLIP, VAE, WIRES, start
 
 RUNS, SEED = int(os.environ.get("SOAK_RUNS", "9")), int(os.environ.get("SOAK_SEED", "7"))
 FAULTS = {"exception": "injected fault", "out of memory": "injected fault", "nan": "NaN"}  # and the error's words
@@ -32,6 +31,15 @@ ROUNDING = 1e-3  # of the largest latent: the same evaluations in smaller batche
 GROWTH = 0.03  # of the server's memory
 SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_min": 0.1, "threshold_max": 0.2}
 pytestmark = pytest.mark.timeout(300 + 30 * RUNS)
+CLIP, VAE = ["checkpoint", 1], ["checkpoint", 2]
+START = {
+    "checkpoint": node("CheckpointLoaderSimple", ckpt_name="small_lab.safetensors"),
+    "positive": node("CLIPTextEncode", clip=CLIP, text="Harbour at Dawn, a red disc"),
+    "negative": node("CLIPTextEncode", clip=CLIP, text=""),
+    "latent": node("EmptyLatentImage", width=64, height=64, batch_size=2),
+}
+WIRES = {name: [name, 0] for name in ("positive", "negative")}
+WIRES |= {"model": ["checkpoint", 0], "latent_image": ["latent", 0]}
 METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": 2025, "noise_seed": 2025})
 DETECTED = {
     "look": METERED.detector(noise_seed=1, **lab_strengths.DETECTOR),
@@ -62,7 +70,6 @@ SAVING = {
     "keep": node("MG_SaveReferences", references=["refs", 0], name="", overwrite=True),
     "sample": METERED.ksampler(),
 }
-START = start("Harbour at Dawn, a red disc", size=64, batch=2)
 PER_SAMPLE = {
     "noise": METERED.optimizer(**lab_strengths.PER_SAMPLE),
     "sample": METERED.deferred("off", noise=["noise", 0]),

@@ -1,11 +1,14 @@
-"""AMG Guidance through the real executor, on the exact model: its memorized latent is the one reference."""
+"""AMG Guidance on the exact model, whose memorized latent is the one reference; beside other patches; its trace."""
+
+from typing import Any
 
 import pytest
 import torch
 
-from support.amg_runs import GUIDED, run
+from support.accidents import hooked
+from support.amg_runs import GUIDED, run, works
 from support.executor import Host
-from support.graphs import ORDINARY, amg, deferred, ksampler
+from support.graphs import MODEL, ORDINARY, amg, deferred, ksampler, lab, node, optimizer, patch, references
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits, samples
 
@@ -114,3 +117,130 @@ def test_the_node_says_what_the_run_did(host: Host) -> None:
     assert "3 of 3 images steered away" in host.views("g")[-1]["headline"]
     run(host, batch=3, g=amg(), b=ksampler(model=GUIDED, positive=ORDINARY))
     assert "nothing was changed" in host.views("g")[-1]["headline"]
+
+
+def test_with_deferred_cfg_and_optimized_noise(host: Host) -> None:
+    sampler = deferred(model=GUIDED, noise=["o", 0])
+    out = run(host, g=amg(), o=optimizer(max_iterations=20), b=sampler, c=deferred(model=GUIDED))
+    assert copies(out["b"]) == 0 and copies(out["c"]) == 0
+    assert out["c"][1].transition.max() > 0, "CFG was deferred as without guidance"
+
+
+def test_deferred_cfg_off_is_the_guided_ksampler(host: Host) -> None:
+    out = run(host, batch=4, g=amg(), a=ksampler(model=GUIDED), b=deferred("off", model=GUIDED))
+    assert same_bits(out["a"], out["b"])
+
+
+ORDERS = {"g": {"d": patch(), "g": amg(model=["d", 0])}, "d": {"g": amg(), "d": patch(model=GUIDED)}}
+
+
+@pytest.mark.parametrize("outermost", ORDERS)
+def test_patched_in_either_order_with_deferral(host: Host, outermost: str) -> None:
+    assert copies(run(host, **ORDERS[outermost], b=ksampler(model=[outermost, 0]))["b"]) == 0
+
+
+def test_with_other_patches(host: Host) -> None:
+    """RescaleCFG replaces the guidance, PAG adds a post-CFG hook with a model call of its own."""
+    rescale = node("RescaleCFG", model=MODEL, multiplier=0.3)
+    pag = node("PerturbedAttentionGuidance", model=["r", 0], scale=3.0)
+    guide = amg(model=["p", 0], clip=["clip", 0], deduplication=13.0)
+    sampled = {"a": ksampler(model=["p", 0]), "b": ksampler(model=GUIDED)}
+    prompt = {"lab": lab(12), "refs": references("memorized\nmemorized"), "r": rescale, "p": pag, "g": guide}
+    out = host.run({**prompt, **sampled}, {"clip": exact.TextEncoder()} | works(2))
+    assert copies(out["a"]) >= 0.9
+    assert copies(out["b"]) == 0
+
+
+def test_the_last_hook_does_not_undo_the_guidance(host: Host) -> None:
+    """A hook that pulls to the memorized latent, patched on after AMG Guidance, is seen by it."""
+    guided = run(host, g=amg())["g"][0].clone()
+    guided.set_model_sampler_post_cfg_function(lambda args: 0.5 * args["denoised"] + 0.5 * exact.x_mem())
+    assert copies(run(host, {"m": guided}, b=ksampler(model=["m", 0]))["b"]) == 0
+
+
+def test_two_sets(host: Host) -> None:
+    other = {"other": {"samples": torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))}}
+    sets = {"second": references(latents="other"), "h": amg(references=["second", 0])}
+    out = run(host, other, **sets, g=amg(model=["h", 0]), b=ksampler(model=GUIDED))
+    assert copies(out["b"]) == 0
+
+
+def deduplicated(host: Host, captions: str, batch: int = 24, **changed: Any) -> tuple[dict, list[list[int]]]:
+    """A run whose set holds the memorized latent three times, and what each model call evaluated."""
+    batches: list[list[int]] = []
+
+    def watched(apply_model, args):
+        batches.append(args["cond_or_uncond"])
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    guide = amg(**{"model": ["m", 0], "clip": ["clip", 0], "deduplication": 13.0, **OFF, **changed})
+    prompt = {"lab": lab(batch), "refs": references(captions), "g": guide, "b": ksampler(model=GUIDED)}
+    return host.run(prompt, works(3) | {"m": hooked(exact.build(), watched), "clip": exact.TextEncoder()}), batches
+
+
+def test_a_duplicated_caption_is_evaluated_in_a_call_of_the_hosts_shape(host: Host) -> None:
+    out, batches = deduplicated(host, "memorized\nmemorized\nmemorized")
+    sampler, caption = [b for b in batches if len(b) == 2], [b for b in batches if len(b) == 1]
+    assert len(sampler) == 50 and len(sampler) + len(caption) == len(batches)
+    assert all(b == [0] for b in caption), "labelled as the prompt; never a third entry"
+    assert 0 < len(caption) <= 50 and [len(b) for b in batches[:3]] == [2, 1, 2]
+    alone = run(host, s=amg(dissimilarity=0.0), a=ksampler(model=["s", 0]))
+    assert abs(copies(out["b"]) - copies(alone["a"])) < 0.05, "the caption is the prompt: the same as despecification"
+
+
+def test_captions_of_their_own_are_not_deduplicated(host: Host) -> None:
+    out, batches = deduplicated(host, "memorized\nordinary\nanother")
+    vanilla = run(host, a=ksampler())
+    assert all(len(b) == 2 for b in batches)
+    assert same_bits(out["b"], vanilla["a"])
+
+
+def test_deduplication_away_from_another_caption(host: Host) -> None:
+    """ε(y_N) = ε(∅) for the null prompt: duplicated, voted, and nothing to steer away from."""
+    out, batches = deduplicated(host, "null\nnull\nmemorized")
+    vanilla = run(host, a=ksampler())
+    assert any(len(b) == 1 for b in batches)
+    torch.testing.assert_close(samples(out["b"]), samples(vanilla["a"]), atol=1e-4, rtol=0)
+
+
+def test_all_three_together(host: Host) -> None:
+    out, _ = deduplicated(host, "memorized", despecification=5.0, dissimilarity=10.0)
+    assert copies(out["b"]) == 0
+
+
+def test_references_are_centred_once_a_plan_and_only_when_they_are_needed(host: Host, monkeypatch) -> None:
+    plans, centred = host.module("memorization_guard", "methods.amg.plan"), []
+    real = plans.centre_all
+    monkeypatch.setattr(plans, "centre_all", lambda *given: centred.append(1) or real(*given))
+    run(host, g=amg(), b=ksampler(model=GUIDED, steps=2), c=ksampler(model=GUIDED, steps=3))
+    assert len(centred) == 1, "for both runs of one patched model"
+    node = amg(memorized_threshold=10.0)
+    run(host, g=node, b=ksampler(model=GUIDED, steps=2))
+    assert len(centred) == 1, "no prompt pulls: nothing is compared"
+
+
+def test_the_trace_tells_what_was_seen_and_done(host: Host) -> None:
+    room = host.module("memorization_guard", "methods.amg.patch")
+    maths = host.module("memorization_guard", "mitigation.amg.guidance")
+    plans, similar = host.module("memorization_guard", "methods.amg.plan"), run(host)["refs"][0]
+    ended, steps = [], []
+    guidance = maths.GuidanceStrengths(despecification=13.0, dissimilarity=10.0)
+    plan = plans.AMGPlan(
+        similar,
+        guidance,
+        on_end=ended.append,
+        on_step=lambda trace: steps.append(int((~trace.threshold.isnan()).sum()) - 1),
+    )
+    model = room.add_amg(exact.build(), plan)
+    run(host, {"m": model}, batch=6, b=ksampler(model=["m", 0], sampler_name="heun"))
+    (trace,) = ended
+    assert trace.closeness.shape == (6, 50) and not trace.closeness.isnan().any()
+    assert (trace.nearest == 0).all()
+    assert trace.threshold[0] == pytest.approx(0.5, abs=1e-3) and trace.threshold[-1] == pytest.approx(0.6, abs=0.01)
+    above = trace.closeness > trace.threshold
+    assert (trace.despecification[above] > 0).all() and above[:, 0].all()
+    assert trace.despecification.max() == pytest.approx(6.0)
+    assert (trace.dissimilarity <= 4 + 1e-4).all() and trace.dissimilarity[:, 0].min() > 0
+    assert steps[0] == 0 and steps[-1] == 49 and len(steps) == 99, "two evaluations a step but the last"
+    run(host, {"m": model}, batch=2, b=ksampler(model=["m", 0]))
+    assert len(ended) == 2 and ended[1].batch == 2, "a fresh trace for every run"

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from support import tiny_transformers
 from support.accidents import Trouble, hooked, slots
 from support.executor import Host
+from support.families import built
 from support.gradients import checked, gradient
 from support.graphs import from_images, node
 from support.graphs.checkpoint import amg, ksampler, optimizer
@@ -116,12 +116,12 @@ def test_an_exception_leaves_the_host_as_it_was(host: Host, checkpoint, name: st
     assert torch.equal(samples(host.run(vanilla, given)["k"]), expected)
 
 
-@pytest.mark.parametrize("network", tiny_transformers.NETWORKS)
+@pytest.mark.parametrize("network", built.NETWORKS)
 @pytest.mark.parametrize("checkpoints", ["on", "off"])
 def test_networks_that_are_not_made_for_a_way_back(host: Host, checkpoint, checkpoints: str, network: str) -> None:
     """Flux writes `img += ...` where the way back needs the old one; newer hosts compute Cosmos in fused kernels."""
-    given = tiny_transformers.given(network=network)
-    checked(host, tiny_transformers.FEATURE, {**checkpoint, **given}, checkpoints, d=1e-3)
+    given = built.given(network=network)
+    checked(host, built.FEATURE, {**checkpoint, **given}, checkpoints, d=1e-3)
 
 
 class WrongBackward(torch.autograd.Function):

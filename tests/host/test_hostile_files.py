@@ -14,14 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import every_node, graphs
-from support.doors import Watch
+from support.doors import GIGABYTE, Watch, files, memory
 from support.every_node import SET
 from support.executor import Host
 from support.graphs import node
-from support.hostile_files import reference_files
-from support.hostile_images import COLOUR, EXIF, captions, detectors, giant, image, images
+from support.hostile_files import COLOUR, EXIF, captions, detectors, giant, image, images, reference_files
 from support.hostile_runs import FUZZ, Tally, judge, plan, prompt_of
-from support.limits import GIGABYTE, files, memory
 
 FOLDER = "hostile"
 OURS = (f"input/{FOLDER}", "models/memorization_references", "models/copy_detection", "temp")

@@ -1,12 +1,18 @@
-"""Image files of every kind that a training folder holds."""
+"""Image and caption files of every kind that a training folder holds."""
 
+import random
 import shutil
 from pathlib import Path
 
+import comfy.sd
 import pytest
 import torch
+from comfy.sd1_clip import SD1Tokenizer
+from comfy.text_encoders.qwen_image import QwenImageTokenizer
+from comfy.text_encoders.sd3_clip import SD3Tokenizer
 from PIL import Image, ImageFile
 
+from memorization_guard.adapter.conditioning import caption_tokens
 from memorization_guard.references import caption_file, image_file, image_resize
 from support.executor import Host
 from support.graphs import node
@@ -102,3 +108,18 @@ def test_opaque() -> None:
     rgba = torch.tensor([0.2, 0.4, 0.6, 0.5]).expand(1, 2, 2, 4)
     torch.testing.assert_close(image_resize.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
     assert image_resize.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()
+
+
+PIECES = ["(", ")", "((", "\\", ":", "1.3", "0", "miku", " ", "\n", ", ", "embedding:name", " embedding:name", "\0\1"]
+
+
+@pytest.mark.parametrize("kind", [SD1Tokenizer, SD3Tokenizer, QwenImageTokenizer])
+def test_all_of_a_caption_is_text(kind: type, tmp_path: Path) -> None:
+    clip = comfy.sd.CLIP(no_init=True)
+    clip.tokenizer, clip.tokenizer_options = kind(embedding_directory=str(tmp_path)), {}
+    held = [part for part in vars(clip.tokenizer).values() if hasattr(part, "tokenizer")]
+    rng, template = random.Random(0), getattr(clip.tokenizer, "llama_template", "{}")
+    for text in ["embedding:name", *("".join(rng.choices(PIECES, k=9)) for _ in range(99))]:
+        trained = [part.tokenizer(template.format(text.replace("\0", "")))["input_ids"] for part in held]
+        for own, (found,) in zip(trained, caption_tokens(clip, text).values(), strict=True):
+            assert [token for token, _ in found][: len(own)] == own and {weight for _, weight in found} == {1.0}, text

@@ -1,18 +1,27 @@
-"""The pack as the host sees it: the contract of saved workflows, and what a missing part costs."""
+"""The pack as the host sees it: its nodes, what a missing part costs, and what is written from the nodes.
+
+If a file is out of date: .host/python tools/assets/node_facts.py, or make locales.
+"""
 
 import importlib
 import logging
+import re
+from typing import Any
 
 import comfy.patcher_extension
 import pytest
 import torch
+from app.custom_node_manager import CustomNodeManager
 
 import nodes as host_nodes
+from memorization_guard.mitigation.escape.rules import RULES
 from support.executor import Host
 from support.graphs import amg, deferred, detector, lab, optimizer, references
 from support.graphs.words import schemas
 from support.outcomes import refused
 from support.paths import PACK, ROOMS, ROOT
+from tools.assets.locales import ENGLISH, FILES, TRANSLATED, english, normal, read
+from tools.assets.node_facts import FILE, page_facts
 
 
 def schema(node: str):
@@ -93,3 +102,81 @@ def test_no_file_is_too_long_to_understand_at_once() -> None:
     for folder in (*ROOMS, "benchmarks", "lab", "tests", "tools"):
         for file in (ROOT / folder).rglob("*.py"):
             assert len(file.read_text(encoding="utf-8").splitlines()) <= 300, file
+
+
+EVERY_RULE: dict[str, list[str]] = {rule: [] for rule in RULES}
+
+
+@pytest.fixture
+def nodes(host: Host) -> list[Any]:
+    return host.module(PACK).collect_nodes()
+
+
+def test_the_file_is_up_to_date(host: Host, nodes: list[Any]) -> None:
+    schema = host.module(PACK, "nodes.schema")
+    assert FILE.read_text(encoding="utf-8") == page_facts(nodes, schema.USED_WITH, schema.REPLACED_BY)
+
+
+def test_a_view_is_shown_by_the_nodes_that_make_one(nodes: list[Any]) -> None:
+    shown = page_facts(nodes, {}, {})
+    without = {node.GET_SCHEMA().node_id for node in nodes if f'"{node.GET_SCHEMA().node_id}"' not in shown}
+    assert without == {"MG_PlotCurve", "MG_LoadCopyDetector"}
+
+
+@pytest.mark.parametrize(
+    ("used_with", "replaced_by", "named"),
+    [
+        ({"rule": {**EVERY_RULE, "linear": []}}, {}, "linear"),
+        ({"rule": {"sharp drop": ["drop_ratio"]}}, {}, "local minimum"),
+        ({"rule": {**EVERY_RULE, "sharp drop": ["drop_rate"]}}, {}, "drop_rate"),
+        ({"rule": {**EVERY_RULE, "sharp drop": ["adjustments"]}}, {}, "adjustments"),
+        ({"rules": {}}, {}, "rules"),
+        ({}, {"size_of": ["depth"]}, "depth"),
+        ({}, {"size": []}, "size"),
+    ],
+)
+def test_only_what_the_nodes_have_can_be_named(nodes: list[Any], used_with, replaced_by, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        page_facts(nodes, used_with, replaced_by)
+
+
+def collected(nodes: list[Any]) -> list[Any]:
+    return [node.GET_SCHEMA() for node in nodes]
+
+
+def test_english_is_what_the_nodes_say(nodes: list[Any]) -> None:
+    """If not: `make locales`, and translate what the unit test then misses."""
+    said = english(collected(nodes))
+    assert said == read(ENGLISH, "nodeDefs")
+    assert list(said) == list(read(ENGLISH, "nodeDefs"))
+    assert set(said) == {normal(name) for name in host_nodes.NODE_CLASS_MAPPINGS if name.startswith("MG_")}
+
+
+def test_every_category_has_a_name(nodes: list[Any]) -> None:
+    used = {part for schema in collected(nodes) for part in schema.category.split("/")}
+    assert set(read(ENGLISH, "main")["nodeCategories"]) == used
+
+
+@pytest.mark.parametrize("language", TRANSLATED)
+def test_options_keep_their_names(nodes: list[Any], language: str) -> None:
+    """A value of a COMBO is shown as it is in every language, so a tooltip must name it as it is."""
+    translated, found = read(language, "nodeDefs"), 0
+    for schema in collected(nodes):
+        options = {str(o) for i in schema.inputs for o in getattr(i, "options", None) or []}
+        for made in schema.inputs:
+            text = translated[normal(schema.node_id)]["inputs"].get(normal(made.id), {}).get("tooltip")
+            if text is None:  # the unit test names it
+                continue
+            named = {o for o in options if re.search(rf"(?i)(?<![\w-]){re.escape(o)}(:| only:| \()", made.tooltip)}
+            named |= set(re.findall(r"\b(latent|nL2|descriptor) metric\b", made.tooltip))
+            found += len(named)
+            assert [o for o in named if o not in text] == [], f"{schema.node_id}.{made.id}"
+    assert found > 30
+
+
+def test_the_host_serves_them(host: Host) -> None:
+    served = CustomNodeManager().build_translations()
+    assert set(served) == {ENGLISH, *TRANSLATED}
+    for language, messages in served.items():
+        main, node_defs, settings = (read(language, name) for name in FILES)
+        assert messages == {**main, "nodeDefs": node_defs, "settings": settings}

@@ -1,11 +1,13 @@
 """What nodes say to people: whether it worked, and which setting to change. Each case is a common mistake."""
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from memorization_guard.adapter import hints
+from memorization_guard.adapter.hints import FILLED_NEGATIVE, Graph, negative_hint
 from memorization_guard.drawing.node_views import text_view
 from support.amg_runs import GUIDED, run
 from support.executor import Host
@@ -135,3 +137,42 @@ def test_a_patch_finds_the_negative_of_the_sampler_behind_it(
     assert hints.negative_hint_behind("g", []) == hints.guidance_negative_hint("gone") == []
     monkeypatch.setattr(hints, "executing_context", lambda: None)
     assert hints.guidance_negative_hint("g") == []
+
+
+def hint(graph: Graph, negative: object, null: object = None) -> list[str]:
+    return negative_hint(graph | {"n": link("MG_NoiseOptimizer", negative=negative)}, "n", null)
+
+
+TEXT = {"t": link("CLIPTextEncode", clip=["c", 1], text="blurry"), "e": link("CLIPTextEncode", text=" \n")}
+LINKED = {
+    "p": link("PrimitiveString", value="blurry"),
+    "q": link("PrimitiveString", value=""),
+    "j": link("StringConcatenate", string_a=["q", 0], string_b=["p", 0], delimiter=", "),
+    "t": link("CLIPTextEncode", text=["j", 0]),
+    "e": link("CLIPTextEncode", text=["q", 0]),
+}
+
+
+@pytest.mark.parametrize("graph", [TEXT, LINKED], ids=["typed", "linked"])
+def test_words_are_found_wherever_they_come_from(graph: Graph) -> None:
+    assert hint(graph, ["t", 0]) == [FILLED_NEGATIVE]
+    assert hint(graph, ["e", 0]) == []
+    assert hint(graph, ["t", 0], null=[]) == []
+    both = graph | {"b": link("ConditioningCombine", conditioning_1=["e", 0], conditioning_2=["t", 0])}
+    assert hint(both, ["b", 0]) == [FILLED_NEGATIVE]
+    assert hint(both | {"z": link("ConditioningZeroOut", conditioning=["b", 0])}, ["z", 0]) == []
+
+
+def test_a_conditioning_that_is_shared_is_visited_once() -> None:
+    graph = {"0": TEXT["e"]}
+    for i in range(1, 200):
+        links = {f"conditioning_{k}": [str(i - 1), 0] for k in (1, 2)}
+        graph[str(i)] = link("ConditioningCombine", **links)
+    began = time.monotonic()
+    assert hint(graph, ["199", 0]) == []
+    assert time.monotonic() - began < 1
+
+
+def test_a_circle_or_a_node_that_is_missing_is_no_error() -> None:
+    assert hint({"a": link("X", conditioning=["b", 0]), "b": link("X", conditioning=["a", 0])}, ["a", 0]) == []
+    assert hint({}, ["gone", 0]) == [] and hint({}, None) == []

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import ResNet
 
-from support.families.weights import fill
+from support.families.kinds import fill
 
 CLIP_CONFIG = {
     "hidden_size": 32,

@@ -18,17 +18,15 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 import nodes
-from support import tiny_transformers
 from support.executor import Host
 from support.families import built, files
-from support.families.kinds import PRECISIONS, Family
-from support.families.weights import fill
+from support.families.kinds import PRECISIONS, Family, fill
 from support.graphs.checkpoint import MEMORIZED, ORDINARY, SIZE, text
 from support.graphs.words import Prompt, node
 from support.lab_files import LORA
 
 QWEN_SIZE = {"image_model": "qwen_image", "num_layers": 2, "num_attention_heads": 1, "joint_attention_dim": 24}
-FLUX = built.family("Flux", supported.FluxSchnell, tiny_transformers.UNET, **built.FLUX_ASKED)
+FLUX = built.family("Flux", supported.FluxSchnell, built.DEEPER, **built.FLUX_ASKED)
 QWEN = built.family("Qwen", supported.QwenImage, QWEN_SIZE, latent=(16, 1, 4, 6), width=24)
 FAMILIES: dict[str, Family] = {  # all others: the lab checkpoint
     "ChromaRadianceOptions": FLUX,

@@ -1,12 +1,21 @@
-"""Reference files that nobody should trust: damaged bytes, and well-formed files with odd contents."""
+"""Sets, images, captions and detectors that nobody should trust: damaged bytes, and odd contents."""
 
+import io
 import json
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+from safetensors.torch import save
+
+from support.copy_detectors import random_sscd
 
 DTYPES = {"F16": 2, "F32": 4, "F64": 8, "BF16": 2, "U8": 1, "I8": 1, "I64": 8, "BOOL": 1}
 NUMBERS = ["-1", "0", "1", "NaN", "1e999", "9" * 400]
@@ -77,3 +86,152 @@ def _tensor(draw: Callable, name: str) -> tuple[str, list[int], bytes]:
         count *= side
     fill = draw(st.sampled_from([b"\x00", b"\xff", b"\x3c", b"\x7c", b"\x7e"]))
     return kind, shape, fill * count
+
+
+MODES = {"PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"], "JPEG": ["L", "RGB", "CMYK"], "WEBP": ["RGB", "RGBA"]}
+KINDS = [(kind, mode) for kind, modes in MODES.items() for mode in modes] + [
+    ("GIF", "P"),
+    ("TIFF", "RGB"),
+    ("PPM", "L"),
+]
+COLOUR = {"1": (0, 1), "L": (0, 8), "P": (3, 8), "LA": (4, 8), "RGB": (2, 8), "RGBA": (6, 8), "I;16": (0, 16)}
+EXIF = [b"", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0", b"\xff" * 60]
+SIZES = [0, 1, 255, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1]
+SUFFIXES = [".png", ".jpg", ".jpeg", ".webp", ".PNG", ".gif", ".tif"]
+
+
+@cache
+def image(kind: str, mode: str, extra: int) -> bytes:
+    """A file that works, with what that kind allows: EXIF, a profile, text, transparency, frames, scans."""
+    made, out = Image.new(mode, (33, 20), 1), io.BytesIO()
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", 'tiff:Orientation="6"', zip=True)
+    more = {
+        "PNG": [{}, {"pnginfo": info}, {"transparency": 1}, {"save_all": True, "append_images": [made]}],
+        "JPEG": [{}, {"progressive": True}, {"exif": EXIF[2]}, {"icc_profile": bytes(70_000)}],
+        "WEBP": [{}, {"lossless": True}, {"exif": EXIF[2]}, {"save_all": True, "append_images": [made]}],
+    }.get(kind, [{}] * 4)[extra]
+    made.save(out, kind, **({} if mode in ("LA", "RGBA", "I;16") and "transparency" in more else more))
+    return out.getvalue()
+
+
+def chunks(png: bytes) -> list[tuple[bytes, bytes]]:
+    found, at = [], 8
+    while at + 12 <= len(png):
+        size = struct.unpack(">I", png[at : at + 4])[0]
+        found.append((png[at + 4 : at + 8], png[at + 8 : at + 8 + size]))
+        at += size + 12
+    return found
+
+
+def png(parts: list[tuple[bytes, bytes]]) -> bytes:
+    """With the right sums: else a reader would look no further."""
+    sums = [(name, data, zlib.crc32(name + data)) for name, data in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(struct.pack(">I", len(d)) + n + d + struct.pack(">I", c) for n, d, c in sums)
+
+
+@st.composite
+def bent(draw: Callable, content: bytes) -> bytes:
+    """The file with one to four bytes or numbers changed, cut, doubled, or with another's end."""
+    for _ in range(draw(st.integers(1, 4))):
+        at, other = draw(st.integers(0, max(len(content) - 1, 0))), draw(st.binary(min_size=1, max_size=9))
+        number = struct.pack(draw(st.sampled_from(["<I", ">I", "<H", ">H"])), draw(st.integers(0, 65_535)))
+        large = struct.pack(draw(st.sampled_from(["<I", ">I"])), draw(st.sampled_from(SIZES)))
+        ways = [content[:at], content + other, content[:at] + content[at // 2 :], content[:at] + other + content[at:]]
+        ways += [content[:at] + new + content[at + len(new) :] for new in (other, number, large) for _ in range(2)]
+        content = draw(st.sampled_from(ways))
+    return content
+
+
+@st.composite
+def images(draw: Callable) -> tuple[str, bytes]:
+    """An ending and a file."""
+    kind, mode = draw(st.sampled_from(KINDS))
+    content = image(kind, mode, draw(st.integers(0, 3)))
+    if kind == "PNG" and draw(st.booleans()):
+        held = chunks(content)
+        for _ in range(draw(st.integers(1, 3))):
+            at = draw(st.integers(0, len(held) - 1))
+            name, data = held[at]
+            bomb = zlib.compress(bytes(draw(st.sampled_from([10, 10**6, 10**8]))))
+            text, profile = b"a\0\0" + bomb, b"a\0\0" + bomb
+            odd = [(b"zTXt", text), (b"iCCP", profile), (b"IDAT", bomb), (b"eXIf", draw(st.sampled_from(EXIF)))]
+            odd += [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb), (b"acTL", struct.pack(">II", 2**31 - 1, 0))]
+            odd += [(b"PLTE", b"\1" * 7), (b"tRNS", b""), (b"tRNS", b"\0" * 600), (b"fcTL", bytes(26))]
+            sizes = st.sampled_from([0, 1, 20, 33, 400, 65_536, 2**31 - 1])
+            odd += [(b"IHDR", struct.pack(">II", draw(sizes), draw(sizes)) + data[8:])] * 3
+            odd += [(name, draw(bent(data))), (draw(st.sampled_from([b"IDAT", b"IEND", b"tRNS", b"PLTE"])), data)]
+            held[at : at + draw(st.integers(0, 1))] = [draw(st.sampled_from(odd))]
+        content = png(held)
+    else:
+        content = draw(bent(content))
+    return draw(st.sampled_from(SUFFIXES)), content
+
+
+@st.composite
+def captions(draw: Callable) -> tuple[str, bytes]:
+    """An ending and a caption file."""
+    deep = b'{"caption":' * 3000 + b"1" + b"}" * 3000
+    odd = [*ODD_LINES, deep, b"[" * 70_000, b"\x1b]0;x\x07", b"a\n" * 200_000, b"x" * 10**6, b"\xe2\x80\xae" * 30_000]
+    odd += [b'{"caption": null}', b'{"text": "\\u0000\\ud83d"}', b'{"caption": 1e999}', b"9" * 5000, b"((((a:1e9"]
+    text = st.text(max_size=200)
+    written = st.builds(lambda t, code: t.encode(code, "replace"), text, st.sampled_from(["utf-8", "utf-16", "utf-32"]))
+    said = st.builds(lambda t: json.dumps({"caption": t}).encode(), text)
+    return draw(st.sampled_from([".txt", ".caption", ".json"])), draw(
+        st.one_of(
+            st.sampled_from(odd), written, written.flatmap(bent), said, said.flatmap(bent), st.binary(max_size=300)
+        )
+    )
+
+
+@cache
+def detector(kind: str) -> bytes:
+    """SSCD's weights in small, as safetensors or as an archive of PyTorch."""
+    weights = {name: value.clone() for name, value in random_sscd().state_dict().items()}
+    out = io.BytesIO()
+    torch.save(weights, out)
+    return save(weights, {"format": "pt"}) if kind == ".safetensors" else out.getvalue()
+
+
+@st.composite
+def detectors(draw: Callable) -> tuple[str, bytes]:
+    """An ending and a file: bytes, headers, names and shapes, or what the pickle says."""
+    kind = draw(st.sampled_from([".safetensors", ".pt"]))
+    content = detector(kind)
+    if draw(st.integers(0, 3)) == 0:
+        return draw(st.sampled_from([".safetensors", ".pt"])), draw(bent(content))
+    if kind == ".safetensors":
+        facts, tensors = parts(content)
+        for _ in range(draw(st.integers(1, 3))):
+            name = draw(st.sampled_from(["fc.weight", "layer1.0.conv1.weight", "more", *sorted(tensors)]))
+            shape = draw(st.sampled_from([[], [0], [1], [64, 0], [8, 8, 1, 1], [4096, 1], [4097, 0], [2**40, 0]]))
+            dtype, count = draw(st.sampled_from(sorted(DTYPES))), 1
+            for side in shape:
+                count *= side
+            tensors[name] = dtype, shape, draw(st.sampled_from([b"\0", b"\xff", b"\x7f"])) * (DTYPES[dtype] * count)
+            if draw(st.integers(0, 3)) == 0:
+                del tensors[name]
+        return kind, pack(facts, tensors)
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w") as new:
+        for entry in old.infolist():
+            data = old.read(entry)
+            if entry.filename.endswith("data.pkl"):
+                data = draw(bent(data))
+            if draw(st.integers(0, 200)):
+                new.writestr(entry.filename, data)
+    return kind, out.getvalue()
+
+
+def giant(path: Path, mode: str, width: int, height: int, exif: bytes = b"") -> None:
+    """A PNG as large as is allowed, of one colour, written row by row."""
+    colour, bits = COLOUR[mode]
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    squeeze = zlib.compressobj(1)
+    row, data = b"\0" + bytes((width * channels * bits + 7) // 8), bytearray()
+    for _ in range(height):
+        data += squeeze.compress(row)
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    more = [(b"PLTE", bytes(range(30)))] if mode == "P" else []
+    more += [(b"eXIf", exif)] if exif else []
+    path.write_bytes(png([(b"IHDR", head), *more, (b"IDAT", bytes(data + squeeze.flush())), (b"IEND", b"")]))

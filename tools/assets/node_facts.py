@@ -3,7 +3,7 @@
 
     .host/python tools/assets/node_facts.py
 
-tests/host/test_node_facts.py fails if the file is out of date.
+tests/host/test_pack.py fails if the file is out of date.
 """
 
 import inspect

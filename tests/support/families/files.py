@@ -17,8 +17,7 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from torch import Tensor
 
-from support.families.kinds import V_MARK, Family, Precision
-from support.families.weights import fill
+from support.families.kinds import V_MARK, Family, Precision, fill
 from support.graphs import node
 from support.lab_pack import arch
 from support.paths import SMALL_CHECKPOINT
