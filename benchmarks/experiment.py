@@ -1,8 +1,4 @@
-"""The harness: methods × prompts × images on one checkpoint, sampled where missing, then scored.
-
-A configuration (benchmarks/lab, benchmarks/papers) says which checkpoint, prompts, training images, methods, batches
-and scorers. A further lab is one more of them.
-"""
+"""The harness: methods × prompts × images on one checkpoint, sampled where missing, then scored."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field

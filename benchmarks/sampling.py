@@ -103,10 +103,7 @@ def prompts_together(groups: Iterable[Sequence[Case]], seeds: Iterable[int], siz
 def sample(
     checkpoint: Checkpoint, images: Images, methods: Sequence[Method], batches: Iterable[Batch]
 ) -> dict[str, str]:
-    """Make every image that is missing. Returns why a method was given up, by its name.
-
-    A method that fails (out of memory, an input that does not fit) is skipped from then on; the others go on.
-    """
+    """Make every image that is missing. Returns why a method was given up, by its name."""
     from support.executor import NodeError
 
     todo, failed = images.missing(methods, batches), dict[str, str]()

@@ -1,15 +1,8 @@
-"""Marks of all tests."""
+"""Collection of all tests."""
 
 import pytest
 
 from support.paths import ROOT
-
-MARKS = {"unit": "pure tensors", "host": "the real host in this process", "e2e": "a real server"}
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    for name, what in MARKS.items():
-        config.addinivalue_line("markers", f"{name}: {what} (every test under tests/{name})")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,6 +14,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if isinstance(node, pytest.Package) and node.path == ROOT:
                 # It would import our __init__.py by the folder's name, its parent first on the path.
                 node.setup = lambda: None  # type: ignore[method-assign]
-        for name in MARKS:
-            if name in item.path.relative_to(ROOT / "tests").parts[:-1]:
-                item.add_marker(name)

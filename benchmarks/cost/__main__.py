@@ -16,16 +16,10 @@ import torch
 from support.in_process import lab_host
 
 from ..report import table
-from .measurements import COLUMNS, PRICE, eight_together, evaluations, prices
+from .measurements import COLUMNS, PRICE, evaluations, prices
 from .subjects import exact_model, lab_checkpoint, random_model
 
 LAB, LAB_STEPS, LAB_ROUNDS = "lab", 30, 3
-
-
-def counts(host) -> list:
-    """What does not depend on the machine: evaluations, and whether a batch equals its samples."""
-    exact = exact_model(host)
-    return [*evaluations(exact), *evaluations(lab_checkpoint(host)), eight_together(exact)]
 
 
 def main() -> int:
@@ -45,7 +39,7 @@ def main() -> int:
     began, figures, rows = time.monotonic(), [], []
     with lab_host("--use-pytorch-cross-attention") as host:
         if not asked.no_counts:
-            figures = counts(host)
+            figures = [*evaluations(exact_model(host)), *evaluations(lab_checkpoint(host))]
             print(table(figures, COLUMNS), flush=True)
         for kind in asked.models or (LAB, *sides):
             if kind == LAB:

@@ -15,7 +15,6 @@ from ..scores import Row
 from .subjects import LINKS, Subject
 
 START = 0.4
-TOGETHER = 8
 MEASURE_ALL = {"start_percent": 1.0, "memorized_threshold": 0.0, "drop_ratio": 0.01}  # dynamic never sees an escape
 COLUMNS = [Column(title, title) for title in ("model", "measurement", "ours", "vanilla", "ratio", "bound", "verdict")]
 
@@ -58,22 +57,6 @@ def evaluations(subject: Subject, batch: int = 2) -> Iterator[Row]:
     rows, (_, step, _, curve, _) = count(detector)
     said, bound = "paired evaluations of the detector: until the last escape", min(step + 1, curve.steps)
     yield figure(subject.name, said, rows / (2 * batch), bound, exact=True)
-
-
-def eight_together(subject: Subject, what: str = "", most: float | None = 1e-4) -> Row:
-    """The noise of a batch optimised together against that of its samples one after the other."""
-
-    def run(batch: int, index: int | None = None) -> list[Any]:
-        return subject.run(optimizer, latent=subject.latent(batch, index), **subject.optimizer)
-
-    noise, report, *_ = run(TOGETHER)
-    few, many = int(report.iterations.min()), int(report.iterations.max())
-    if few == many or not report.reached.all():
-        raise RuntimeError(f"{subject.name}: the samples must reach the target in turn, not after {few} to {many}")
-    alone = torch.cat([run(1, i)[0].noise for i in range(TOGETHER)])
-    gap = float((noise.noise - alone).abs().max())
-    said = f"largest difference, {TOGETHER} together and one by one, {few} to {many} iterations{what}"
-    return figure(subject.name, said, gap, most)
 
 
 ITERATIONS = 8  # about what the paper's per-sample method takes

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,11 +46,9 @@ class Subject:
     positive: Any
     negative: Any
     shape: tuple[int, ...]
-    optimizer: dict[str, Any] = field(default_factory=dict)  # with these inputs it converges on this model
 
-    def latent(self, batch: int, index: int | None = None) -> dict[str, Any]:
-        latent: dict[str, Any] = {"samples": torch.zeros(batch, *self.shape)}
-        return latent if index is None else {**latent, "batch_index": [index]}
+    def latent(self, batch: int) -> dict[str, Any]:
+        return {"samples": torch.zeros(batch, *self.shape)}
 
     def given(self, latent: dict[str, Any], model: Any = None) -> dict[str, Any]:
         return {"m": model or self.model, "p": self.positive, "n": self.negative, "l": latent}
@@ -79,21 +76,8 @@ def lab_checkpoint(host: Host) -> Subject:
     return Subject("lab checkpoint", host, held["m"], out["p"][0], out["n"][0], (4, 64, 64))
 
 
-def in_float64(subject: Subject) -> Subject:
-    """The same network in double precision: a difference that remains is the method's, not rounding."""
-    with torch.inference_mode():
-        network = copy.deepcopy(subject.model.model.diffusion_model).double()
-        network.dtype = torch.float64
-    precise = subject.model.clone()
-    precise.add_object_patch("diffusion_model", network)
-    return replace(subject, model=precise)
-
-
 def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subject:
-    """SD1.5 or SDXL (or a narrower one) with small random weights: its images mean nothing, its cost is real.
-
-    The host's layers start with uninitialised memory, so weights are filled here; norms are neutral.
-    """
+    """SD1.5 or SDXL (or a narrower one) with small random weights: its images mean nothing, its cost is real."""
     import comfy.model_management as management
     import comfy.supported_models as supported
     from comfy.model_patcher import ModelPatcher

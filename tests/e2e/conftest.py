@@ -16,13 +16,6 @@ os.environ["OMP_NUM_THREADS"] = os.environ["MALLOC_ARENA_MAX"] = "1"
 os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For two workers: one has the browser, the other what needs only a server."""
-    for item in items:
-        browser = "opened" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("browser" if browser else "server"))
-
-
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     with Server() as running:

@@ -72,6 +72,8 @@ def test_every_copy_loads_with_all_its_nodes(server: Server) -> None:
     log = server.log_text()
     assert server.import_failures() == [], log
     assert "are missing, because this ComfyUI differs" not in log
+    # A node whose schema the host cannot describe is left out with this line, and no other sign.
+    assert "An error occurred while retrieving information for the 'MG_" not in log
     for folder in FOLDERS:
         assert f"seconds: {server.base / 'custom_nodes' / folder}" in log
     ours = {name: info for name, info in server.object_info().items() if name.startswith("MG_")}
@@ -99,13 +101,6 @@ def test_page_help_images_and_templates_are_served_under_the_folders_name(server
     for address in ("extensions", "api/workflow_templates"):  # and nothing beside them
         for file in ("nothing.md", "..%2fpyproject.toml", "..%2f..%2f..%2fserver.log", "%2fetc%2fpasswd"):
             assert not server.call("GET", f"/{address}/{name}/{file}").ok
-
-
-def test_every_language_is_served(server: Server) -> None:
-    served = server.call("GET", "/api/i18n").json()
-    languages = {path.name for path in (ROOT / "locales").iterdir()}
-    assert languages <= set(served)
-    assert all(len(served[language]["nodeDefs"]) >= NODES for language in languages)
 
 
 def test_nothing_is_written_at_start_but_pythons_own_cache(server: Server, archive: Path, untouched: set[str]) -> None:

@@ -1,7 +1,4 @@
-"""A folder of very many images on a real server: progress, a stop, going on from there, and a page that still loads.
-
-A few in `make test`, 100,000 in `make large-folder` (LARGE_FOLDER says how many).
-"""
+"""A folder of very many images on a real server: progress, a stop, going on from there, and a page that still loads."""
 
 import asyncio
 import os

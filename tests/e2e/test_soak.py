@@ -1,8 +1,4 @@
-"""One server, many runs, interrupted and failing: a disturbed run changes no later image and leaves nothing in memory.
-
-Memory and disk run out, a second client asks meanwhile, files are replaced, models unloaded. A few runs in `make test`,
-a hundred in `make soak`: SOAK_RUNS says how many, SOAK_SEED chooses the disturbances.
-"""
+"""One server, many runs, interrupted and failing: a disturbed run changes no later image and leaves nothing behind."""
 
 import contextlib
 import json

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from support.client import PromptError
 from support.frontend import screenshots
 from support.frontend.workflow import Graph, WorkflowError, write
 from support.paths import PACK_NAME, ROOT
@@ -58,19 +57,6 @@ def test_a_descriptor_input_takes_a_copy_detector_and_a_clip_vision(page, tmp_pa
         graph.node("MG_LoadReferences", descriptor=graph.node(network))
     workflow = write(page, graph, tmp_path / "descriptors.json")
     assert len(workflow["links"]) == 2
-
-
-def test_a_failing_node_is_named_and_the_page_goes_on(page, tmp_path: Path) -> None:
-    graph = Graph()
-    image = graph.node("EmptyImage", width=32, height=32)
-    nothing = graph.node("ImageScaleBy", image=image, upscale_method="bilinear", scale_by=0.01)
-    graph.node("PreviewImage", images=nothing)
-    write(page, graph, tmp_path / "failing.json")
-    with pytest.raises(PromptError) as caught:
-        page.queue_and_wait()
-    assert (caught.value.kind, caught.value.node_type) == ("execution", "ImageScaleBy")
-    write(page, stock(), tmp_path / "stock.json")
-    assert page.queue_and_wait()["outputs"]
 
 
 def test_missing_nodes_are_told(page, tmp_path: Path) -> None:

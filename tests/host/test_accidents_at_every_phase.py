@@ -1,9 +1,4 @@
-"""Every accident at every phase of every node that asks a model: afterwards the host is as it was.
-
-The weights are the same objects with the same bytes, no hook, forward or gradient is left on them, no mode is left
-on, and the next vanilla prompt is the one before it, bit by bit. The phases inside one gradient, and the accidents
-that a node has to explain, are in test_gradients.py and test_out_of_memory.py, too.
-"""
+"""Every accident at every phase of every node that asks a model: afterwards the host is as it was."""
 
 from typing import Any
 

@@ -8,22 +8,14 @@ from support.graphs import ORDINARY, custom, deferred, detector, guider, ksample
 from support.lab_pack import exact
 from support.outcomes import copies, fails, same_bits, samples
 
-SAMPLERS = ["euler", "euler_ancestral", "dpmpp_2m", "heun", "dpmpp_sde"]
 
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_off_is_bit_identical_to_ksampler(host: Host, name: str) -> None:
-    ours = deferred("off", sampler_name=name, start_percent=0.9)
-    out = host.run({"lab": lab(3), "a": ksampler(sampler_name=name), "b": ours})
-    assert same_bits(out["a"], out["b"])
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_an_ordinary_prompt_comes_out_as_ksampler_makes_it(host: Host, name: str) -> None:
-    plan = {"positive": ORDINARY, "sampler_name": name}
-    out = host.run({"lab": lab(3), "a": ksampler(**plan), "b": deferred(**plan)})
-    assert same_bits(out["a"], out["b"])
-    assert out["b"][2] == 0
+@pytest.mark.parametrize("name", ["euler", "euler_ancestral", "dpmpp_2m", "heun", "dpmpp_sde"])
+def test_off_and_an_ordinary_prompt_are_bit_identical_to_ksampler(host: Host, name: str) -> None:
+    plan, ordinary = {"sampler_name": name}, {"positive": ORDINARY, "sampler_name": name}
+    off = {"a": ksampler(**plan), "off": deferred("off", **plan, start_percent=0.9)}
+    out = host.run({"lab": lab(3), **off, "b": ksampler(**ordinary), "dynamic": deferred(**ordinary)})
+    assert same_bits(out["a"], out["off"]) and same_bits(out["b"], out["dynamic"])
+    assert out["dynamic"][2] == 0
 
 
 @pytest.mark.parametrize("name", ["heun", "dpmpp_2m", "dpmpp_sde", "euler_ancestral", "ddpm"])
@@ -152,13 +144,12 @@ def test_a_curve_from_the_detector_serves_all_three(host: Host) -> None:
     assert same_bits(out["a"], out["measured"]), "what it measures, the detector measured before"
 
 
-@pytest.mark.parametrize("mode", ["off", "dynamic"])
-def test_the_patch_leaves_ordinary_prompts_and_bypass_alone(host: Host, mode: str) -> None:
+def test_the_patch_leaves_ordinary_prompts_alone_and_off_the_model(host: Host) -> None:
     plain = {"positive": ORDINARY}
-    out = host.run({"lab": lab(3), "patch": patch(mode), "a": ksampler(model=PATCHED, **plain), "b": ksampler(**plain)})
+    patches = {"off": patch("off"), "patch": patch()}
+    out = host.run({"lab": lab(3), **patches, "a": ksampler(model=PATCHED, **plain), "b": ksampler(**plain)})
     assert same_bits(out["a"], out["b"])
-    if mode == "off":
-        assert out["patch"][0] is out["lab"][0], "nothing to undo"
+    assert out["off"][0] is out["lab"][0], "nothing to undo"
 
 
 def test_advanced_sampling_in_two_stages_defers_in_each(host: Host) -> None:

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from support import graphs
 from support.executor import Host, NodeError, Prompt
-from support.graphs import faulty, lab, node, stage
+from support.graphs import faulty, lab, node
 from support.lab_pack import exact
 
 SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
@@ -25,40 +24,6 @@ def sample(host: Host, prompt: str, cfg: float, kind: str = "eps") -> Tensor:
     return host.run(nodes)["out"][0]["samples"]
 
 
-def deferred(switch: int) -> Prompt:
-    """50 steps without CFG until step `switch`, with it from there on."""
-    before = stage(0, switch, seed=3, cfg=0.0)
-    return {"lab": lab(BATCH), "before": before, "after": stage(switch, 50, seed=3, latent_image=["before", 0])}
-
-
-class Trajectory:
-    """d/√dim and the true L of every step and sample, (STEPS, B), along a run of KSampler."""
-
-    def __init__(self, host: Host, prompt: str = "memorized", cfg: float = 0.0) -> None:
-        self.model = exact.build()
-        self.model.set_model_unet_function_wrapper(self.record)
-        magnitude: list[Tensor] = []
-        log_odds: list[Tensor] = []
-        self.steps = (magnitude, log_odds)
-        sampler = ksampler(model=["probed", 0], positive=["lab", SLOT[prompt]], cfg=cfg)
-        host.run({"lab": lab(BATCH), "out": sampler}, given={"probed": self.model})
-        self.d, self.L = torch.stack(magnitude), torch.stack(log_odds)
-
-    def record(self, apply_model: Any, call: dict[str, Any]) -> Tensor:
-        both = apply_model(call["input"], call["timestep"], **call["c"])
-        parts = dict(zip(call["cond_or_uncond"], both.chunk(2), strict=True))
-        x, sigma = call["input"].chunk(2)[0], call["timestep"].chunk(2)[0]
-        eps = (parts[1] - parts[0]) / sigma.view(-1, 1, 1, 1)
-        self.steps[0].append(eps.flatten(1).norm(dim=1) / exact.DIM**0.5)
-        self.steps[1].append(exact.log_odds(self.model, x, sigma))
-        return both
-
-
-@pytest.fixture(scope="module")
-def unguided(host: Host) -> Trajectory:
-    return Trajectory(host)
-
-
 @pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
 def test_copies_with_guidance_and_only_then(host: Host, kind: str) -> None:
     copied = sample(host, "memorized", 7.0, kind)
@@ -66,36 +31,6 @@ def test_copies_with_guidance_and_only_then(host: Host, kind: str) -> None:
     assert 0.01 < exact.rmse(copied).median() < 0.03
     assert not exact.is_copy(sample(host, "memorized", 0.0, kind)).any()
     assert exact.rmse(sample(host, "ordinary", 7.0, kind)).min() > 0.7
-
-
-def test_first_step_magnitudes(host: Host, unguided: Trajectory) -> None:
-    assert 0.04 < unguided.d[0].mean() < 0.055
-    ordinary = Trajectory(host, "ordinary").d
-    assert 0.007 < ordinary[0].mean() < 0.009
-    assert ordinary[0].max() < 0.5 * unguided.d[0].min()
-
-
-def test_escapes_depend_on_the_noise(unguided: Trajectory) -> None:
-    """Without CFG d stays up inside the basin and drops sharply after L crosses 0, between step 0 and 25."""
-    d, L = unguided.d, unguided.L
-    escape = (L < 0).double().argmax(0)
-    assert (L[-1] < 0).all()
-    assert escape.min() <= 2
-    assert 14 <= escape.max() <= 25
-    sample_index = torch.arange(BATCH)
-    inside = escape > 2
-    assert (d[escape - 1, sample_index][inside] > d[0, inside]).all()
-    later = d[escape + 6, sample_index]
-    assert later.median() < 0.1 * d[0].median()
-
-
-@pytest.mark.parametrize(("switch", "low", "high"), [(10, 0.6, 0.8), (15, 0.18, 0.4), (20, 0.0, 0.12)])
-def test_static_deferral(host: Host, unguided: Trajectory, switch: int, low: float, high: float) -> None:
-    """Copies against the true L at the switch: CFG 7 draws back whoever has not passed L = -2 by then."""
-    copies = exact.is_copy(host.run(deferred(switch))["after"][0])
-    assert low <= copies.float().mean() <= high
-    agree = (unguided.L[switch] > -2) == copies
-    assert agree.float().mean() > 0.95
 
 
 def dense(kind: str, prompt: str, a: float, b: float) -> tuple[torch.distributions.Distribution, ...]:

@@ -1,7 +1,4 @@
-"""Areas, masks, ControlNet, LoRAs, hooks, inpainting, tiles, other packs' guidance: what the host offers keeps working.
-
-On the small lab, through the real executor; every test compares with what vanilla nodes make of the same.
-"""
+"""Areas, masks, ControlNet, LoRAs, hooks, inpainting, other packs' guidance: each as vanilla nodes make it."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""Files that somebody else made: no traceback, no gigabyte of memory, nothing touched elsewhere, one image lost.
-
-A few in the suite; `make fuzz` draws 2,000 (see test_hostile_inputs.py) and images as large as is allowed.
-"""
+"""Files that somebody else made: no traceback, no gigabyte of memory, nothing touched elsewhere, one image lost."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -1,7 +1,4 @@
-"""Stand-ins for what other packs do: the smallest code with the same mechanism, beside every way in which we sample.
-
-Other packs' patches, guiders and samplers that are made of the host's own hooks are in test_other_guidance.py.
-"""
+"""Stand-ins for what other packs do: the smallest code with the same mechanism, beside every way in which we sample."""
 
 from typing import Any, ClassVar
 

@@ -1,7 +1,4 @@
-"""What the nodes promise, with all their defaults, whatever the network predicts: ε, v or a flow's velocity.
-
-`pytest -s` prints the figures.
-"""
+"""What the nodes promise, with all their defaults, whatever the network predicts: ε, v or a flow's velocity."""
 
 import pytest
 

@@ -1,9 +1,4 @@
-"""The same inputs give the same bytes; a batch, a part of it and its samples alone give the same samples.
-
-On the exact model, whose own arithmetic gives every row the same bits however many rows there are; real networks do
-not, so that nothing of this could be told from rounding there. Samplers that draw noise on the way are left out:
-the host draws theirs for the batch as a whole.
-"""
+"""The same inputs give the same bytes; a batch, a part of it and its samples alone give the same samples."""
 
 import dataclasses
 from pathlib import Path

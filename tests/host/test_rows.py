@@ -1,7 +1,4 @@
-"""A batch optimised together: each sample as it would be alone, whatever conditions are its own.
-
-Samples that are done are dropped from the batch; the conditions of the others have to stay theirs.
-"""
+"""A batch optimised together: each sample as it would be alone, whatever conditions are its own."""
 
 from typing import Any
 

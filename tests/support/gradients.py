@@ -17,7 +17,6 @@ from torch import Tensor
 
 import nodes
 from support.executor import AnyType, Host
-from support.finite_differences import slope
 from support.graphs import SEED, Node, node
 from support.graphs.checkpoint import detector
 from support.graphs.features import Feature
@@ -77,6 +76,22 @@ def compared(
         d = value(x).cpu() if differences else torch.tensor(torch.nan)
     worst = [max(found, default=float("nan")) for found in (errors, doubts)]
     return Gradient(d, gradient.cpu(), *worst, str(dtype).removeprefix("torch."))
+
+
+def slope(value: Callable[[Tensor], Tensor], x: Tensor, way: Tensor, step: float, halvings: int) -> Tensor:
+    """What `value` (B,) does at x along `way`, and how far that is to be trusted, (2, B): Ridders' method.
+
+    A long step sees the curve, a short one sees rounding: of the steps from `step` down, each half of the last and
+    freed of the quadratic error, the one that agrees best with both of its neighbours is taken.
+    """
+    with torch.no_grad():
+        steps = [step / 2**i for i in range(halvings + 1)]
+        plain = torch.stack([(value(x + h * way).double() - value(x - h * way).double()) / (2 * h) for h in steps])
+    better = (4 * plain[1:] - plain[:-1]) / 3
+    gaps = (better[1:] - better[:-1]).abs()
+    doubt = torch.maximum(gaps[1:], gaps[:-1])
+    best = doubt.argmin(0, keepdim=True)
+    return torch.cat([better[1:-1].gather(0, best), doubt.gather(0, best)])
 
 
 @contextmanager
@@ -156,10 +171,7 @@ class Measure:
 
 
 class MeasureAMG:
-    """σ of the predictions in a guided run: all gradients that AMG Guidance takes, through whatever networks.
-
-    `exact` and what follows: the run's networks in float64, on its device, for the differences.
-    """
+    """σ of the predictions in a guided run: all gradients that AMG Guidance takes, through whatever networks."""
 
     RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "run"

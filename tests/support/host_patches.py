@@ -1,7 +1,4 @@
-"""Every node of the host that takes a MODEL and gives one, with small real inputs and a network that it is made for.
-
-The nodes are those of the running host's registry, so a new one is swept as soon as a host has it.
-"""
+"""Every node of the host that takes a MODEL and gives one, with small real inputs and a network that it is made for."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,4 @@
-"""Hostile values for the typed inputs of every node, as hypothesis draws them, and how a run with them must end.
-
-A case starts from inputs that work and replaces one to three of them. Inputs that only cost time (steps,
-candidates, sizes) are drawn small, and outside their range.
-"""
+"""Hostile values for the typed inputs of every node, as hypothesis draws them, and how a run with them must end."""
 
 import os
 import re

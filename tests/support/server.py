@@ -1,8 +1,4 @@
-"""A real ComfyUI on a base directory of its own, with this pack and the lab model in it.
-
-The Python that runs this also runs the host: use `.host/python`, or any Python with the host's
-requirements, with `COMFYUI_PATH` set to its folder.
-"""
+"""A real ComfyUI on a base directory of its own, with this pack and the lab model in it."""
 
 import atexit
 import contextlib

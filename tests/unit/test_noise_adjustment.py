@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from memorization_guard.mitigation.noise.batch_wise import adjust_batchwise
 from memorization_guard.mitigation.noise.norm_constraint import CONSTRAINTS, chi_gradient
 from memorization_guard.mitigation.noise.per_sample import adjust_per_sample
 
@@ -60,17 +59,3 @@ def test_an_unreachable_target_keeps_the_best_noise_and_says_so(noise, predict):
     torch.testing.assert_close(d, report.after)
     torch.testing.assert_close(report.after, report.history[: len(report.history)].min(dim=0).values)
     assert "NOT REACHED for 6 of 6" in report.lines()[1] and "max_iterations" in report.lines()[1]
-
-
-def test_batchwise_of_strength_zero_changes_no_bit(noise, predict):
-    found, _ = adjust_batchwise(noise, predict, strength=0.0)
-    assert torch.equal(found, noise)
-
-
-def test_an_exception_from_the_progress_callback_ends_the_work(noise, predict):
-    def stop(i, d):
-        if i == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        adjust_per_sample(noise, predict, target=0.0, on_step=stop)

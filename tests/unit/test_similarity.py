@@ -6,11 +6,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from memorization_guard.mitigation.references import index
-from memorization_guard.mitigation.references.features import descriptor_features, image_features, latent_features
+from memorization_guard.mitigation.references.features import latent_features
 from memorization_guard.mitigation.references.index import ReferenceIndex
 from memorization_guard.mitigation.references.reference_set import ReferenceSet
 from memorization_guard.mitigation.references.similarity import nearest_similarity, negative_nl2, similarity
-from support.finite_differences import check_gradient
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -34,27 +33,6 @@ def test_nl2_is_equation_8() -> None:
     expected = -distances[0] / (0.5 * sum(distances) / 4)
     torch.testing.assert_close(negative_nl2(x, near)[0], expected)
     assert negative_nl2(near[:, 0], near) == 0
-
-
-@pytest.mark.parametrize("metric", ["latent", "nL2", "descriptor"])
-def test_gradient_equals_finite_differences(metric: str) -> None:
-    """Of the whole way from a latent or an image to σ, to 1e-3."""
-    weights = noise(10, 3 * 8 * 8, seed=2)
-
-    class Network:
-        name = fingerprint = "a random projection"
-
-        def __call__(self, images: Tensor) -> Tensor:
-            return images.flatten(1) @ weights.to(images).T
-
-    features = {
-        "latent": latent_features,
-        "nL2": lambda x: image_features(x, 4),
-        "descriptor": lambda x: descriptor_features(x, Network()),
-    }[metric]
-    near = torch.stack([features(noise(2, 3, 8, 8, seed=s) * 0.1 + 0.5).detach() for s in (3, 4, 5)], dim=1)
-    sigma = lambda x: similarity(metric, features(x), near).sum()  # noqa: E731
-    check_gradient(sigma, noise(2, 3, 8, 8) * 0.1 + 0.5, step=0.01, rtol=1e-3, least=1e-3)
 
 
 def test_a_constant_latent_is_similar_to_nothing_and_gives_no_nan() -> None:

@@ -1,9 +1,4 @@
-"""Thumbnails of the templates: what a run of the file as it is, on the lab, left on the nodes, put together.
-
-An image of the whole graph would be illegible at the size at which the template browser shows it. So a thumbnail is a
-square with two batches of images, each under its caption and with the number of copies among them, and the view of one
-node under its title.
-"""
+"""Thumbnails of the templates: what a run of the file as it is, on the lab, left on the nodes, put together."""
 
 import io
 from pathlib import Path

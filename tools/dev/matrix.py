@@ -1,9 +1,4 @@
-"""`make matrix`: every node on every model family, at every precision. Puts the table into docs/matrix.md.
-
-The models are tiny, of the host's real families, with random weights (tests/support/families). Each cell checks that a
-node runs, stays finite, changes nothing at a strength of zero and leaves the weights alone. The exit status is 1 if a
-cell fails. `--fast` runs the part that CI runs; tools/dev/gpu_check.py runs the same on a GPU.
-"""
+"""`make matrix`: every node on every model family, at every precision. Puts the table into docs/matrix.md."""
 
 import argparse
 import contextlib

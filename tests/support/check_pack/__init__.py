@@ -1,7 +1,4 @@
-"""A pack of the host for support.remote_host: models with random weights, and what a run gave as files.
-
-With it, prompts that were written for the executor in this process run on a server.
-"""
+"""A pack of the host for support.remote_host: models with random weights, and what a run gave as files."""
 
 import os
 import sys

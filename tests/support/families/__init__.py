@@ -1,8 +1,4 @@
-"""Tiny models of the host's real families, with random weights: what `make matrix` runs every node on.
-
-`files`: checkpoints written to disk and found out about by the host's own loader. `built`: the host's own
-classes at a size that its file detection does not know. `cells`: what every node must do on every one.
-"""
+"""Tiny models of the host's real families, with random weights: what `make matrix` runs every node on."""
 
 FAST = {  # (family, precision): one of each kind of prediction, of latent and of precision, in seconds
     ("SD1.x inpainting", "fp32"),

@@ -1,8 +1,4 @@
-"""The columns of the matrix: what every node must do on every model. A check raises where it does not hold.
-
-Each compares with the host's own KSampler on the same inputs: at a strength of zero bit by bit. Steps are
-few, the weights are random: whether an image is any good is asked elsewhere.
-"""
+"""The columns of the matrix: what every node must do on every model. A check raises where it does not hold."""
 
 import hashlib
 from collections.abc import Callable

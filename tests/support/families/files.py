@@ -1,8 +1,4 @@
-"""Checkpoint files as small as the host's file detection allows, loaded by the host's own loaders.
-
-SD1.x and SD2.x are told by 320 channels and the width of their text, SD3 by its blocks: everything else
-about them may be small.
-"""
+"""Checkpoint files as small as the host's file detection allows, loaded by the host's own loaders."""
 
 from dataclasses import replace
 from pathlib import Path

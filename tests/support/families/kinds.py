@@ -116,10 +116,7 @@ TABLES = ("modulation", "adaLN", "emb_pos", "pos_embed")  # tables that are adde
 
 
 def fill(named: Iterable[tuple[str, Tensor]], seed: int) -> None:
-    """Draw every parameter in place: norms at 1, biases small, matrices and kernels by their fan-in.
-
-    No layer is left at zero as training would begin it: the output must depend on the prompt.
-    """
+    """Draw every parameter in place: norms at 1, biases small, matrices and kernels by their fan-in."""
     draw = torch.Generator().manual_seed(seed)
     for name, weight in named:
         if not weight.is_floating_point():

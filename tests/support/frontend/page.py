@@ -1,9 +1,4 @@
-"""One browser tab on the host's frontend, driven by Playwright.
-
-with Server() as server, Page(server) as page:
-    page.load_workflow("workflows/example.json")
-    page.queue_and_wait()
-"""
+"""One browser tab on the host's frontend, driven by Playwright."""
 
 import contextlib
 import functools
@@ -204,11 +199,7 @@ class Page:
         return accepted(answer, {})
 
     def queue_and_wait(self, timeout: float = 300.0) -> dict:
-        """Press Run, wait for the end, return the history entry.
-
-        Raises PromptError when the server refuses or fails the prompt, TimeoutError, or PageError when the frontend
-        sends nothing.
-        """
+        """Press Run, wait for the end, return the history entry. Raises PromptError, TimeoutError or PageError."""
         entry = self.server.wait(self.queue(), timeout, pause=lambda: self.tab.wait_for_timeout(200))
         self.tab.wait_for_function("() => app.ui.lastQueueSize === 0", timeout=30_000)
         self.settle()

@@ -1,8 +1,4 @@
-"""Prompts on the exact model: node `lab` gives MODEL, memorized, ordinary, null, LATENT.
-
-`words` has the vocabulary, `checkpoint` the same words on the small lab, `features` what the host adds to it.
-No module of the host is imported here: the demo builds its prompts without one.
-"""
+"""Prompts on the exact model: node `lab` gives MODEL, memorized, ordinary, null, LATENT."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""The same words on the small lab, which is given to a run as `m`, `clip` and `vae`.
-
-Nodes that every prompt has: `mem`, `ord`, `null`, `latent`.
-"""
+"""The same words on the small lab, which is given to a run as `m`, `clip` and `vae`."""
 
 from __future__ import annotations
 

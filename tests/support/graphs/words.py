@@ -1,8 +1,4 @@
-"""Nodes of a prompt in the API's format, wired to one model, two prompts and one latent.
-
-Inputs that are not given have the default of the node's schema, as tests/host/object_info.json records it.
-test_contract.py compares that file with the nodes, and a program that only talks to a server can read it, too.
-"""
+"""Nodes of a prompt in the API's format, with the defaults of their schemas (tests/host/object_info.json)."""
 
 import functools
 import json

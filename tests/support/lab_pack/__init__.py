@@ -1,8 +1,4 @@
-"""The lab as a pack of the host, for tests only: never part of what users install.
-
-Makes the host's checkpoint loader recognise the lab checkpoint, and adds nodes that give the exact
-model (exact.py), models that count their calls or have a fault in them, and reports (meter.py).
-"""
+"""The lab as a pack of the host, for tests only: never part of what users install."""
 
 import torch
 from comfy_api.latest import ComfyExtension, io

@@ -1,8 +1,4 @@
-"""The architectures of the two lab checkpoints: SD1.x of the host, small, each with a small CLIP of its own.
-
-Everything is the host's own class with other sizes, so that CheckpointLoaderSimple, CLIPTextEncode,
-KSampler, LoRA loaders and VAEDecode treat the files like any SD1.x checkpoint.
-"""
+"""The architectures of the two lab checkpoints: SD1.x of the host, small, each with a small CLIP of its own."""
 
 import json
 from dataclasses import dataclass

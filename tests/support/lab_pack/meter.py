@@ -59,10 +59,7 @@ class Meter:
 
 
 class MeteredModel(io.ComfyNode):
-    """A clone of the model that counts its evaluations and fails once, or one that cannot be differentiated.
-
-    The host's cache keeps it: the same prompt again goes through.
-    """
+    """A clone of the model that counts its evaluations and fails once, or one that cannot be differentiated."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -1,7 +1,4 @@
-"""The small lab checkpoint, the fast fixture of the tests: 96×96 images, latents 4×12×12, 16 memorized pairs.
-
-README.md says how it was made. Copies are judged by pixels, without the shifts of lab/copies.py.
-"""
+"""The small lab checkpoint (README.md): 96×96 images, 16 memorized pairs, copies judged by pixels without shifts."""
 
 import numpy as np
 
