@@ -1,26 +1,22 @@
 """A checkpoint in the host, and the graph of a method for the images that are sampled together."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from support.graphs import node
+from support.graphs import Prompt, node
+from support.graphs.words import Host
 from support.paths import PACK
 
 from .cases import BenchmarkError, Case
 from .methods import NODES, NONE, Inputs, Method, checked
-
-if TYPE_CHECKING:
-    from support.executor import Host, Prompt
 
 
 @dataclass(frozen=True)

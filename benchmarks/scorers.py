@@ -10,23 +10,19 @@ Every scorer has a `name` for the report and a `label` for its column:
 - second: a second opinion on copies, with the same methods
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .cases import BenchmarkError
-
-if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint
 
 BATCH = 16
 SSCD_COPY = 0.5

@@ -1,7 +1,5 @@
 """Training images: which one belongs to which prompt, and all of them as references for AMG Guidance."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil
@@ -9,14 +7,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from .cases import BenchmarkError, Case, same_text
-
-if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint
 
 NUMBERED = re.compile(r"^(\d+)(?:[ _.-].*)?$", re.DOTALL)  # 0001_first_image
 

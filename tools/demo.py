@@ -30,6 +30,7 @@ from benchmarks.scores import Row
 from benchmarks.training_images import works_in
 from lab.copies import COPY_RMSE, TRAINING_IMAGES
 from support.graphs import node
+from support.graphs.words import Host
 from support.in_process import lab_host
 from support.paths import LAB_CHECKPOINT, ROOT
 
@@ -95,7 +96,7 @@ def contact_sheet(run: Experiment, rows: list[Row], count: int) -> None:
     sheet.save(OUT / "contact-sheet.png")
 
 
-def lab_demo(host: Any) -> bool:
+def lab_demo(host: Host) -> bool:
     """The lab checkpoint; whether it shows what it should."""
     checkpoint = Checkpoint(host, LAB_CHECKPOINT, PLAN)
     every = [*methods(TARGET, THRESHOLD, BATCH_WISE), Method("AMG guidance", "", {"guidance": {}})]
@@ -122,7 +123,7 @@ def lab_demo(host: Any) -> bool:
     return all(checks.values())
 
 
-def own_demo(host: Any, file: Path, prompt: str) -> None:
+def own_demo(host: Host, file: Path, prompt: str) -> None:
     """The user's checkpoint and prompt; whether an image is a copy is not known."""
     count, size = int(os.environ.get("COUNT", "2")), int(os.environ.get("SIZE", "512"))
     checkpoint = Checkpoint(host, file, Plan(sampler="euler", scheduler="normal", size=size))

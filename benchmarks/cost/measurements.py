@@ -17,6 +17,19 @@ from .subjects import LINKS, Subject
 START = 0.4
 MEASURE_ALL = {"start_percent": 1.0, "memorized_threshold": 0.0, "drop_ratio": 0.01}  # dynamic never sees an escape
 COLUMNS = [Column(title, title) for title in ("model", "measurement", "ours", "vanilla", "ratio", "bound", "verdict")]
+ITERATIONS = 8  # about what the paper's per-sample method takes
+# Han et al. 2025, Table 3: the authors' code, bf16, an A100; 3,565 MB and 1.85 s an image without mitigation.
+PAPER = {"batch-wise": (2.01 / 1.85, 3574 / 3565), "per-sample, checkpointing off": (2.80 / 1.85, 9702 / 3565)}
+PRICE = [
+    Column("model", "model"),
+    Column("method", "method"),
+    Column("seconds", "seconds"),
+    Column("time", "time ×", 3),
+    Column("paper time", "paper's time ×"),
+    Column("MB", "peak MB", 0),
+    Column("memory", "memory ×", 3),
+    Column("paper memory", "paper's memory ×"),
+]
 
 
 def figure(
@@ -57,21 +70,6 @@ def evaluations(subject: Subject, batch: int = 2) -> Iterator[Row]:
     rows, (_, step, _, curve, _) = count(detector)
     said, bound = "paired evaluations of the detector: until the last escape", min(step + 1, curve.steps)
     yield figure(subject.name, said, rows / (2 * batch), bound, exact=True)
-
-
-ITERATIONS = 8  # about what the paper's per-sample method takes
-# Han et al. 2025, Table 3: the authors' code, bf16, an A100; 3,565 MB and 1.85 s an image without mitigation.
-PAPER = {"batch-wise": (2.01 / 1.85, 3574 / 3565), "per-sample, checkpointing off": (2.80 / 1.85, 9702 / 3565)}
-PRICE = [
-    Column("model", "model"),
-    Column("method", "method"),
-    Column("seconds", "seconds"),
-    Column("time", "time ×", 3),
-    Column("paper time", "paper's time ×"),
-    Column("MB", "peak MB", 0),
-    Column("memory", "memory ×", 3),
-    Column("paper memory", "paper's memory ×"),
-]
 
 
 def methods(subject: Subject, steps: int) -> dict[str, Callable[[], Any]]:

@@ -1,16 +1,12 @@
 """The models whose cost is measured: the exact model, the lab checkpoint, and UNets of real sizes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from support.executor import Host
-    from support.graphs import Node
+from support.graphs.words import Host, Node
 
 # What the host's detection adds to its own unet_config for a checkpoint of this kind, beside the lab's.
 SD15 = {

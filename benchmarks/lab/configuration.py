@@ -1,16 +1,14 @@
 """The labs as configurations of the harness: checkpoint, prompts, training images, plan and scorers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from lab import copies, scenes
 from support import small_lab
+from support.graphs.words import Host
 from support.paths import LAB_CHECKPOINT, SMALL_CHECKPOINT
 
 from ..cases import MEMORIZED, ORDINARY, Case
@@ -21,9 +19,6 @@ from ..sampling import Images, Wanted, prompts_together
 from ..training_images import works_in
 from .methods import CALIBRATED_ON
 from .scorers import lab_scorers, small_scorers
-
-if TYPE_CHECKING:
-    from support.executor import Host
 
 PLAN = Plan(steps=30, scheduler="normal", size=scenes.SIZE)
 SMALL_PLAN = Plan(sampler="euler", scheduler="normal", size=small_lab.SIZE)

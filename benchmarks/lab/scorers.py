@@ -1,11 +1,8 @@
 """Scorers for the lab checkpoints, where CLIP means nothing: pixels, the lab's judge, and SSCD if it is there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -15,10 +12,8 @@ from lab.judge import Judge, diversity
 from support import small_lab
 
 from ..cases import BenchmarkError
+from ..checkpoint import Checkpoint
 from ..scorers import Scorers, SSCDCopies
-
-if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
 
 
 class PixelCopies:

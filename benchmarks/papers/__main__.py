@@ -1,17 +1,16 @@
 """`python -m benchmarks.papers`: read what is given, sample what is missing, score everything, write the report."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from support import in_process
+from support.graphs.words import Host
 
 from .. import scorers, training_images
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError, Case
@@ -23,13 +22,17 @@ from ..scorers import Scorers
 from ..scores import Row
 from . import options
 
-if TYPE_CHECKING:
-    from support.executor import Host
-
 SSCD_SIDE = 320  # no training image is read smaller
+NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. What is marked × is a median of ratios to
+  the image of the same prompt and noise without mitigation. A backward pass is not counted as an evaluation.
+- What the papers report: docs/protocol.md. Other prompts, seeds, preprocessing or scorers give other numbers: compare
+  within one report first.
+- This pack's own tests run this protocol on a small model made to memorize, with stand-in scorers; it was published
+  without having been run on Stable Diffusion weights."""
+STAND_INS = "**These are stand-ins for a lab checkpoint: the numbers say nothing about Stable Diffusion.**"
 
 
-def main(argv: list[str] | None = None, host: Host | None = None) -> int:
+def main(argv: list[str] | None = None, host: Host = None) -> int:
     """Run the protocol; 0 if every method came through. `host`: one that runs already, for tests."""
     try:
         asked = options.read(sys.argv[1:] if argv is None else argv)
@@ -97,16 +100,6 @@ def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
     (asked.out / "report.md").write_text(markdown(facts, found, used), encoding="utf-8")
     print(asked.out / "report.md", flush=True)
     return experiment.failed
-
-
-NOTES = """- Intervals: 95 %, prompts and their images drawn anew 1,000 times. What is marked × is a median of ratios to
-  the image of the same prompt and noise without mitigation. A backward pass is not counted as an evaluation.
-- What the papers report: docs/protocol.md. Other prompts, seeds, preprocessing or scorers give other numbers: compare
-  within one report first.
-- This pack's own tests run this protocol on a small model made to memorize, with stand-in scorers; it was published
-  without having been run on Stable Diffusion weights."""
-
-STAND_INS = "**These are stand-ins for a lab checkpoint: the numbers say nothing about Stable Diffusion.**"
 
 
 def markdown(facts: dict[str, Any], rows: Sequence[Row], scorers: Scorers) -> str:

@@ -13,6 +13,7 @@ from support.lab_pack.meter import Meter
 from support.outcomes import fails, refused
 
 BROKEN = ["f", 0]
+GUIDED = ["g", 0]
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 8, 16), (3, 4, 8, 8)])
@@ -55,9 +56,6 @@ def test_a_quantized_model_is_refused_for_gradients_and_shown_the_way_out(host: 
 
 def test_a_schedule_of_one_value(host: Host) -> None:
     assert "at least two" in refused(host, {"lab": lab(1), "d": detector(sigmas=["s", 0])}, {"s": torch.tensor([14.6])})
-
-
-GUIDED = ["g", 0]
 
 
 def refuses(host: Host, node: str, *says: str, captions: str = "", given: dict | None = None, **changed: Any) -> None:

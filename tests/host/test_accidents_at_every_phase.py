@@ -42,6 +42,8 @@ HOSTS_OWN = ("AMG, sampling", "AMG, with captions")  # the model itself fails in
 HANDS_NAN_OUT = ("AMG", "deferred, after")
 GIVEN = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}, "clip": exact.TextEncoder()}
 VANILLA = {"lab": graphs.lab(2), "v": graphs.ksampler(**MODEL, steps=2)}
+LATENTS, EMBEDDINGS = graphs.from_images("latent"), graphs.from_images("descriptor")
+CHECK = graphs.check("s", vae=["vae", 0])
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +108,6 @@ def same(out: list[Any], wanted: list[Any]) -> None:
             assert torch.equal(mine.noise, theirs.noise)
         elif isinstance(mine, int | float | str):
             assert mine == theirs
-
-
-LATENTS, EMBEDDINGS = graphs.from_images("latent"), graphs.from_images("descriptor")
-CHECK = graphs.check("s", vae=["vae", 0])
 
 
 def looking(**changed: Any) -> Prompt:

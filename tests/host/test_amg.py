@@ -13,6 +13,8 @@ from support.lab_pack import exact
 from support.outcomes import copies, same_bits, samples
 
 OFF = {"despecification": 0.0, "dissimilarity": 0.0}
+GATE = {"memorized_threshold": 0.02}
+ORDERS = {"g": {"d": patch(), "g": amg(model=["d", 0])}, "d": {"g": amg(), "d": patch(model=GUIDED)}}
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc"])
@@ -24,9 +26,6 @@ def test_default_settings_work_with_every_kind_of_sampler(host: Host, name: str)
     assert copies(out["b"]) == 0
     out = run(host, batch=4, a=ksampler(**ordinary), g=amg(), b=ksampler(model=GUIDED, **ordinary))
     assert same_bits(out["a"], out["b"])
-
-
-GATE = {"memorized_threshold": 0.02}
 
 
 @pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
@@ -125,9 +124,6 @@ def test_with_deferred_cfg_and_optimized_noise(host: Host) -> None:
 def test_deferred_cfg_off_is_the_guided_ksampler(host: Host) -> None:
     out = run(host, batch=4, g=amg(), a=ksampler(model=GUIDED), b=deferred("off", model=GUIDED))
     assert same_bits(out["a"], out["b"])
-
-
-ORDERS = {"g": {"d": patch(), "g": amg(model=["d", 0])}, "d": {"g": amg(), "d": patch(model=GUIDED)}}
 
 
 @pytest.mark.parametrize("outermost", ORDERS)

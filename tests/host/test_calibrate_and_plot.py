@@ -14,6 +14,8 @@ from support.graphs import ORDINARY, deferred, detector, lab, node, optimizer
 from support.graphs.checkpoint import place
 from support.paths import LAB_CHECKPOINT
 
+plot = partial(node, "MG_PlotCurve")
+
 
 @pytest.fixture
 def given(checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -57,9 +59,6 @@ def test_the_threshold_of_the_smoke_run_is_the_suggested_one(host: Host, given: 
 def test_calibration_without_prompts_is_refused(host: Host, given: dict[str, Any]) -> None:
     with pytest.raises(NodeError, match="`prompts` is empty"):
         host.run({"c": calibrate(" \n \n")}, given)
-
-
-plot = partial(node, "MG_PlotCurve")
 
 
 def colours(image: torch.Tensor) -> set[tuple[int, ...]]:

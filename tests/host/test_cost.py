@@ -13,6 +13,8 @@ from support.graphs import references
 from support.graphs.checkpoint import amg, base, deferred, empty, ksampler
 from support.paths import PACK
 
+MOST = 0.01  # of the run's processor time
+
 
 def test_evaluations_on_the_exact_model(host: Host) -> None:
     rows = list(evaluations(exact_model(host)))
@@ -24,9 +26,6 @@ def test_a_missed_bound_is_said() -> None:
     assert figure("m", "n", 1.1, 1.03, vanilla=1.0)["verdict"] == "SHORT"
     assert figure("m", "n", 1.02, 1.03, vanilla=1.0)["verdict"] == "pass"
     assert figure("m", "n", 5, 4, exact=True)["verdict"] == "SHORT"
-
-
-MOST = 0.01  # of the run's processor time
 
 
 @pytest.mark.parametrize(("kind", "batch", "steps"), [("deferral", 16, 20), ("guidance", 4, 50)])

@@ -8,6 +8,8 @@ from support.graphs import ORDINARY, custom, deferred, detector, guider, ksample
 from support.lab_pack import exact
 from support.outcomes import copies, fails, same_bits, samples
 
+PATCHED = ["patch", 0]
+
 
 @pytest.mark.parametrize("name", ["euler", "euler_ancestral", "dpmpp_2m", "heun", "dpmpp_sde"])
 def test_off_and_an_ordinary_prompt_are_bit_identical_to_ksampler(host: Host, name: str) -> None:
@@ -96,9 +98,6 @@ def test_what_counts_as_a_late_start(host: Host) -> None:
 def test_a_name_that_the_host_does_not_know(host: Host, name: str) -> None:
     said = fails(host, {"lab": lab(1), "k": deferred(**{name: "magic"})}).message
     assert f"`{name}` is 'magic'" in said or f"{name}: 'magic' not in" in said, "newer hosts say it themselves"
-
-
-PATCHED = ["patch", 0]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,9 @@ FOLDER = "hostile"
 OURS = (f"input/{FOLDER}", "models/memorization_references", "models/copy_detection", "temp")
 pytestmark = [pytest.mark.timeout(600 + FUZZ), pytest.mark.usefixtures("quiet")]
 Limited = Callable[[], Any]
+READ = {"n": graphs.from_folder(FOLDER, 64)}
+SIZES = [(13_370, 13_370), (65_535, 2730), (2730, 65_535), (4090, 43_700)]  # Pillow opens 178,956,970 pixels at most
+GIANTS = [(mode, size) for mode in COLOUR for size in SIZES] if FUZZ else [("RGBA", (6000, 4000)), ("1", SIZES[1])]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +61,6 @@ def folder(host: Host) -> Iterator[Path]:
     (made / "a.png").write_bytes(image("PNG", "RGB", 0))
     yield made
     shutil.rmtree(made)
-
-
-READ = {"n": graphs.from_folder(FOLDER, 64)}
 
 
 def test_images_and_captions(host: Host, whole: dict, tally: Tally, limited: Limited, folder: Path) -> None:
@@ -125,10 +125,6 @@ def test_detectors(host: Host, whole: dict, tally: Tally, limited: Limited) -> N
 
     run()
     assert not tally.wrong, "\n\n".join(tally.wrong.values())
-
-
-SIZES = [(13_370, 13_370), (65_535, 2730), (2730, 65_535), (4090, 43_700)]  # Pillow opens 178,956,970 pixels at most
-GIANTS = [(mode, size) for mode in COLOUR for size in SIZES] if FUZZ else [("RGBA", (6000, 4000)), ("1", SIZES[1])]
 
 
 @pytest.mark.parametrize(("mode", "size"), GIANTS)

@@ -18,6 +18,8 @@ from support.executor import Host
 from support.graphs import node
 from support.image_files import BROKEN, DAMAGED, STRANGE, make_broken, make_strange
 
+PIECES = ["(", ")", "((", "\\", ":", "1.3", "0", "miku", " ", "\n", ", ", "embedding:name", " embedding:name", "\0\1"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
@@ -108,9 +110,6 @@ def test_opaque() -> None:
     rgba = torch.tensor([0.2, 0.4, 0.6, 0.5]).expand(1, 2, 2, 4)
     torch.testing.assert_close(image_resize.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
     assert image_resize.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()
-
-
-PIECES = ["(", ")", "((", "\\", ":", "1.3", "0", "miku", " ", "\n", ", ", "embedding:name", " embedding:name", "\0\1"]
 
 
 @pytest.mark.parametrize("kind", [SD1Tokenizer, SD3Tokenizer, QwenImageTokenizer])

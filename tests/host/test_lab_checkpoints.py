@@ -19,6 +19,21 @@ from support.graphs.checkpoint import WORDS, base, place, text
 from support.lab_pack.arch import LAB512, SMALL
 from support.paths import LAB_CHECKPOINT, ROOT, SMALL_CHECKPOINT
 
+NOISE = {"noise": ["o", 0], "steps": 50}
+METHODS: dict[str, tuple[Prompt, bool]] = {  # and whether it copies
+    "KSampler": ({"k": on_lab.ksampler(steps=50)}, True),
+    "without CFG": ({"k": on_lab.ksampler(steps=50, cfg=0.0)}, False),
+    "per-sample": ({"o": on_lab.optimizer(**lab_strengths.PER_SAMPLE), "k": on_lab.deferred("off", **NOISE)}, False),
+    "batch-wise": (
+        {
+            "o": on_lab.optimizer("batch-wise", **lab_strengths.BATCH_WISE),
+            "k": on_lab.deferred("static", **NOISE, **lab_strengths.BATCH_WISE_START),
+        },
+        False,
+    ),
+    "dynamic": ({"k": on_lab.deferred(steps=50, **lab_strengths.DEFERRED)}, False),
+}
+
 
 def test_the_host_tells_the_labs_and_stable_diffusion_apart() -> None:
     files = {"small": load_file(SMALL_CHECKPOINT), "large": load_file(LAB_CHECKPOINT), "SD1.x": SD1.weights()}
@@ -47,22 +62,6 @@ def test_ksampler_copies_a_memorized_image(host: Host) -> None:
     copied, other = ((out[f"i {name}"][0][0] * 255).round().byte().numpy() for name in ("mem", "ord"))
     assert is_copy(copied, training) and not is_copy(other, training)
     assert Judge.load().aligned(other[None], ["a drawing of a fish"]).all()
-
-
-NOISE = {"noise": ["o", 0], "steps": 50}
-METHODS: dict[str, tuple[Prompt, bool]] = {  # and whether it copies
-    "KSampler": ({"k": on_lab.ksampler(steps=50)}, True),
-    "without CFG": ({"k": on_lab.ksampler(steps=50, cfg=0.0)}, False),
-    "per-sample": ({"o": on_lab.optimizer(**lab_strengths.PER_SAMPLE), "k": on_lab.deferred("off", **NOISE)}, False),
-    "batch-wise": (
-        {
-            "o": on_lab.optimizer("batch-wise", **lab_strengths.BATCH_WISE),
-            "k": on_lab.deferred("static", **NOISE, **lab_strengths.BATCH_WISE_START),
-        },
-        False,
-    ),
-    "dynamic": ({"k": on_lab.deferred(steps=50, **lab_strengths.DEFERRED)}, False),
-}
 
 
 @pytest.mark.parametrize("name", METHODS)

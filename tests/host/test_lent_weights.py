@@ -22,6 +22,7 @@ PLAIN = Feature()
 VANILLA = PLAIN.prompt(k=ksampler(steps=2))
 FINITE_DIFFERENCES = 1e-3
 HALVES = [torch.float16, torch.bfloat16]
+AMG = ("latent", "through model"), ("nL2", "through prediction"), ("descriptor", "through model")
 
 
 def latents(host: Host, prompt: dict, given: dict[str, Any]) -> Tensor:
@@ -74,9 +75,6 @@ def test_in_half_precision(host: Host, checkpoint, half) -> None:
         with lending(state) as lend:
             found = gradient(host, PLAIN, checkpoint | lend.checkpoint(dtype))
         assert torch.equal(found.gradient, plain.gradient), state
-
-
-AMG = ("latent", "through model"), ("nL2", "through prediction"), ("descriptor", "through model")
 
 
 def guided(host: Host, given: dict[str, Any], metric: str, way: str, twins: dict[str, Any] | None = None) -> Gradient:

@@ -13,6 +13,20 @@ from support.graphs.features import LATENTS, NEEDS_EASY_CACHE, PATCHES, Feature,
 from support.outcomes import same_bits, samples
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
+AMG = on_lab.amg(despecification=5.0, dissimilarity=10.0, threshold_min=-1.0, threshold_max=-1.0)
+# These keep what they saw of a batch: the attention of the last call, the last prediction, the first judgement.
+REMEMBERING = {
+    "SAG": Feature(
+        {"p": node("SelfAttentionGuidance", model=["m", 0], scale=0.5, blur_sigma=2.0)}, {"model": ["p", 0]}
+    ),
+    "cfg_pp": Feature({}, {"sampler_name": "euler_cfg_pp"}),
+    "AMG": Feature({"refs": references(), "g": AMG}, {"model": ["g", 0]}),
+    "AMG on a deferral": Feature(
+        {"refs": references(), "g": {**AMG, "inputs": {**AMG["inputs"], "model": ["patch", 0]}}}, {"model": ["g", 0]}
+    ),
+}
+SEPARATELY = [("nothing", 0.0), ("nothing", 1.0), ("nothing", -2.0), ("RescaleCFG", -2.0), ("perturbed attention", 1.0)]
+SEPARATELY += [("SAG", 0.0), ("SAG", 1.0), ("cfg_pp", 1.0), ("cfg_pp", -2.0), ("AMG", 0.0), ("AMG on a deferral", -2.0)]
 
 
 @pytest.mark.parametrize("style", ["regular", "nested", "basic"])
@@ -60,24 +74,6 @@ def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> 
     for name in ("static", "ours"):
         assert torch.equal(samples(out[name])[outside], samples(out["vanilla"])[outside]), name
     assert not torch.allclose(samples(out["static"])[~outside], samples(out["vanilla"])[~outside], atol=1e-2)
-
-
-AMG = on_lab.amg(despecification=5.0, dissimilarity=10.0, threshold_min=-1.0, threshold_max=-1.0)
-# These keep what they saw of a batch: the attention of the last call, the last prediction, the first judgement.
-REMEMBERING = {
-    "SAG": Feature(
-        {"p": node("SelfAttentionGuidance", model=["m", 0], scale=0.5, blur_sigma=2.0)}, {"model": ["p", 0]}
-    ),
-    "cfg_pp": Feature({}, {"sampler_name": "euler_cfg_pp"}),
-    "AMG": Feature({"refs": references(), "g": AMG}, {"model": ["g", 0]}),
-    "AMG on a deferral": Feature(
-        {"refs": references(), "g": {**AMG, "inputs": {**AMG["inputs"], "model": ["patch", 0]}}}, {"model": ["g", 0]}
-    ),
-}
-
-
-SEPARATELY = [("nothing", 0.0), ("nothing", 1.0), ("nothing", -2.0), ("RescaleCFG", -2.0), ("perturbed attention", 1.0)]
-SEPARATELY += [("SAG", 0.0), ("SAG", 1.0), ("cfg_pp", 1.0), ("cfg_pp", -2.0), ("AMG", 0.0), ("AMG on a deferral", -2.0)]
 
 
 @pytest.mark.parametrize(("name", "scale"), SEPARATELY)

@@ -23,6 +23,8 @@ from support.paths import PACK, ROOMS, ROOT
 from tools.assets.locales import ENGLISH, FILES, TRANSLATED, english, normal, read
 from tools.assets.node_facts import FILE, page_facts
 
+EVERY_RULE: dict[str, list[str]] = {rule: [] for rule in RULES}
+
 
 def schema(node: str):
     return host_nodes.NODE_CLASS_MAPPINGS[node].GET_SCHEMA()
@@ -102,9 +104,6 @@ def test_no_file_is_too_long_to_understand_at_once() -> None:
     for folder in (*ROOMS, "benchmarks", "lab", "tests", "tools"):
         for file in (ROOT / folder).rglob("*.py"):
             assert len(file.read_text(encoding="utf-8").splitlines()) <= 300, file
-
-
-EVERY_RULE: dict[str, list[str]] = {rule: [] for rule in RULES}
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from support.graphs import from_images, node
 from support.outcomes import fails
 
 HOSTILE = ["'; DROP TABLE captions; --", "{'a': __import__('os')}", "\x00\u202e\ud800", "line\nbreak", "𝕌nicode"]
+NAMES = ["../out", "/absolute/out", "a/../../out", "", "  ", "a\\..\\..\\out", "a:b", "..", "a/ /b", ".x"]
+NAMES += ["con", "a/NUL", "lpt1.old", "a.", "b /c", "deep/" * 40 + "x"]
 
 
 def emptied(folder: Path) -> Path:
@@ -100,10 +102,6 @@ def test_a_file_written_again_is_read_again(host: Host, sets: Path, given: dict[
     assert host.run(load(), keep_cache=True)["l"][0] is first
     host.run(save(captions="a much longer caption for all", overwrite=True), given, keep_cache=True)
     assert host.run(load(), keep_cache=True)["l"][0].captions[0] == "a much longer caption for all"
-
-
-NAMES = ["../out", "/absolute/out", "a/../../out", "", "  ", "a\\..\\..\\out", "a:b", "..", "a/ /b", ".x"]
-NAMES += ["con", "a/NUL", "lpt1.old", "a.", "b /c", "deep/" * 40 + "x"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spa
 CODE = {"exec", "compile", "pickle.find_class", "marshal.loads", "ctypes.dlopen"}
 DOORS = NETWORK | PROGRAMS | CODE
 WRITES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"}
+GIGABYTE = 10**9
 
 
 class Watch:
@@ -73,9 +74,6 @@ class Watch:
 
     def _allowed(self, path: Any) -> bool:
         return Path(path.decode() if isinstance(path, bytes) else path).resolve().is_relative_to(self.base)
-
-
-GIGABYTE = 10**9
 
 
 def _status(name: str) -> int:

@@ -32,6 +32,8 @@ PATHS = [*LEAVING, *WINDOWS, *LINKS, *NAMES, *LONG, *ADDRESSES]
 ODD_NUMBERS = [float("nan"), float("inf"), -1, 2**64, 10**400, -(10**30), 1e308]
 ODD = st.sampled_from([None, True, False, "", "x", "7", "nan", *ODD_NUMBERS])
 OBJECTS = {"a list": [], "a dict": {}, "a tensor": torch.zeros(2), "an object": object(), "bytes": b"\x00"}
+FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+COMFY = Path(comfy.__path__[0]).resolve().parent
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,10 +111,6 @@ def prompt_of(class_type: str, changed: dict[str, Any]) -> tuple[Prompt, dict[st
     put = {name: [f"given_{name}", 0] if isinstance(v, Linked) else v for name, v in changed.items()}
     prompt = EVERY_NODE[class_type]
     return {**prompt, "n": {"class_type": class_type, "inputs": {**prompt["n"]["inputs"], **put}}}, given
-
-
-FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
-COMFY = Path(comfy.__path__[0]).resolve().parent
 
 
 def _who(trace: str) -> str:

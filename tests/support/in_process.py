@@ -3,8 +3,6 @@
 The host reads its command line and its folders once, when it is first imported; so import nothing of the host before.
 """
 
-from __future__ import annotations
-
 import importlib
 import shlex
 import shutil
@@ -13,14 +11,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from support.graphs.words import Host
 from support.paths import LAB_NAME, LAB_PACK, PACK, ROOT
-
-if TYPE_CHECKING:
-    from support.executor import Host
 
 
 def configure(base: Path, options: str = "") -> None:

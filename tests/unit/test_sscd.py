@@ -8,6 +8,12 @@ from torch import Tensor, nn
 from memorization_guard.mitigation.references import sscd
 from memorization_guard.mitigation.references.weights_fingerprint import same_weights, weights_fingerprint
 
+SIZES = {"conv": (8, 4, 3, 3), "norm": (8,), "tiny": (99,), "one": (), "none": (0,)}
+OWN = {
+    name: torch.randn(size, generator=torch.Generator().manual_seed(1)) * (1e-7 if name == "tiny" else 1)
+    for name, size in SIZES.items()
+}
+
 
 class GeM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
@@ -89,13 +95,6 @@ def test_images_are_prepared_by_metas_recipe() -> None:
     expected = tools.normalize(tools.resize(image, [320, 320], antialias=True), sscd.MEAN, sscd.STD)
     mine = sscd.prepare(image[None], sscd.SIDE, sscd.MEAN, sscd.STD)[0]
     torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
-
-
-SIZES = {"conv": (8, 4, 3, 3), "norm": (8,), "tiny": (99,), "one": (), "none": (0,)}
-OWN = {
-    name: torch.randn(size, generator=torch.Generator().manual_seed(1)) * (1e-7 if name == "tiny" else 1)
-    for name, size in SIZES.items()
-}
 
 
 def same(other: dict[str, Tensor]) -> bool | None:

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from memorization_guard.mitigation.references.torch_archive import LARGEST_PICKLE, read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore:`torch.jit:DeprecationWarning")
+CALLS = [(eval, "1"), (Path.touch, Path("planted")), (torch.load, "x"), (torch.serialization.load, "x")]
+CALLS += [(getattr, dict, "keys"), (torch.zeros, 10), (bytearray, 10**12)]
+STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
 
 class Network(nn.Module):
@@ -71,10 +75,6 @@ class Call:
         return self.call
 
 
-CALLS = [(eval, "1"), (Path.touch, Path("planted")), (torch.load, "x"), (torch.serialization.load, "x")]
-CALLS += [(getattr, dict, "keys"), (torch.zeros, 10), (bytearray, 10**12)]
-
-
 @pytest.mark.parametrize("call", CALLS)
 def test_a_pickle_that_calls_something_is_refused(tmp_path: Path, call: tuple) -> None:
     with pytest.raises(ValueError, match="no weight"):
@@ -83,10 +83,6 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path: Path, call: tuple) -
 
 def pickled(*opcodes: bytes) -> bytes:
     return b"\x80\x02" + b"".join(opcodes) + b"."
-
-
-STORAGE = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x02tQ"
-REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,36 @@ WAN = {
     "out_dim": 16,
     "freq_dim": 64,
 }
+SDXL_ASKED: dict[str, Any] = {"width": 2048, "pooled": 1280}
+FLUX_ASKED: dict[str, Any] = {"latent": (16, 4, 6), "width": 24, "pooled": 16}
+GUIDED: dict[str, Any] = {**FLUX_ASKED, "cfg": 1.0, "more": {"guidance": 3.5}}
+DEEPER = {**FLUX, "depth": 2, "depth_single_blocks": 2}
+COSMOS = {
+    "image_model": "cosmos_predict2",
+    "max_img_h": 240,
+    "max_img_w": 240,
+    "max_frames": 128,
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_spatial": 2,
+    "patch_temporal": 1,
+    "model_channels": 64,
+    "crossattn_emb_channels": 24,
+    "pos_emb_cls": "rope3d",
+    "pos_emb_learnable": True,
+    "use_adaln_lora": True,
+    "adaln_lora_dim": 16,
+    "num_blocks": 2,
+    "num_heads": 2,
+    "rope_enable_fps_modulation": False,
+}
+NETWORKS = {
+    "Flux": (supported.FluxSchnell, DEEPER, (16, 8, 8)),
+    "Cosmos": (supported.CosmosT2IPredict2, COSMOS, (16, 1, 8, 8)),
+}
+FEATURE = Feature(
+    {}, {"model": ["dit", 0], "positive": ["one", 0], "negative": ["other", 0], "latent_image": ["dit latent", 0]}
+)
 
 
 def family(name: str, config_class, unet: dict[str, Any], marks: tuple[str, ...] = (), **asked: Any) -> Family:
@@ -108,46 +138,14 @@ def _fresh(config_class):
     return made
 
 
-SDXL_ASKED: dict[str, Any] = {"width": 2048, "pooled": 1280}
-FLUX_ASKED: dict[str, Any] = {"latent": (16, 4, 6), "width": 24, "pooled": 16}
 SDXL = family("SDXL", _fresh(supported.SDXL), UNET, **SDXL_ASKED)
 SDXL_V = family("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "ztsnr"), **SDXL_ASKED)
 EDM = family("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
 SCHNELL = family("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
-GUIDED: dict[str, Any] = {**FLUX_ASKED, "cfg": 1.0, "more": {"guidance": 3.5}}
 DISTILLED = family("Flux, guidance-distilled", supported.Flux, {**FLUX, "guidance_embed": True}, **GUIDED)
 STAGE_C = family("Stable Cascade C", supported.Stable_Cascade_C, CASCADE, latent=(16, 4, 6), width=64, pooled=32)
 VIDEO = family("Wan video (5-D)", supported.WAN21_T2V, WAN, latent=(16, 3, 4, 6), width=32)
 FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]
-
-
-DEEPER = {**FLUX, "depth": 2, "depth_single_blocks": 2}
-COSMOS = {
-    "image_model": "cosmos_predict2",
-    "max_img_h": 240,
-    "max_img_w": 240,
-    "max_frames": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "patch_spatial": 2,
-    "patch_temporal": 1,
-    "model_channels": 64,
-    "crossattn_emb_channels": 24,
-    "pos_emb_cls": "rope3d",
-    "pos_emb_learnable": True,
-    "use_adaln_lora": True,
-    "adaln_lora_dim": 16,
-    "num_blocks": 2,
-    "num_heads": 2,
-    "rope_enable_fps_modulation": False,
-}
-NETWORKS = {
-    "Flux": (supported.FluxSchnell, DEEPER, (16, 8, 8)),
-    "Cosmos": (supported.CosmosT2IPredict2, COSMOS, (16, 1, 8, 8)),
-}
-FEATURE = Feature(
-    {}, {"model": ["dit", 0], "positive": ["one", 0], "negative": ["other", 0], "latent_image": ["dit latent", 0]}
-)
 
 
 def given(batch: int = 2, network: str = "Flux") -> dict[str, Any]:

@@ -15,6 +15,8 @@ from torch import Tensor
 BATCH = 2
 # The host takes an SD2 file for a V model by the spread of this one weight, which our file has no block for.
 V_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+SCALE = 0.7  # of N(0, 1/fan-in): it keeps signals alive through any of the host's networks
+TABLES = ("modulation", "adaLN", "emb_pos", "pos_embed")  # tables that are added to what is of size 1
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,6 @@ class Reader:
 
     def encode_from_tokens_scheduled(self, tokens: str) -> list:
         return self.family.prompt(100 + len(tokens))
-
-
-SCALE = 0.7  # of N(0, 1/fan-in): it keeps signals alive through any of the host's networks
-TABLES = ("modulation", "adaLN", "emb_pos", "pos_embed")  # tables that are added to what is of size 1
 
 
 def fill(named: Iterable[tuple[str, Tensor]], seed: int) -> None:

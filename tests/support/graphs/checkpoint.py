@@ -1,16 +1,11 @@
 """The same words on the small lab, which is given to a run as `m`, `clip` and `vae`."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from support.graphs.words import Node, Prompt, Words, node
+from support.graphs.words import Host, Node, Prompt, Words, node
 from support.paths import SMALL_CHECKPOINT, SMALL_LAB
-
-if TYPE_CHECKING:
-    from support.executor import Host
 
 MEMORIZED, ORDINARY = "Harbour at Dawn, a red disc", "a blue ring"
 STEPS, SIZE, BATCH = 4, 8, 2  # 64×64 pixels: half the cost of its own 96×96

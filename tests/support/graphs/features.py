@@ -1,20 +1,15 @@
 """The host's features on the small lab, as ready parts of a prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
 from comfy_extras.nodes_easycache import EasyCacheHolder
 
 from support.graphs.checkpoint import BATCH, LINKS, SIZE, base, empty, text
-from support.graphs.words import Link, Node, Prompt, node
-
-if TYPE_CHECKING:
-    from support.executor import Host
+from support.graphs.words import Host, Link, Node, Prompt, node
 
 NEEDS_EASY_CACHE = pytest.mark.skipif(
     not hasattr(EasyCacheHolder, "check_metadata"), reason="this host's EasyCache fails on two images, without us too"

@@ -10,6 +10,7 @@ from support.paths import ROOT
 Node = dict[str, Any]  # {"class_type": ..., "inputs": {...}}
 Prompt = dict[str, Node]
 Link = list[Any]  # [node id, slot]
+Host = Any  # a support.executor.Host, a module that only a configured host can import
 SEED = 7
 PLAN = {"steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
