@@ -8,20 +8,7 @@ import torch
 from torch import nn
 from torchvision.models.resnet import ResNet
 
-from support.families.kinds import fill
-
-CLIP_CONFIG = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "hidden_act": "quick_gelu",
-    "num_channels": 3,
-    "patch_size": 8,
-    "image_size": 32,
-    "projection_dim": 16,
-    "model_type": "clip_vision_model",
-}
+from support.families.kinds import SIZES, fill
 
 
 def random_sscd(dims: int = 64) -> ResNet:
@@ -51,7 +38,7 @@ class Scripted(nn.Module):
 def random_clip_vision(folder: Path, seed: int = 0, **config) -> comfy.clip_vision.ClipVisionModel:
     """The host's own CLIP vision class, tiny, loaded under inference mode as the host does it."""
     file = folder / "clip.json"
-    file.write_text(json.dumps({**CLIP_CONFIG, **config}))
+    file.write_text(json.dumps({**SIZES["CLIP vision"], **config}))
     with torch.inference_mode():
         made = comfy.clip_vision.ClipVisionModel(str(file))
         fill(made.model.named_parameters(), seed)

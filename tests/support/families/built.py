@@ -13,88 +13,21 @@ from comfy.model_base import BaseModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from support.families.kinds import PRECISIONS, Family, Precision, fill, prompt
+from support.families.kinds import PRECISIONS, SIZES, Family, Precision, fill, prompt
 from support.graphs.features import Feature
 from support.lab_pack import arch
 
-UNET = {
-    **arch.SMALL.unet,
-    "num_res_blocks": [1, 1],
-    "transformer_depth": [0, 1],
-    "transformer_depth_output": [1, 1, 0, 0],
-    "context_dim": 2048,
-    "use_linear_in_transformer": True,
-    "num_heads": -1,
-    "num_head_channels": 32,
-    "num_classes": "sequential",
-    "adm_in_channels": 2816,
-}
-FLUX = {
-    "image_model": "flux",
-    "patch_size": 2,
-    "in_channels": 16,
-    "out_channels": 16,
-    "vec_in_dim": 16,
-    "context_in_dim": 24,
-    "hidden_size": 64,
-    "mlp_ratio": 2.0,
-    "num_heads": 2,
-    "depth": 1,
-    "depth_single_blocks": 1,
-    "axes_dim": [8, 12, 12],
-    "theta": 10000,
-    "qkv_bias": True,
-    "guidance_embed": False,
-}
+UNET = {**arch.SMALL.unet, **SIZES["SDXL"]}
+FLUX = SIZES["Flux"]
 if "txt_ids_dims" in FluxParams.__annotations__:  # newer hosts
     FLUX["txt_ids_dims"] = []
-CASCADE = {
-    "stable_cascade_stage": "c",
-    "c_cond": 64,
-    "c_hidden": [64, 64],
-    "nhead": [2, 2],
-    "blocks": [[1, 1], [1, 1]],
-    "c_clip_text": 64,
-    "c_clip_text_pooled": 32,
-}
-WAN = {
-    "image_model": "wan2.1",
-    "model_type": "t2v",
-    "dim": 64,
-    "ffn_dim": 128,
-    "num_heads": 2,
-    "num_layers": 2,
-    "text_dim": 32,
-    "in_dim": 16,
-    "out_dim": 16,
-    "freq_dim": 64,
-}
 SDXL_ASKED: dict[str, Any] = {"width": 2048, "pooled": 1280}
 FLUX_ASKED: dict[str, Any] = {"latent": (16, 4, 6), "width": 24, "pooled": 16}
 GUIDED: dict[str, Any] = {**FLUX_ASKED, "cfg": 1.0, "more": {"guidance": 3.5}}
 DEEPER = {**FLUX, "depth": 2, "depth_single_blocks": 2}
-COSMOS = {
-    "image_model": "cosmos_predict2",
-    "max_img_h": 240,
-    "max_img_w": 240,
-    "max_frames": 128,
-    "in_channels": 16,
-    "out_channels": 16,
-    "patch_spatial": 2,
-    "patch_temporal": 1,
-    "model_channels": 64,
-    "crossattn_emb_channels": 24,
-    "pos_emb_cls": "rope3d",
-    "pos_emb_learnable": True,
-    "use_adaln_lora": True,
-    "adaln_lora_dim": 16,
-    "num_blocks": 2,
-    "num_heads": 2,
-    "rope_enable_fps_modulation": False,
-}
 NETWORKS = {
     "Flux": (supported.FluxSchnell, DEEPER, (16, 8, 8)),
-    "Cosmos": (supported.CosmosT2IPredict2, COSMOS, (16, 1, 8, 8)),
+    "Cosmos": (supported.CosmosT2IPredict2, SIZES["Cosmos"], (16, 1, 8, 8)),
 }
 FEATURE = Feature(
     {}, {"model": ["dit", 0], "positive": ["one", 0], "negative": ["other", 0], "latent_image": ["dit latent", 0]}
@@ -143,8 +76,10 @@ SDXL_V = family("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "zt
 EDM = family("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
 SCHNELL = family("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
 DISTILLED = family("Flux, guidance-distilled", supported.Flux, {**FLUX, "guidance_embed": True}, **GUIDED)
-STAGE_C = family("Stable Cascade C", supported.Stable_Cascade_C, CASCADE, latent=(16, 4, 6), width=64, pooled=32)
-VIDEO = family("Wan video (5-D)", supported.WAN21_T2V, WAN, latent=(16, 3, 4, 6), width=32)
+STAGE_C = family(
+    "Stable Cascade C", supported.Stable_Cascade_C, SIZES["Stable Cascade"], latent=(16, 4, 6), width=64, pooled=32
+)
+VIDEO = family("Wan video (5-D)", supported.WAN21_T2V, SIZES["Wan"], latent=(16, 3, 4, 6), width=32)
 FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]
 
 

@@ -13,35 +13,15 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import load_file
 from torch import Tensor
 
-from support.families.kinds import V_MARK, Family, Precision, fill
+from support.families.kinds import SIZES, V_MARK, Family, Precision, fill
 from support.graphs import node
 from support.lab_pack import arch
 from support.paths import SMALL_CHECKPOINT
 
 SMALL = (4, 2, 4)  # fp16 convolutions of 320 channels are slow on a CPU
 PREFIX = "model.diffusion_model."
-UNET = {
-    **arch.SMALL.unet,
-    "model_channels": 320,
-    "num_res_blocks": [1],
-    "channel_mult": [1],
-    "transformer_depth": [1],
-    "transformer_depth_output": [1, 0],
-    "transformer_depth_middle": -2,
-    "context_dim": 768,
-    "num_heads": 8,
-}
+UNET = {**arch.SMALL.unet, **SIZES["SD1"]}
 SD2 = {**UNET, "context_dim": 1024, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 64}
-MMDIT = {
-    "in_channels": 16,
-    "depth": 2,
-    "input_size": None,
-    "adm_in_channels": 2048,
-    "context_embedder_config": {"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 128}},
-    "num_patches": 64,
-    "pos_embed_max_size": 8,
-    "qk_norm": "rms",
-}
 
 
 def _file(
@@ -71,7 +51,7 @@ HOLE[..., 2:] = 1
 PAINTED = {"concat_latent_image": torch.linspace(-1, 1, 32).view(1, *SMALL), "concat_mask": HOLE}
 INPAINTING = _file("SD1.x inpainting", UNetModel, {**UNET, "in_channels": 9}, latent=SMALL, more=PAINTED)
 SD2_V = _file("SD2.x V", UNetModel, SD2, {V_MARK: torch.linspace(-1, 1, 320)}, width=1024, latent=SMALL)
-SD3 = _file("SD3", OpenAISignatureMMDITWrapper, MMDIT, latent=(16, 4, 6), width=64, pooled=2048)
+SD3 = _file("SD3", OpenAISignatureMMDITWrapper, SIZES["SD3"], latent=(16, 4, 6), width=64, pooled=2048)
 # The only one with a VAE.
 LAB = Family(
     "lab checkpoint", "checkpoint file", lambda: load_file(SMALL_CHECKPOINT), read, width=arch.SMALL.width, cfg=1.5

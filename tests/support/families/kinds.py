@@ -1,6 +1,7 @@
 """What a family is: how its tiny model is made, and what it is asked with."""
 
 import gc
+import json
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 BATCH = 2
+SIZES: dict[str, Any] = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))  # of networks
 # The host takes an SD2 file for a V model by the spread of this one weight, which our file has no block for.
 V_MARK = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
 SCALE = 0.7  # of N(0, 1/fan-in): it keeps signals alive through any of the host's networks
