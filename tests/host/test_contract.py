@@ -66,16 +66,12 @@ def test_the_nodes_are_as_they_were(host: Host) -> None:
             assert list(now[name]["inputs"][group]) == list(then[name]["inputs"][group]), name
 
 
-def graph_nodes(workflow: dict[str, Any]) -> list[dict[str, Any]]:
-    inner = [n for g in workflow.get("definitions", {}).get("subgraphs", []) for n in g["nodes"]]
-    return [n for n in [*workflow["nodes"], *inner] if n["type"].startswith("MG_")]
-
-
 @pytest.mark.parametrize("file", SAVED, ids=lambda f: f"{f.parent.name} {f.stem}")
 def test_saved_workflows_still_fit(host: Host, file: Path) -> None:
     """Their sockets and widgets exist with their types, and their choices and numbers are still allowed."""
     workflow, now = json.loads(file.read_text(encoding="utf-8")), described()
-    ours = graph_nodes(workflow)
+    inner = [n for g in workflow.get("definitions", {}).get("subgraphs", []) for n in g["nodes"]]
+    ours = [n for n in [*workflow["nodes"], *inner] if n["type"].startswith("MG_")]
     assert ours
     for node in ours:
         spec = now[node["type"]]

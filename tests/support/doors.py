@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 NETWORK = {"socket.connect", "socket.bind", "socket.getaddrinfo", "urllib.Request", "webbrowser.open"}
 PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pty.spawn"}
@@ -14,6 +13,7 @@ CODE = {"exec", "compile", "pickle.find_class", "marshal.loads", "ctypes.dlopen"
 DOORS = NETWORK | PROGRAMS | CODE
 WRITES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "shutil.rmtree"}
 GIGABYTE = 10**9
+OURS = "custom_nodes/memorization_guard/"
 
 
 class Watch:
@@ -37,43 +37,26 @@ class Watch:
             return
         self.on = False  # what is done here is not watched
         try:
-            if event in DOORS:
-                if self._directly(event in ("exec", "compile", "marshal.loads")):
-                    self.seen.append(f"{event} {args!r:.200}")
-                return
-            if event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+")):
-                return
-            path = args[0]
-            if isinstance(path, str | bytes | Path) and self._ours() and not self._allowed(path):
+            if self._opens(event, args):
                 self.seen.append(f"{event} {args!r:.200}")
         finally:
             self.on = True
 
-    def _frames(self) -> Iterator[str]:
-        frame = sys._getframe(3)
+    def _opens(self, event: str, args: tuple) -> bool:
+        if event == "open" and not (isinstance(args[1], str) and set(args[1]) & set("wax+")):
+            return False
+        frame, files = sys._getframe(2), []
         while frame is not None:
-            yield frame.f_code.co_filename
+            files.append(frame.f_code.co_filename)
             frame = frame.f_back
-
-    def _ours(self) -> bool:
-        return any("custom_nodes/memorization_guard/" in name for name in self._frames())
-
-    def _directly(self, itself: bool) -> bool:
-        """Ours is the innermost code that is not a library's.
-
-        `itself`: it is the very caller, since torch compiles its own code and Python loads its codecs.
-        """
-        for name in self._frames():
-            if itself and "custom_nodes/memorization_guard/" not in name:
-                return False
-            if "custom_nodes/memorization_guard/" in name:
-                return True
-            if "/comfy" in name or "execution.py" in name:
-                return False
-        return False
-
-    def _allowed(self, path: Any) -> bool:
-        return Path(path.decode() if isinstance(path, bytes) else path).resolve().is_relative_to(self.base)
+        if event in ("exec", "compile", "marshal.loads"):  # the very caller: torch compiles, and Python loads codecs
+            return OURS in files[0]
+        if event in DOORS:  # the innermost code that is not a library's
+            return OURS in next((f for f in files if OURS in f or "/comfy" in f or "execution.py" in f), "")
+        path = args[0]
+        if not isinstance(path, str | bytes | Path) or not any(OURS in file for file in files):
+            return False
+        return not Path(path.decode() if isinstance(path, bytes) else path).resolve().is_relative_to(self.base)
 
 
 def _status(name: str) -> int:

@@ -21,7 +21,8 @@ from support.paths import LAB_NAME, LAB_PACK, PACK, ROOT
 def configure(base: Path, options: str = "") -> None:
     """Prepare the host's modules for import. `options`: as for its main.py, for example "--lowvram"."""
     wanted = [*shlex.split(options), "--base-directory", str(base.resolve())]
-    if not _accelerated() and not {"--cpu", "--directml"} & set(wanted):
+    accelerator = getattr(torch, "accelerator", torch.cuda)  # torch 2.6 and later
+    if not accelerator.is_available() and not {"--cpu", "--directml"} & set(wanted):
         wanted.append("--cpu")  # the host raises on a machine without an accelerator
     own, sys.argv = sys.argv, [sys.argv[0], *wanted]
     try:
@@ -54,10 +55,3 @@ def lab_host(options: str = "--cpu", threads: int = 1) -> Iterator[Host]:
         if made is not None:
             made.close()
         shutil.rmtree(base, ignore_errors=True)
-
-
-def _accelerated() -> bool:
-    accelerator = getattr(torch, "accelerator", None)  # torch 2.6 and later
-    if accelerator is not None:
-        return bool(accelerator.is_available())
-    return torch.cuda.is_available() or torch.backends.mps.is_available()

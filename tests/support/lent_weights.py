@@ -156,15 +156,6 @@ def lending(state: str) -> Iterator[Lending]:
         yield Lending(state)
 
 
-def _load_as_float32(file: str) -> tuple[dict[str, Tensor], dict]:
-    """The lab's file holds fp16, and a cast would be a copy, which hides what lending does."""
-    return {name: weight.float() for name, weight in safetensors.torch.load_file(file).items()}, {}
-
-
-def _load_as_stored(file: str) -> tuple[dict[str, Tensor], dict]:
-    return safetensors.torch.load_file(file), {}
-
-
 def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
     import comfy_aimdo.host_buffer
     import comfy_aimdo.model_vbar
@@ -186,13 +177,17 @@ def _replace_native_memory(patch: pytest.MonkeyPatch, state: str) -> None:
     patch.setattr(comfy_aimdo.vram_buffer, "VRAMBuffer", lambda size, device: lender.shared)
     patch.setattr(comfy_aimdo.host_buffer, "HostBuffer", lambda *_: SimpleNamespace(size=0))
     patch.setattr(management, "DEFAULT_AIMDO_CAST_BUFFER_RESERVATION_SIZE", 2**24)
-    patch.setattr(comfy.utils, "load_safetensors", _load_as_stored if state == CAST else _load_as_float32)
     real = comfy.ops.cast_bias_weight
+
+    def load(file: str) -> tuple[dict[str, Tensor], dict]:
+        """The lab's file holds fp16, and a cast would be a copy, which hides what lending does."""
+        return {n: w if state == CAST else w.float() for n, w in safetensors.torch.load_file(file).items()}, {}
 
     def cast(s: nn.Module, input: Any = None, dtype: Any = None, device: Any = None, *args: Any, **kwargs: Any):
         lent = hasattr(s, "_v") or state == "streams"
         return real(s, input, dtype, DEVICE if lent else device, *args, **kwargs)
 
+    patch.setattr(comfy.utils, "load_safetensors", load)
     patch.setattr(comfy.ops, "cast_bias_weight", cast)
     if state == "streams":  # the legacy patcher, of which nothing fits
         patch.setattr(comfy.model_patcher, "CoreModelPatcher", LeftBehind)

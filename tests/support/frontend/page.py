@@ -190,8 +190,9 @@ class Page:
 
     def queue(self) -> str:
         """Press Run; returns the id of the prompt. Raises PromptError when the server refuses it, or PageError."""
+        posted = lambda got: got.request.method == "POST" and got.url.split("?")[0].endswith("/prompt")  # noqa: E731
         try:
-            with self.tab.expect_response(_is_prompt, timeout=60_000) as waiting:
+            with self.tab.expect_response(posted, timeout=60_000) as waiting:
                 self._run_button().click(timeout=20_000)
             answer = waiting.value.json()
         except sync_api.Error as error:
@@ -224,7 +225,3 @@ class Page:
 
     def clear_errors(self) -> None:
         self._errors.clear()
-
-
-def _is_prompt(response: sync_api.Response) -> bool:
-    return response.request.method == "POST" and response.url.split("?")[0].endswith("/prompt")

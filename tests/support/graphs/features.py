@@ -39,14 +39,10 @@ def _through(class_type: str, **inputs: Any) -> Feature:
     return Feature({"p": node(class_type, model=["m", 0], **inputs)}, {"model": ["p", 0]})
 
 
-def _positive(nodes: Prompt, **given: Any) -> Feature:
-    """A positive prompt made by the node `pos`."""
-    return Feature(nodes, {"positive": ["pos", 0]}, lambda _: given)
-
-
 def _combined(one: Node, other: Link, **more: Any) -> Feature:
+    """A positive prompt made of two."""
     nodes = {"one": one, "pos": node("ConditioningCombine", conditioning_1=["one", 0], conditioning_2=other)}
-    return _positive(nodes, **more)
+    return Feature(nodes, {"positive": ["pos", 0]}, lambda _: more)
 
 
 def halves() -> torch.Tensor:
