@@ -1,4 +1,7 @@
-"""Files that somebody else made: no traceback, no gigabyte of memory, nothing touched elsewhere, one image lost."""
+"""Files that somebody else made: no traceback, no gigabyte of memory, nothing touched elsewhere, one image lost.
+
+And while any node runs, our code opens no connection, starts no program, runs no code, and writes only where it may.
+"""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from support import every_node, graphs
 from support.doors import GIGABYTE, Watch, files, memory
-from support.every_node import SET
+from support.every_node import EVERY_NODE, SET
 from support.executor import Host
 from support.graphs import node
 from support.hostile_files import COLOUR, EXIF, captions, detectors, giant, image, images, reference_files
@@ -134,3 +137,27 @@ def test_an_image_as_large_as_is_allowed(
     giant(folder / "b.png", mode, *size, EXIF[2])
     with limited():
         assert every_node.run(host, READ, whole)["n"][1] == 2
+
+
+def test_running_nodes_open_no_door(host: Host, whole: dict[str, Any], watch: Watch) -> None:
+    saved = host.base / "models" / "memorization_references" / f"{SET}.safetensors"
+    before = saved.stat().st_mtime_ns
+    with watch.watching():
+        for prompt in EVERY_NODE.values():
+            every_node.run(host, prompt, whole)
+    assert saved.stat().st_mtime_ns > before, "a file was written where it may be"
+    assert watch.seen == []
+
+
+def test_a_door_is_seen(host: Host, watch: Watch, tmp_path: Path) -> None:
+    """Put into a module of ours, each is reported."""
+    module = host.module("memorization_guard", "drawing.node_views")
+    doors = ["open(path, 'w').close()", "exec('1')", "marshal.loads(marshal.dumps(1))", "subprocess.run(['true'])"]
+    source = "import marshal, subprocess\ndef go(path):\n" + "".join(f"    {door}\n" for door in doors)
+    scope: dict[str, Any] = {}
+    exec(compile(source, module.__file__, "exec"), scope)  # noqa: S102 - in the test's own words
+    with watch.watching():
+        scope["go"](str(tmp_path / "elsewhere"))
+    said = " ".join(watch.seen)
+    for door in ("open", "exec", "marshal.loads", "subprocess.Popen"):
+        assert door in said

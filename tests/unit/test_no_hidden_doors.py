@@ -1,6 +1,6 @@
 """What runs on a user's machine neither runs code from data, nor starts programs, nor reaches for the network.
 
-Read from the sources; tests/host/test_no_hidden_doors_at_run_time.py watches the running nodes.
+Read from the sources; tests/host/test_hostile_files.py watches the running nodes.
 """
 
 import ast
