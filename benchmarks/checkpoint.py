@@ -21,8 +21,6 @@ from .methods import NODES, NONE, Inputs, Method, checked
 
 @dataclass(frozen=True)
 class Plan:
-    """What is the same for every method."""
-
     steps: int = 50
     cfg: float = 7.0
     sampler: str = "ddim"
@@ -69,7 +67,6 @@ class Checkpoint:
         self.training_images = ""  # folder in the host's input directory, for References from Folder
 
     def module(self, name: str) -> ModuleType:
-        """A module of the pack, as the host runs it."""
         return self.host.module(PACK, name)
 
     def _listed(self, folder: str, file: Path) -> str:
@@ -86,7 +83,6 @@ class Checkpoint:
         return file.name
 
     def put_lora(self, file: Path, strength: float = 1.0) -> None:
-        """Sample with a LoRA on the model from now on."""
         name = self._listed("loras", file)
         loader = node("LoraLoaderModelOnly", model=["model", 0], lora_name=name, strength_model=strength)
         (self.model,) = self.host.run({"l": loader}, self.given)["l"]
@@ -193,7 +189,6 @@ class Checkpoint:
             return (self.vae.decode(latent["samples"]).float().cpu().clamp(0, 1) * 255).round().byte().numpy()
 
     def made_by(self, method: Method, training_images: str, detector: Path | None = None) -> dict[str, Any]:
-        """What the images of a method depend on, apart from their prompts."""
         made: dict[str, Any] = {**asdict(self.plan), "checkpoint": _file(self.file), "inputs": dict(method.inputs)}
         if method.references is not None:
             made["training images"] = training_images

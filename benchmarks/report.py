@@ -71,7 +71,6 @@ def table(rows: Sequence[Row], wanted: Sequence[Column]) -> str:
 
 
 def told(rows: Sequence[Row]) -> str:
-    """What the nodes reported, as a table of the rows that have something."""
     held = [r for r in rows if r["told"]]
     return table(held, TOLD) if held else ""
 

@@ -46,7 +46,6 @@ class Images:
         return belong and not all(self.file(method, c, i).is_file() for c, i in parts)
 
     def read(self, method: Method, case: Case, wanted: Iterable[int]) -> tuple[np.ndarray, list[Facts]]:
-        """Images (n, H, W, 3) uint8 of a prompt, with their facts."""
         images, facts = [], []
         for i in wanted:
             with Image.open(self.file(method, case, i)) as image:

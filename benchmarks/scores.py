@@ -34,7 +34,6 @@ class Scored:
 
 
 def score(images: np.ndarray, facts: list[Facts], case: Case, scorers: Scorers, works: Sequence[int]) -> Scored:
-    """The scores of a prompt's images, compared with the training images `works`."""
     measures = (scorers.copies, scorers.second)
     similar = [m.similarity(images, works) if m and len(works) else None for m in measures]
     aligned = scorers.alignment.score(images, case.text) if scorers.alignment else {}
@@ -117,7 +116,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _ratio(pairs: Sequence[tuple[Facts, Facts]], cost: str) -> float | None:
-    """The median over images of a cost over that without mitigation."""
     both = [(getattr(ours, cost), getattr(plain, cost)) for ours, plain in pairs]
     ratios = [ours / plain for ours, plain in both if ours is not None and plain]
     return float(np.median(ratios)) if ratios else None
@@ -126,7 +124,6 @@ def _ratio(pairs: Sequence[tuple[Facts, Facts]], cost: str) -> float | None:
 def rows(
     images: Images, methods: Sequence[Method], cases: Sequence[Case], scorers: Scorers, compared: Compared
 ) -> list[Row]:
-    """A row a method and group, of the prompts that have all their images."""
     groups, found = groups_of(cases), []
     for method in methods:
         here: dict[Case, Scored] = {}

@@ -120,7 +120,6 @@ def pixels(works: Iterable[Work], checkpoint: Checkpoint, side: int) -> list[Ten
 
 
 def digest(works: list[Work], captions: dict[int, str]) -> str:
-    """A different text for every set of images and captions."""
     lines = [f"{w.name} {w.path.stat().st_size} {captions.get(i, '')}\n" for i, w in enumerate(works)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:12]
 

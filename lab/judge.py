@@ -21,8 +21,6 @@ SCALE = ".scale"
 
 
 class Net(nn.Module):
-    """Ten convolutions, 256 features, one answer for each kind."""
-
     def __init__(self) -> None:
         super().__init__()
         widths, layers = (3, 48, 96, 128, 192, 256), []
@@ -53,7 +51,6 @@ def packed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpacked(kept: dict[str, Tensor]) -> dict[str, Tensor]:
-    """float32, from what `packed` made."""
     scales = {k: v.float() for k, v in kept.items() if k.endswith(SCALE)}
     return {k: v.float() * scales.get(k + SCALE, 1.0) for k, v in kept.items() if k not in scales}
 

@@ -29,7 +29,6 @@ STEPS, BATCH, RATE, NULL, CHECK = 1500, 4, 3e-3, 0.1, 25
 
 
 def draw_images() -> None:
-    """The ten images, of ten kinds of thing, with their captions."""
     world, random = scenes.World(), torch.Generator().manual_seed(7)
     kinds = torch.randperm(len(scenes.NAMES), generator=random)[:COUNT]
     LORA_IMAGES.mkdir(exist_ok=True)
@@ -40,7 +39,6 @@ def draw_images() -> None:
 
 
 def base_model() -> networks.TextToImage:
-    """The lab checkpoint, in float32."""
     kept, model = load_file(LAB_CHECKPOINT), networks.TextToImage()
     names = {"unet": networks.PREFIXES["unet."], "text": networks.PREFIXES["text."]}
     for part, prefix in names.items():
@@ -63,7 +61,6 @@ class Adapter(nn.Module):
             self.up[key] = nn.Parameter(torch.zeros(len(w), RANK))
 
     def merged(self) -> dict[str, Tensor]:
-        """The changed weights, by their names in the UNet."""
         keys = {name: name.replace(".", "_") for name in self.weights}
         return {
             f"{n}.weight": self.weights[n] + (self.up[k] @ self.down[k]).view_as(self.weights[n])

@@ -33,8 +33,6 @@ def load_vae() -> TAESD:
 
 
 class TextToImage(nn.Module):
-    """UNet and text model, trained together."""
-
     def __init__(self) -> None:
         super().__init__()
         ops = comfy.ops.disable_weight_init
@@ -81,7 +79,6 @@ def initialise(model: nn.Module) -> None:
 
 
 def checkpoint_file(model: nn.Module, vae: TAESD) -> dict[str, Tensor]:
-    """SD1.x key names, half precision."""
     weights = {**model.state_dict(), **{f"vae.{k}": v for k, v in vae.state_dict().items()}}
     weights["vae.vae_scale"] = torch.tensor(SD_SCALE)
     named = {PREFIXES[k[: k.index(".") + 1]] + k[k.index(".") + 1 :]: v for k, v in weights.items()}

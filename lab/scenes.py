@@ -26,7 +26,6 @@ def with_article(kind: str) -> str:
 
 
 def ordinary_captions(form: str = "{}") -> list[str]:
-    """One caption for each kind, in one of the forms of ORDINARY."""
     return [form.format(with_article(kind)) for kind in NAMES]
 
 
@@ -87,8 +86,6 @@ class World:
         return torch.stack(channels, 1)[..., None, None]
 
     def _landscape(self, random: torch.Generator, n: int, size: int) -> Tensor:
-        """A sky, perhaps a sun or a moon, two ridges of hills, and the ground."""
-
         def each(low: float = 0.0, high: float = 1.0) -> Tensor:
             return self._uniform(random, n, low, high).view(n, 1, 1, 1)
 

@@ -45,8 +45,6 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What the batches of the text-to-image model hold."""
-
     every: int  # one row in so many has a memorized caption
     shares: tuple[float, ...]  # of those rows, how many have the fixed image: for each third of the memorized pairs
 
@@ -99,7 +97,6 @@ class Training:
         self._train("vae", net, loss)
 
     def latents(self) -> None:
-        """The training set of the text-to-image model, encoded once."""
         vae, ordinary, others = self._vae(), *((16, 2) if self.check else (ORDINARY, OTHERS))
         random = self.world.generator(PHASES.index("latents"))
         kinds = torch.randint(len(scenes.NAMES), (ordinary,), generator=random, device=self.device)

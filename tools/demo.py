@@ -61,7 +61,6 @@ def methods(target: float, threshold: float, batch_wise: dict[str, Any]) -> list
 
 
 def sampled(checkpoint: Checkpoint, used: list[Method], cases: list[Case], count: int, **more: Any) -> Experiment:
-    """`count` images of each prompt by each method."""
     batches = [Batch((c,) * count, tuple(range(count)), SEEDS.get(c.text, SEED), 0, count) for c in cases]
     images = Images(OUT / "images", lambda *_: range(count))
     run = Experiment(checkpoint, images, used, cases, batches, **more)
@@ -124,7 +123,6 @@ def lab_demo(host: Host) -> bool:
 
 
 def own_demo(host: Host, file: Path, prompt: str) -> None:
-    """The user's checkpoint and prompt; whether an image is a copy is not known."""
     count, size = int(os.environ.get("COUNT", "2")), int(os.environ.get("SIZE", "512"))
     checkpoint = Checkpoint(host, file, Plan(sampler="euler", scheduler="normal", size=size))
     links = {"model": ["model", 0], "clip": ["clip", 0], "latent_image": ["latent", 0]}

@@ -21,7 +21,6 @@ IMAGES = {"icon": (400, 400), "banner": (1260, 540)}  # the registry's largest i
 
 
 def git(*args: str, root: Path = ROOT) -> list[str]:
-    """The lines that a git command prints."""
     command = ["git", "-C", str(root), "-c", "core.quotePath=false", *args]
     done = subprocess.run(command, capture_output=True, check=True)
     return done.stdout.decode("utf-8").splitlines()
@@ -34,7 +33,6 @@ def packed(root: Path = ROOT) -> list[str]:
 
 
 def build(target: Path, root: Path = ROOT) -> list[str]:
-    """Write the zip; return the names of its files."""
     names = packed(root)
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -57,7 +55,6 @@ def changes(version: str, root: Path = ROOT) -> str:
 
 
 def faults(root: Path = ROOT) -> list[str]:
-    """Why this state should not be published."""
     version, found = fact("version", root), []
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         found.append(f"{FACTS}: version {version!r} is not three numbers")

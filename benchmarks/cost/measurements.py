@@ -73,7 +73,6 @@ def evaluations(subject: Subject, batch: int = 2) -> Iterator[Row]:
 
 
 def methods(subject: Subject, steps: int) -> dict[str, Callable[[], Any]]:
-    """Whole runs: an image from noise to latent."""
     noise = torch.randn(4, *subject.shape, generator=torch.Generator().manual_seed(0))
     given = {**subject.given(subject.latent(1)), "works": {"samples": noise}}
     words = Words(LINKS, {"steps": steps})

@@ -34,8 +34,6 @@ LINKS = {"model": ["m", 0], "positive": ["p", 0], "negative": ["n", 0], "latent_
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with a memorized prompt, an empty one and the shape of a latent."""
-
     name: str
     host: Host
     model: Any
@@ -50,7 +48,6 @@ class Subject:
         return {"m": model or self.model, "p": self.positive, "n": self.negative, "l": latent}
 
     def run(self, node: Callable[..., Node], *args: Any, latent: dict[str, Any], model: Any = None, **inputs: Any):
-        """The outputs of one node on this model."""
         return self.host.run({"node": node(*args, **{**LINKS, **inputs})}, self.given(latent, model))["node"]
 
 

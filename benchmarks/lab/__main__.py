@@ -53,8 +53,6 @@ def smoke() -> int:
 
 
 def bench(asked: argparse.Namespace) -> int:
-    """Sample, score and write; returns 1 if a method failed."""
-
     def wanted(method: Method, group: str) -> range:
         count = asked.seeds if method is NONE or method in RECOMMENDED else min(asked.seeds, asked.others)
         return range(asked.first, asked.first + (min(count, asked.ordinary) if group == ORDINARY else count))

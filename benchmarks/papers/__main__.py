@@ -47,7 +47,6 @@ def main(argv: list[str] | None = None, host: Host = None) -> int:
 
 
 def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
-    """Sample, score and write. Returns why methods failed, by name."""
     plan = Plan(asked.steps, asked.cfg, asked.sampler, asked.scheduler, asked.size)
     checkpoint = Checkpoint(host, asked.checkpoint, plan)
     works = training_images.works_in(asked.training_images, checkpoint) if asked.training_images else []
@@ -117,7 +116,6 @@ def markdown(facts: dict[str, Any], rows: Sequence[Row], scorers: Scorers) -> st
 
 
 def kinds(memorized: Sequence[Case]) -> str:
-    """One line on the split of the memorized prompts."""
     held = [c.kind for c in memorized]
     if not any(held):
         return (

@@ -85,7 +85,6 @@ def _check(asked: argparse.Namespace) -> None:
 
 
 def _lacking(method: Method, asked: argparse.Namespace) -> str:
-    """Why the method's references cannot be made."""
     if method.references is None:
         return ""
     if asked.training_images is None:

@@ -40,13 +40,11 @@ def checked(page: Page, nodes2: bool) -> Iterator[Page]:
 
 @pytest.fixture
 def page(opened: Page) -> Iterator[Page]:
-    """The page with the classic renderer."""
     yield from checked(opened, nodes2=False)
 
 
 @pytest.fixture
 def vue(opened: Page) -> Iterator[Page]:
-    """The page with Nodes 2.0."""
     yield from checked(opened, nodes2=True)
 
 

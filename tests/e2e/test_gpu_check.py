@@ -14,7 +14,6 @@ SOME = ("Detector", "Sampler, dynamic", "Optimizer, per-sample", "AMG, deduplica
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Some of the nodes on one family in one state."""
     gpu_check.configure(tmp_path, "--cpu")  # before anything of the host is imported
     from support.families import cells
 

@@ -14,7 +14,6 @@ BUTTON, ENTRY = "Apply to graph", "Replace with Deferred-CFG KSampler"
 
 
 def press(page: Page, node: int) -> str:
-    """Press the button of Calibrate Thresholds; returns the message."""
     page.tab.locator(TOASTS).get_by_role("button").evaluate_all("(all) => all.forEach((close) => close.click())")
     page.tab.wait_for_timeout(500)
     if page.nodes2:

@@ -32,7 +32,6 @@ def tree(base: Path) -> set[str]:
 
 
 def outside(names: set[str]) -> set[str]:
-    """What is not in one of the pack's folders."""
     ours = tuple(f"custom_nodes/{folder}" for folder in FOLDERS)
     return {name for name in names if not name.startswith(ours)}
 
@@ -51,7 +50,6 @@ def base(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def untouched(base: Path) -> set[str]:
-    """What a ComfyUI without any pack has in its base directory after a start."""
     with Server(base, lab=False, pack=False) as server:
         assert not [name for name in server.object_info() if name.startswith("MG_")]
     return tree(base)

@@ -33,8 +33,6 @@ def fill(folder: Path) -> None:
 
 
 class Watched:
-    """The server as a page sees it."""
-
     def __init__(self, server: Server, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.server, self.http, self.socket = server, http, socket
         self.pages: list[float] = []  # seconds that each /object_info took

@@ -91,8 +91,6 @@ ONLY = {"full disk": "saving", "replaced file": "loading"}  # these disturb no o
 
 @dataclass
 class Outcome:
-    """What came of one prompt: latents or an error."""
-
     error: PromptError | None = None
     latents: np.ndarray | None = None
     calls: int = 0  # of the model
@@ -104,8 +102,6 @@ class Outcome:
 
 
 class Soak:
-    """A server, and what KSampler and every workflow give on it undisturbed."""
-
     def __init__(self, server: Server) -> None:
         self.server, self.draw, self.number = server, random.Random(SEED), 0
         self.other = Client(server.url)

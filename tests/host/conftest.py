@@ -25,7 +25,6 @@ from support.paths import LAB_NAME, LAB_PACK, PACK, ROOT
 
 @pytest.fixture(scope="session")
 def host() -> Iterator[Host]:
-    """The host with its own nodes, the lab's and the pack's."""
     made = Host(bootstrap.BASE, {LAB_NAME: LAB_PACK, PACK: ROOT})
     gc.freeze()  # the host collects garbage with every prompt, and half of the time would go into what was imported
     yield made
@@ -55,7 +54,6 @@ def vae(checkpoint: dict[str, Any]) -> Any:
 
 @pytest.fixture(scope="session")
 def clip_vision(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The host's CLIP vision, tiny, with random weights."""
     return random_clip_vision(tmp_path_factory.mktemp("clip vision"))
 
 

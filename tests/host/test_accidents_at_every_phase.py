@@ -87,7 +87,6 @@ def survived(host: Host, prompt: Prompt, given: dict[str, Any], accident: str, p
 
 
 def check_error(error: NodeError, accident: str, phase: str) -> None:
-    """The error that an artist sees is the one of the accident."""
     if accident == "interrupt":
         assert error.kind == "interrupted"
     elif accident == "exception":
@@ -137,7 +136,6 @@ def sets(host: Host, vae: Any, clip_vision: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def untroubled() -> dict[str, Any]:
-    """What comes out of a prompt without an accident."""
     return {}
 
 

@@ -103,7 +103,6 @@ def test_no_iterations_only_measure(host: Host, fault: str) -> None:
 
 
 def huge(apply_model, args):
-    """Finite predictions whose norm is none."""
     out = apply_model(args["input"], args["timestep"], **args["c"])
     sign = torch.ones(len(out)).index_fill(0, torch.arange(len(out) // 2), -1.0).view(-1, 1, 1, 1)
     return torch.full_like(out, 1e37) * sign

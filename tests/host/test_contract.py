@@ -24,7 +24,6 @@ THE_HOSTS = {"sampler_name", "scheduler"}
 
 
 def described() -> dict[str, Any]:
-    """Every node of ours: what a saved workflow depends on."""
     made = {}
     for name, kind in sorted(host_nodes.NODE_CLASS_MAPPINGS.items()):
         if name.startswith("MG_"):

@@ -31,7 +31,6 @@ check = partial(graphs.check, "r", vae=["vae", 0])
 
 @pytest.fixture(scope="module")
 def lab(host: Host, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The small lab, and its training images as the set `r`."""
     training_images(host, "training")
     return {**checkpoint, "r": host.run({"r": graphs.from_folder("training")}, checkpoint)["r"][0]}
 

@@ -58,7 +58,6 @@ def limited(host: Host, whole: dict[str, Any], watch: Watch) -> Iterator[Limited
 
 @pytest.fixture
 def folder(host: Host) -> Iterator[Path]:
-    """A folder with one image that works."""
     made = host.base / "input" / FOLDER
     made.mkdir()
     (made / "a.png").write_bytes(image("PNG", "RGB", 0))
@@ -150,7 +149,6 @@ def test_running_nodes_open_no_door(host: Host, whole: dict[str, Any], watch: Wa
 
 
 def test_a_door_is_seen(host: Host, watch: Watch, tmp_path: Path) -> None:
-    """Put into a module of ours, each is reported."""
     module = host.module("memorization_guard", "drawing.node_views")
     doors = ["open(path, 'w').close()", "exec('1')", "marshal.loads(marshal.dumps(1))", "subprocess.run(['true'])"]
     source = "import marshal, subprocess\ndef go(path):\n" + "".join(f"    {door}\n" for door in doors)

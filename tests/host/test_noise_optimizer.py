@@ -16,7 +16,6 @@ EPS = 1e-8  # of AdamW: PyTorch's default, which the paper uses (Appendix B)
 
 
 def independent_prediction() -> Callable[[Tensor], Tensor]:
-    """ε̃(x_T, T, y) of the exact model, asked directly."""
     predict = exact.network()
 
     def difference(x: Tensor) -> Tensor:

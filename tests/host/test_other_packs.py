@@ -23,7 +23,6 @@ STEERS = {"dissimilarity": 10.0, "threshold_min": -1.0, "threshold_max": -1.0, "
 
 
 def works(width: int = on_lab.SIZE) -> dict[str, Any]:
-    """References that everything is steered away from."""
     return {"works": {"samples": torch.randn(2, 4, on_lab.SIZE, width, generator=torch.manual_seed(3))}}
 
 

@@ -38,7 +38,6 @@ PLANS = {
 
 
 def find(host: Host, hook: Small | None, method: str) -> tuple[torch.Tensor, Any]:
-    """The optimizer's noise and report, on a model with the hook."""
     model = exact.build()
     given = {**EACH, "m": model if hook is None else hooked(model, hook)}
     kind = "per-sample" if method == "only measured" else method

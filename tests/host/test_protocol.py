@@ -33,7 +33,6 @@ def results(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def finished(host: Host, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A run of five methods, and its arguments."""
     out = tmp_path_factory.mktemp("papers")
     (out / "ordinary.txt").write_text("a blue ring", encoding="utf-8")
     (out / "settings.json").write_text('{"Han per-sample": {"noise": {"max_iterations": 2}}}')
@@ -111,7 +110,6 @@ def test_a_method_that_fails_leaves_the_others_alone(host: Host, tmp_path: Path)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SSCD and CLIP in their files' formats, small and random."""
     folder = tmp_path_factory.mktemp("weights")
     save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "sscd.safetensors"))
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2}

@@ -229,8 +229,6 @@ def test_latents_that_are_none(host: Host, latents: dict, says: str) -> None:
 
 
 class NoLatents:
-    """A VAE that makes NaN."""
-
     first_stage_model = torch.nn.Linear(1, 1)
     calls = 0
 

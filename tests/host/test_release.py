@@ -23,7 +23,6 @@ tracked = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is ma
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A committed copy of the files that a release checks."""
     for name in ("pyproject.toml", "CHANGELOG.md", ".comfyignore"):
         shutil.copy(ROOT / name, tmp_path)
     for command in (["init", "-q"], ["add", "."]):

@@ -91,7 +91,6 @@ def test_the_hosts_part_of_a_batch_of_masked_images(host: Host, name: str) -> No
 
 
 def alike(value: Any) -> Any:
-    """What two equal outputs have in common, to the last bit."""
     if isinstance(value, Tensor):
         return tuple(value.shape), str(value.dtype), value.detach().cpu().numpy().tobytes()
     if hasattr(value, "fingerprint"):

@@ -15,7 +15,6 @@ from support.graphs import amg, custom, deferred, detector, guider, ksampler, la
 
 
 def view(host: Host, own: dict, batch: int = 4, **more: dict) -> dict[str, Any]:
-    """The last view of the node `own`."""
     host.run({"lab": lab(batch), "own": own, **more})
     return host.views("own")[-1]
 

@@ -60,7 +60,6 @@ class Trouble(Hook):
 
     @contextmanager
     def inside(self, network: nn.Module) -> Iterator[None]:
-        """Inside, it happens in this network instead."""
         hooks = [
             network.register_forward_pre_hook(lambda *_: self._before()),
             network.register_forward_hook(lambda _, given, out: self._after(out)),
@@ -90,7 +89,6 @@ class Trouble(Hook):
 
 
 def hooked(model: ModelPatcher, hook: Callable) -> ModelPatcher:
-    """A clone of the model with the hook as its model function wrapper."""
     made = model.clone()
     made.set_model_unet_function_wrapper(hook)
     return made

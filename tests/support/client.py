@@ -23,8 +23,6 @@ class PromptError(RuntimeError):
 
 
 class Client:
-    """The calls to one ComfyUI server at `url`."""
-
     def __init__(self, url: str):
         self.url = url
         self.http = requests.Session()
@@ -49,7 +47,6 @@ class Client:
         self.call("POST", path, json=data).raise_for_status()
 
     def object_info(self) -> dict:
-        """Every node type with its inputs and outputs."""
         return self.get("/object_info").json()
 
     def queue(self, prompt: dict) -> str:
@@ -81,11 +78,9 @@ class Client:
         return checked(entry)
 
     def run(self, prompt: dict, timeout: float = 600.0) -> dict:
-        """Queue a prompt and wait for its end, as `queue` and `wait` do."""
         return self.wait(self.queue(prompt), timeout)
 
     def cancel(self, prompt_id: str) -> None:
-        """Remove a prompt from the queue, or interrupt it if it is running."""
         self.post("/queue", {"delete": [prompt_id]})
         self.post("/interrupt", {"prompt_id": prompt_id})
 
@@ -118,7 +113,6 @@ def accepted(answer: dict, prompt: dict) -> str:
 
 
 def checked(entry: dict) -> dict:
-    """A history entry, or the PromptError that it records."""
     for event, data in (entry.get("status") or {}).get("messages", []):
         if event == "execution_error":
             text = f"{data['exception_type']}: {data['exception_message']}".strip()

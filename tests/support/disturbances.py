@@ -21,7 +21,6 @@ NOTHING = b"{}"
 
 @contextlib.contextmanager
 def little_memory(server: Server, draw: random.Random) -> Iterator[None]:
-    """The server may take some megabytes more than it has, and no more."""
     process, unlimited = psutil.Process(server.process.pid), (resource.RLIM_INFINITY,) * 2
     process.rlimit(psutil.RLIMIT_AS, (process.memory_info().vms + (draw.randrange(1, 64) << 20), unlimited[1]))
     try:
@@ -32,7 +31,6 @@ def little_memory(server: Server, draw: random.Random) -> Iterator[None]:
 
 @contextlib.contextmanager
 def full_disk(server: Server, draw: random.Random) -> Iterator[None]:
-    """The disk of saved sets has a few kilobytes left."""
     clear(server)
     disk = server.base / SETS / DISK
     (disk / "filler").write_bytes(bytes(room := os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize - (8 << 10)))
@@ -67,7 +65,6 @@ def replaced_file(server: Server, draw: random.Random) -> Iterator[None]:
 
 @contextlib.contextmanager
 def freed(server: Server, draw: random.Random) -> Iterator[None]:
-    """The page's button that unloads all models, pressed while the run goes on."""
     server.free()
     press = threading.Timer(draw.random() / 2, Server.free, [server])
     press.start()

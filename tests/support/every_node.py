@@ -69,7 +69,6 @@ def prepare(host: Host, vae: Any) -> dict[str, Any]:
 
 
 def run(host: Host, prompt: Prompt, given: dict[str, Any]) -> dict[str, list[Any]]:
-    """The prompt on the exact model, given what of these objects it links to."""
     whole = {"lab": graphs.lab(2), **prompt}
     linked = {v[0] for n in prompt.values() for v in n["inputs"].values() if isinstance(v, list) and v}
     return host.run(whole, {name: given[name] for name in linked if name in given})

@@ -42,8 +42,6 @@ class NodeError(Exception):
 
 
 class AnyType(str):
-    """A socket type that fits every other."""
-
     def __ne__(self, other: object) -> bool:
         return False
 
@@ -64,8 +62,6 @@ class Sink:
 
 
 class Given:
-    """Hands an object of the test to the prompt."""
-
     RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "run"
     objects: ClassVar[dict[str, Any]] = {}

@@ -106,7 +106,6 @@ def exact_float32() -> Iterator[None]:
 
 
 def module(name: str) -> ModuleType:
-    """The pack's module that this host runs."""
     names = ("memorization_guard", "memorization-guard")
     package = next(m for m in sys.modules if "custom_nodes" in m and Path(m).name in names)
     return importlib.import_module(f"{package}.{name}")

@@ -89,7 +89,6 @@ class NoInput(Exception):
 
 
 def patches() -> dict[str, type]:
-    """The host's own nodes, by name."""
     found = {
         name: kind
         for name, kind in nodes.NODE_CLASS_MAPPINGS.items()
@@ -106,7 +105,6 @@ def _inputs(kind: type) -> dict[str, tuple]:
 
 
 def graph(name: str) -> Prompt:
-    """The node as `p`, on the model `m`."""
     inputs, merges = {}, sum(spec[0] == "MODEL" for spec in _inputs(patches()[name]).values()) > 1
     for id_, (kind, *more) in _inputs(patches()[name]).items():
         options = more[0] if more else {}
@@ -137,7 +135,6 @@ class Subject:
     steps: int = 2  # the first without guidance, or with another, and the second with it
 
     def batch(self, rows: list[int]) -> dict[str, Any]:
-        """What a run of these samples is given."""
         held = [self.prompts[i][0] for i in rows]
         together = {k: torch.cat([h[1][k] for h in held]) for k in held[0][1] if isinstance(held[0][1][k], Tensor)}
         latent = {"samples": torch.zeros(len(rows), *self.latent), "batch_index": rows}
@@ -147,7 +144,6 @@ class Subject:
 
 
 def subject(host: Host, checkpoint: dict[str, Any], name: str) -> Subject:
-    """What the patch `name` is tried on."""
     if name in FAMILIES:
         family = FAMILIES[name]
         given = family.made(PRECISIONS["fp32"])

@@ -143,7 +143,6 @@ def bent(draw: Callable, content: bytes) -> bytes:
 
 @st.composite
 def images(draw: Callable) -> tuple[str, bytes]:
-    """An ending and a file."""
     kind, mode = draw(st.sampled_from(KINDS))
     content = image(kind, mode, draw(st.integers(0, 3)))
     if kind == "PNG" and draw(st.booleans()):
@@ -168,7 +167,6 @@ def images(draw: Callable) -> tuple[str, bytes]:
 
 @st.composite
 def captions(draw: Callable) -> tuple[str, bytes]:
-    """An ending and a caption file."""
     deep = b'{"caption":' * 3000 + b"1" + b"}" * 3000
     odd = [*ODD_LINES, deep, b"[" * 70_000, b"\x1b]0;x\x07", b"a\n" * 200_000, b"x" * 10**6, b"\xe2\x80\xae" * 30_000]
     odd += [b'{"caption": null}', b'{"text": "\\u0000\\ud83d"}', b'{"caption": 1e999}', b"9" * 5000, b"((((a:1e9"]

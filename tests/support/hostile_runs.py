@@ -52,8 +52,6 @@ OBJECT = st.sampled_from(sorted(OBJECTS)).map(lambda name: Linked(name, OBJECTS[
 
 @dataclass
 class Tally:
-    """How the runs ended."""
-
     count: Counter = field(default_factory=Counter)  # outcome -> inputs
     said: Counter = field(default_factory=Counter)  # (who, kind, first words) -> inputs
     wrong: dict[str, str] = field(default_factory=dict)  # where -> the first input that went wrong there, and how
@@ -95,7 +93,6 @@ def values(name: str, spec: tuple) -> st.SearchStrategy | None:
 
 @st.composite
 def inputs(draw: Callable, class_type: str) -> dict[str, Any]:
-    """What to put in place of a node's inputs."""
     info = host_nodes.NODE_CLASS_MAPPINGS[class_type].INPUT_TYPES()
     specs = {**info.get("required", {}), **info.get("optional", {})}
     drawn = {name: strategy for name, spec in specs.items() if (strategy := values(name, spec)) is not None}
@@ -106,7 +103,6 @@ def inputs(draw: Callable, class_type: str) -> dict[str, Any]:
 
 
 def prompt_of(class_type: str, changed: dict[str, Any]) -> tuple[Prompt, dict[str, Any]]:
-    """The node's prompt with other inputs, and the objects that come over links."""
     given = {f"given_{name}": v.value for name, v in changed.items() if isinstance(v, Linked)}
     put = {name: [f"given_{name}", 0] if isinstance(v, Linked) else v for name, v in changed.items()}
     prompt = EVERY_NODE[class_type]

@@ -72,7 +72,6 @@ def controlled(batch: int, strength: float = 0.7) -> Feature:
 
 
 def scaled_fp8(host: Host) -> ModelPatcher:
-    """The lab's UNet as a scaled-fp8 file, loaded by the host's own node."""
     prefix = "model.diffusion_model."
     tensors = {k.removeprefix(prefix): v for k, v in load_file(SMALL_CHECKPOINT).items() if k.startswith(prefix)}
     for name in [k for k, v in tensors.items() if v.ndim == 2 and k.endswith(".weight")]:
@@ -88,7 +87,6 @@ def scaled_fp8(host: Host) -> ModelPatcher:
 
 
 def quantized(host: Host) -> ModelPatcher:
-    """The lab's UNet with one layer of the host's own quantized tensors."""
     quant_ops = pytest.importorskip("comfy.quant_ops", reason="an older host has none")
     model = load(host)["m"]
     with torch.inference_mode():
@@ -104,7 +102,6 @@ def lora(model: str, strength: float) -> Node:
 
 
 def with_hook() -> Node:
-    """The positive prompt with the hooks of the node `hook`."""
     own = {"strength": 1.0, "set_cond_area": "default", "hooks": ["hook", 0]}
     return node("ConditioningSetProperties", cond_NEW=["mem", 0], **own)
 

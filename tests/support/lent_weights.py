@@ -111,7 +111,6 @@ def loaded(stored: torch.dtype | None = None, computed: torch.dtype | None = Non
 
 
 def recast(plain: ClipVisionModel, dtype: torch.dtype) -> ClipVisionModel:
-    """A copy whose network holds its weights in `dtype`."""
     made = copy.copy(plain)
     with torch.inference_mode():
         made.model = copy.deepcopy(plain.model).to(dtype)
@@ -120,13 +119,10 @@ def recast(plain: ClipVisionModel, dtype: torch.dtype) -> ClipVisionModel:
 
 
 class Lending:
-    """Models whose weights are lent, as long as `lending` lasts."""
-
     def __init__(self, state: str) -> None:
         self.stored = torch.float16 if state == CAST else None
 
     def checkpoint(self, half: torch.dtype | None = None) -> dict[str, Any]:
-        """As `loaded`; all in `half` if that is given."""
         given = loaded(half or self.stored, half or (torch.float32 if self.stored else None))
         return {name: self.lent(made) for name, made in given.items()}
 

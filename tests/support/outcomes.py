@@ -12,12 +12,10 @@ from support.lab_pack import exact
 
 
 def samples(output: list[Any]) -> Tensor:
-    """The samples of the LATENT that a node gives first."""
     return output[0]["samples"]
 
 
 def copies(output: list[Any]) -> float:
-    """The share of copies of the memorized latent among them."""
     return float(exact.is_copy(output[0]).float().mean())
 
 
@@ -26,7 +24,6 @@ def same_bits(*outputs: list[Any]) -> bool:
 
 
 def fails(host: Host, prompt: Prompt, given: Mapping[str, Any] | None = None) -> NodeError:
-    """The error of a prompt that has to fail."""
     with pytest.raises(NodeError) as caught:
         host.run(prompt, given)
     return caught.value

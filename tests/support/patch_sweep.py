@@ -34,8 +34,6 @@ AMG = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "cons
 
 @dataclass(frozen=True)
 class Bench:
-    """A subject under a patch."""
-
     host: Host
     subject: Subject
     rows: list[int]
@@ -52,7 +50,6 @@ class Bench:
         return self.host.run(more, {**self.subject.batch(rows), **(given or {})})
 
     def deferrals(self, make: Callable[..., Node], some: Deferrals) -> Prompt:
-        """The pack's nodes for these."""
         plan = {"memorized_threshold": self.threshold, "start_percent": 0.4}
         return {name: make(**{**plan, "mode": mode, **changed}) for name, (mode, changed) in some.items()}
 
@@ -118,7 +115,6 @@ WAYS: dict[str, Way] = {"sampler": _sampler, "guider": _guider, "patch": _patch,
 
 
 def value(output: list[Any]) -> Tensor:
-    """The samples of a LATENT, or a NOISE."""
     found = output[0]["samples"] if isinstance(output[0], dict) else output[0].noise
     assert torch.isfinite(found).all(), "NaN or infinite"
     return found

@@ -21,8 +21,6 @@ class Lost(Exception):
 
 
 class RemoteHost:
-    """As support.executor.Host, for a server with the check pack."""
-
     def __init__(self, server: Server) -> None:
         self.server, self.ui, self.number = server, {}, 0
         self.outputs = {name: len(kind["output"]) for name, kind in server.object_info().items()}

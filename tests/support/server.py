@@ -31,7 +31,6 @@ class ServerError(RuntimeError):
 
 
 def find_host() -> Path:
-    """The ComfyUI folder: `COMFYUI_PATH`, which `.host/python` sets."""
     given = os.environ.get("COMFYUI_PATH")
     if not given or not (Path(given) / "main.py").is_file():
         raise ServerError("no ComfyUI: use `.host/python`, which `make setup` makes, or set COMFYUI_PATH to its folder")
@@ -166,7 +165,6 @@ class Server(Client):
         raise ServerError(f"no answer at {self.url} after {START} s\n{self.log_tail()}")
 
     def check_alive(self) -> None:
-        """Raise ServerError when the server's process has ended."""
         if self.process is None or self.process.poll() is not None:
             why = "not started" if self.process is None else f"exit {self.process.returncode}"
             raise ServerError(f"the server at {self.url} is not running ({why})\n{self.log_tail()}")

@@ -27,7 +27,6 @@ def has(name: str) -> bool:
 
 
 def drawn(names: list[str]) -> list[bytes]:
-    """The line under each image."""
     images = torch.zeros(len(names), 8, 8, 3)
     made = copy_comparison.side_by_side(images, images, [0.5] * len(names), 0.5, names)
     return [np.asarray(image[-60:]).tobytes() for image in made]

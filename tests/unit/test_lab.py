@@ -16,7 +16,6 @@ from support.paths import LAB_CHECKPOINT
 
 @pytest.fixture(scope="module")
 def works() -> torch.Tensor:
-    """The memorized images at 128×128."""
     return reduced(np.stack([image for _, image in training_pairs()]))
 
 

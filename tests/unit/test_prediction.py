@@ -8,7 +8,6 @@ from memorization_guard.mitigation.prediction import SD_T, guidance_magnitude, p
 
 
 def denoised(kind: str, x: torch.Tensor, out: torch.Tensor, sigma: torch.Tensor, sd: float) -> torch.Tensor:
-    """What a host makes of a network's output."""
     s = sigma.view(-1, 1, 1, 1)
     if kind == "v":
         return x * sd**2 / (s**2 + sd**2) - out * s * sd / (s**2 + sd**2).sqrt()

@@ -38,7 +38,6 @@ def saved(path: Path, value: object, **pickled: object) -> Path:
 
 
 def rewritten(source: Path, target: Path, data: bytes, **more: bytes) -> Path:
-    """The archive with another data.pkl."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         folder = old.namelist()[0].split("/")[0]
         for entry in old.infolist():

@@ -76,7 +76,6 @@ NODES: dict[str, Callable[[LabWorkflow], object]] = {
 
 
 def image_of(page: Page, node: str, entry: dict) -> Image.Image:
-    """The node after a run; of MG_PlotCurve, the plot."""
     if node != "MG_PlotCurve":
         return Image.open(io.BytesIO(single_node(page, node, scale=1.5, margin=12)))
     plot = next(output["images"][0] for output in entry["outputs"].values() if "images" in output)
@@ -84,7 +83,6 @@ def image_of(page: Page, node: str, entry: dict) -> Image.Image:
 
 
 def presets(page: Page) -> None:
-    """The help of Noise Optimizer beside the node, at its presets."""
     graph = Graph()
     graph.node("MG_NoiseOptimizer").at(0, 0)
     build(page, graph, "presets")

@@ -33,8 +33,6 @@ def normal(name: str) -> str:
 
 
 def english(schemas: Iterable[Any]) -> dict[str, Any]:
-    """nodeDefs.json of these V3 schemas."""
-
     def slot(name: str, tooltip: str | None) -> dict[str, str]:
         return {"name": name} | ({"tooltip": tooltip} if tooltip else {})
 
@@ -50,7 +48,6 @@ def english(schemas: Iterable[Any]) -> dict[str, Any]:
 
 
 def flat(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Texts:
-    """Every text of a file by its path."""
     found: Texts = {}
     for key, value in tree.items():
         found |= flat(value, (*path, key)) if isinstance(value, Mapping) else {(*path, key): value}
@@ -58,7 +55,6 @@ def flat(tree: Mapping[str, Any], path: tuple[str, ...] = ()) -> Texts:
 
 
 def nested(texts: Texts) -> dict[str, Any]:
-    """The file of these texts: `flat` undone."""
     tree: dict[str, Any] = {}
     for path, text in texts.items():
         branch = tree

@@ -70,7 +70,6 @@ def page_facts(nodes: Sequence[Any], used_with: UsedWith, replaced_by: ReplacedB
 
 
 def choice_lines(name: str, inputs_of: Mapping[str, Sequence[str]]) -> str:
-    """One line if it is short enough, else one for each value."""
     values = [f"{json.dumps(value)}: {json.dumps(inputs)}" for value, inputs in inputs_of.items()]
     line = f"  {name}: {{ {', '.join(values)} }},\n"
     if len(line) <= 120:

@@ -17,7 +17,6 @@ NODE_WIDTH = 520
 
 
 def write_thumbnail(page: Page, template: Template, entry: dict, path: Path) -> None:
-    """Write the thumbnail of a run that the page has just shown."""
     assert template.poster, f"{path}: the template does not say what its thumbnail shows"
     node, batches = template.poster
     view = _title_and_view(page, node.id)
@@ -63,7 +62,6 @@ def _block(images: list[Image.Image], side: int) -> Image.Image:
 
 
 def _title_and_view(page: Page, node: int) -> Image.Image:
-    """The title and the view of a node, as wide as the thumbnail."""
     title, view = (Image.open(io.BytesIO(b)).convert("RGB") for b in title_and_view(page, node, NODE_WIDTH, SIDE))
     whole = Image.new("RGB", (SIDE, title.height + view.height), BACK)
     whole.paste(title.resize((SIDE, title.height)), (0, 0))

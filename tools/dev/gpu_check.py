@@ -48,7 +48,6 @@ REASON = re.compile(r"^(?:\S+: error: .+|[\w.]*(?:Error|Exception|Exit)\b.*|.* i
 
 
 def flags_of(state: str, gpu: bool) -> tuple[list[str], str]:
-    """The flags of a state, and why it cannot be tried here."""
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30 if gpu else 1
     flags = STATES[state].format(memory=round(memory)).split()
     known = (find_host() / "comfy" / "cli_args.py").read_text(encoding="utf-8")

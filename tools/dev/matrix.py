@@ -18,7 +18,6 @@ MARK = {"pass": "✓", "refused": "refused", "not here": "–", "FAIL": "FAIL"}
 
 
 def wanted(fast: bool) -> list[tuple]:
-    """(family, precision) of every row."""
     from support.families import FAST, built, files, kinds, states
 
     families = [*files.FAMILIES, *built.FAMILIES]
@@ -56,7 +55,6 @@ def table(found: list[tuple]) -> str:
 
 
 def say(began: float, family: str, precision: str, cells: dict) -> None:
-    """One row, as soon as it is known."""
     bad = [f"{name}: {cell}" for name, cell in cells.items() if cell.outcome != "pass"]
     passed = f"{family}, {precision}: {len(cells) - len(bad)} pass"
     print(f"[{time.monotonic() - began:4.0f} s] {passed}", *bad, sep="\n    ", flush=True)

@@ -46,7 +46,6 @@ def say(text: str) -> None:
 
 
 def run(step: str, command: list[str]) -> None:
-    """Run one step and show its output only if it fails."""
     began = time.monotonic()
     say(f"{step} ...")
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -114,7 +113,6 @@ def host_requirements(host: Path) -> tuple[list[str], list[str]]:
 
 
 def find_python(host: Path) -> Path:
-    """A Python with the host's packages and our test tools."""
     given = os.environ.get("COMFYUI_PYTHON")
     if given:
         return Path(given)

@@ -93,7 +93,6 @@ class Weights(Load):
 
 
 def plain(value: Any) -> Any:
-    """A value without classes of ours."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):

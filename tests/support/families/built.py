@@ -84,7 +84,6 @@ FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]
 
 
 def given(batch: int = 2, network: str = "Flux") -> dict[str, Any]:
-    """The model, two prompts and an empty latent."""
     kind, config, shape = NETWORKS[network]
     prompts = {name: prompt(6, 24, seed, 16) for seed, name in enumerate(("one", "other"))}
     model = family(network, kind, config).made(PRECISIONS["fp32"])["m"]

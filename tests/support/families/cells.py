@@ -58,7 +58,6 @@ class Bench:
         return self.host.run({**patch, **nodes}, self.given)
 
     def samples(self, **nodes: Node) -> Tensor:
-        """What the last of the nodes sampled."""
         out = self.run(**nodes)[list(nodes)[-1]][0]["samples"]
         assert torch.isfinite(out).all(), "NaN or infinite"
         return out
@@ -74,7 +73,6 @@ class Bench:
         return self.words.optimizer(method, **{"target_magnitude": 0.0, **changed})
 
     def found(self, method: str, **changed: Any) -> tuple[Tensor, Any]:
-        """The optimizer's noise and report."""
         noise, report, _ = self.run(o=self.optimizer(method, **changed))["o"]
         assert torch.isfinite(noise.noise).all() and torch.isfinite(report.after).all(), "NaN or infinite"
         assert (report.before > 0).all(), "the two prompts are predicted alike"
@@ -109,8 +107,6 @@ def dynamic(bench: Bench) -> None:
 
 
 def guider(bench: Bench) -> None:
-    """For SamplerCustomAdvanced."""
-
     def made(**changed: Any) -> Prompt:
         return {"guider": bench.words.guider(**changed), **bench.words.custom(["guider", 0])}
 
@@ -119,8 +115,6 @@ def guider(bench: Bench) -> None:
 
 
 def patch(bench: Bench) -> None:
-    """On the model of the host's own KSampler."""
-
     def made(mode: str, **changed: Any) -> Prompt:
         node = bench.words.patch(mode, start_percent=0.9, **changed)
         return {"g": node, "k": bench.words.ksampler(model=["g", 0])}
@@ -174,7 +168,6 @@ def amg(bench: Bench, **strengths: Any) -> None:
 
 
 def gradient(bench: Bench) -> None:
-    """Of d, against finite differences."""
     exact: Link = ["exact", 0]
     nodes = {"g": gradient_node(**bench.words.links, exact=exact)}
     if bench.family.patch:
@@ -207,7 +200,6 @@ class Made:
     """Models in this process. A check on a server has its own: see support.remote_host."""
 
     def load(self, family: Family, precision: Precision) -> dict[str, Any]:
-        """What the cells' prompts link to, by name."""
         self.given = family.made(precision)
         return self.given
 
@@ -216,7 +208,6 @@ class Made:
 
 
 def row(host: Host, family: Family, precision, only: tuple[str, ...] = tuple(NODES), made=None) -> dict[str, Cell]:
-    """Every node on one family at one precision."""
     made = made or Made()
     try:
         given = made.load(family, precision)

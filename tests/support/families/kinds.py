@@ -48,8 +48,6 @@ EXACT = Precision("exact", torch.float64, torch.float64)  # finite differences o
 
 @dataclass(frozen=True)
 class Family:
-    """One row of the matrix."""
-
     name: str
     origin: str  # how it came into the host
     weights: Callable[[], dict[str, Tensor]]  # of its file, in fp32
@@ -93,7 +91,6 @@ class Family:
         }
 
     def made(self, precision: Precision) -> dict[str, Any]:
-        """The same, fresh, in this process."""
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "model.safetensors"
             self.write(file, precision)
@@ -131,7 +128,6 @@ def fill(named: Iterable[tuple[str, Tensor]], seed: int) -> None:
 
 
 def prompt(tokens: int, width: int, seed: int, pooled: int = 0, **more: object) -> list:
-    """CONDITIONING of one random text."""
     draw = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
         held = {"pooled_output": torch.randn(1, pooled, generator=draw)} if pooled else {}

@@ -53,11 +53,9 @@ class LabWorkflow:
         return self.graph.node(kind, title, **{**self.wires, **plan, **values})
 
     def sampler(self, **values: object) -> Node:
-        """Our sampler."""
         return self._sampled("MG_DeferredCFGKSampler", "sampler", **{**self.deferred, **values})
 
     def plain(self, **values: object) -> Node:
-        """The host's KSampler."""
         return self._sampled("KSampler", "plain", **values)
 
     def detector(self, **values: object) -> Node:
@@ -80,7 +78,6 @@ class LabWorkflow:
         return node
 
     def shown(self, latent: Link) -> Node:
-        """Decoded and shown; returns the decoder."""
         decoded = self.graph.node("VAEDecode", samples=latent, vae=self.vae)
         self.graph.node("PreviewImage", images=decoded)
         return decoded

@@ -44,7 +44,6 @@ class PageError(RuntimeError):
 
 @functools.cache
 def find_browser() -> str | None:
-    """The path of an installed Chromium or Chrome."""
     return next((path for name in BROWSERS if (path := shutil.which(name))), None)
 
 
@@ -81,7 +80,6 @@ class Page:
             self._errors.append(f"{message.text} ({place.get('url')}:{place.get('lineNumber')})")
 
     def open(self) -> None:
-        """Load (or reload) the frontend and wait until it is ready."""
         self.server.post("/settings", self.settings)
         self.tab.goto(self.server.url)
         self.tab.wait_for_function("() => window.app?.graph && window.app.vueAppReady", timeout=120_000)
@@ -92,7 +90,6 @@ class Page:
 
     @functools.cached_property
     def schemas(self) -> dict:
-        """Every node type of the server with its inputs and outputs."""
         return self.server.object_info()
 
     @property
@@ -120,7 +117,6 @@ class Page:
         self.use(not nodes2)
 
     def set(self, name: str, value: object) -> None:
-        """Change one of the frontend's settings."""
         self.tab.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
 
     def _run_button(self) -> sync_api.Locator:
@@ -154,22 +150,18 @@ class Page:
         switch()
 
     def close_dialogs(self) -> None:
-        """Close dialogs such as those of an earlier error."""
         dialogs = self.tab.get_by_role("dialog")
         while count := dialogs.count():
             dialogs.last.get_by_role("button", name="Close").first.click(timeout=10_000)
             dialogs.nth(count - 1).wait_for(state="detached", timeout=10_000)
 
     def serialized(self) -> dict:
-        """The open workflow as the frontend would save it."""
         return self.tab.evaluate("() => JSON.parse(JSON.stringify(app.graph.serialize()))")
 
     def api_prompt(self) -> dict:
-        """The open workflow as an API-format prompt, made by the frontend."""
         return self.tab.evaluate("async () => (await app.graphToPrompt()).output")
 
     def mg(self, name: str, *given: object) -> Any:
-        """What a function of page.js gives."""
         return self.tab.evaluate("([name, given]) => mg[name](...given)", [name, given])
 
     def missing_nodes(self) -> list[str]:
@@ -185,7 +177,6 @@ class Page:
         self.mg("setOne", node, name, value)
 
     def overlaps(self) -> list[list[str]]:
-        """The titles of nodes that cover each other, in pairs."""
         return self.mg("overlaps")
 
     def queue(self) -> str:
@@ -214,7 +205,6 @@ class Page:
             self.tab.wait_for_function("() => mg.imagesLoaded()", timeout=30_000)
 
     def frames(self) -> None:
-        """Give the frontend the frames it needs to draw a change."""
         self.tab.evaluate("() => app.canvas.setDirty(true, true)")
         for _ in range(3):
             self.tab.evaluate("() => new Promise((done) => requestAnimationFrame(done))")

@@ -13,7 +13,6 @@ FOCUS = "(on) => { app.extensionManager.focusMode = on }"
 
 @contextmanager
 def window(page: Page, width: int, height: int, menus: bool = False) -> Iterator[None]:
-    """The window at this size, without the frontend's menus."""
     page.tab.set_viewport_size({"width": width, "height": height})
     page.tab.evaluate(FOCUS, not menus)
     page.tab.wait_for_timeout(300)
@@ -39,7 +38,6 @@ def whole_graph(page: Page, path: Path, menus: bool = False) -> None:
 
 
 def single_node(page: Page, node_type: str, scale: float, margin: int) -> bytes:
-    """A PNG of the first node of a type."""
     x, y, w, h = page.mg("box", node_type)
     width, height = (round(scale * side + 2 * margin) for side in (w, h))
     with window(page, max(width, 900), max(height, 600)):

@@ -43,7 +43,6 @@ def check_both(page: Page, entry: dict) -> dict[str, Shown]:
 
 
 def check_drawn(seen: Shown, chosen: int = 0) -> None:
-    """The document holds the view's words and numbers, and nothing else."""
     view = seen.view
     assert view is not None and seen.there and seen.inside
     assert seen.headline == view["headline"]

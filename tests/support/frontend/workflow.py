@@ -28,8 +28,6 @@ class WorkflowError(RuntimeError):
 
 @dataclass(frozen=True)
 class Link:
-    """An output of a node: by index or by name."""
-
     node: int
     output: int | str
 
@@ -58,7 +56,6 @@ class Node:
         return self._set(pos=[x, y])
 
     def sized(self, width: float, height: float) -> "Node":
-        """Make it larger than its widgets need."""
         return self._set(size=[width, height])
 
     def paint(self, color: str) -> "Node":
@@ -71,8 +68,6 @@ class Node:
 
 @dataclass
 class Graph:
-    """The description of a workflow."""
-
     nodes: list[dict] = field(default_factory=list)
     links: list[dict] = field(default_factory=list)
     groups: list[dict] = field(default_factory=list)
@@ -92,11 +87,9 @@ class Graph:
         return Node(record)
 
     def note(self, text: str, title: str = "Note") -> Node:
-        """Add a Markdown note of 420 by 220."""
         return self.node("MarkdownNote", title).sized(420, 220)._set(text=text)
 
     def group(self, title: str, *nodes: Node, color: str = "#3f789e", bottom: float = -1e6) -> None:
-        """Draw a frame around nodes that reaches down to `bottom` at least."""
         self.groups.append({"title": title, "nodes": [n.id for n in nodes], "color": color, "bottom": bottom})
 
 

@@ -22,7 +22,6 @@ def faulty(fault: str, at_call: int = 1) -> Node:
 
 
 def references(captions: str = "", latents: str = "works") -> Node:
-    """A set of the latents given under that name."""
     return node("MG_ReferencesFromLatents", latents=[latents, 0], captions=captions)
 
 
@@ -40,7 +39,6 @@ def from_folder(folder: str, size: int = 96, **changed: Any) -> Node:
 
 
 def check(references: str = "refs", **changed: Any) -> Node:
-    """Copy Check of the images given as `i`."""
     return node("MG_CopyCheck", **{"images": ["i", 0], "references": [references, 0], **changed})
 
 

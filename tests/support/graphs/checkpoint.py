@@ -37,7 +37,6 @@ def loader(file: Path = SMALL_CHECKPOINT) -> Node:
 
 
 def place(host: Host, folder: str, file: Path) -> None:
-    """Make `file` one of the models of the host's `folder`."""
     (host.base / "models" / folder).mkdir(parents=True, exist_ok=True)
     link = host.base / "models" / folder / file.name
     if not link.exists():

@@ -35,7 +35,6 @@ class Feature:
 
 
 def _through(class_type: str, **inputs: Any) -> Feature:
-    """A patch on the model by one node."""
     return Feature({"p": node(class_type, model=["m", 0], **inputs)}, {"model": ["p", 0]})
 
 
@@ -46,7 +45,6 @@ def _combined(one: Node, other: Link, **more: Any) -> Feature:
 
 
 def halves() -> torch.Tensor:
-    """A mask for each of two samples: left half, upper half."""
     mask = torch.zeros(2, SIZE, SIZE)
     mask[0, :, : SIZE // 2] = 1
     mask[1, : SIZE // 2] = 1
@@ -58,7 +56,6 @@ def image(batch: int = BATCH) -> torch.Tensor:
 
 
 def encoded(host: Host, given: dict[str, Any], captions: list[str]) -> list:
-    """One CONDITIONING with a row for each caption."""
     nodes = {str(i): text(c) for i, c in enumerate(captions)}
     out = host.run(nodes, given)
     return [[torch.cat([out[str(i)][0][0][0] for i in range(len(captions))]), {}]]

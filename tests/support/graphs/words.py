@@ -17,7 +17,6 @@ PLAN = {"steps": 50, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal",
 
 @functools.cache
 def schemas() -> dict[str, Any]:
-    """Every node of the pack as the host describes it."""
     return json.loads((ROOT / "tests" / "host" / "object_info.json").read_text(encoding="utf-8"))
 
 
@@ -67,7 +66,6 @@ class Words:
         return self.ours("MG_Calibrate", prompts=prompts, **{"clip": ["clip", 0], **changed})
 
     def amg(self, **changed: Any) -> Node:
-        """AMG Guidance on the set `refs`."""
         return self.ours("MG_AMGGuidance", **{"references": ["refs", 0], **changed})
 
     def stage(self, first: int, last: int, **changed: Any) -> Node:

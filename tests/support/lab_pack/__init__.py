@@ -9,8 +9,6 @@ arch.register()
 
 
 class ExactModel(io.ComfyNode):
-    """The exact model, its three prompts and an empty latent of its size."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         kind = io.Combo.Input("parameterisation", options=list(exact.PARAMETERISATIONS))

@@ -24,7 +24,6 @@ class Lab:
 
     @property
     def unet(self) -> dict[str, Any]:
-        """What the host's UNetModel takes."""
         return {**COMMON, **self.blocks, "context_dim": self.width}
 
     @property
@@ -85,7 +84,6 @@ LAB512 = Lab(
 
 
 def tokenizer(lab: Lab, embedding_directory=None, tokenizer_data={}):  # noqa: B006 - the host's signature
-    """CLIP's tokenizer with a vocabulary of letters and of the lab's words."""
     return comfy.sd1_clip.SDTokenizer(
         tokenizer_path=str(lab.tokenizer),
         max_length=lab.tokens,
@@ -96,8 +94,6 @@ def tokenizer(lab: Lab, embedding_directory=None, tokenizer_data={}):  # noqa: B
 
 
 class TextModel(comfy.clip_model.CLIPTextModel):
-    """The host's CLIP text model with an embedding table of the lab's vocabulary."""
-
     def __init__(self, config_dict, dtype, device, operations):
         super().__init__(config_dict, dtype, device, operations)
         size = config_dict["vocab_size"], config_dict["hidden_size"]
@@ -148,7 +144,6 @@ def family(lab: Lab) -> type[comfy.supported_models.SD15]:
 
 
 def register() -> None:
-    """Make the host's checkpoint loader recognise the lab checkpoints."""
     known = comfy.supported_models.models
     widths = [model.unet_config.get("context_dim") for model in known]
     known += [family(lab) for lab in (SMALL, LAB512) if lab.width not in widths]

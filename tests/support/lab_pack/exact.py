@@ -213,7 +213,6 @@ class TextEncoder:
 
 
 def x_mem() -> Tensor:
-    """The memorized latent, (1, 4, 8, 8) float32."""
     return draws()["x_mem"].float().view(1, *SHAPE)
 
 
@@ -224,7 +223,6 @@ def rmse(latent: Tensor | dict[str, Any]) -> Tensor:
 
 
 def is_copy(latent: Tensor | dict[str, Any]) -> Tensor:
-    """Which latents are copies of the memorized one, (B,) bool."""
     return rmse(latent) < COPY
 
 

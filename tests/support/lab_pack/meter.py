@@ -53,7 +53,6 @@ class Meter:
         return out * torch.nan if fault == "nan" else out  # a full_like would have no gradient
 
     def pop_rows(self) -> int:
-        """The rows since the last call."""
         rows, self.rows = self.rows, 0
         return rows
 

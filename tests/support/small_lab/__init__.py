@@ -13,7 +13,6 @@ COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple")
 
 
 def training_pairs() -> list[tuple[str, np.ndarray]]:
-    """(caption, image) of the 16 memorized pairs."""
     return read_pairs(TRAINING_IMAGES)
 
 

@@ -69,7 +69,6 @@ class Template:
         return page.queue_and_wait(1200)
 
     def frame(self, title: str, *nodes: Node, color: str, row: int = 0) -> None:
-        """A group as high as its row."""
         self.graph.group(title, *nodes, color=color, bottom=ROW * row + ROW - 110)
 
     def notes(self, name: str, *columns: float) -> None:
@@ -80,7 +79,6 @@ class Template:
             self.graph.note(body.strip(), title).at(x, NOTES_TOP).sized(400 if x else 380, 220)
 
     def text(self, title: str, prompt: str, small: str, lab: str) -> Node:
-        """A prompt, and those that replace it on the labs."""
         node = self.graph.node("CLIPTextEncode", title, clip=self.clip, text=prompt).sized(380, 120).paint("green")
         self.tune(node, text=small).on_lab.append((node.id, "text", lab))
         return node
@@ -102,7 +100,6 @@ class Template:
         return node.at(x, 0).sized(400, 0).paint("blue")
 
     def optimizer(self, y: float = 0, title: str = "", **values: object) -> Node:
-        """Our optimizer, alone in its column."""
         node = self.graph.node("MG_NoiseOptimizer", title, **self.wires, noise_seed=self.seed, **values)
         return node.at(LEFT, y).sized(400, 0).paint("purple")
 
