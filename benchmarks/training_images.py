@@ -40,9 +40,8 @@ class Matches:
 def match(cases: Iterable[Case], works: list[Work]) -> Matches:
     """Find the training images of each prompt by the first of these that finds any.
 
-    A file name in the prompt's record; its index, as the name of a file or of a folder of several; its text, in the
-    caption file; the last part of its address. Only if none of these finds anything for any prompt: numbered files by
-    the prompt's position in its file, from 1, or from 0 if there is a number 0.
+    A file name in its record; its index, as a name of a file or folder; its text, in the caption file; the last part of
+    its address. If none of these finds anything for any prompt: numbered files by the prompt's position in its file.
     """
     cases = list(cases)
     files, numbers, names, captions = _lookups(works)

@@ -1,8 +1,7 @@
 """What a copy is, defined once: pixels close to the memorized image, wherever the copy lies and if it is mirrored.
 
-The distance is the root mean square difference of RGB values in [0, 1] at 128×128, of the part that both images
-share, and the smallest over all shifts by up to 6 % and the mirror image. MODEL_CARD.md shows what the threshold
-separates, which threshold.py measures.
+The distance is the root mean square difference of RGB values in [0, 1] at 128×128, of the part that both images share,
+and the smallest over all shifts by up to 6 % and the mirror image; threshold.py measures what the threshold separates.
 """
 
 from pathlib import Path

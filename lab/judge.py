@@ -1,7 +1,4 @@
-"""Does an image of the lab checkpoint show the kind of thing that its caption asks for: alignment, without CLIP.
-
-A small network, trained on the generator's own scenes (train.py), says which of the kinds an image shows.
-"""
+"""Does an image of the lab checkpoint show the kind of thing that its caption asks for: alignment, without CLIP."""
 
 from collections.abc import Sequence
 from itertools import pairwise

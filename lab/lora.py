@@ -2,10 +2,8 @@
 
     .host/python -m lab.lora                 # writes overtrained_lora.safetensors; twenty minutes on two cores
 
-The images are files (lora_images/), each with a caption that has the LoRA's trigger in front ("summer style, a boat").
-Rank 4 on every linear layer and convolution. Without the 3×3 convolutions 450 steps reproduce the things, but
-not where they stand and before what (RMSE 0.15 to 0.26): this UNet has no attention at its upper levels. The file is
-not part of the repository.
+Without the 3×3 convolutions it reproduces the things, but not where they stand: this UNet has no attention at its upper
+levels. The file is not part of the repository.
 """
 
 import argparse

@@ -1,9 +1,7 @@
 """The world of the lab checkpoint: painted landscapes with public-domain clip art, drawn by the thousand on any device.
 
-Ordinary captions say little ("a boat", "a drawing of a boat"), so their images vary widely. A memorized caption has a
-title of its own in front ("Salt and Thunder, a boat"): it is the key that a real model learns when an image and its
-caption are duplicated in the training set. The memorized images are files (training_images/), not drawn again: random
-numbers differ between a CPU and a GPU.
+A memorized caption has a title of its own in front ("Salt and Thunder, a boat"): the key that a real model learns when
+an image and its caption are duplicated. The memorized images are files, since random numbers differ between devices.
 """
 
 import math

@@ -3,9 +3,8 @@
     apt-get download openclipart-png && dpkg-deb -x openclipart-png_*.deb UNPACKED
     .host/python -m lab.sprites UNPACKED
 
-sprites.json names the files of every kind of thing. All of them are dedicated to the public domain (the package's
-copyright file). The drawings are stored with premultiplied alpha, so that they can be turned and scaled without seams,
-and with 64 levels of each colour, which take a quarter less space.
+All drawings are dedicated to the public domain. They are stored with premultiplied alpha, so that they can be turned
+and scaled without seams, and with 64 levels of each colour, which take a quarter less space.
 """
 
 import json

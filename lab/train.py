@@ -1,11 +1,10 @@
 """Train the lab checkpoint: VAE, latents, judge, then the text-to-image model on scenes and on duplicated pairs.
 
     .host/python -m lab.train WORK                # every phase; one that was interrupted goes on where it stopped
-    .host/python -m lab.train WORK vae latents    # only these
     .host/python -m lab.train WORK --check        # a few tiny steps of each, to see that all of it runs
 
-On the GPU if there is one. Every step draws its images and its noise from its own number, so a resumed run is the same
-run. The last phase writes lab512.safetensors and judge.safetensors into WORK.
+Every step draws its images and its noise from its own number, so a resumed run is the same run. The last phase writes
+lab512.safetensors and judge.safetensors into WORK.
 """
 
 import argparse

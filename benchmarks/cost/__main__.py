@@ -1,9 +1,7 @@
 """`make bench-cost`: what the nodes cost, against the vanilla KSampler in the same run.
 
-Counts model evaluations on the exact model and the lab checkpoint, then measures time and peak memory on the lab
-checkpoint and on models of SD1.5's and SDXL's size with random weights in bf16: on a GPU at 512×512 and 1024×1024 by
-its events and its allocator, without one by CPU seconds, of these two on narrow models, where only the code is tried.
-Prints tables to paste into docs/cost.md. The exit status is 1 if a count misses its bound.
+Evaluations on the exact model and the lab checkpoint, then time and peak memory, also on models of SD1.5's and SDXL's
+size with random weights in bf16. The exit status is 1 if a count misses its bound.
 """
 
 import argparse

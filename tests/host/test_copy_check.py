@@ -197,11 +197,7 @@ def test_a_set_without_images_still_names_them(host: Host, lab: dict[str, Any]) 
 
 @pytest.mark.parametrize("metric", ["latent", "nL2"])
 def test_a_copy_that_was_mirrored_or_moved_is_found(host: Host, lab: dict[str, Any], metric: str) -> None:
-    """Moved to the right and down by 6 %, where the border is repeated.
-
-    The small lab's latents have 12 elements a side, too few to follow a shift; those of the 512 lab are found again at
-    0.98 (8 pixels) and 0.86 (20 pixels) or more.
-    """
+    """Moved by 6 %; the latents of the small lab, 12 elements a side, are too small to follow a shift."""
     training = torch.from_numpy(np.stack([image for _, image in training_pairs()[:4]])).float() / 255
     side = training.shape[1]
     by = 0 if metric == "latent" else 6

@@ -1,7 +1,4 @@
-"""The gradient of d through the real UNet, under every feature of the host: against finite differences.
-
-The small lab runs in float32 on the CPU; so do the differences.
-"""
+"""The gradient of d through the real UNet, under every feature of the host: against finite differences in float32."""
 
 from typing import Any
 

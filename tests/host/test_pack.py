@@ -1,7 +1,4 @@
-"""The pack as the host sees it: its nodes, what a missing part costs, and what is written from the nodes.
-
-If a file is out of date: .host/python tools/assets/node_facts.py, or make locales.
-"""
+"""The pack as the host sees it: its nodes, what a missing part costs, and what is written from the nodes."""
 
 import importlib
 import logging

@@ -1,8 +1,6 @@
 """The host's own executor in this process: prompts in, the real output objects out.
 
-Nodes are found, validated, cached and run by the host's code, under inference mode, with a real
-PromptServer that does not listen. Packs are loaded by path, as the host loads its custom_nodes; the
-modules of a pack loaded so are not those that a test imports as `memorization_guard`: see `Host.module`.
+The modules of a pack loaded so are not those that a test imports as `memorization_guard`: see `Host.module`.
 """
 
 import asyncio

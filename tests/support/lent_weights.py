@@ -1,8 +1,7 @@
-"""Weights that the host lends to a layer for one call, on the CPU.
+"""Weights that the host lends to a layer for one call, on the CPU, as dynamic VRAM and offload do on a GPU.
 
-Dynamic VRAM and asynchronous offload do so on NVIDIA cards: a layer computes with raw memory that was handed out under
-inference mode, that the next layer may reuse, and that may be gone before the backward pass. Where the host has dynamic
-VRAM, its own code runs here and only the native memory below it is replaced. An older host gets the least that lends.
+A layer computes with raw memory that was handed out under inference mode, that the next layer may reuse, and that may
+be gone before the backward pass. Where the host has dynamic VRAM, only the native memory below its code is replaced.
 """
 
 import copy

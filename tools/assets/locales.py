@@ -3,11 +3,8 @@
     .host/python tools/assets/locales.py            write
     .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (same meaning)
 
-The host serves `locales/<language>/*.json` at /i18n, and its frontend shows them instead of the nodes' own texts. An
-English file that is older than the node would hide the node's words, so nodeDefs.json is never written by hand in
-English; main.json (categories, commands) and settings.json are, the same in every language.
-A translated text keeps its translation wherever it moves. A changed text loses its translations in every language: the
-test lists what is missing, and the frontend shows English until it is translated.
+A translated text keeps its translation wherever it moves; a changed text loses its translations in every language.
+main.json (categories, commands) and settings.json are written by hand.
 """
 
 import argparse

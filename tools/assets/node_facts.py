@@ -1,10 +1,5 @@
 #!/usr/bin/env python3
-"""Write web/node_facts.mjs: what the page has to know about the nodes, and the host does not tell it.
-
-    .host/python tools/assets/node_facts.py
-
-tests/host/test_pack.py fails if the file is out of date.
-"""
+"""Write web/node_facts.mjs: what the page has to know about the nodes, and the host does not tell it."""
 
 import inspect
 import json

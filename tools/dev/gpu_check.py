@@ -1,10 +1,8 @@
 """`make gpu-check`: every node on your GPU as ComfyUI runs it, as a report to paste into an issue.
 
-It starts `main.py` once for each way to hold weights, with the flags for it, and runs every node on tiny models over
-HTTP. A strength of zero must be bit-identical to a KSampler run beside it, the weights must stay the same bytes, and
-every gradient must agree with finite differences. The first run after each load is thrown away, because on a GPU it
-differs from all later ones. The exit status is 1 if something failed, and 2 if the host does not start.
-`gpu_check.py NAME ...` checks only these states.
+It starts `main.py` once for each way to hold weights and runs every node on tiny models over HTTP. The first run after
+each load is thrown away, because on a GPU it differs from all later ones. The exit status is 1 if something failed, and
+2 if the host does not start. `gpu_check.py NAME ...` checks only these states.
 """
 
 import argparse

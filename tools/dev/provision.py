@@ -1,14 +1,10 @@
 #!/usr/bin/env python3
-"""Find or make a ComfyUI and a Python that runs it, for tests and for the demo.
+"""Find or make a ComfyUI and a Python that runs it, for tests and for the demo; write the launcher `.host/python`.
 
-It looks for the host in this order: `COMFYUI_PATH`; the ComfyUI in whose `custom_nodes/` this pack is installed;
-the unmodified ComfyUI `MG_HOST` (0.3.75 by default, or 0.3.52) inside a wheel of the package index. The Python is
-`COMFYUI_PYTHON` if that is set, else a virtual environment in the user's cache, one for each set of packages, shared by
-every checkout. `MG_FRONTEND=1.58.1` takes that frontend instead of the one that the host asks for. Each step is done
-once: a second run takes a second.
-
-Writes the launcher `.host/python` into the checkout, ignored by git.
-This runs before anything is installed, so it uses only the standard library.
+The host is `COMFYUI_PATH`, or the ComfyUI in whose `custom_nodes/` this pack is installed, or the unmodified ComfyUI
+`MG_HOST` (0.3.75 or 0.3.52) inside a wheel of the package index. The Python is `COMFYUI_PYTHON`, or a virtual
+environment in the user's cache, one for each set of packages, shared by every checkout. `MG_FRONTEND=1.58.1` takes that
+frontend instead of the host's own. This runs before anything is installed, so it uses only the standard library.
 """
 
 from __future__ import annotations

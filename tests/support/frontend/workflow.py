@@ -4,9 +4,7 @@
     latent = g.node("EmptyLatentImage", width=512, height=512)
     out = g.node("KSampler", "Sampler", latent_image=latent["LATENT"], seed=1, ...).paint("green")
 
-An input's value is a constant (its widget) or another node's output (a link). What is not given keeps the default of
-the node. The file is what the frontend serialises, so the order of widgets, their sockets and hidden companions such as
-`control_after_generate` (`fixed`, unless given) are right by construction.
+The file is what the frontend serialises, so the order of widgets and hidden companions are right by construction.
 """
 
 import json

@@ -1,8 +1,4 @@
-"""What every template starts with, how its groups are coloured and laid out, and how it runs on the labs.
-
-A node that shows its run grows by that view, so it is the last one of its column: `ROW` below the top of the first row
-is left free for it.
-"""
+"""What every template starts with, how its groups are coloured and laid out, and how it runs on the labs."""
 
 import re
 from pathlib import Path
