@@ -67,7 +67,7 @@ def test_every_patch_of_this_host_has_its_inputs(host: Host) -> None:
 def test_a_patch_runs_or_is_refused_by_name(host: Host, checkpoint: dict[str, Any], name: str) -> None:
     if name not in host_patches.patches():
         pytest.skip("this ComfyUI does not have it")
-    bench = patch_sweep.prepared(host, host_patches.subject(host, checkpoint, name), host_patches.graph(name))
+    bench = patch_sweep.prepared(host_patches.subject(host, checkpoint, name), host_patches.graph(name))
     assert bench.idle == (name in IDLE)
     assert (len(bench.rows) == 1) == (name in ONE_IMAGE)
     assert bench.each_alone == (name not in ONE_IMAGE | NOT_AS_ALONE)

@@ -11,8 +11,6 @@ import torch
 from benchmarks import cases, methods, report, scorers, scores, training_images
 from benchmarks.checkpoint import Plan
 from benchmarks.papers.methods import methods_for
-from mitigation.published_settings import percent
-from support import graphs as prompts
 from support.executor import Host
 
 WEN = '{"caption": "\\"Lifted Up (1985)\\"", "index": 567947515, "url": "http://a.b/LiftedUp%20Lead.png?63"}\n'
@@ -111,14 +109,6 @@ def test_the_schedule_is_the_papers(checkpoint: dict[str, Any]) -> None:
     sigmas = comfy.samplers.calculate_sigmas(sampling, plan.scheduler, plan.steps)
     assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(range(981, 0, -20))
     assert sigmas[-1] == 0
-
-
-@pytest.mark.parametrize(("timestep", "first"), [(900.0, 5), (917.4, 4), (500.0, 25)])
-def test_guidance_begins_where_the_papers_begin(host: Host, timestep: float, first: int) -> None:
-    """Han et al.'s code: the steps 0 to 4 (t 981 … 901) without CFG."""
-    changed = {"sampler_name": "ddim", "scheduler": "ddim_uniform", "start_percent": percent(timestep)}
-    out = host.run({"lab": prompts.lab(1), "k": prompts.deferred("static", **changed)})
-    assert out["k"][2] == first
 
 
 def test_methods_are_chosen_and_changed_by_name() -> None:

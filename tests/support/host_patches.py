@@ -1,6 +1,5 @@
 """Every node of the host that takes a MODEL and gives one, with small real inputs and a network that it is made for."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management as management
@@ -12,7 +11,6 @@ import torch
 from comfy.clip_vision import Output
 from comfy.ldm.wan.vae import WanVAE
 from comfy.model_patcher import ModelPatcher
-from torch import Tensor
 
 import nodes
 from support.executor import Host
@@ -21,6 +19,7 @@ from support.families.kinds import PRECISIONS, Family, fill
 from support.graphs.checkpoint import MEMORIZED, ORDINARY, SIZE, text
 from support.graphs.words import Prompt, node
 from support.lab_files import LORA
+from support.patch_sweep import Bench
 
 QWEN_SIZE = {"image_model": "qwen_image", "num_layers": 2, "num_attention_heads": 1, "joint_attention_dim": 24}
 FLUX = built.family("Flux", supported.FluxSchnell, built.DEEPER, **built.FLUX_ASKED)
@@ -84,10 +83,6 @@ SOCKETS = {  # type -> what is given by this name
 }
 
 
-class NoInput(Exception):
-    """The sweep has nothing small for this input."""
-
-
 def patches() -> dict[str, type]:
     found = {
         name: kind
@@ -118,32 +113,12 @@ def graph(name: str) -> Prompt:
         elif "default" in options or choices:
             inputs[id_] = 0.5 if merges and kind == "FLOAT" else options.get("default", choices[0] if choices else None)
         elif id_ not in patches()[name].INPUT_TYPES().get("optional", {}):
-            raise NoInput(f"{id_}: {kind}")
+            raise LookupError(f"the sweep has nothing small for the input {id_}: {kind}")
     sharpen = node("LatentOperationSharpen", sharpen_radius=2, sigma=1.0, alpha=0.5)
     return {"p": node(name, **inputs)} | ({"sharpen": sharpen} if ["sharpen", 0] in inputs.values() else {})
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model with two prompts, of which each sample of a batch gets one."""
-
-    given: dict[str, Any]
-    prompts: list[list]
-    latent: tuple[int, ...]
-    cfg: float = 5.0
-    mask: Tensor | None = None  # (2, H, W) of what is painted
-    steps: int = 2  # the first without guidance, or with another, and the second with it
-
-    def batch(self, rows: list[int]) -> dict[str, Any]:
-        held = [self.prompts[i][0] for i in rows]
-        together = {k: torch.cat([h[1][k] for h in held]) for k in held[0][1] if isinstance(held[0][1][k], Tensor)}
-        latent = {"samples": torch.zeros(len(rows), *self.latent), "batch_index": rows}
-        if self.mask is not None:
-            latent["noise_mask"] = self.mask[rows]
-        return {**self.given, "both": [[torch.cat([h[0] for h in held]), {**held[0][1], **together}]], "some": latent}
-
-
-def subject(host: Host, checkpoint: dict[str, Any], name: str) -> Subject:
+def subject(host: Host, checkpoint: dict[str, Any], name: str) -> Bench:
     if name in FAMILIES:
         family = FAMILIES[name]
         given = family.made(PRECISIONS["fp32"])
@@ -156,7 +131,7 @@ def subject(host: Host, checkpoint: dict[str, Any], name: str) -> Subject:
     cfg = 1.0 if name == "USOStyleReference" else 5.0  # its patch has one row, and fails beside a negative prompt
     steps = 6 if name in ("EasyCache", "LazyCache") else 2
     image = torch.linspace(0, 1, 32 * 48 * 3).view(1, 32, 48, 3)
-    return Subject({**given, **_networks(name), "image": image}, prompts, latent, cfg, mask, steps)
+    return Bench(host, {**given, **_networks(name), "image": image}, prompts, latent, cfg, mask, steps)
 
 
 def _for_lab(host: Host, checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Each runs, or refuses in a sentence of its own; changes no bit at a strength of 
 samples get alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,7 @@ from torch import Tensor
 from support.executor import Host, NodeError
 from support.graphs import references
 from support.graphs.checkpoint import NO_BASIN
-from support.graphs.words import Node, Prompt, Words
-from support.host_patches import Subject
+from support.graphs.words import Prompt, Words
 
 LINKS = {"model": ["p", 0], "positive": ["both", 0], "negative": ["null", 0], "latent_image": ["some", 0]}
 AS_ALONE = 1e-4  # see `apart`
@@ -28,15 +27,23 @@ ACTIVE: Deferrals = {
     **OPPOSITE,
 }
 ZERO: Deferrals = {"off": ("off", {}), "no basin": ("dynamic", NO_BASIN)}
+WHOLE: Deferrals = {"guided from the start": ("static", {"start_percent": 0.0})}
 PART = "custom_"  # begins the names of nodes that are no ends
 AMG = {"threshold_min": -1.0, "threshold_max": -1.0, "threshold_schedule": "constant", "clip": ["clip", 0]}
 
 
 @dataclass(frozen=True)
 class Bench:
+    """A model that a node of the host patched, as `p`, and two prompts, of which each sample of a batch gets one."""
+
     host: Host
-    subject: Subject
-    rows: list[int]
+    given: dict[str, Any]
+    prompts: list[list]
+    latent: tuple[int, ...]
+    cfg: float
+    mask: Tensor | None  # (2, H, W) of what is painted
+    steps: int  # the first without guidance, or with another, and the last with it
+    rows: tuple[int, ...] = (0, 1)
     threshold: float = 0.0  # between the pulls of its two samples, so that one is in a basin
     vanilla: Tensor = field(default_factory=lambda: torch.empty(0))  # KSampler's samples
     idle: bool = False  # the patch does nothing to these
@@ -44,42 +51,32 @@ class Bench:
 
     @property
     def words(self) -> Words:
-        return Words(LINKS, {"steps": self.subject.steps, "cfg": self.subject.cfg})
+        return Words(LINKS, {"steps": self.steps, "cfg": self.cfg})
 
-    def run(self, rows: list[int], given: dict[str, Any] | None = None, **more: Any) -> dict[str, list[Any]]:
-        return self.host.run(more, {**self.subject.batch(rows), **(given or {})})
+    def run(self, rows: Sequence[int], given: dict[str, Any] | None = None, **more: Any) -> dict[str, list[Any]]:
+        held = [self.prompts[i][0] for i in rows]
+        together = {k: torch.cat([h[1][k] for h in held]) for k in held[0][1] if isinstance(held[0][1][k], Tensor)}
+        latent = {"samples": torch.zeros(len(rows), *self.latent), "batch_index": list(rows)}
+        if self.mask is not None:
+            latent["noise_mask"] = self.mask[list(rows)]
+        both = [[torch.cat([h[0] for h in held]), {**held[0][1], **together}]]
+        return self.host.run(more, {**self.given, "both": both, "some": latent, **(given or {})})
 
-    def deferrals(self, make: Callable[..., Node], some: Deferrals) -> Prompt:
-        plan = {"memorized_threshold": self.threshold, "start_percent": 0.4}
-        return {name: make(**{**plan, "mode": mode, **changed}) for name, (mode, changed) in some.items()}
+    def deferrals(self, way: str, some: Deferrals) -> Prompt:
+        nodes: Prompt = {}
+        for n, (mode, changed) in some.items():
+            own = {"memorized_threshold": self.threshold, "start_percent": 0.4, "mode": mode, **changed}
+            if way == "sampler":
+                nodes[n] = self.words.deferred(**own)
+            elif way == "patch":
+                nodes |= {PART + n: self.words.patch(**own), n: self.words.ksampler(model=[PART + n, 0])}
+            else:
+                *parts, (_, end) = self.words.custom([PART + n, 0]).items()
+                nodes |= {**dict(parts), PART + n: self.words.guider(**own), n: end}
+        return nodes
 
 
 Way = Callable[[Bench], tuple[Prompt, Prompt]]  # at zero strength, at another; nodes named PART … are no ends
-
-
-def _sampler(bench: Bench) -> tuple[Prompt, Prompt]:
-    zero = {**ZERO, "guided from the start": ("static", {"start_percent": 0.0})}
-    return bench.deferrals(bench.words.deferred, zero), bench.deferrals(bench.words.deferred, ACTIVE)
-
-
-def _patch(bench: Bench) -> tuple[Prompt, Prompt]:
-    def made(some: Deferrals) -> Prompt:
-        patches = bench.deferrals(bench.words.patch, some)
-        ends = {n: bench.words.ksampler(model=[PART + n, 0]) for n in some}
-        return {**{PART + n: patch for n, patch in patches.items()}, **ends}
-
-    return made(ZERO), made(OPPOSITE)
-
-
-def _guider(bench: Bench) -> tuple[Prompt, Prompt]:
-    def made(some: Deferrals) -> Prompt:
-        nodes: Prompt = {}
-        for n, guider in bench.deferrals(bench.words.guider, some).items():
-            *parts, (_, end) = bench.words.custom([PART + n, 0]).items()
-            nodes |= {**dict(parts), PART + n: guider, n: end}
-        return nodes
-
-    return made(ZERO), made(OPPOSITE)
 
 
 def _amg(bench: Bench) -> tuple[Prompt, Prompt]:
@@ -111,7 +108,13 @@ def _optimizer(bench: Bench) -> tuple[Prompt, Prompt]:
     return {**zero, "sampled": bench.words.deferred("off", noise=["measured", 0])}, active
 
 
-WAYS: dict[str, Way] = {"sampler": _sampler, "guider": _guider, "patch": _patch, "AMG": _amg, "optimizer": _optimizer}
+WAYS: dict[str, Way] = {
+    "sampler": lambda b: (b.deferrals("sampler", {**ZERO, **WHOLE}), b.deferrals("sampler", ACTIVE)),
+    "guider": lambda b: (b.deferrals("guider", ZERO), b.deferrals("guider", OPPOSITE)),
+    "patch": lambda b: (b.deferrals("patch", ZERO), b.deferrals("patch", OPPOSITE)),
+    "AMG": _amg,
+    "optimizer": _optimizer,
+}
 
 
 def value(output: list[Any]) -> Tensor:
@@ -126,16 +129,16 @@ def apart(found: Tensor, expected: Tensor) -> float:
     return float(away.max())
 
 
-def prepared(host: Host, subject: Subject, graph: Prompt) -> Bench:
+def prepared(bench: Bench, graph: Prompt) -> Bench:
     """The bench, with what the host itself makes of it. Where it cannot sample two images at once, it has one."""
-    patched = host.run(graph, subject.batch([0, 1]))["p"][0]  # once, as in a session: what it remembers, it keeps
-    bench = Bench(host, replace(subject, given={**subject.given, "p": patched}), [0, 1])
+    patched = bench.run((0, 1), **graph)["p"][0]  # once, as in a session: what it remembers, it keeps
+    bench = replace(bench, given={**bench.given, "p": patched})
     plain, vanilla = ({"k": bench.words.ksampler(model=model)} for model in (["m", 0], ["p", 0]))
     alone = [value(bench.run([i], **vanilla)["k"]) for i in (0, 1)]
     try:
-        together = value(bench.run([0, 1], **vanilla)["k"])
+        together = value(bench.run((0, 1), **vanilla)["k"])
     except NodeError:
-        bench, together = replace(bench, rows=[0]), alone[0]
+        bench, together = replace(bench, rows=(0,)), alone[0]
     many = len(bench.rows) > 1
     curve = bench.run(bench.rows, k=bench.words.deferred(memorized_threshold=0.0))["k"][1]
     return replace(
