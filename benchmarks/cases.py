@@ -113,9 +113,7 @@ def _table(file: Path, content: str) -> list[dict[str, Any]]:
 def _case(row: int, record: dict[str, Any], group: str, file: Path) -> Case:
     text = next((record[t] for t in TEXTS if isinstance(record.get(t), str) and record[t].strip()), None)
     if text is None:
-        raise BenchmarkError(
-            f"{file}, prompt {row + 1}, has no text under {', '.join(TEXTS)}, only {', '.join(record)}."
-        )
+        raise BenchmarkError(f"{file}, prompt {row + 1}: no text under {', '.join(TEXTS)}, only {', '.join(record)}.")
     kind = next((KINDS.get(str(record[t]).strip().casefold(), "") for t in TYPES if record.get(t)), "")
     urls = [str(record[a]) for a in ADDRESSES if record.get(a)]
     return Case(

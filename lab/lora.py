@@ -60,10 +60,8 @@ class Adapter(nn.Module):
 
     def merged(self) -> dict[str, Tensor]:
         keys = {name: name.replace(".", "_") for name in self.weights}
-        return {
-            f"{n}.weight": self.weights[n] + (self.up[k] @ self.down[k]).view_as(self.weights[n])
-            for n, k in keys.items()
-        }
+        own = {n: (self.up[k] @ self.down[k]).view_as(self.weights[n]) for n, k in keys.items()}
+        return {f"{n}.weight": self.weights[n] + moved for n, moved in own.items()}
 
     def file(self) -> dict[str, Tensor]:
         """The key names that every loader of SD1.x LoRAs knows."""
@@ -97,10 +95,7 @@ def train(steps: int) -> Adapter:
         loss.backward()
         optimizer.step()
         if (step + 1) % CHECK == 0:
-            print(
-                f"{step + 1}/{steps}  loss {loss:.4f}  {(time.monotonic() - began) / (step + 1):.2f} s a step",
-                flush=True,
-            )
+            print(f"{step + 1}/{steps} loss {loss:.4f} {time.monotonic() - began:.0f} s", flush=True)
     return adapter
 
 

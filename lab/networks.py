@@ -26,9 +26,8 @@ def load_vae() -> TAESD:
     """The VAE of the lab checkpoint; its `taesd_encoder` and `taesd_decoder` work on images in [0, 1]."""
     prefix = PREFIXES["vae."]
     vae = TAESD()
-    vae.load_state_dict(
-        {k.removeprefix(prefix): v.float() for k, v in load_file(LAB_CHECKPOINT).items() if k.startswith(prefix)}
-    )
+    own = {k: v.float() for k, v in load_file(LAB_CHECKPOINT).items() if k.startswith(prefix)}
+    vae.load_state_dict({k.removeprefix(prefix): v for k, v in own.items()})
     return vae.eval()
 
 

@@ -78,9 +78,8 @@ class World:
     def _colour(self, random: torch.Generator, n: int, *ranges: tuple[float, float]) -> Tensor:
         """(n, 3, 1, 1) RGB from ranges of hue, saturation and value."""
         hue, saturation, value = (self._uniform(random, n, *limits) for limits in ranges)
-        channels = [
-            value * (1 - saturation * (1 - (((hue * 6 + shift) % 6 - 3).abs() - 1).clamp(0, 1))) for shift in (0, 4, 2)
-        ]
+        shares = [(((hue * 6 + shift) % 6 - 3).abs() - 1).clamp(0, 1) for shift in (0, 4, 2)]
+        channels = [value * (1 - saturation * (1 - share)) for share in shares]
         return torch.stack(channels, 1)[..., None, None]
 
     def _landscape(self, random: torch.Generator, n: int, size: int) -> Tensor:

@@ -132,9 +132,7 @@ def own_demo(host: Host, file: Path, prompt: str) -> None:
     given = {"works": [], "make_scorers": lambda _: Scorers()}
     run = sampled(checkpoint, methods(out[1], out[2], {}), [Case(0, prompt)], count, **given)
     rows = run.rows(Scorers())
-    print(
-        f"\nNo count of copies: the training images are not known.\n\n{table(rows, columns(Scorers()))}\n\n{told(rows)}"
-    )
+    print(f"\nNo count of copies: the originals are not known.\n\n{table(rows, columns(Scorers()))}\n\n{told(rows)}")
     contact_sheet(run, rows, count)
 
 

@@ -47,7 +47,7 @@ def main() -> int:
             rows += prices(subject, asked.steps, asked.rounds)
     device = torch.cuda.get_device_name() if gpu else "CPU, one thread: says nothing about a GPU"
     print(
-        f"\n{table(rows, PRICE)}\n\n{device}; torch {torch.__version__}, one image. Medians: {asked.rounds} rounds of"
+        f"\n{table(rows, PRICE)}\n\n{device}; torch {torch.__version__}, one image; medians of {asked.rounds} rounds of"
     )
     print(f"{asked.steps} steps in bf16, on the lab checkpoint {LAB_ROUNDS} rounds of {LAB_STEPS} steps in fp32.")
     print(f"{time.monotonic() - began:.0f} s.")

@@ -113,9 +113,7 @@ def prices(subject: Subject, steps: int, rounds: int) -> Iterator[dict[str, Any]
     vanilla = spent["KSampler"]
     for name, own in spent.items():
         pairs = [(a / b, c / d) for (a, c), (b, d) in zip(own, vanilla, strict=True)]
-        (seconds, mb), (ratio, memory) = (
-            [median(column) for column in zip(*rows, strict=True)] for rows in (own, pairs)
-        )
+        (seconds, mb), (ratio, memory) = ([median(c) for c in zip(*rows, strict=True)] for rows in (own, pairs))
         row = {"model": subject.name, "method": name, "seconds": seconds, "time": ratio, "MB": mb, "memory": memory}
         yield row | dict(zip(("paper time", "paper memory"), PAPER.get(name, ()), strict=False))
 

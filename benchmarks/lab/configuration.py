@@ -66,9 +66,8 @@ def lora_experiment(
     cases = tuple(Case(i, caption) for i, (caption, _) in enumerate(copies.training_pairs(copies.LORA_IMAGES)))
     batches = prompts_together([cases], seeds, TOGETHER)
     works = works_in(copies.LORA_IMAGES, checkpoint)
-    return Experiment(
-        checkpoint, Images(folder, wanted), methods, cases, batches, works, lambda w: lab_scorers(w, checkpoint)
-    )
+    images, scorers = Images(folder, wanted), lambda w: lab_scorers(w, checkpoint)
+    return Experiment(checkpoint, images, methods, cases, batches, works, scorers)
 
 
 def small_experiment(host: Host, folder: Path, methods: Sequence[Method]) -> Experiment:

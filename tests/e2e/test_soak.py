@@ -37,17 +37,12 @@ START = {
 WIRES = {name: [name, 0] for name in ("positive", "negative")}
 WIRES |= {"model": ["checkpoint", 0], "latent_image": ["latent", 0]}
 METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": 2025, "noise_seed": 2025})
-DETECTED = {
-    "look": METERED.detector(noise_seed=1, **lab_strengths.DETECTOR),
-    "sample": METERED.deferred(curve=["look", 3]),
-}
+LOOK = METERED.detector(noise_seed=1, **lab_strengths.DETECTOR)
+DETECTED = {"look": LOOK, "sample": METERED.deferred(curve=["look", 3])}
 PATCHED = {"patched": METERED.patch(**lab_strengths.DEFERRED), "sample": METERED.ksampler(model=["patched", 0])}
 REFERENCES = {"refs": node("MG_ReferencesFromFolder", folder="training", vae=VAE, size_of=["latent", 0])}
-THROUGH_MODEL = {
-    **REFERENCES,
-    "guided": METERED.amg(gradient="through model"),
-    "sample": METERED.deferred(model=["guided", 0]),
-}
+THROUGH_MODEL = {"guided": METERED.amg(gradient="through model"), "sample": METERED.deferred(model=["guided", 0])}
+THROUGH_MODEL |= REFERENCES
 AMG = {
     **REFERENCES,
     "guided": METERED.amg(clip=CLIP, deduplication=5.0),
@@ -66,10 +61,8 @@ SAVING = {
     "keep": node("MG_SaveReferences", references=["refs", 0], name="", overwrite=True),
     "sample": METERED.ksampler(),
 }
-PER_SAMPLE = {
-    "noise": METERED.optimizer(**lab_strengths.PER_SAMPLE),
-    "sample": METERED.deferred("off", noise=["noise", 0]),
-}
+FOUND = METERED.optimizer(**lab_strengths.PER_SAMPLE)
+PER_SAMPLE = {"noise": FOUND, "sample": METERED.deferred("off", noise=["noise", 0])}
 BATCH_WISE = {
     "noise": METERED.optimizer("batch-wise", **lab_strengths.BATCH_WISE),
     "sample": METERED.deferred("static", noise=["noise", 0], **lab_strengths.BATCH_WISE_START),

@@ -180,9 +180,8 @@ def test_image_to_image_is_judged_from_where_it_begins(host: Host) -> None:
     """From the memorized latent itself, noised to 60 %, no deferral helps, and nothing breaks."""
     given = {"img": {"samples": exact.x_mem().expand(4, -1, -1, -1).clone()}}
     start = {"latent_image": ["img", 0], "denoise": 0.6}
-    out = host.run(
-        {"lab": lab(4), "patch": patch(), "a": deferred(**start), "b": ksampler(model=PATCHED, **start)}, given
-    )
+    nodes = {"patch": patch(), "a": deferred(**start), "b": ksampler(model=PATCHED, **start)}
+    out = host.run({"lab": lab(4), **nodes}, given)
     assert same_bits(out["a"], out["b"])
     assert out["a"][1].sigmas[0] < 14
 

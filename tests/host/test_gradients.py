@@ -83,9 +83,8 @@ def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoin
     def refuse(held: Tensor) -> Tensor:
         raise RuntimeError("no alias")
 
-    monkeypatch.setattr(
-        host.module("memorization_guard", "adapter.autograd.inference_weights"), "_tensor_on_same_storage", refuse
-    )
+    weights = host.module("memorization_guard", "adapter.autograd.inference_weights")
+    monkeypatch.setattr(weights, "_tensor_on_same_storage", refuse)
     found = gradient(host, PLAIN, checkpoint)
     assert torch.equal(found.gradient, expected.gradient)
     assert slots(checkpoint["m"].model) == before

@@ -82,15 +82,12 @@ def test_search_ends_where_the_target_is_reached(host: Host) -> None:
     """The first candidate that reaches it stays, and no further one is tried for that sample."""
     tried = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6, target_magnitude=0.0)})["opt"][1]
     target = float(tried.relative(tried.history[1]).median())
-    noise, report, _ = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6, target_magnitude=target)})[
-        "opt"
-    ]
+    noise, report, _ = host.run({"lab": lab(5), "o": optimizer("search", candidates=6, target_magnitude=target)})["o"]
     pool = torch.stack([torch.randn((5, *exact.SHAPE), generator=torch.manual_seed(SEED + k)) for k in range(6)])
     first = [int(k) for k in report.iterations]
     assert all(torch.equal(noise.noise[i], pool[k, i]) for i, k in enumerate(first))
-    assert report.evaluations.tolist() == [
-        2 * (k + 1) if done else 12 for k, done in zip(first, report.reached, strict=True)
-    ]
+    ends = zip(first, report.reached, strict=True)
+    assert report.evaluations.tolist() == [2 * (k + 1) if done else 12 for k, done in ends]
     assert report.reached.sum() >= 3
 
 

@@ -92,9 +92,8 @@ def test_samples_that_switch_separately_are_as_they_would_be_alone(
             nodes = {"patch": patch, "k": on_lab.ksampler(**links)}
         else:
             nodes = {"k": on_lab.deferred(**links, **TELLS_APART, pre_escape_cfg=scale)}
-        outs.append(
-            host.run(feature.prompt(**nodes), {**feature.given(checkpoint), "both": prompt, "some": latent})["k"]
-        )
+        given = {**feature.given(checkpoint), "both": prompt, "some": latent}
+        outs.append(host.run(feature.prompt(**nodes), given)["k"])
     assert "patch" in nodes or outs[0][1].transition.tolist() == [on_lab.SWITCH, 0]
     alone = torch.cat([samples(outs[1]), samples(outs[2])])
     torch.testing.assert_close(samples(outs[0]), alone, atol=1e-4, rtol=1e-4)

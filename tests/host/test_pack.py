@@ -41,9 +41,9 @@ def test_ksamplers_inputs_have_ksamplers_defaults(host: Host) -> None:
     theirs = host_nodes.KSampler.INPUT_TYPES()["required"]
     ours = {i.id: i for i in schema("MG_DeferredCFGKSampler").inputs}
     for name in ("seed", "steps", "cfg", "denoise"):
-        assert (ours[name].default, ours[name].min, ours[name].max) == tuple(
-            theirs[name][1][k] for k in ("default", "min", "max")
-        )
+        limits = theirs[name][1]
+        own = {k: getattr(ours[name], k) for k in ("default", "min", "max")}
+        assert own == {k: limits[k] for k in own}
     for name in ("sampler_name", "scheduler"):
         assert list(ours[name].options) == list(theirs[name][0])
 
@@ -85,9 +85,7 @@ def test_a_host_before_this_kind_of_pack_is_told_in_the_log(host: Host, monkeypa
     pack.warn_of_an_old_host()
     assert caplog.text == ""
     real = pack.importlib.util.find_spec
-    monkeypatch.setattr(
-        pack.importlib.util, "find_spec", lambda name: None if name == "comfy_api.latest" else real(name)
-    )
+    monkeypatch.setattr(pack.importlib.util, "find_spec", lambda n: None if n == "comfy_api.latest" else real(n))
     pack.warn_of_an_old_host()
     assert f"Update ComfyUI to {host.module(PACK, 'adapter.version').OLDEST_COMFYUI} or newer" in caplog.text
 

@@ -33,13 +33,8 @@ NOT_TRIED = {
     "WanInfiniteTalkToVideo": "needs audio",
 }
 # KSampler itself fails with two.
-ONE_IMAGE = {
-    "ContextWindowsManual",
-    "RenormCFG",
-    "TemporalScoreRescaling",
-    "USOStyleReference",
-    "WanContextWindowsManual",
-}
+ONE_IMAGE = {"ContextWindowsManual", "WanContextWindowsManual", "RenormCFG", "USOStyleReference"}
+ONE_IMAGE |= {"TemporalScoreRescaling"}
 FOR_VIDEOS = {"VideoLinearCFGGuidance", "VideoTriangleCFGGuidance"}
 CACHES = {"EasyCache", "LazyCache"}
 # KSampler's own batch is not what its samples are alone: a mean, random numbers, one decision for all, frames.

@@ -38,11 +38,8 @@ def test_the_values_are_the_papers() -> None:
 
 
 def test_help_lists_what_every_preset_sets() -> None:
-    pages = {
-        "NoiseOptimizer": published.NOISE,
-        "DeferredCFGKSampler": published.SAMPLING,
-        "AMGGuidance": published.GUIDANCE,
-    }
+    pages = {"NoiseOptimizer": published.NOISE, "DeferredCFGKSampler": published.SAMPLING}
+    pages["AMGGuidance"] = published.GUIDANCE
     for page, table in pages.items():
         text = (ROOT / "web" / "docs" / f"MG_{page}.md").read_text(encoding="utf-8")
         for preset in table:
@@ -143,9 +140,8 @@ class Transcription:
         """ε̂ (1, ...) float64 for a latent x = x_t/√ᾱ."""
         alpha = 1 / (1 + sigma**2)
         x_t = (x / (sigma**2 + 1) ** 0.5).double().requires_grad_(True)  # rounded to float32 as the host does
-        cond, uncond, dup = (
-            e.double().detach() for e in self.predict(x_t.detach().float(), t, self.prompt, "null", "memorized")
-        )
+        asked = self.predict(x_t.detach().float(), t, self.prompt, "null", "memorized")
+        cond, uncond, dup = (e.double().detach() for e in asked)
         limit, s0 = 0.3 + 0.1 * math.exp(-0.005 * t), 7.5
 
         def judged(eps: Tensor) -> tuple[float, Tensor]:

@@ -77,9 +77,8 @@ def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, given: dict[str, A
 def test_hostile_captions_are_data(host: Host, sets: Path) -> None:
     module = host.module("memorization_guard", "references.reference_file")
     references = host.module("memorization_guard", "mitigation.references.reference_set")
-    made = references.ReferenceSet(
-        "latent", torch.ones(5, 8).half(), (2, 2, 2), tuple(HOSTILE), tuple(HOSTILE[::-1]), None
-    )
+    texts = tuple(HOSTILE), tuple(HOSTILE[::-1])
+    made = references.ReferenceSet("latent", torch.ones(5, 8).half(), (2, 2, 2), *texts, None)
     module.save_references(made, sets / "hostile.safetensors")
     loaded = host.run(load("hostile.safetensors"))["l"][0]
     assert list(loaded.captions) == list(map(clean, HOSTILE)) and list(loaded.names) == list(map(shown, HOSTILE[::-1]))

@@ -85,9 +85,7 @@ def small_disk(server: Server) -> Iterator[bool]:
     """Mount a disk of 64 MB among the saved sets; False where that is not allowed."""
     place = server.base / SETS / DISK
     place.mkdir(parents=True, exist_ok=True)
-    mounted = not subprocess.call(
-        ["mount", "-t", "tmpfs", "-o", "size=64m", "mg", str(place)], stderr=subprocess.DEVNULL
-    )
+    mounted = not subprocess.call(["mount", "-ttmpfs", "-osize=64m", "mg", str(place)], stderr=subprocess.DEVNULL)
     try:
         yield mounted
     finally:

@@ -101,9 +101,8 @@ def loaded(stored: torch.dtype | None = None, computed: torch.dtype | None = Non
     """The lab checkpoint's MODEL `m`, held in `stored` and computed in `computed`, and its VAE `vae`."""
     options = {"dtype": stored} if stored else {}
     with torch.inference_mode():
-        model, _, vae, _ = comfy.sd.load_checkpoint_guess_config(
-            str(SMALL_CHECKPOINT), output_clip=False, model_options=options
-        )
+        load = comfy.sd.load_checkpoint_guess_config
+        model, _, vae, _ = load(str(SMALL_CHECKPOINT), output_clip=False, model_options=options)
     if computed:
         model.set_model_compute_dtype(computed)
     return {"m": model, "vae": vae}

@@ -59,9 +59,7 @@ def test_local_minimum_is_the_papers_rule():
 
 def test_a_sample_that_falls_back_is_inside_again():
     curve = [0.1, 0.1, 0.005, 0.005, 0.06, 0.08, 0.005, 0.005]
-    assert (
-        judged(EscapeRule(), torch.tensor([curve]))[0].tolist() == [False] * 2 + [True] * 2 + [False] * 2 + [True] * 2
-    )
+    assert judged(EscapeRule(), torch.tensor([curve]))[0].tolist() == [False, False, True, True] * 2
 
 
 def test_the_papers_rule_is_once_and_for_all():

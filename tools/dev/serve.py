@@ -13,9 +13,7 @@ from support.server import Server, ServerError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog="Any other argument goes to the host's main.py."
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="All others go to main.py.")
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or 8188))
     parser.add_argument("--base", type=Path, default=ROOT / ".host" / "serve", help="base directory")
     options, extra = parser.parse_known_args()

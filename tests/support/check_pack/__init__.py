@@ -105,7 +105,6 @@ def plain(value: Any) -> Any:
     return SimpleNamespace(**{k: plain(getattr(value, k)) for k in data})
 
 
-nodes.NODE_CLASS_MAPPINGS.update(
-    {"MGCheck_Load": Load, "MGTest_Given": Given, "MGCheck_Save": Save, "MGCheck_Weights": Weights}
-)
+OURS = {"MGCheck_Load": Load, "MGTest_Given": Given, "MGCheck_Save": Save, "MGCheck_Weights": Weights}
+nodes.NODE_CLASS_MAPPINGS.update(OURS)
 NODE_CLASS_MAPPINGS: dict[str, Any] = {}  # the host looks for it

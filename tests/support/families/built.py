@@ -76,9 +76,8 @@ SDXL_V = family("SDXL V, zero SNR", _fresh(supported.SDXL), UNET, ("v_pred", "zt
 EDM = family("SDXL EDM (Playground)", _fresh(supported.SDXL), UNET, ("edm_mean", "edm_std"), **SDXL_ASKED)
 SCHNELL = family("Flux, true CFG", supported.FluxSchnell, FLUX, **FLUX_ASKED)
 DISTILLED = family("Flux, guidance-distilled", supported.Flux, {**FLUX, "guidance_embed": True}, **GUIDED)
-STAGE_C = family(
-    "Stable Cascade C", supported.Stable_Cascade_C, SIZES["Stable Cascade"], latent=(16, 4, 6), width=64, pooled=32
-)
+CASCADE_ASKED: dict[str, Any] = {"latent": (16, 4, 6), "width": 64, "pooled": 32}
+STAGE_C = family("Stable Cascade C", supported.Stable_Cascade_C, SIZES["Stable Cascade"], **CASCADE_ASKED)
 VIDEO = family("Wan video (5-D)", supported.WAN21_T2V, SIZES["Wan"], latent=(16, 3, 4, 6), width=32)
 FAMILIES = [SDXL, SDXL_V, EDM, SCHNELL, DISTILLED, STAGE_C, VIDEO]
 

@@ -33,9 +33,8 @@ class LabWorkflow:
         self.deferred = lab_strengths.DEFERRED if tuned else {}
         self.detected = lab_strengths.DETECTOR if tuned else {}
         self.graph = Graph()
-        loader = self.graph.node(
-            "CheckpointLoaderSimple", ckpt_name="small_lab.safetensors" if small else LAB_CHECKPOINT.name
-        )
+        file = "small_lab.safetensors" if small else LAB_CHECKPOINT.name
+        loader = self.graph.node("CheckpointLoaderSimple", ckpt_name=file)
         self.model: Link | Node = loader[0]
         self.clip, self.vae = loader[1, 2]
         self.prompts = {"positive": self.text(prompt, "positive"), "negative": self.text("", "negative")}

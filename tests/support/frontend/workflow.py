@@ -125,10 +125,8 @@ def framed(workflow: dict) -> dict:
     """
     corners = [node["pos"][:2] for node in workflow["nodes"]] + [g["bounding"][:2] for g in workflow.get("groups", [])]
     left, top = (min(corner[axis] for corner in corners) for axis in (0, 1))
-    workflow["extra"] = {
-        **workflow.get("extra", {}),
-        "ds": {"scale": ZOOM, "offset": [MARGIN[0] - left, MARGIN[1] - top]},
-    }
+    view = {"scale": ZOOM, "offset": [MARGIN[0] - left, MARGIN[1] - top]}
+    workflow["extra"] = {**workflow.get("extra", {}), "ds": view}
     return workflow
 
 

@@ -9,12 +9,8 @@ from support.paths import SMALL_CHECKPOINT, SMALL_LAB
 
 MEMORIZED, ORDINARY = "Harbour at Dawn, a red disc", "a blue ring"
 STEPS, SIZE, BATCH = 4, 8, 2  # 64×64 pixels: half the cost of its own 96×96
-LINKS: dict[str, Any] = {
-    "model": ["m", 0],
-    "positive": ["mem", 0],
-    "negative": ["null", 0],
-    "latent_image": ["latent", 0],
-}
+LINKS: dict[str, Any] = {"model": ["m", 0], "positive": ["mem", 0], "negative": ["null", 0]}
+LINKS["latent_image"] = ["latent", 0]
 WORDS = Words(LINKS, {"steps": STEPS})
 ksampler, deferred, patch, guider = WORDS.ksampler, WORDS.deferred, WORDS.patch, WORDS.guider
 optimizer, detector, calibrate, amg = WORDS.optimizer, WORDS.detector, WORDS.calibrate, WORDS.amg

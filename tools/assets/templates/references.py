@@ -8,7 +8,7 @@ CAPTION = "a caption that your LoRA was trained with"
 LAB_CAPTION = "Echo Valley, a cake"
 REFERENCES = "2 · What it must not copy"
 MIRRORED = "mirrored.png"  # a training image of the lab, in the input folder of the server that makes the thumbnails
-CHECKED = "4 · Too close?"
+CHECKED, CLEAN = "4 · Too close?", "Save Image: no alarm"
 
 
 def check_finished_images() -> Template:
@@ -21,9 +21,7 @@ def check_finished_images() -> Template:
     references = t.references(100)
     t.frame(REFERENCES, t.latent, references, color=OURS)
     checked = t.check(920, 0, loaded, references)
-    saved = t.graph.node(
-        "SaveImage", "Save Image: no alarm", images=checked["clean"], filename_prefix="memorization_guard/no alarm"
-    )
+    saved = t.graph.node("SaveImage", CLEAN, images=checked["clean"], filename_prefix="memorization_guard/no alarm")
     saved.at(1610, 0).sized(400, 490)
     t.frame("3 · Too close?", checked, saved, color=OURS)
     t.poster = (checked, {"Your image": checked})
@@ -42,7 +40,7 @@ def check_a_batch() -> Template:
     t.frame("3 · Your images", sampler, decoder, saved, color=COMMON)
 
     checked = t.check(1290, 0, decoder, references)
-    clean = t.graph.node("SaveImage", "Save Image: no alarm", images=checked["clean"])
+    clean = t.graph.node("SaveImage", CLEAN, images=checked["clean"])
     clean.at(1980, 0).sized(320, 410)
     alarm = t.graph.node("PreviewAny", "Preview Any: a copy? (use it to branch)", source=checked["is_copy"])
     alarm.at(1980, 480).sized(320, 90)

@@ -36,9 +36,8 @@ class Template:
         loader = g.node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT).at(0, 0).sized(380, 98)
         offered = {"name": CHECKPOINT, "url": SOURCE + CHECKPOINT, "directory": "checkpoints"}
         loader.record["properties"] = {"models": [offered]}  # the frontend offers to download what is missing
-        self.tune(loader, ckpt_name="small_lab.safetensors").on_lab.append(
-            (loader.id, "ckpt_name", "lab512.safetensors")
-        )
+        self.tune(loader, ckpt_name="small_lab.safetensors")
+        self.on_lab.append((loader.id, "ckpt_name", "lab512.safetensors"))
         self.model, self.clip, self.vae = loader[0, 1, 2]
         if not batch:
             return
