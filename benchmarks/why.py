@@ -24,8 +24,7 @@ from support.paths import LAB_CHECKPOINT, LAB_NAME, ROOT, SMALL_CHECKPOINT
 
 from .cases import MEMORIZED, ORDINARY, Case
 from .checkpoint import Batch, Checkpoint
-from .cost.measurements import MEASURE_ALL
-from .cost.subjects import LINKS, Subject, exact_model
+from .cost.measurements import LINKS, MEASURE_ALL, Subject, exact_model
 from .lab.configuration import GROUPS, PLAN, SMALL_PLAN, TOGETHER
 from .lab.methods import TARGET
 from .methods import NONE, Method

@@ -14,8 +14,7 @@ import torch
 from support.in_process import lab_host
 
 from ..report import table
-from .measurements import COLUMNS, PRICE, evaluations, prices
-from .subjects import exact_model, lab_checkpoint, random_model
+from .measurements import COLUMNS, PRICE, evaluations, exact_model, lab_checkpoint, prices, random_model
 
 LAB, LAB_STEPS, LAB_ROUNDS = "lab", 30, 3
 

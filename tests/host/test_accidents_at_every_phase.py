@@ -8,10 +8,9 @@ import torch
 
 from support import graphs
 from support.accidents import Trouble, hooked, left_behind, slots
-from support.amg_runs import pixel_set
 from support.executor import Host, NodeError, Prompt
 from support.lab_pack import exact
-from support.outcomes import samples
+from support.outcomes import pixel_set, samples
 
 ACCIDENTS = ["none", "out of memory", "interrupt", "exception", "nan", "unload"]
 MODEL, GUIDED = {"model": ["m", 0]}, {"model": ["g", 0]}

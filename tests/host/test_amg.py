@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from support.accidents import hooked
-from support.amg_runs import GUIDED, run, works
 from support.executor import Host
 from support.graphs import MODEL, ORDINARY, amg, deferred, ksampler, lab, node, optimizer, patch, references
 from support.lab_pack import exact
-from support.outcomes import copies, same_bits, samples
+from support.outcomes import GUIDED, copies, run, same_bits, samples, works
 
 OFF = {"despecification": 0.0, "dissimilarity": 0.0}
 GATE = {"memorized_threshold": 0.02}

@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from benchmarks.cost.measurements import COLUMNS, evaluations, figure
-from benchmarks.cost.subjects import exact_model
+from benchmarks.cost.measurements import COLUMNS, evaluations, exact_model, figure
 from benchmarks.report import table
 from support.executor import Host
 from support.graphs import references

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from support.executor import Host
 from support.families import cells, files
-from support.families.states import STATES as LEFT_BEHIND
-from support.families.states import with_lora
+from support.families.kinds import STATES as LEFT_BEHIND
+from support.families.kinds import with_lora
 from support.gradients import Gradient, amg_gradient_node, checked, gradient
 from support.graphs import from_images
 from support.graphs.checkpoint import LINKS, MEASURED, amg, ksampler, optimizer

@@ -8,7 +8,6 @@ import torch
 
 from support import out_of_memory as small_device
 from support.accidents import Trouble, hooked, left_behind, slots
-from support.amg_runs import pixel_set
 from support.executor import Host
 from support.graphs import (
     ORDINARY,
@@ -27,7 +26,7 @@ from support.graphs import (
 from support.graphs import checkpoint as on_lab
 from support.lab_pack import exact
 from support.out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS, NeedsCheckpoints, Small, out_of_memory, told
-from support.outcomes import fails, samples
+from support.outcomes import fails, pixel_set, samples
 
 PLANS = {
     "per-sample": {"max_iterations": 4, "learning_rate": 0.05},

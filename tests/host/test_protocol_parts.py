@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import cases, methods, report, scorers, scores, training_images
 from benchmarks.checkpoint import Plan
-from benchmarks.papers.methods import methods_for
+from benchmarks.papers.options import methods_for
 from support.executor import Host
 
 WEN = '{"caption": "\\"Lifted Up (1985)\\"", "index": 567947515, "url": "http://a.b/LiftedUp%20Lead.png?63"}\n'

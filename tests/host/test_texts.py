@@ -9,9 +9,9 @@ import pytest
 from memorization_guard.adapter import hints
 from memorization_guard.adapter.hints import FILLED_NEGATIVE, Graph, negative_hint
 from memorization_guard.drawing.node_views import text_view
-from support.amg_runs import GUIDED, run
 from support.executor import Host
 from support.graphs import amg, custom, deferred, detector, guider, ksampler, lab, optimizer, patch
+from support.outcomes import GUIDED, run
 
 
 def view(host: Host, own: dict, batch: int = 4, **more: dict) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from comfy.clip_vision import ClipVisionModel
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from support.families.states import LeftBehind
+from support.families.kinds import LeftBehind
 from support.paths import SMALL_CHECKPOINT
 
 DYNAMIC = hasattr(comfy.model_patcher, "ModelPatcherDynamic")

@@ -18,12 +18,12 @@ MARK = {"pass": "✓", "refused": "refused", "not here": "–", "FAIL": "FAIL"}
 
 
 def wanted(fast: bool) -> list[tuple]:
-    from support.families import FAST, built, files, kinds, states
+    from support.families import FAST, built, files, kinds
 
     families = [*files.FAMILIES, *built.FAMILIES]
     # A patch on the sampling acts the same in every precision, so two precisions are enough for those families.
     rows = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
-    rows += [(files.SD1, p) for p in states.STATES.values()]
+    rows += [(files.SD1, p) for p in kinds.STATES.values()]
     return [(f, p) for f, p in rows if not fast or (f.name, p.name) in FAST]
 
 

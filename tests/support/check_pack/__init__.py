@@ -17,10 +17,10 @@ import nodes
 import support.gradients  # noqa: F401 - adds its nodes
 from support.copy_detectors import random_clip_vision
 from support.executor import AnyType, Sink
-from support.families import built, cells, files, kinds, states
+from support.families import built, cells, files, kinds
 
 FAMILIES = {family.name: family for family in [*files.FAMILIES, *built.FAMILIES, files.LAB]}
-PRECISIONS = {p.name: p for p in [*kinds.PRECISIONS.values(), *states.STATES.values(), kinds.USUAL]}
+PRECISIONS = {p.name: p for p in [*kinds.PRECISIONS.values(), *kinds.STATES.values(), kinds.USUAL]}
 BASE = Path(folder_paths.base_path)
 SLOTS = 8
 
