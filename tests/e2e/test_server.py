@@ -30,9 +30,7 @@ pytestmark = pytest.mark.timeout(600)
     ],
     ids=["unknown node", "one of two outputs is wrong", "no output", "fails when it runs"],
 )
-def test_an_error_names_its_node(
-    server: Server, prompt: dict, kind: str, node_id: str, node_type: str, text: str
-) -> None:
+def test_an_error_names_its_node(server: Server, prompt, kind: str, node_id: str, node_type: str, text: str) -> None:
     with pytest.raises(PromptError, match=text) as caught:
         server.run(prompt)
     error = caught.value

@@ -147,9 +147,7 @@ def given_networks(vae: Any, clip_vision: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("phase", NETWORKS)
-def test_the_networks_are_as_they_were(
-    host: Host, before, vae, clip_vision, sets, untroubled, phase: str, accident: str
-) -> None:
+def test_the_networks_are_as_they_were(host: Host, before, vae, clip_vision, sets, untroubled, phase, accident) -> None:
     model, held, image = before
     metric, nodes, where = NETWORKS[phase]
     given = {**given_networks(vae, clip_vision), "m": model, "s": sets[metric]}

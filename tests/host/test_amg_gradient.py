@@ -26,9 +26,7 @@ def networks(host: Host, clip_vision) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("metric", "way", "kind"), CASES)
-def test_gradient_is_the_finite_difference(
-    host: Host, networks, twins, images, metric: str, way: str, kind: str
-) -> None:
+def test_gradient_is_the_finite_difference(host: Host, networks, twins, images, metric, way, kind) -> None:
     """With despecification, which the gradient through the model includes."""
     twin = exact.build(kind)
     twin.model.diffusion_model.dtype = torch.float64  # what the host casts the model's input to

@@ -171,9 +171,7 @@ def test_the_copy_detector_over_real_links(host: Host) -> None:
         (torch.full((2, 96, 96, 3), torch.nan), {"vae": ["vae", 0]}, "Copy Check: `images` holds NaN"),
     ],
 )
-def test_what_is_missing_is_named(
-    host: Host, lab: dict[str, Any], images: torch.Tensor, links: dict, says: str
-) -> None:
+def test_what_is_missing_is_named(host: Host, lab, images: torch.Tensor, links: dict, says: str) -> None:
     assert says in fails(host, {"c": graphs.check("r", **links)}, {**lab, "i": images}).message
 
 

@@ -28,9 +28,7 @@ def test_a_missed_bound_is_said() -> None:
 
 
 @pytest.mark.parametrize(("kind", "batch", "steps"), [("deferral", 16, 20), ("guidance", 4, 50)])
-def test_a_view_costs_at_most_a_hundredth(
-    host: Host, checkpoint, monkeypatch, kind: str, batch: int, steps: int
-) -> None:
+def test_a_view_costs_at_most_a_hundredth(host: Host, checkpoint, monkeypatch, kind, batch: int, steps: int) -> None:
     """On the small lab, whose steps are far shorter than those of any real model."""
     live = host.module(PACK, "adapter.live_view").LiveView
     spent: list[float] = []

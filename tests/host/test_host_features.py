@@ -10,37 +10,23 @@ from support.executor import Host
 from support.graphs import checkpoint as on_lab
 from support.graphs import node
 from support.graphs.checkpoint import NO_BASIN, START, STEPS, SWITCH, deferred, ksampler, patch, stage
-from support.graphs.features import CONDITIONS, LATENTS, PATCHES, Feature
+from support.graphs.features import CONDITIONS, LATENTS, PATCHES, Feature, with_patch
 from support.lab_files import EXTRAS, HOOK, lora, with_hook
 from support.outcomes import same_bits, samples
 
 
-def _attention(given: dict[str, Any]) -> dict[str, Any]:
-    """As IP-Adapter does it: other keys and values in the cross-attention."""
-    model = given["m"].clone()
-    model.set_model_attn2_patch(lambda q, k, v, options: [q, 0.5 * k, 1.5 * v])
-    return {"own": model}
-
-
-def _tiles(given: dict[str, Any]) -> dict[str, Any]:
+def tiles(apply_model, args: dict[str, Any]) -> Tensor:
     """As tiled diffusion does it: left and right in calls of their own, averaged where they overlap."""
-
-    def call(apply_model, args: dict[str, Any]) -> Tensor:
-        x, cut = args["input"], on_lab.SIZE * 3 // 4
-        left = apply_model(x[..., :cut].contiguous(), args["timestep"], **args["c"])
-        right = apply_model(x[..., -cut:].contiguous(), args["timestep"], **args["c"])
-        total = torch.zeros_like(x)
-        total[..., :cut] += left
-        total[..., -cut:] += right
-        total[..., on_lab.SIZE - cut : cut] /= 2
-        return total
-
-    model = given["m"].clone()
-    model.set_model_unet_function_wrapper(call)
-    return {"own": model}
+    x, cut = args["input"], on_lab.SIZE * 3 // 4
+    left = apply_model(x[..., :cut].contiguous(), args["timestep"], **args["c"])
+    right = apply_model(x[..., -cut:].contiguous(), args["timestep"], **args["c"])
+    total = torch.zeros_like(x)
+    total[..., :cut] += left
+    total[..., -cut:] += right
+    total[..., on_lab.SIZE - cut : cut] /= 2
+    return total
 
 
-OWN: dict[str, Any] = {"model": ["own", 0]}
 SCHEDULED = {
     "begin": node("CreateHookKeyframe", strength_mult=1.0, start_percent=0.0),
     "frames": node("CreateHookKeyframe", strength_mult=0.0, start_percent=0.5, prev_hook_kf=["begin", 0]),
@@ -51,8 +37,8 @@ SCHEDULED = {
 GRAPHS = {
     "two LoRAs": Feature({"one": lora("m", 0.6), "two": lora("one", 0.6)}, {"model": ["two", 0]}),
     "a LoRA that ends half way": Feature(SCHEDULED, {"positive": ["pos", 0]}),
-    "attention patch": Feature({}, OWN, _attention),
-    "tiles": Feature({}, OWN, _tiles),
+    "attention patch": with_patch("set_model_attn2_patch", lambda q, k, v, options: [q, 0.5 * k, 1.5 * v]),
+    "tiles": with_patch("set_model_unet_function_wrapper", tiles),
 }
 
 

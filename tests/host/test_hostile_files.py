@@ -130,9 +130,7 @@ def test_detectors(host: Host, whole: dict, tally: Tally, limited: Limited) -> N
 
 
 @pytest.mark.parametrize(("mode", "size"), GIANTS)
-def test_an_image_as_large_as_is_allowed(
-    host: Host, whole: dict, limited: Limited, folder: Path, mode: str, size: tuple[int, int]
-) -> None:
+def test_an_image_as_large_as_is_allowed(host: Host, whole: dict, limited: Limited, folder, mode: str, size) -> None:
     giant(folder / "b.png", mode, *size, EXIF[2])
     with limited():
         assert every_node.run(host, READ, whole)["n"][1] == 2

@@ -77,9 +77,7 @@ def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> 
 
 
 @pytest.mark.parametrize(("name", "scale"), SEPARATELY)
-def test_samples_that_switch_separately_are_as_they_would_be_alone(
-    host: Host, checkpoint, name: str, scale: float
-) -> None:
+def test_samples_that_switch_separately_are_as_they_would_be_alone(host: Host, checkpoint, name, scale: float) -> None:
     feature = (PATCHES | REMEMBERING).get(name, Feature())
     checkpoint = {**checkpoint, "works": {"samples": torch.ones(1, 4, on_lab.SIZE, on_lab.SIZE)}}
     outs = []
@@ -119,9 +117,7 @@ def test_opposite_guidance_is_vanilla_at_a_negative_scale(host: Host, checkpoint
 
 
 @pytest.mark.parametrize(("scale", "cfg"), [(0.0, 5.0), (1.0, 5.0), (-2.0, 1.0), (0.0, 1.0)])
-def test_every_evaluation_is_a_prompt_and_a_negative_prompt(
-    host: Host, checkpoint, monkeypatch, scale: float, cfg: float
-) -> None:
+def test_every_evaluation_is_a_prompt_and_a_negative_prompt(host: Host, checkpoint, monkeypatch, scale, cfg) -> None:
     """Adapters, skip-layer guidance and step caches tell by these two places what they are asked for."""
     seen: list[tuple[bool, ...]] = []
     real = comfy.samplers.calc_cond_batch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import nodes
-from support.executor import Host
+from support.executor import Host, host_node
 from support.graphs import checkpoint as on_lab
 from support.graphs import node, references
 from support.graphs.features import Feature
@@ -103,9 +103,7 @@ class PerLatentControl(comfy.controlnet.ControlNet):
     strengths = torch.tensor([0.2, 1.0])
     seen: ClassVar[list[int]] = []
 
-    def get_control(
-        self, x_noisy: Tensor, t: Tensor, cond: dict, batched_number: int, transformer_options: dict
-    ) -> Any:
+    def get_control(self, x_noisy: Tensor, t: Tensor, cond, batched_number: int, transformer_options) -> Any:
         self.seen.append(len(x_noisy) // batched_number)
         out = super().get_control(x_noisy, t, cond, batched_number, transformer_options)
         weight = self.strengths.repeat(batched_number).view(-1, 1, 1, 1)
@@ -190,34 +188,26 @@ def test_caches_that_wrap_a_call_are_left_out_of_our_evaluations(host: Host, che
     assert same_bits(*alone)
 
 
-class Tiles:
+LINKS = {"model": ("MODEL",), "positive": ("CONDITIONING",), "negative": ("CONDITIONING",)}
+LINKS |= {"latent_image": ("LATENT",), "by_step": ("BOOLEAN", {})}
+
+
+@host_node("MGTest_Tiles", LINKS, ("LATENT",))
+def tiled(model, positive, negative, latent_image, by_step: bool) -> tuple[dict]:
     """KSampler as a function: on two tiles of a latent with a mask (UltimateSDUpscale, detailers), or step by step."""
-
-    RETURN_TYPES = ("LATENT",)
-    FUNCTION = "run"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        links = {"model": ("MODEL",), "positive": ("CONDITIONING",), "negative": ("CONDITIONING",)}
-        return {"required": {**links, "latent_image": ("LATENT",), "by_step": ("BOOLEAN", {})}}
-
-    def run(self, model, positive, negative, latent_image, by_step: bool) -> tuple[dict]:
-        sample = lambda latent, **own: nodes.common_ksampler(  # noqa: E731
-            model, 7, on_lab.STEPS, 7.0, "euler", "normal", positive, negative, latent, **own
-        )[0]
-        if by_step:  # Inspire and Efficiency
-            for i in range(on_lab.STEPS):
-                plan = {"start_step": i, "last_step": i + 1, "force_full_denoise": i + 1 == on_lab.STEPS}
-                latent_image = sample(latent_image, disable_noise=i > 0, **plan)
-            return (latent_image,)
-        parts = torch.tensor_split(latent_image["samples"], 2, dim=-1)
-        mask = torch.ones(1, 1, *parts[0].shape[-2:])
-        mask[..., :2] = 0
-        made = [sample({"samples": part, "noise_mask": mask}, denoise=0.6)["samples"] for part in parts]
-        return ({"samples": torch.cat(made, dim=-1)},)
-
-
-nodes.NODE_CLASS_MAPPINGS["MGTest_Tiles"] = Tiles
+    sample = lambda latent, **own: nodes.common_ksampler(  # noqa: E731
+        model, 7, on_lab.STEPS, 7.0, "euler", "normal", positive, negative, latent, **own
+    )[0]
+    if by_step:  # Inspire and Efficiency
+        for i in range(on_lab.STEPS):
+            plan = {"start_step": i, "last_step": i + 1, "force_full_denoise": i + 1 == on_lab.STEPS}
+            latent_image = sample(latent_image, disable_noise=i > 0, **plan)
+        return (latent_image,)
+    parts = torch.tensor_split(latent_image["samples"], 2, dim=-1)
+    mask = torch.ones(1, 1, *parts[0].shape[-2:])
+    mask[..., :2] = 0
+    made = [sample({"samples": part, "noise_mask": mask}, denoise=0.6)["samples"] for part in parts]
+    return ({"samples": torch.cat(made, dim=-1)},)
 
 
 @pytest.mark.parametrize("by_step", [False, True])

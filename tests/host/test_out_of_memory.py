@@ -60,9 +60,7 @@ def test_an_optimizer_that_runs_out_of_memory_goes_on_with_less(host: Host, meth
     assert 1 <= small.failed <= 4, "what fits is remembered"
 
 
-def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(
-    host: Host, checkpoint: dict[str, Any], monkeypatch
-) -> None:
+def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(host: Host, checkpoint, monkeypatch) -> None:
     live = host.module("memorization_guard", "adapter.live_view")
     monkeypatch.setattr(live, "MIN_PAUSE", 0.0)
     monkeypatch.setattr(live, "PAUSE_PER_VIEW", 0)
@@ -167,9 +165,7 @@ def test_a_gradient_through_the_model_goes_on_with_less(host: Host) -> None:
     assert not left_behind(model)
 
 
-def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(
-    host: Host, checkpoint: dict[str, Any]
-) -> None:
+def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(host: Host, checkpoint) -> None:
     model = checkpoint["m"]
     links = {"model": ["m", 0], "steps": 4}
     plain = host.run({**on_lab.base(), "k": on_lab.ksampler(**links)}, checkpoint)["k"][0]

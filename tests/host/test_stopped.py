@@ -99,9 +99,7 @@ def test_a_stopped_folder_goes_on_to_the_same_set(host: Host, folder: Path, stop
     assert not list((host.base / "models").glob(WRITTEN))
 
 
-def test_other_settings_and_a_full_disk_begin_with_the_first_image(
-    host: Host, stop: Any, monkeypatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_settings_and_a_full_disk_begin_with_the_first_image(host: Host, stop, monkeypatch, caplog) -> None:
     monkeypatch.setattr(host.module(PACK, "references.unfinished"), "WORTH", 0)
     calls = stop("references.image_folder", "read_image", 40)
     assert fails(host, {"r": READ}).kind == "interrupted"

@@ -34,35 +34,29 @@ def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: s
     assert view(host, own, **more)["warning"] == "4 of 4 images had not left the basin at start_percent 0.05: raise it."
 
 
-def test_nothing_is_said_where_all_escaped_or_nothing_was_measured(host: Host) -> None:
+def test_a_deferral_says_whether_it_acts_and_from_which_step(host: Host) -> None:
     for own in (deferred(start_percent=0.8), deferred("static", start_percent=0.05), deferred("off")):
         assert view(host, own)["warning"] == ""
+    late = "Same as KSampler: with denoise 0.40, sampling starts after start_percent."
+    for own, said in (
+        (deferred("off"), "Off: same as KSampler."),
+        (patch("off"), "Off"),
+        (guider("off"), "Off"),
+        (deferred("static", steps=10, start_percent=0.3), "Guided from step 4."),
+        (deferred("static", start_percent=0.5, denoise=0.4), "Guided from step 1."),
+        (deferred(denoise=0.4), late),
+        (deferred(denoise=0.0), "denoise 0.00"),
+    ):
+        assert view(host, own)["headline"].startswith(said)
+    headline = view(host, patch(), k=ksampler(model=["own", 0], denoise=0.4))["headline"]
+    assert headline.startswith("Guided from the first step") and "`start_percent` 0.50" in headline
+    one = view(host, deferred(start_percent=0.05), batch=1)["warning"]
+    assert one.startswith("1 of 1 image had not left"), "no plural"
 
 
-def test_one_image_is_no_plural(host: Host) -> None:
-    said = view(host, deferred(start_percent=0.05), batch=1)["warning"]
-    assert said.startswith("1 of 1 image had not left")
-
-
-def test_off_says_that_it_is_off(host: Host) -> None:
-    assert view(host, deferred("off"))["headline"] == "Off: same as KSampler."
-    assert view(host, patch("off"))["headline"].startswith("Off")
-    assert view(host, guider("off"))["headline"].startswith("Off")
+def test_amg_says_that_it_is_off(host: Host) -> None:
     run(host, own=amg(despecification=0.0, dissimilarity=0.0))
     assert host.views("own")[-1]["headline"].startswith("Off: all three strengths are 0")
-
-
-def test_static_says_from_which_step_images_are_guided(host: Host) -> None:
-    assert view(host, deferred("static", steps=10, start_percent=0.3))["headline"] == "Guided from step 4."
-    assert view(host, deferred("static", start_percent=0.5, denoise=0.4))["headline"] == "Guided from step 1."
-
-
-def test_a_denoise_that_starts_too_late(host: Host) -> None:
-    said = view(host, deferred(denoise=0.4))
-    assert said["headline"] == "Same as KSampler: with denoise 0.40, sampling starts after start_percent."
-    assert view(host, deferred(denoise=0.0))["headline"].startswith("denoise 0.00")
-    said = view(host, patch(), k=ksampler(model=["own", 0], denoise=0.4))
-    assert said["headline"].startswith("Guided from the first step") and "`start_percent` 0.50" in said["headline"]
 
 
 def test_the_detector_says_each_thing_once(host: Host) -> None:
@@ -117,9 +111,7 @@ def link(class_type: str, **inputs: object) -> dict:
 
 
 @pytest.mark.parametrize(("text", "found"), [("blurry", True), ("", False)])
-def test_a_patch_finds_the_negative_of_the_sampler_behind_it(
-    monkeypatch: pytest.MonkeyPatch, text: str, found: bool
-) -> None:
+def test_a_patch_finds_the_negative_of_the_sampler_behind_it(monkeypatch, text: str, found: bool) -> None:
     graph = {
         "g": link("MG_AMGGuidance", model=["m", 0]),
         "l": link("LoraLoaderModelOnly", model=["g", 0], strength_model=1.0),

@@ -10,11 +10,11 @@ import inspect
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -44,36 +44,27 @@ class AnyType(str):
         return False
 
 
-class Sink:
-    """Ends a prompt: the host runs only what an output node asks for."""
-
-    RETURN_TYPES = ()
-    FUNCTION = "run"
-    OUTPUT_NODE = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"value": (AnyType("*"), {})}}
-
-    def run(self, value: object) -> dict[str, Any]:
-        return {}
+ANY = AnyType("*")
+GIVEN: dict[str, Any] = {}  # objects of the test, by name
 
 
-class Given:
-    RETURN_TYPES = (AnyType("*"),)
-    FUNCTION = "run"
-    objects: ClassVar[dict[str, Any]] = {}
+def host_node(name: str, inputs: dict, returns: tuple = (), optional: dict | None = None) -> Callable:
+    """Registers a function as a node of the host, which is never cached; without outputs it ends a prompt."""
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"name": ("STRING", {})}}
+    def register(run: Callable) -> Callable:
+        facts = {
+            "INPUT_TYPES": classmethod(lambda cls: {"required": inputs, "optional": optional or {}}),
+            "IS_CHANGED": classmethod(lambda cls, **_: float("nan")),
+            **{"RETURN_TYPES": returns, "FUNCTION": "run", "OUTPUT_NODE": not returns, "run": staticmethod(run)},
+        }
+        nodes.NODE_CLASS_MAPPINGS[name] = type(name, (), facts)
+        return run
 
-    @classmethod
-    def IS_CHANGED(cls, name: str) -> float:
-        return float("nan")
+    return register
 
-    def run(self, name: str) -> tuple[Any]:
-        return (self.objects[name],)
+
+host_node("MGTest_Sink", {"value": (ANY, {})})(lambda value: {})
+host_node("MGTest_Given", {"name": ("STRING", {})}, (ANY,))(lambda name: (GIVEN[name],))
 
 
 class Host:
@@ -91,7 +82,6 @@ class Host:
         self.server = server.PromptServer(self.loop)
         comfy.utils.set_progress_bar_global_hook(self._progress)
         asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-        nodes.NODE_CLASS_MAPPINGS.update({"MGTest_Sink": Sink, "MGTest_Given": Given})
         for name, path in packs.items():
             self.load_pack(name, path)
         newer = "cache_args" in inspect.signature(execution.PromptExecutor).parameters
@@ -150,7 +140,8 @@ class Host:
 
     def _complete(self, prompt: Prompt, given: Mapping[str, Any]) -> Prompt:
         """The prompt with the given objects as nodes, and an end for every node that leads nowhere."""
-        Given.objects = dict(given)
+        GIVEN.clear()
+        GIVEN.update(given)
         whole = copy.deepcopy(prompt)
         for name in given:
             whole[name] = {"class_type": "MGTest_Given", "inputs": {"name": name}}

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor
 
 import nodes
-from support.executor import AnyType, Host
+from support.executor import ANY, Host, host_node
 from support.graphs import SEED, Node, node
 from support.graphs.checkpoint import detector
 from support.graphs.features import Feature
 
 STEP, EXACT_STEP, DIRECTIONS = 0.1, 1e-6, 1  # the longest steps, as a share of x; random directions
 CFG = 1.5  # more would drive random prompts out of a VAE's range, where it is all kinks
-KINDS = {"model": "MODEL", "positive": "CONDITIONING", "negative": "CONDITIONING", "latent_image": "LATENT"}
+KINDS = {"model": ("MODEL",), "latent_image": ("LATENT",)}
+KINDS |= dict.fromkeys(("positive", "negative"), ("CONDITIONING",))
 # Planted, to see that it is found.
 FAULT = 1.2 if "gradient" in os.environ.get("MG_CHECK_FAULT", "") else 1.0
 
@@ -115,127 +116,110 @@ def computed_in(model: Any) -> torch.dtype:
     return model.model.manual_cast_dtype or model.model.get_dtype()
 
 
-class Measure:
+OWN = {"checkpoints": ("STRING", {}), "evict": ("FLOAT", {"default": 0.0}), "differences": ("BOOLEAN", {})}
+
+
+@host_node("MGTest_Gradient", {**KINDS, **OWN}, (ANY,), {"null": ("CONDITIONING",), "exact": ("MODEL",)})
+def measure(
+    model, positive, negative, latent_image, checkpoints, evict, differences, null=None, exact=None
+) -> tuple[Gradient]:
     """d of a noise. `exact`: the same weights in float32, for the differences, which half precision would drown.
 
     `evict`: how much of the weights the host takes off the device before the gradient, as it may at any time.
     """
+    magnitude, samples = module("mitigation.prediction").guidance_magnitude, latent_image["samples"]
+    scaled = module("mitigation.scaled_gradient").scaled_gradient
 
-    RETURN_TYPES = (AnyType("*"),)
-    FUNCTION = "run"
+    def inside(body: Callable, model: Any) -> Any:
+        inputs = module("adapter.sampling").SamplingInputs(
+            model=model,
+            positive=positive,
+            negative=negative,
+            null=null,
+            latent=latent_image,
+            noise=module("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index")),
+            sigmas=module("adapter.schedule").one_step_schedule(model, None, "test"),
+            seed=SEED,
+            node="test",
+        )
+        return module("adapter.two_predictions").run_in_sampling_scope(body, inputs)
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        own = {"checkpoints": ("STRING", {}), "evict": ("FLOAT", {"default": 0.0}), "differences": ("BOOLEAN", {})}
-        more = {"null": ("CONDITIONING",), "exact": ("MODEL",)}
-        return {"required": {**{k: (v,) for k, v in KINDS.items()}, **own}, "optional": more}
+    def gradient(pair: Any, noise: Tensor) -> Tensor:
+        def descend() -> Tensor:
+            x = noise.clone().requires_grad_()
+            return scaled(magnitude(pair.prediction(x)).sum(), x, noise[0].numel() ** 0.5)
 
-    def run(
-        self, model, positive, negative, latent_image, checkpoints, evict, differences, null=None, exact=None
-    ) -> tuple[Gradient]:
-        magnitude, samples = module("mitigation.prediction").guidance_magnitude, latent_image["samples"]
-        scaled = module("mitigation.scaled_gradient").scaled_gradient
+        if evict:
+            patcher = pair.model.current_patcher
+            patcher.partially_unload(patcher.offload_device, evict * patcher.model_size())
+        with exact_float32():
+            return pair.with_gradients(descend, checkpoints)
 
-        def inside(body: Callable, model: Any) -> Any:
-            inputs = module("adapter.sampling").SamplingInputs(
-                model=model,
-                positive=positive,
-                negative=negative,
-                null=null,
-                latent=latent_image,
-                noise=module("adapter.noise").drawn_noise(samples, SEED, latent_image.get("batch_index")),
-                sigmas=module("adapter.schedule").one_step_schedule(model, None, "test"),
-                seed=SEED,
-                node="test",
-            )
-            return module("adapter.two_predictions").run_in_sampling_scope(body, inputs)
+    found = inside(gradient, model)
 
-        def gradient(pair: Any, noise: Tensor) -> Tensor:
-            def descend() -> Tensor:
-                x = noise.clone().requires_grad_()
-                return scaled(magnitude(pair.prediction(x)).sum(), x, noise[0].numel() ** 0.5)
+    def beside(pair: Any, noise: Tensor) -> Gradient:
+        return compared(lambda x: magnitude(pair.prediction(x)), noise, found, computed_in(model), differences)
 
-            if evict:
-                patcher = pair.model.current_patcher
-                patcher.partially_unload(patcher.offload_device, evict * patcher.model_size())
-            with exact_float32():
-                return pair.with_gradients(descend, checkpoints)
-
-        found = inside(gradient, model)
-
-        def beside(pair: Any, noise: Tensor) -> Gradient:
-            return compared(lambda x: magnitude(pair.prediction(x)), noise, found, computed_in(model), differences)
-
-        return (inside(beside, exact or model),)
+    return (inside(beside, exact or model),)
 
 
-class MeasureAMG:
+TWINS = {"exact": ("VAE",), "exact_model": ("MODEL",), "exact_descriptor": (ANY,)}
+
+
+@host_node("MGTest_AMGGradient", {**KINDS, "differences": ("BOOLEAN", {})}, (ANY,), TWINS)
+def measure_amg(
+    model, positive, negative, latent_image, differences, exact=None, exact_model=None, exact_descriptor=None
+) -> tuple[Gradient]:
     """σ of the predictions in a guided run: all gradients that AMG Guidance takes, through whatever networks."""
+    scorers = module("methods.amg.reference_scorer").ReferenceScorer
+    through = module("methods.amg.model_gradient").ModelGradient
+    call_of = module("adapter.model_call").SamplerCall
+    by_prediction, by_model, found = scorers.gradient, through.__call__, []
 
-    RETURN_TYPES = (AnyType("*"),)
-    FUNCTION = "run"
+    def precise(scorer: Any) -> Any:
+        made, references = copy.copy(scorer), scorer.plan.references
+        if exact_descriptor is not None:
+            network = module("adapter.copy_detector").as_descriptor(exact_descriptor, "test")
+            references = replace(references, descriptor=network)
+        made.plan = replace(scorer.plan, vae=exact, references=references)
+        return made
 
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        twins = {"exact": ("VAE",), "exact_model": ("MODEL",), "exact_descriptor": (AnyType("*"),)}
-        own = {"differences": ("BOOLEAN", {})}
-        return {"required": {**{k: (v,) for k, v in KINDS.items()}, **own}, "optional": twins}
+    def of_prediction(scorer, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+        with exact_float32():
+            gradient = by_prediction(scorer, denoised, rows, wanted)
+        twin, dtype = precise(scorer), getattr(scorer.plan.vae, "vae_dtype", torch.float32)
+        with patch.object(Tensor, "float", Tensor.double):  # float32 would round away what a short step does
+            value = lambda x: twin.similarity(x, rows)  # noqa: E731
+            found.append(compared(value, denoised.double(), gradient, dtype, differences, EXACT_STEP))
+        return gradient
 
-    def run(
-        self, model, positive, negative, latent_image, differences, exact=None, exact_model=None, exact_descriptor=None
-    ) -> tuple[Gradient]:
-        scorers = module("methods.amg.reference_scorer").ReferenceScorer
-        through = module("methods.amg.model_gradient").ModelGradient
-        call_of = module("adapter.model_call").SamplerCall
-        by_prediction, by_model, found = scorers.gradient, through.__call__, []
+    def of_model(own, call, nearest, wanted: Tensor, linear) -> Tensor:
+        with exact_float32():
+            gradient = by_model(own, call, nearest, wanted, linear)
+        x, step, undo = call.x, STEP, ExitStack()
+        if exact_model is not None:
+            x, step = x.double(), EXACT_STEP
+            undo.enter_context(patch.object(own, "scorer", precise(own.scorer)))
+            exact_model.pre_run()
+            undo.callback(exact_model.cleanup)
+            undo.enter_context(patch.object(call.guider, "inner_model", exact_model.model))
+            undo.enter_context(patch.object(Tensor, "float", Tensor.double))
 
-        def precise(scorer: Any) -> Any:
-            made, references = copy.copy(scorer), scorer.plan.references
-            if exact_descriptor is not None:
-                network = module("adapter.copy_detector").as_descriptor(exact_descriptor, "test")
-                references = replace(references, descriptor=network)
-            made.plan = replace(scorer.plan, vae=exact, references=references)
-            return made
+        def value(x: Tensor) -> Tensor:
+            moved = call_of(call.executor, x, call.sigma, call.options, call.seed)
+            return own.scorer.similarity(own._steered(moved, linear), nearest.rows)
 
-        def of_prediction(scorer, denoised: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-            with exact_float32():
-                gradient = by_prediction(scorer, denoised, rows, wanted)
-            twin, dtype = precise(scorer), getattr(scorer.plan.vae, "vae_dtype", torch.float32)
-            with patch.object(Tensor, "float", Tensor.double):  # float32 would round away what a short step does
-                value = lambda x: twin.similarity(x, rows)  # noqa: E731
-                found.append(compared(value, denoised.double(), gradient, dtype, differences, EXACT_STEP))
-            return gradient
+        with undo:
+            found.append(compared(value, x, gradient, computed_in(model), differences, step))
+        return gradient
 
-        def of_model(own, call, nearest, wanted: Tensor, linear) -> Tensor:
-            with exact_float32():
-                gradient = by_model(own, call, nearest, wanted, linear)
-            x, step, undo = call.x, STEP, ExitStack()
-            if exact_model is not None:
-                x, step = x.double(), EXACT_STEP
-                undo.enter_context(patch.object(own, "scorer", precise(own.scorer)))
-                exact_model.pre_run()
-                undo.callback(exact_model.cleanup)
-                undo.enter_context(patch.object(call.guider, "inner_model", exact_model.model))
-                undo.enter_context(patch.object(Tensor, "float", Tensor.double))
-
-            def value(x: Tensor) -> Tensor:
-                moved = call_of(call.executor, x, call.sigma, call.options, call.seed)
-                return own.scorer.similarity(own._steered(moved, linear), nearest.rows)
-
-            with undo:
-                found.append(compared(value, x, gradient, computed_in(model), differences, step))
-            return gradient
-
-        scorers.gradient, through.__call__ = of_prediction, of_model
-        try:
-            nodes.common_ksampler(model, SEED, 2, CFG, "euler", "normal", positive, negative, latent_image)
-        finally:
-            scorers.gradient, through.__call__ = by_prediction, by_model
-        worst = max(found, key=lambda one: one.error)
-        return (replace(worst, gradient=torch.cat([one.gradient for one in found])),)
-
-
-nodes.NODE_CLASS_MAPPINGS.update({"MGTest_Gradient": Measure, "MGTest_AMGGradient": MeasureAMG})
+    scorers.gradient, through.__call__ = of_prediction, of_model
+    try:
+        nodes.common_ksampler(model, SEED, 2, CFG, "euler", "normal", positive, negative, latent_image)
+    finally:
+        scorers.gradient, through.__call__ = by_prediction, by_model
+    worst = max(found, key=lambda one: one.error)
+    return (replace(worst, gradient=torch.cat([one.gradient for one in found])),)
 
 
 def gradient_node(checkpoints: str = "auto", evict: float = 0.0, differences: bool = True, **links: Any) -> Node:

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from benchmarks.report import put
+from benchmarks import report
 from support.in_process import lab_host
 from support.paths import ROOT
 
@@ -42,16 +42,21 @@ def table(found: list[tuple]) -> str:
             reasons.append(cell.said)
         return f"{MARK[cell.outcome]} ({reasons.index(cell.said) + 1})"
 
-    names = list(found[0][2])
-    lines = [["family", "loaded by", "precision", *names]]
-    lines += [[family.name, family.origin, p, *(shown(row[name]) for name in names)] for family, p, row in found]
-    assert all(all(line) for line in lines), "a blank cell"
-    text = ["| " + " | ".join(line) + " |" for line in lines]
-    text.insert(1, "|" + "---|" * len(lines[0]))
+    rows = [
+        {
+            "family": family.name,
+            "loaded by": family.origin,
+            "precision": p,
+            **{n: shown(cell) for n, cell in row.items()},
+        }
+        for family, p, row in found
+    ]
+    assert all(all(row.values()) for row in rows), "a blank cell"
     cells = all_cells(found)
     count = ", ".join(f"{sum(cell.outcome == outcome for cell in cells)} {outcome}" for outcome in MARK)
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
-    return "\n".join([*text, "", *notes, "", f"{len(cells)} cells: {count}."])
+    text = report.table(rows, [report.Column(name, name) for name in rows[0]])
+    return "\n".join([text, "", *notes, "", f"{len(cells)} cells: {count}."])
 
 
 def say(began: float, family: str, precision: str, cells: dict) -> None:
@@ -76,7 +81,7 @@ def main() -> int:
     text = f"{table(found)} ComfyUI on the CPU, torch {torch.__version__}."
     print(f"\n{text}\n{time.monotonic() - began:.0f} s")
     if not options.fast:
-        put(PAGE, "matrix", text)
+        report.put(PAGE, "matrix", text)
     return int(any(cell.outcome == "FAIL" for cell in all_cells(found)))
 
 

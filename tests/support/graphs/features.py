@@ -103,7 +103,7 @@ def _thresholding(args: dict[str, Any]) -> torch.Tensor:
     return guided * (peak(cond) / peak(guided)).clamp(max=1)
 
 
-def _with(patch: str, function: Callable) -> Feature:
+def with_patch(patch: str, function: Callable) -> Feature:
     def make(given: dict[str, Any]) -> dict[str, Any]:
         model = given["m"].clone()
         getattr(model, patch)(function)
@@ -115,6 +115,6 @@ def _with(patch: str, function: Callable) -> Feature:
 PATCHES = {
     "RescaleCFG": _through("RescaleCFG", multiplier=0.7),
     "perturbed attention": _through("PerturbedAttentionGuidance", scale=3.0),
-    "dynamic thresholding": _with("set_model_sampler_cfg_function", _thresholding),
-    "post-CFG function": _with("set_model_sampler_post_cfg_function", lambda args: 0.9 * args["denoised"]),
+    "dynamic thresholding": with_patch("set_model_sampler_cfg_function", _thresholding),
+    "post-CFG function": with_patch("set_model_sampler_post_cfg_function", lambda args: 0.9 * args["denoised"]),
 }
