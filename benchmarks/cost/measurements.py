@@ -1,5 +1,6 @@
 """What is measured, on the exact model, the lab checkpoint and UNets of real sizes: evaluations, time and memory."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,26 +17,7 @@ from ..report import Column
 from ..scores import Row
 
 # What the host's detection adds to its own unet_config for a checkpoint of this kind, beside the lab's.
-SD15 = {
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "transformer_depth_middle": 1,
-    "num_heads": 8,
-    "num_head_channels": -1,
-}
-SDXL = {
-    **SD15,
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "transformer_depth_middle": 10,
-    "num_heads": -1,
-    "num_head_channels": 64,
-    "num_classes": "sequential",
-}
+SIZES = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))
 LINKS = {"model": ["m", 0], "positive": ["p", 0], "negative": ["n", 0], "latent_image": ["l", 0]}
 
 
@@ -85,8 +67,8 @@ def random_model(host: Host, kind: str, side: int, channels: int = 320) -> Subje
     from support.lab_pack.arch import SMALL
 
     own, added, width, more = {
-        "SD1.5": (supported.SD15, SD15, 768, {}),
-        "SDXL": (supported.SDXL, SDXL, 2048, {"pooled_output": torch.zeros(1, 1280)}),
+        "SD1.5": (supported.SD15, SIZES["SD1.5"], 768, {}),
+        "SDXL": (supported.SDXL, SIZES["SDXL"], 2048, {"pooled_output": torch.zeros(1, 1280)}),
     }[kind]
     device = management.get_torch_device()
     draw = torch.Generator(device).manual_seed(0)

@@ -110,35 +110,21 @@ def test_a_name_that_the_host_does_not_know(host: Host, name: str) -> None:
     ],
 )
 def test_they_give_the_same_bits(host: Host, name: str, mode: str, changed: dict) -> None:
-    out = host.run(
-        {
-            "lab": lab(4),
-            "a": deferred(mode, sampler_name=name, **changed),
-            "patch": patch(mode, **changed),
-            "b": ksampler(model=PATCHED, sampler_name=name),
-            "guider": guider(mode, **changed),
-            **custom(["guider", 0], sampler_name=name),
-            "plain": ksampler(sampler_name=name),
-        }
-    )
+    plan = {"sampler_name": name}
+    patched = {"patch": patch(mode, **changed), "b": ksampler(model=PATCHED, **plan)}
+    guided = {"guider": guider(mode, **changed), **custom(["guider", 0], **plan)}
+    sampled = {"a": deferred(mode, **plan, **changed), "plain": ksampler(**plan)}
+    out = host.run({"lab": lab(4), **sampled, **patched, **guided})
     assert same_bits(out["a"], out["b"], out["custom"])
     assert not same_bits(out["a"], out["plain"])
 
 
 def test_a_curve_from_the_detector_serves_all_three(host: Host) -> None:
     known = {"curve": ["d", 3]}
-    out = host.run(
-        {
-            "lab": lab(4),
-            "d": detector(),
-            "a": deferred(**known),
-            "patch": patch(**known),
-            "b": ksampler(model=PATCHED),
-            "guider": guider(**known),
-            **custom(["guider", 0]),
-            "measured": deferred(),
-        }
-    )
+    patched = {"patch": patch(**known), "b": ksampler(model=PATCHED)}
+    guided = {"guider": guider(**known), **custom(["guider", 0])}
+    sampled = {"d": detector(), "a": deferred(**known), "measured": deferred()}
+    out = host.run({"lab": lab(4), **sampled, **patched, **guided})
     assert same_bits(out["a"], out["b"], out["custom"])
     assert same_bits(out["a"], out["measured"]), "what it measures, the detector measured before"
 
@@ -153,17 +139,10 @@ def test_the_patch_leaves_ordinary_prompts_alone_and_off_the_model(host: Host) -
 
 def test_advanced_sampling_in_two_stages_defers_in_each(host: Host) -> None:
     """Stages before, across and after the latest start; together as good as one run."""
-    out = host.run(
-        {
-            "lab": lab(32),
-            "patch": patch(),
-            "one": stage(0, 10, model=PATCHED),
-            "two": stage(10, 50, latent_image=["one", 0], model=PATCHED),
-            "whole": stage(0, 50, model=PATCHED),
-            "k": ksampler(model=PATCHED),
-            "plain": stage(0, 50),
-        }
-    )
+    patched = {"model": PATCHED}
+    stages = {"one": stage(0, 10, **patched), "two": stage(10, 50, latent_image=["one", 0], **patched)}
+    whole = {"whole": stage(0, 50, **patched), "k": ksampler(**patched), "plain": stage(0, 50)}
+    out = host.run({"lab": lab(32), "patch": patch(), **stages, **whole})
     assert same_bits(out["whole"], out["k"])
     assert copies(out["plain"]) >= 0.95
     assert copies(out["two"]) <= 0.05

@@ -47,40 +47,9 @@ class Lab:
         }
 
 
-COMMON = {
-    "image_size": 32,
-    "use_spatial_transformer": True,
-    "legacy": False,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 64,
-    "transformer_depth_middle": 1,
-    "use_linear_in_transformer": False,
-    "num_heads": 4,
-    "num_head_channels": -1,
-}
-SMALL = Lab(
-    "small_lab",
-    width=128,
-    tokens=16,
-    blocks={
-        "num_res_blocks": [2, 1],
-        "channel_mult": [1, 2],
-        "transformer_depth": [1, 1, 1],
-        "transformer_depth_output": [1, 1, 1, 1, 1],
-    },
-)
-LAB512 = Lab(
-    "lab512",
-    width=192,
-    tokens=24,
-    blocks={
-        "num_res_blocks": [1, 1, 2],
-        "channel_mult": [1, 2, 3],
-        "transformer_depth": [0, 0, 1, 1],
-        "transformer_depth_output": [0, 0, 0, 0, 1, 1, 1],
-    },
-)
+SIZES: dict[str, Any] = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))
+COMMON = SIZES["of both UNets"]
+SMALL, LAB512 = (Lab(name, **SIZES[name]) for name in ("small_lab", "lab512"))
 
 
 def tokenizer(lab: Lab, embedding_directory=None, tokenizer_data={}):  # noqa: B006 - the host's signature
