@@ -19,7 +19,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(sys, "argv", ["gpu_check", STATE])
     monkeypatch.setattr(cells, "row", partial(cells.row, only=SOME))
-    monkeypatch.setattr(gpu_check, "wanted", lambda fast: [])
+    monkeypatch.setattr(gpu_check, "wanted", lambda: [])
     monkeypatch.setattr(gpu_check, "gradients", lambda *_: [])
 
 

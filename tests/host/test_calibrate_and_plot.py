@@ -11,7 +11,7 @@ from benchmarks.lab.methods import CALIBRATED_ON, SMALL_THRESHOLD, TARGET, THRES
 from support import graphs, small_lab
 from support.executor import Host, NodeError
 from support.graphs import ORDINARY, deferred, detector, lab, node, optimizer
-from support.graphs.checkpoint import place
+from support.graphs.checkpoint import load
 from support.paths import LAB_CHECKPOINT
 
 plot = partial(node, "MG_PlotCurve")
@@ -40,9 +40,8 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given
 
 def test_the_benchmarks_thresholds_are_the_suggested_ones(host: Host) -> None:
     """From captions that the benchmark does not sample."""
-    place(host, "checkpoints", LAB_CHECKPOINT)
-    m, clip, _ = host.run({"loader": node("CheckpointLoaderSimple", ckpt_name=LAB_CHECKPOINT.name)})["loader"]
-    lab512 = {"m": m, "clip": clip, "latent": {"samples": torch.zeros(1, 4, 64, 64)}}
+    lab512 = {**load(host, LAB_CHECKPOINT), "latent": {"samples": torch.zeros(1, 4, 64, 64)}}
+    del lab512["vae"]  # nothing links to it
     _, target, threshold, _ = host.run({"c": calibrate(CALIBRATED_ON, noise_seed=0)}, lab512)["c"]
     assert (target, threshold) == pytest.approx((TARGET, THRESHOLD), abs=1e-4)
 

@@ -12,26 +12,22 @@ from lab.copies import is_copy, training_pairs
 from lab.judge import Judge
 from support import lab_strengths, small_lab
 from support.executor import Host
-from support.families import FAST, built, cells, files, kinds
+from support.families import built, cells, files, kinds
 from support.families.files import PREFIX, SD1
 from support.graphs import Prompt, node
 from support.graphs import checkpoint as on_lab
-from support.graphs.checkpoint import WORDS, base, place, text
+from support.graphs.checkpoint import WORDS, base, text
 from support.lab_pack.arch import LAB512, SMALL
 from support.paths import LAB_CHECKPOINT, ROOT, SMALL_CHECKPOINT
 
 NOISE = {"noise": ["o", 0], "steps": 50}
+BATCH_WISE = {"o": on_lab.optimizer("batch-wise", **lab_strengths.BATCH_WISE)}
+BATCH_WISE["k"] = on_lab.deferred("static", **NOISE, **lab_strengths.BATCH_WISE_START)
 METHODS: dict[str, tuple[Prompt, bool]] = {  # and whether it copies
     "KSampler": ({"k": on_lab.ksampler(steps=50)}, True),
     "without CFG": ({"k": on_lab.ksampler(steps=50, cfg=0.0)}, False),
     "per-sample": ({"o": on_lab.optimizer(**lab_strengths.PER_SAMPLE), "k": on_lab.deferred("off", **NOISE)}, False),
-    "batch-wise": (
-        {
-            "o": on_lab.optimizer("batch-wise", **lab_strengths.BATCH_WISE),
-            "k": on_lab.deferred("static", **NOISE, **lab_strengths.BATCH_WISE_START),
-        },
-        False,
-    ),
+    "batch-wise": (BATCH_WISE, False),
     "dynamic": ({"k": on_lab.deferred(steps=50, **lab_strengths.DEFERRED)}, False),
 }
 
@@ -39,11 +35,8 @@ METHODS: dict[str, tuple[Prompt, bool]] = {  # and whether it copies
 def test_the_host_tells_the_labs_and_stable_diffusion_apart() -> None:
     files = {"small": load_file(SMALL_CHECKPOINT), "large": load_file(LAB_CHECKPOINT), "SD1.x": SD1.weights()}
     found = {name: model_config_from_unet(weights, PREFIX) for name, weights in files.items()}
-    assert {name: config.unet_config["context_dim"] for name, config in found.items()} == {
-        "small": SMALL.width,
-        "large": LAB512.width,
-        "SD1.x": 768,
-    }
+    widths = {name: config.unet_config["context_dim"] for name, config in found.items()}
+    assert widths == {"small": SMALL.width, "large": LAB512.width, "SD1.x": 768}
     assert [type(config).__name__ for config in found.values()] == ["LabSD", "LabSD", "SD15"]
     tokens = [found[name].clip_target().tokenizer().clip_l.max_length for name in ("small", "large")]
     assert tokens == [SMALL.tokens, LAB512.tokens]
@@ -51,15 +44,13 @@ def test_the_host_tells_the_labs_and_stable_diffusion_apart() -> None:
 
 def test_ksampler_copies_a_memorized_image(host: Host) -> None:
     """On a seed on which it does; the same noise gives something else for an ordinary prompt."""
-    place(host, "checkpoints", LAB_CHECKPOINT)
-    m, clip, vae = host.run({"loader": node("CheckpointLoaderSimple", ckpt_name=LAB_CHECKPOINT.name)})["loader"]
     caption, training = next(pair for pair in training_pairs() if pair[0].startswith("Marble Horizon"))
     plan = {"seed": 2, "steps": 20, "sampler_name": "ddim"}
     prompt = {**base(1, 64), "mem": text(caption), "ord": text("a drawing of a fish")}
     for name in ("mem", "ord"):
         prompt[f"k {name}"] = WORDS.ksampler(**plan, positive=[name, 0])
         prompt[f"i {name}"] = node("VAEDecode", samples=[f"k {name}", 0], vae=["vae", 0])
-    out = host.run(prompt, {"m": m, "clip": clip, "vae": vae})
+    out = host.run(prompt, on_lab.load(host, LAB_CHECKPOINT))
     copied, other = ((out[f"i {name}"][0][0] * 255).round().byte().numpy() for name in ("mem", "ord"))
     assert is_copy(copied, training) and not is_copy(other, training)
     assert Judge.load().aligned(other[None], ["a drawing of a fish"]).all()
@@ -86,6 +77,15 @@ def test_the_demo_says_which_checkpoint_is_missing() -> None:
     assert done.returncode == 2 and "/nowhere/model.safetensors is not a file" in done.stderr
 
 
+FAST = {  # (family, precision): one of each kind of prediction, of latent and of precision, in seconds
+    ("SD1.x inpainting", "fp32"),
+    ("SD3", "fp8"),
+    ("SDXL V, zero SNR", "bf16"),
+    ("SDXL EDM (Playground)", "fp32"),
+    ("Flux, true CFG", "fp16"),
+    ("Flux, guidance-distilled", "fp32"),
+    ("Wan video (5-D)", "fp32"),
+}
 FAMILIES = {f.name: f for f in [*files.FAMILIES, *built.FAMILIES]}
 
 

@@ -111,7 +111,7 @@ def check(state: str, flags: list[str], gpu: bool, began: float, rows: list, mea
         from support.remote_host import RemoteHost
 
         host = RemoteHost(server)
-        every = [(f, p) for f, p in wanted(False) if state == ALL or f"{f.name} {p.name}" in FEW]
+        every = [(f, p) for f, p in wanted() if state == ALL or f"{f.name} {p.name}" in FEW]
         for family, precision in [(files.SD1, kinds.USUAL), *every]:
             rows.append((family, f"{state}: {precision.name}", cells.row(host, family, precision, made=host)))
             say(began, family.name, *rows[-1][1:])

@@ -1,6 +1,5 @@
 """`make matrix`: every node on every model family, at every precision. Puts the table into docs/matrix.md."""
 
-import argparse
 import contextlib
 import io
 import logging
@@ -17,14 +16,13 @@ PAGE = ROOT / "docs" / "matrix.md"
 MARK = {"pass": "✓", "refused": "refused", "not here": "–", "FAIL": "FAIL"}
 
 
-def wanted(fast: bool) -> list[tuple]:
-    from support.families import FAST, built, files, kinds
+def wanted() -> list[tuple]:
+    from support.families import built, files, kinds
 
     families = [*files.FAMILIES, *built.FAMILIES]
     # A patch on the sampling acts the same in every precision, so two precisions are enough for those families.
     rows = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
-    rows += [(files.SD1, p) for p in kinds.STATES.values()]
-    return [(f, p) for f, p in rows if not fast or (f.name, p.name) in FAST]
+    return rows + [(files.SD1, p) for p in kinds.STATES.values()]
 
 
 def all_cells(found: list[tuple]) -> list:
@@ -66,22 +64,18 @@ def say(began: float, family: str, precision: str, cells: dict) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="the part that CI runs; writes no page")
-    options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     began, found = time.monotonic(), []
     with lab_host("--cpu --use-pytorch-cross-attention") as host:
         from support.families import cells
 
-        for family, precision in wanted(options.fast):
+        for family, precision in wanted():
             with contextlib.redirect_stderr(io.StringIO()):  # the host's progress bars
                 found.append((family, precision.name, cells.row(host, family, precision)))
             say(began, family.name, *found[-1][1:])
     text = f"{table(found)} ComfyUI on the CPU, torch {torch.__version__}."
     print(f"\n{text}\n{time.monotonic() - began:.0f} s")
-    if not options.fast:
-        report.put(PAGE, "matrix", text)
+    report.put(PAGE, "matrix", text)
     return int(any(cell.outcome == "FAIL" for cell in all_cells(found)))
 
 
