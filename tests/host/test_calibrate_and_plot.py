@@ -41,7 +41,6 @@ def test_calibration_separates_memorized_from_ordinary_prompts(host: Host, given
 def test_the_benchmarks_thresholds_are_the_suggested_ones(host: Host) -> None:
     """From captions that the benchmark does not sample."""
     lab512 = {**load(host, LAB_CHECKPOINT), "latent": {"samples": torch.zeros(1, 4, 64, 64)}}
-    del lab512["vae"]  # nothing links to it
     _, target, threshold, _ = host.run({"c": calibrate(CALIBRATED_ON, noise_seed=0)}, lab512)["c"]
     assert (target, threshold) == pytest.approx((TARGET, THRESHOLD), abs=1e-4)
 
