@@ -68,14 +68,13 @@ def test_the_hosts_schedulers_start_at_the_noises_level(host: Host, caplog, sche
 
 def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:
     feature = Feature({"neg": on_lab.text("a green ring")}, {"negative": ["neg", 0]})
-    watch = on_lab.detector(**feature.inputs(), steps=1)
-    assert "empty CLIP Text Encode to `null`" in said(host, caplog, feature.prompt(d=watch), checkpoint)[1]
     sample = on_lab.deferred(**feature.inputs(), steps=1)
-    assert "empty CLIP Text Encode to `null`" in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
+    guided = {"g": on_lab.guider(negative=["neg", 0]), **on_lab.custom(["g", 0], steps=1)}
+    for nodes in ({"d": on_lab.detector(**feature.inputs(), steps=1)}, {"k": sample}, guided):
+        prompt = feature.prompt(**nodes)
+        assert "empty CLIP Text Encode to `null`" in said(host, caplog, prompt, checkpoint)[1]
     sample["inputs"]["mode"] = "static"  # measures nothing, compares nothing
     assert "`null`" not in said(host, caplog, feature.prompt(k=sample), checkpoint)[1]
-    guided = feature.prompt(g=on_lab.guider(negative=["neg", 0]), **on_lab.custom(["g", 0], steps=1))
-    assert "empty CLIP Text Encode to `null`" in said(host, caplog, guided, checkpoint)[1]
     optimize = on_lab.optimizer("search", **feature.inputs(), candidates=1)
     out = host.run(feature.prompt(o=optimize), checkpoint)["o"]
     assert "empty CLIP Text Encode to `null`" in out[2]

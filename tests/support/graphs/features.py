@@ -65,18 +65,12 @@ AREA = node("ConditioningSetAreaPercentage", conditioning=["mem", 0], width=0.6,
 MASKED = node("ConditioningSetMask", conditioning=["mem", 0], mask=["mask", 0], strength=1.0, set_cond_area="default")
 EARLY = node("ConditioningSetTimestepRange", conditioning=["mem", 0], start=0.0, end=0.5)
 LATE = node("ConditioningSetTimestepRange", conditioning=["ord", 0], start=0.5, end=1.0)
+BOTH = node("ConditioningCombine", conditioning_1=["early", 0], conditioning_2=["late", 0])
 CONDITIONS = {
     "area": _combined(AREA, ["ord", 0]),
     "mask": _combined(MASKED, ["ord", 0], mask=halves()),
     "combined": _combined(text("a red disc"), ["mem", 0]),
-    "timestep range": Feature(
-        {
-            "early": EARLY,
-            "late": LATE,
-            "pos": node("ConditioningCombine", conditioning_1=["early", 0], conditioning_2=["late", 0]),
-        },
-        {"positive": ["pos", 0]},
-    ),
+    "timestep range": Feature({"early": EARLY, "late": LATE, "pos": BOTH}, {"positive": ["pos", 0]}),
     "negative": Feature({"neg": text("a green ring")}, {"negative": ["neg", 0]}),
 }
 LATENTS = {
