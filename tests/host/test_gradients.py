@@ -1,6 +1,7 @@
 """The gradient of d through the real UNet, under every feature of the host: against finite differences in float32."""
 
 from typing import Any
+from unittest.mock import Mock
 
 import comfy.ops
 import pytest
@@ -79,12 +80,8 @@ def test_checkpoints_change_nothing(host: Host, checkpoint, name: str) -> None:
 def test_a_weight_whose_storage_cannot_be_shared_is_copied(host: Host, checkpoint, monkeypatch) -> None:
     before = slots(checkpoint["m"].model)
     expected = gradient(host, PLAIN, checkpoint)
-
-    def refuse(held: Tensor) -> Tensor:
-        raise RuntimeError("no alias")
-
     weights = host.module("memorization_guard", "adapter.autograd.inference_weights")
-    monkeypatch.setattr(weights, "_tensor_on_same_storage", refuse)
+    monkeypatch.setattr(weights, "_tensor_on_same_storage", Mock(side_effect=RuntimeError("no alias")))
     found = gradient(host, PLAIN, checkpoint)
     assert torch.equal(found.gradient, expected.gradient)
     assert slots(checkpoint["m"].model) == before

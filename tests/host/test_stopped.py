@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import comfy.model_management
 import pytest
@@ -106,10 +107,7 @@ def test_other_settings_and_a_full_disk_begin_with_the_first_image(host: Host, s
     other = {"r": {**READ, "inputs": {**READ["inputs"], "width": 48}}}
     assert "stopped" not in host.run(other)["r"][2] and len(calls) == 40 + 60
     assert "had read 39 images" in host.run({"r": READ})["r"][2]
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(host.module(PACK, "references.safe_file"), "save_file", full)
     again = stop("references.image_folder", "read_image", 40)
     assert fails(host, {"r": READ}).kind == "interrupted" and len(again) == 40

@@ -15,7 +15,7 @@ from support.families.kinds import Family, Precision
 from support.gradients import gradient_node
 from support.graphs import references
 from support.graphs.checkpoint import LINKS, NO_BASIN
-from support.graphs.words import Link, Node, Prompt, Words
+from support.graphs.words import Link, Node, Words
 
 STEPS = 3
 BASIN = {"memorized_threshold": 0.0}
@@ -107,21 +107,14 @@ def dynamic(bench: Bench) -> None:
 
 
 def guider(bench: Bench) -> None:
-    def made(**changed: Any) -> Prompt:
-        return {"guider": bench.words.guider(**changed), **bench.words.custom(["guider", 0])}
-
-    bench.same(**made(mode="off"))
-    bench.other(**made(**BASIN, start_percent=0.9))
+    for check, changed in ((bench.same, {"mode": "off"}), (bench.other, {**BASIN, "start_percent": 0.9})):
+        check(guider=bench.words.guider(**changed), **bench.words.custom(["guider", 0]))
 
 
 def patch(bench: Bench) -> None:
-    def made(mode: str, **changed: Any) -> Prompt:
-        node = bench.words.patch(mode, start_percent=0.9, **changed)
-        return {"g": node, "k": bench.words.ksampler(model=["g", 0])}
-
-    bench.same(**made("off"))
-    bench.same(**made("dynamic", **NO_BASIN))
-    bench.other(**made("dynamic", **BASIN))
+    k = bench.words.ksampler(model=["g", 0])
+    for check, changed in ((bench.same, {"mode": "off"}), (bench.same, NO_BASIN), (bench.other, BASIN)):
+        check(g=bench.words.patch(start_percent=0.9, **changed), k=k)
 
 
 def calibrate(bench: Bench) -> None:

@@ -45,9 +45,7 @@ def training_images(host: Host, folder: str, count: int = 16) -> Path:
 
 
 def copy_training_images(folder: Path, count: int = 16) -> Path:
-    def others(_: str, names: list[str]) -> list[str]:
-        return [name for name in names if int(name[:2]) >= count]
-
+    others = lambda _, names: [name for name in names if int(name[:2]) >= count]  # noqa: E731
     return Path(shutil.copytree(SMALL_LAB / "training_images", folder, dirs_exist_ok=True, ignore=others))
 
 
