@@ -3,12 +3,10 @@
 .host/python -m benchmarks.why
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,6 +17,7 @@ from torch import Tensor
 from lab import copies
 from support import small_lab
 from support.graphs import Words, references
+from support.graphs.words import Host, Prompt
 from support.in_process import lab_host
 from support.paths import LAB_CHECKPOINT, LAB_NAME, ROOT, SMALL_CHECKPOINT
 
@@ -32,9 +31,6 @@ from .sampling import images_together, prompts_together
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-if TYPE_CHECKING:
-    from support.executor import Host, Prompt
 
 OUT = ROOT / "docs" / "img"
 STEPS, BATCH = 50, 24

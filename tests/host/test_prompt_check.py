@@ -1,7 +1,5 @@
 """Prompt Check on the small lab: which words pull, what it costs, and what it says."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
