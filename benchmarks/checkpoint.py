@@ -82,6 +82,12 @@ class Checkpoint:
             raise BenchmarkError(f"{file}: ComfyUI does not list it under {folder}, or knows another of that name.")
         return file.name
 
+    def put_lora(self, file: Path, strength: float = 1.0) -> None:
+        name = self._listed("loras", file)
+        loader = node("LoraLoaderModelOnly", model=["model", 0], lora_name=name, strength_model=strength)
+        (self.model,) = self.host.run({"l": loader}, self.given)["l"]
+        self.given["model"] = self.model
+
     def copy_detector(self, file: Path) -> Any:
         """SSCD's weights as the node loads them, given to graphs from now on, by the preparation of images."""
         name = self._listed("copy_detection", file)

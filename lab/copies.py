@@ -15,6 +15,7 @@ from torch import Tensor
 COPY_RMSE = 0.05
 SIDE, SHIFT = 128, 8  # 6 % of 128 pixels
 TRAINING_IMAGES = Path(__file__).parent / "training_images"
+LORA, LORA_IMAGES = (Path(__file__).parent / name for name in ("overtrained_lora.safetensors", "lora_images"))
 
 
 def training_pairs(folder: Path = TRAINING_IMAGES) -> list[tuple[str, np.ndarray]]:

@@ -4,6 +4,7 @@
     .host/python -m benchmarks.lab --seeds 4 --methods per-sample AMG
     .host/python -m benchmarks.lab --smoke         # three rows on the tests' small lab, for CI: bench/smoke.json
     .host/python -m benchmarks.lab --first 101     # an independent run, into bench/from-101/
+    .host/python -m benchmarks.lab --lora          # an overtrained LoRA on it, into bench/lora/
     .host/python -m benchmarks.lab --study rules   # what one choice does, into bench/rules/
 
 24 memorized prompts and ordinary ones × seeds × methods, through the real host: on a CPU as many as two cores can make
@@ -27,8 +28,8 @@ from support.paths import ROOT
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError
 from ..methods import NONE, Method, chosen
 from ..report import TOLD, columns, put, table
-from .configuration import GPU, GROUPS, experiment, small_experiment
-from .methods import METHODS, RECOMMENDED, SMOKE, STUDIES
+from .configuration import GPU, GROUPS, experiment, lora_experiment, small_experiment
+from .methods import LORA, METHODS, RECOMMENDED, SMOKE, STUDIES
 from .page import write_page
 
 OUT = ROOT / "bench"
@@ -57,13 +58,16 @@ def bench(asked: argparse.Namespace) -> int:
         return range(asked.first, asked.first + (min(count, asked.ordinary) if group == ORDINARY else count))
 
     seeds = range(asked.first, asked.first + asked.seeds)
-    name = asked.study
+    name = "lora" if asked.lora else asked.study
     out = OUT / name if asked.first == 1 else OUT / name / f"from-{asked.first}"
-    known = [NONE, *STUDIES[asked.study]] if asked.study else METHODS
+    known = LORA if asked.lora else [NONE, *STUDIES[asked.study]] if asked.study else METHODS
     with lab_host("", threads=torch.get_num_threads()) as host:
         methods = chosen(known, asked.methods)
         prompts = {MEMORIZED: asked.memorized_prompts, ORDINARY: asked.ordinary_prompts}
-        run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts, sscd=asked.sscd)
+        if asked.lora:
+            run = lora_experiment(host, asked.work / "lora", methods, wanted, seeds)
+        else:
+            run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts, sscd=asked.sscd)
         run.sample()
         scorers = run.scorers()
         facts = {k: getattr(asked, k) for k in ("seeds", "others", "ordinary", "first")}
@@ -92,6 +96,7 @@ def main() -> int:
     parser.add_argument("--ordinary-prompts", type=int, default=49 if GPU else 24, help="how many: %(default)s here")
     parser.add_argument("--first", type=int, default=1, help="the first seed: another one is an independent run")
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="parts of names; all methods otherwise")
+    parser.add_argument("--lora", action="store_true", help="on an overtrained LoRA, with and without its images")
     parser.add_argument("--study", choices=STUDIES, default="", help="the settings of one method, not all methods")
     parser.add_argument("--sscd", type=Path, help="weights of sscd_disc_mixup: a second opinion on copies")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the images")

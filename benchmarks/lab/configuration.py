@@ -57,6 +57,19 @@ def experiment(
     )
 
 
+def lora_experiment(
+    host: Host, folder: Path, methods: Sequence[Method], wanted: Wanted, seeds: Iterable[int]
+) -> Experiment:
+    """The lab checkpoint with an overtrained LoRA, on the captions of its ten images."""
+    checkpoint = Checkpoint(host, LAB_CHECKPOINT, PLAN)
+    checkpoint.put_lora(copies.LORA)
+    cases = tuple(Case(i, caption) for i, (caption, _) in enumerate(copies.training_pairs(copies.LORA_IMAGES)))
+    batches = prompts_together([cases], seeds, TOGETHER)
+    works = works_in(copies.LORA_IMAGES, checkpoint)
+    images, scorers = Images(folder, wanted), lambda w: lab_scorers(w, checkpoint)
+    return Experiment(checkpoint, images, methods, cases, batches, works, scorers)
+
+
 def small_experiment(host: Host, folder: Path, methods: Sequence[Method]) -> Experiment:
     """The memorized prompts of the tests' small lab, one image each; time is that of one CPU thread."""
     cases = [Case(i, caption) for i, (caption, _) in enumerate(small_lab.training_pairs())]

@@ -58,6 +58,7 @@ METHODS = [
     Method("embedding adjustment", "to that target", peer=True, conditioning=adjusted_embedding(TARGET, 10)),
     Method("local minimum as released", "g₀ 1", deferred("dynamic", **RELEASED), peer=True),
 ]
+LORA = [NONE, RECOMMENDED[1], GUARD, GUARDED]
 # What each choice does, a study at a time: `--study rules`.
 STRENGTHS = {"despecification": 13.0, "dissimilarity": 10.0}
 STUDIES: dict[str, list[Method]] = {
