@@ -5,7 +5,7 @@ RUN := .host/python
 .PHONY: help setup demo bench bench-smoke bench-cost matrix gpu-check test test-host test-server test-browser test-e2e test-fast fuzz large-folder serve lint types format locales release soak
 
 help:
-	@echo "make demo          images without and with mitigation, in a real ComfyUI, into demo/"
+	@echo "make demo          images without and with mitigation, on a real server, into demo/"
 	@echo "make demo CHECKPOINT=my.safetensors PROMPT='...'   the same with your own checkpoint"
 	@echo "make serve         the real user interface with the pack and both lab checkpoints, on localhost"
 	@echo "make test          all tests"
@@ -27,7 +27,7 @@ setup:
 	@$(PYTHON) tools/dev/provision.py --quiet
 
 demo: setup
-	@$(RUN) tools/demo.py
+	@$(RUN) tools/demo/demo.py
 
 bench: setup
 	@$(RUN) -m benchmarks.lab

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import json
+import time
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def plainly(apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
 
 
 class Meter:
-    """Counts a model's calls and their rows (one row is one sample under one condition).
+    """Counts a model's calls, their rows (one row is one sample under one condition) and their wall time.
 
     It may fail at one call, counted over everything that samples with this model, and never again.
     """
@@ -39,17 +40,20 @@ class Meter:
         self.inner = inner or plainly
         self.fault, self.at_call = fault, at_call
         self.calls = self.rows = 0
+        self.first = self.last = 0.0
 
     def __deepcopy__(self, memo: dict) -> "Meter":
         return self  # a clone of the model copies its options deeply; the count stays one
 
     def __call__(self, apply_model: Any, args: dict[str, Any]) -> torch.Tensor:
+        self.first = self.first or time.monotonic()
         self.calls += 1
         fault = self.fault if self.calls == self.at_call else "none"
         if fault in ERRORS:
             raise ERRORS[fault]("injected fault")
         self.rows += len(args["input"])
         out = self.inner(apply_model, args)
+        self.last = time.monotonic()
         return out * torch.nan if fault == "nan" else out  # a full_like would have no gradient
 
     def pop_rows(self) -> int:
@@ -76,16 +80,24 @@ class MeteredModel(io.ComfyNode):
 
 
 class Tell(io.ComfyNode):
-    """Puts the number of calls into the history of a run, as JSON."""
+    """Puts what a run measured into its history as JSON."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         after = io.Latent.Input("after", tooltip="Read the meter when this is done.")
-        return schema("Tell", is_output_node=True, inputs=[MeterSocket.Input("meter"), after])
+        measured = [io.Custom(f"MG_{name.upper()}").Input(name, optional=True) for name in ("curve", "report")]
+        return schema("Tell", is_output_node=True, inputs=[MeterSocket.Input("meter"), after, *measured])
 
     @classmethod
-    def execute(cls, meter: Meter, after: Any) -> io.NodeOutput:
-        return io.NodeOutput(ui={"told": [json.dumps({"calls": meter.calls})]})
+    def execute(cls, meter: Meter, after: Any, curve: Any = None, report: Any = None) -> io.NodeOutput:
+        told: dict[str, Any] = {"rows": meter.rows, "seconds": meter.last - meter.first, "calls": meter.calls}
+        if curve is not None:
+            told["d"] = curve.relative.nan_to_num(-1).tolist()
+            told["transition"] = curve.transition.tolist()
+        if report is not None:
+            told |= {"std": report.std.tolist(), "iterations": report.iterations.tolist()}
+            told |= {"after": (report.after / report.dim**0.5).tolist(), "reached": report.reached.tolist()}
+        return io.NodeOutput(ui={"told": [json.dumps(told)]})
 
 
 class Alive(io.ComfyNode):
