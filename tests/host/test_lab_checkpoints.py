@@ -1,24 +1,20 @@
 """The lab checkpoints in the host: each is recognised for what it is, memorizes, and copies less with each method."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from comfy.model_detection import model_config_from_unet
 from safetensors.torch import load_file
 
 from lab.copies import is_copy, training_pairs
 from lab.judge import Judge
-from support import lab_strengths, small_lab
+from support import small_lab
 from support.executor import Host
 from support.families import built, cells, files, kinds
 from support.families.files import PREFIX, SD1
-from support.graphs import Prompt, node
 from support.graphs import checkpoint as on_lab
+from support.graphs import node
 from support.graphs.checkpoint import WORDS, base, text
 from support.lab_pack.arch import LAB512, SMALL
-from support.paths import LAB_CHECKPOINT, ROOT, SMALL_CHECKPOINT
+from support.paths import LAB_CHECKPOINT, SMALL_CHECKPOINT
 
 
 def test_the_host_tells_the_labs_and_stable_diffusion_apart() -> None:

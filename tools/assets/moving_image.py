@@ -12,7 +12,7 @@ from support.frontend.screenshots import window
 from support.paths import ROOT
 from support.server import Server
 from tools.assets.templates import TEMPLATES
-from tools.assets.thumbnails import write_thumbnail
+from tools.assets.write_templates import write_thumbnail
 
 NAME, OUT = "Memorization Guard (Simple)", ROOT / "docs" / "img" / "guard.webp"
 WIDTH, HEIGHT, SCALE = 1180, 1130, 0.6  # of the window
