@@ -15,9 +15,10 @@ from tools.assets.templates import TEMPLATES
 from tools.assets.write_templates import write_thumbnail
 
 NAME, OUT = "Memorization Guard (Simple)", ROOT / "docs" / "img" / "guard.webp"
-WIDTH, HEIGHT, SCALE = 1180, 1130, 0.6  # of the window
-LEFT, TOP = 80, 130  # of the first node, beside the menus
-SMALL = (826, 791)
+WIDTH, HEIGHT, SCALE = 1200, 1340, 0.85  # of the window
+LEFT, TOP = 80, 110  # beside the menus
+GUARD = 440  # the guard and what follows it: the loader and the prompt are left out
+SMALL = (900, 1005)
 FRAMES, HELD = 10, (1500, 350, 5000)  # of the run, evenly; milliseconds of the first, of each, of the last
 
 
@@ -29,7 +30,7 @@ def main() -> None:
         for change in template.on_lab:
             page.set_node(*change)
         with window(page, WIDTH, HEIGHT, menus=True):
-            page.mg("show", SCALE, LEFT / SCALE, TOP / SCALE)
+            page.mg("show", SCALE, LEFT / SCALE - GUARD, TOP / SCALE)
             page.settle()
 
             def shot() -> Image.Image:

@@ -16,7 +16,8 @@ from support.server import Server
 
 VIEW = "memorization_guard_view"  # the widget that shows the last run
 SAMPLING = ("steps", "cfg", "sampler_name", "scheduler")
-CHAINS = {"KSampler with Memorization Guard": ("MG_Guard", ("strength", "folder"), "KSampler", ("seed", *SAMPLING))}
+ITS = ("strength", "folder", "ordinary_prompts")
+CHAINS = {"KSampler with Memorization Guard": ("MG_Guard", ITS, "KSampler", ("seed", *SAMPLING, "denoise"))}
 CHAINS["KSampler on optimized noise"] = (
     *("MG_NoiseOptimizer", ("noise_seed", "method", "target_magnitude")),
     *("MG_DeferredCFGKSampler", SAMPLING),
@@ -27,6 +28,7 @@ ENCLOSE = """([ids, title, shown]) => {
   node.title = subgraph.name = title;
   node.properties.proxyWidgets = shown;
   node.pos = [0, 0];
+  node.setSize([Math.max(node.size[0], 420), node.size[1]]);
   for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);
   return JSON.parse(JSON.stringify(app.graph.serialize()));
 }"""
