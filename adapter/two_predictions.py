@@ -93,10 +93,10 @@ class TwoPredictions:
         cond, uncond, sigma = self._denoised(x, self.sigma, conds)
         return check_finite(conditional_noise(self.model.model_sampling, cond, uncond, sigma), self.node)
 
-    def denoised(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """The two denoised predictions (B, ...) at the first step."""
+    def denoised(self, noise: Tensor, alone: bool) -> tuple[Tensor, Tensor]:
+        """The two denoised predictions (B, ...) at the first step; `alone`: only the prompt's is evaluated."""
         x, conds = self._noised(noise, None)
-        cond, uncond, _ = self._denoised(x, self.sigma, conds)
+        cond, uncond, _ = self._denoised(x, self.sigma, conds, alone)
         return cond, uncond
 
     def magnitude_ahead(self, noise: Tensor, rows: Tensor | None, levels: Sequence[float]) -> Tensor:
@@ -132,11 +132,11 @@ class TwoPredictions:
             conds, latent = rows_of(conds, rows, batch), latent[rows.to(latent.device)]
         return self.model.model_sampling.noise_scaling(self.sigma, noise.clone(), latent, self.max_denoise), conds
 
-    def _denoised(self, x: Tensor, level: Tensor, conds: Conds) -> tuple[Tensor, Tensor, Tensor]:
+    def _denoised(self, x: Tensor, level: Tensor, conds: Conds, alone: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Both predictions of x at a noise level, and the level (n,)."""
         check_interrupted()
         sigma = level * x.new_ones([x.shape[0]])
-        null = conds.get("null", conds["negative"])
+        null = None if alone else conds.get("null", conds["negative"])
         # A graph stays in memory until its backward pass: with gradients `in_parts` gives each part its own graph.
         ask = denoised_predictions if torch.is_grad_enabled() else self.without_graph.predictions
         cond, uncond = ask(self.model, conds["positive"], null, x, sigma, self.options)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP
 
-AT_ONCE = 16  # paired evaluations in a batch, so that a long prompt shows progress and can be stopped
+AT_ONCE = 32  # texts in a batch, so that a long prompt shows progress and can be stopped
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,32 @@ class FirstStep:
     def predictions(self, texts: list[str]) -> list[Tensor]:
         """ε̃ (N, ...) of each text against no text, in an EPS model's units.
 
-        A paired evaluation takes two texts, so that these cost half as many pairs as there are texts.
+        Only the first text is evaluated beside no text, the others alone: n texts cost half of n + 1 pairs.
         """
-        asked = list(dict.fromkeys(["", *texts]))
-        encoded = [encode_text(self.clip, text) for text in asked]
-        alike = defaultdict(list)  # longer prompts have more tokens
-        for i, conditioning in enumerate(encoded):
-            alike[tuple(conditioning[0][0].shape)].append(i)
-        pairs = [
-            (group[:half], [*group[half:], *group[-1:] * (2 * half - len(group))])
-            for group in alike.values()
-            for half in [-(-len(group) // 2)]
-        ]
-        parts = [(a[i : i + AT_ONCE], b[i : i + AT_ONCE]) for a, b in pairs for i in range(0, len(a), AT_ONCE)]
-        found, bar = dict[int, Tensor](), progress(len(parts))
+        first, *others = dict.fromkeys(texts)
+        empty = encode_text(self.clip, "")
+        (whole,), (null,) = self._denoised([encode_text(self.clip, first)], empty, alone=False)
+        found, alike = {first: whole}, defaultdict(list)
+        for text in others:
+            conditioning = encode_text(self.clip, text)
+            alike[tuple(conditioning[0][0].shape)].append((text, conditioning))  # longer prompts have more tokens
+        parts = [group[i : i + AT_ONCE] for group in alike.values() for i in range(0, len(group), AT_ONCE)]
+        bar = progress(len(parts))
         for done, part in enumerate(parts, start=1):
-            for rows, denoised in zip(part, self._denoised([[encoded[i] for i in side] for side in part]), strict=True):
-                found |= dict(zip(rows, denoised, strict=True))
+            denoised, _ = self._denoised([conditioning for _, conditioning in part], empty, alone=True)
+            found |= {text: one for (text, _), one in zip(part, denoised, strict=True)}
             bar.update_absolute(done)
         sampling, sigma = self.model.get_model_object("model_sampling"), self.sigmas[:1]
         unit = eps_unit(float(sigma), *parameterisation(sampling))
-        made = {text: conditional_noise(sampling, found[i], found[0], sigma) / unit for i, text in enumerate(asked)}
-        return [made[text] for text in texts]
+        return [conditional_noise(sampling, found[text], null, sigma) / unit for text in texts]
 
-    def _denoised(self, sides: list[list[list]]) -> list[Tensor]:
-        """The denoised predictions (texts, N, ...) under two lists of conditionings of one length."""
-        each, texts = len(self.noise), len(sides[0])
+    def _denoised(self, prompts: list[list], empty: list, alone: bool) -> list[Tensor]:
+        """The denoised predictions (texts, N, ...) under the prompts, and under none of them unless `alone`."""
+        each, texts = len(self.noise), len(prompts)
         noise = self.noise.repeat(texts, *[1] * (self.noise.ndim - 1))
-        positive, negative = (stacked(side, each) for side in sides)
         latent = {"samples": torch.zeros_like(noise)}
-        run = SamplingInputs(self.model, positive, negative, latent, noise, self.sigmas, 0, self.node)
-        both = run_in_sampling_scope(lambda pair, noise: pair.denoised(noise), run)
+        run = SamplingInputs(self.model, stacked(prompts, each), empty, latent, noise, self.sigmas, 0, self.node)
+        both = run_in_sampling_scope(lambda pair, noise: pair.denoised(noise, alone), run)
         return [check_finite(one.float().cpu(), self.node).unflatten(0, (texts, each)) for one in both]
 
 

@@ -57,17 +57,19 @@ def test_it_measures_what_the_other_nodes_measure(host: Host, checkpoint: dict[s
 
 
 def test_it_costs_one_paired_evaluation_a_word_and_one_more(host: Host, checkpoint: dict[str, Any]) -> None:
-    rows = 0
+    rows, without_prompt = 0, 0
 
     def count(apply: Any, args: dict[str, Any]) -> torch.Tensor:
-        nonlocal rows
+        nonlocal rows, without_prompt
         rows += len(args["input"])
+        without_prompt += args["cond_or_uncond"].count(1) * len(args["input"]) // len(args["cond_or_uncond"])
         return apply(args["input"], args["timestep"], **args["c"])
 
     counted = checkpoint["m"].clone()
     counted.set_model_unet_function_wrapper(count)
     run(host, {**checkpoint, "m": counted}, batch=3, c=check(MEMORIZED))
     assert rows == 3 * 2 * (6 + 1)  # noises, the two of a pair, words and one
+    assert without_prompt == 3  # other packs take what is in the negative's place for no prompt
 
 
 def test_a_long_prompt_goes_in_parts(host: Host, checkpoint: dict[str, Any]) -> None:
