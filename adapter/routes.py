@@ -17,6 +17,7 @@ from aiohttp import web
 from server import PromptServer
 
 from .folders import inside
+from .long_work import answering
 
 UNQUOTED = re.compile(r"[A-Za-z0-9_.~-]+")  # names that quoting does not change
 SERVED = {"/extensions": "web", "/workflow_templates": "workflows"}  # the host adds /api itself
@@ -29,11 +30,21 @@ def serve(pack: Path) -> None:
         return
     if app := getattr(server, "app", None):
         app.on_response_prepare.append(_ask_again(pack.name))
+        app.middlewares.append(_note)
     if UNQUOTED.fullmatch(pack.name):
         return
     name = re.sub(r"\\?[{}]", ".", re.escape(pack.name.replace("%", "%25")))  # braces would end the pattern
     for address, folder in SERVED.items():
         server.routes.get(f"{address}/{{pack:{name}}}/{{file:.+}}")(_files(pack / folder))
+
+
+@web.middleware
+async def _note(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """A node that works for long waits meanwhile (long_work.py)."""
+    with answering():
+        return await handler(request)
 
 
 def _ask_again(pack: str) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -17,8 +13,6 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .errors import GuardError, check_latent
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -112,33 +106,3 @@ def cfg_guider(model: ModelPatcher, positive: list, negative: list, cfg: float) 
     guider.set_conds(positive, negative)
     guider.set_cfg(cfg)
     return guider
-
-
-def progress(total: int) -> comfy.utils.ProgressBar:
-    """The host's progress bar on the node that runs now."""
-    return comfy.utils.ProgressBar(total)
-
-
-check_interrupted: Callable[[], None] = comfy.model_management.throw_exception_if_processing_interrupted
-
-
-@contextlib.contextmanager
-def server_first() -> Iterator[None]:
-    """Let the server's thread work on while a node goes through many small files.
-
-    Python takes a thread's turn away after 5 ms if another one waits. A node that waits after each file would make a
-    page load in 1.8 times its time; with longer turns it is 1.2, and the files are read no slower.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.1)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-def interruptible(items: Iterable[T]) -> Iterator[T]:
-    """The items, unless the user stops the run."""
-    for item in items:
-        check_interrupted()
-        yield item

@@ -32,9 +32,10 @@ from .autograd.scope import patchers_of, run_with_gradients
 from .batch_rows import Conds, can_drop_rows, rows_of
 from .conditioning import is_same_text, to_conds
 from .errors import check_finite, check_magnitude
+from .long_work import check_interrupted
 from .memory import BatchParts
 from .model_call import Options, PartwiseCall, denoised_predictions
-from .sampling import SamplingInputs, SamplingRun, check_interrupted
+from .sampling import SamplingInputs, SamplingRun
 from .schedule import starts_late
 
 T = TypeVar("T")

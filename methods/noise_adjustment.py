@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ..adapter.autograd.checkpointing import HALF_GRAPH, WHOLE_GRAPH, graph_memory
 from ..adapter.errors import GuardError, check_magnitude
+from ..adapter.long_work import progress
 from ..adapter.memory import explain_out_of_memory
-from ..adapter.sampling import SamplingInputs, progress
+from ..adapter.sampling import SamplingInputs
 from ..adapter.two_predictions import TwoPredictions, run_in_sampling_scope
 from ..mitigation.noise.batch_wise import adjust_batchwise
 from ..mitigation.noise.norm_constraint import Constraint

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..adapter.conditioning import encode_text, stacked
 from ..adapter.errors import check_finite
-from ..adapter.sampling import SamplingInputs, progress
+from ..adapter.long_work import progress
+from ..adapter.sampling import SamplingInputs
 from ..adapter.two_predictions import conditional_noise, parameterisation, run_in_sampling_scope
 from ..mitigation.batch import norms
 from ..mitigation.prediction import eps_unit, relative

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..adapter.conditioning import encode_text
+from ..adapter.long_work import progress
 from ..adapter.noise import drawn_noise
-from ..adapter.sampling import SamplingInputs, progress
+from ..adapter.sampling import SamplingInputs
 from ..adapter.schedule import one_step_schedule, sigma_of
 from ..adapter.two_predictions import relative_magnitude, run_in_sampling_scope
 from ..mitigation.escape.calibration import Calibration

@@ -11,8 +11,9 @@ from ..adapter.errors import GuardError
 from ..adapter.hints import negative_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
+from ..adapter.long_work import progress
 from ..adapter.noise import initial_noise, noise_level_hint
-from ..adapter.sampling import SamplingInputs, prepare_latent, progress
+from ..adapter.sampling import SamplingInputs, prepare_latent
 from ..adapter.schedule import ksampler_sigmas, percent_of, scheduler_names
 from ..drawing.escape_plot import plot_curves
 from ..drawing.node_views import escape_view

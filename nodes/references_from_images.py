@@ -11,7 +11,7 @@ from torch import Tensor
 from ..adapter.errors import GuardError, check_images, check_latent
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..adapter.sampling import interruptible, progress
+from ..adapter.long_work import interruptible, progress
 from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import Metric
 from ..references.builder import ReferenceSetBuilder, caption_lines

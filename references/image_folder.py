@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..adapter.errors import GuardError
 from ..adapter.folders import REFERENCES, input_root, inside, model_folder
+from ..adapter.long_work import give_way, interruptible, progress
 from ..adapter.memory import is_out_of_memory
-from ..adapter.sampling import interruptible, progress, server_first
 from ..mitigation.wording import clean, counted
 from .builder import ReferenceSetBuilder
 from .caption_file import CaptionFileError, caption_names, read_caption
@@ -57,6 +57,7 @@ def list_folder(root: Path, subfolders: bool) -> TrainingFolder:
         foreign = next((p for p in Path(where).relative_to(root).parts if p.casefold() in FOREIGN_FOLDERS), "")
         by_name = {name.casefold(): name for name in sorted(names)}
         for name in names:
+            give_way()
             if name.startswith(".") or not name.lower().endswith(SUFFIXES + OTHER_SUFFIXES):
                 continue
             path = Path(where, name)
@@ -68,7 +69,7 @@ def list_folder(root: Path, subfolders: bool) -> TrainingFolder:
             found = [by_name[n.casefold()] for n in caption_names(path) if n.casefold() in by_name]
             if found:
                 folder.captions[path] = Path(where, found[0])
-    folder.images.sort()
+    folder.images.sort(key=lambda path: str(path).replace(os.sep, "\0"))  # as paths, in half the time
     folder.passed_over.sort()
     return folder
 
@@ -82,6 +83,7 @@ def fingerprint(folder: TrainingFolder) -> str:
     """A hash that changes when an image or a caption file is added, removed or written again."""
     digest = hashlib.sha256()
     for file in (*folder.images, *folder.captions.values()):
+        give_way()
         if os.path.isfile(file):  # noqa: PTH113 - Path.is_file raises where a folder cannot be entered
             facts = file.stat()
             line = f"{file} {facts.st_mtime_ns} {facts.st_size}\n"
@@ -109,12 +111,11 @@ def collect(
     found = Collected(Unfinished(model_folder(REFERENCES), f"{builder.settings} {side} {folder.root}"))
     bar, told = progress(len(folder.images)), 0.0
     try:
-        with server_first():
-            for i, path in enumerate(interruptible(folder.images)):
-                _add(folder, path, builder, side, found)
-                if (now := time.monotonic()) - told > PAUSE or i + 1 == len(folder.images):
-                    bar.update_absolute(i + 1)
-                    told = now
+        for i, path in enumerate(interruptible(folder.images)):
+            _add(folder, path, builder, side, found)
+            if (now := time.monotonic()) - told > PAUSE or i + 1 == len(folder.images):
+                bar.update_absolute(i + 1)
+                told = now
     except BaseException:
         if found.kept.stop():
             done = f"Stopped after {len(builder.rows)} of {counted(len(folder.images), 'image')}."

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..adapter.errors import dims
-from ..adapter.sampling import check_interrupted
+from ..adapter.long_work import check_interrupted
 from ..mitigation.references.duplicates import duplicate_captions, near_duplicates
 from ..mitigation.references.reference_set import ReferenceSet
 from ..mitigation.wording import counted, shown

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..adapter.sampling import interruptible
+from ..adapter.long_work import interruptible
 from .safe_file import TEMPORARY, from_bytes, read_safely, sweep, to_bytes, write_safely
 
 log = logging.getLogger("memorization_guard")

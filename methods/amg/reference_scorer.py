@@ -13,8 +13,8 @@ from torch import Tensor
 from ...adapter.autograd.inference_weights import autograd_through
 from ...adapter.autograd.refusals import explain_missing_gradient
 from ...adapter.errors import GuardError
+from ...adapter.long_work import check_interrupted
 from ...adapter.memory import BatchParts, retry_with_less
-from ...adapter.sampling import check_interrupted
 from ...adapter.vae_decode import decode
 from ...mitigation.amg.guidance import closeness
 from ...mitigation.gradient_check import check_gradient

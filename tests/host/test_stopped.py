@@ -1,14 +1,19 @@
 """A run that the user stops ends within one image, and one over a folder goes on from there."""
 
+import asyncio
 import os
-import sys
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import comfy.model_management
 import pytest
 import torch
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
 from support import every_node, graphs
@@ -84,9 +89,8 @@ def test_a_stopped_folder_goes_on_to_the_same_set(host: Host, folder: Path, stop
     monkeypatch.setattr(unfinished, "MOST", 7)
     whole, _, report = host.run({"r": READ})["r"]
     assert "stopped" not in report
-    calls, turns = stop("references.image_folder", "read_image", 40), sys.getswitchinterval()
+    calls = stop("references.image_folder", "read_image", 40)
     assert fails(host, {"r": READ}).kind == "interrupted"
-    assert sys.getswitchinterval() == turns
     assert "Stopped after 40 of 60 images" in host.views("r")[-1]["warning"]
     kept = sorted((host.base / "models").glob(WRITTEN))
     assert len(kept) == 6 and len(calls) == 40
@@ -113,3 +117,50 @@ def test_other_settings_and_a_full_disk_begin_with_the_first_image(host: Host, s
     assert fails(host, {"r": READ}).kind == "interrupted" and len(again) == 40
     assert "it begins again with the first image" in caplog.text and "No space left" in caplog.text
     assert every_node.run(host, {"r": READ}, {})["r"][1] == IMAGES
+
+
+def test_a_node_waits_while_the_server_answers_but_never_more_than_it_works(host: Host) -> None:
+    work = host.module(PACK, "adapter.long_work")
+
+    def ask(seconds: float) -> threading.Thread:
+        def answer() -> None:
+            with work.answering():
+                asked.set()
+                time.sleep(seconds)
+
+        asked, thread = threading.Event(), threading.Thread(target=answer)
+        thread.start()
+        asked.wait()
+        return thread
+
+    def item() -> float:
+        began = time.monotonic()
+        for _ in work.interruptible([None]):
+            return time.monotonic() - began
+        raise AssertionError
+
+    assert item() < 0.1, "nobody asked"
+    asked = ask(0.4)
+    assert 0.3 < item() < 0.6, "the item comes after the answer"
+    asked.join()
+    asked = ask(0.4)  # somebody who never stops asking
+    assert item() < 0.1, "first the node works for as long as it waited"
+    asked.join()
+    assert item() < 0.1, "nothing is left of it"
+
+
+def test_every_request_to_the_server_counts_while_it_is_answered(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, routes = host.module(PACK, "adapter.long_work"), host.module(PACK, "adapter.routes")
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=str(len(work._answering)), status=int(request.query["status"]))
+
+    async def ask() -> list[str]:
+        app = web.Application()
+        app.router.add_get("/", answer)
+        monkeypatch.setattr(routes.PromptServer, "instance", SimpleNamespace(app=app, routes=web.RouteTableDef()))
+        routes.serve(Path("memorization_guard"))
+        async with TestClient(TestServer(app)) as client:
+            return [await (await client.get("/", params={"status": s})).text() for s in ("200", "500", "no number")]
+
+    assert asyncio.run(ask())[:2] == ["1", "1"] and not work._answering
