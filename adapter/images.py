@@ -6,6 +6,6 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 
-def images_or_nothing(images: Tensor) -> Tensor | ExecutionBlocker:
-    """The batch; without any image, the host's sign that nothing behind this output is to run."""
-    return images if len(images) else ExecutionBlocker(None)
+def images_or_nothing(batches: list[Tensor]) -> list[Tensor] | ExecutionBlocker:
+    """A list output of batches; without any image, the host's sign that nothing behind this output is to run."""
+    return [batch for batch in batches if len(batch)] or ExecutionBlocker(None)

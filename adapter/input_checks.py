@@ -43,6 +43,8 @@ FITS: dict[str, Callable[[Any], bool]] = {  # for our own sockets; the host's ob
 def check_inputs(execute: Callable) -> Callable:
     """For a node's `execute`, below @classmethod: raise a GuardError for the first input that does not fit.
 
+    A node that takes lists (`is_input_list`) names in `LIST` the one input that may have several values; the others
+    arrive as single values.
     Running out of memory also becomes a GuardError, unless the code inside has already explained it.
     """
 
@@ -52,7 +54,12 @@ def check_inputs(execute: Callable) -> Callable:
         for spec in schema.inputs:
             if spec.id not in given:
                 continue
-            wrong = _wrong(cls, spec, given[spec.id])
+            values = given[spec.id] if schema.is_input_list else [given[spec.id]]
+            if schema.is_input_list and spec.id != cls.LIST:
+                given[spec.id] = values[0]
+            wrong = next(filter(None, (_wrong(cls, spec, value) for value in values)), "")
+            if schema.is_input_list and spec.id != cls.LIST and len(values) > 1:
+                wrong = f"is a list of {len(values)}. Only `{cls.LIST}` may be a list: connect one."
             if wrong:
                 raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
         with explain_out_of_memory(

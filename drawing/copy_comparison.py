@@ -19,7 +19,7 @@ CALM, HOT = (74, 158, 116), (226, 88, 76)
 def side_by_side(
     images: Iterable[Tensor], nearest: Tensor | None, closeness: Sequence[float], mark: float, words: Sequence[str]
 ) -> Tensor:
-    """IMAGE (B, h, w, 3) of images (B, H, W, 3) and their references (B, s, s, 3), both in [0, 1].
+    """IMAGE (B, h, w, 3) of images (H, W, 3) of any size and their references (B, s, s, 3), both in [0, 1].
 
     closeness: 0 … 1 of the bar, one per image; above `mark` it is red. words: a line under each.
     """

@@ -12,7 +12,7 @@ from ..adapter.errors import check_images
 from ..adapter.images import images_or_nothing
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
-from ..adapter.sampling import interruptible
+from ..adapter.long_work import interruptible
 from ..drawing.copy_comparison import side_by_side
 from ..drawing.node_views import text_view
 from ..mitigation.references.reference_set import ReferenceSet
@@ -43,6 +43,8 @@ TOOLTIPS = {
 
 
 class CopyCheck(io.ComfyNode):
+    LIST = "images"  # all of a list are one check: run once for each, the node would show the last one's verdict alone
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema.node(
@@ -55,7 +57,7 @@ class CopyCheck(io.ComfyNode):
             "else.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
-                io.Image.Input("images", tooltip="The images to check, of any size."),
+                io.Image.Input("images", tooltip="The images to check, of any size: a batch, or a list."),
                 schema.References.Input(
                     "references",
                     tooltip="The references to compare with. Their metric decides how images are compared.",
@@ -79,9 +81,12 @@ class CopyCheck(io.ComfyNode):
                 ),
                 io.String.Output(display_name="summary", tooltip="The result in words, one line per image."),
                 io.Image.Output(display_name="comparison", tooltip="Each image beside its nearest reference."),
-                io.Image.Output(display_name="clean", tooltip="The images without an alarm. Save these."),
-                io.Image.Output(display_name="copies", tooltip="The images that may be copies."),
+                io.Image.Output(
+                    display_name="clean", is_output_list=True, tooltip="The images without an alarm. Save these."
+                ),
+                io.Image.Output(display_name="copies", is_output_list=True, tooltip="The images that may be copies."),
             ],
+            is_input_list=True,
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
@@ -90,19 +95,21 @@ class CopyCheck(io.ComfyNode):
     @check_inputs
     def execute(
         cls,
-        images: Tensor,
+        images: list[Tensor],
         references: ReferenceSet,
         threshold: float,
         latent_threshold: float,
         nl2_threshold: float,
         vae: VAE | None = None,
     ) -> io.NodeOutput:
-        images = opaque(check_images(images, NAME))
-        features, missed = features_to_compare(references, images, vae, NAME)
+        batches = [opaque(check_images(batch, NAME)) for batch in images]
+        every = [image for batch in batches for image in batch]
+        features, missed = features_to_compare(references, every, vae, NAME)
         sigma, rows = nearest_similarity(references, interruptible(features))
         nearest = rows.tolist()
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         copies = sigma > limit
+        by_batch = copies.split([len(batch) for batch in batches])
         words = [
             f"{i}: {-s if references.metric == 'nL2' else s:.2f}  {'COPY?' if c else 'no alarm'}  {references.names[n]}"
             for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True), start=1)
@@ -110,9 +117,9 @@ class CopyCheck(io.ComfyNode):
         thumbnails = references.thumbnails
         shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
         if references.metric == "nL2":  # the bar runs from 0 to 1, but the ratio from 2 (far) to 0 (the same)
-            drawn = side_by_side(interruptible(images), shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
+            drawn = side_by_side(interruptible(every), shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
         else:
-            drawn = side_by_side(interruptible(images), shown, sigma.tolist(), limit, words)
+            drawn = side_by_side(interruptible(every), shown, sigma.tolist(), limit, words)
         found = int(copies.sum())
         count = f"{found} of {counted(len(words), 'image')} may be {'a copy' if found == 1 else 'copies'}"
         notes = [n for n in (missed, _steered_note(cls.hidden.prompt)) if n]
@@ -123,12 +130,12 @@ class CopyCheck(io.ComfyNode):
         view = LiveView().finish(text_view(summary, warning))
         return io.NodeOutput(
             sigma.tolist(),
-            torch.zeros(len(images), 64, 64, 3) if shown is None else shown,
+            torch.zeros(len(every), 64, 64, 3) if shown is None else shown,
             bool(copies.any()),
             summary,
             drawn,
-            images_or_nothing(images[~copies]),
-            images_or_nothing(images[copies]),
+            images_or_nothing([batch[~own] for batch, own in zip(batches, by_batch, strict=True)]),
+            images_or_nothing([batch[own] for batch, own in zip(batches, by_batch, strict=True)]),
             ui={**_previews(drawn, cls), "text": (summary,), **view},
         )
 

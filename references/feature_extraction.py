@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..adapter.copy_detector import LoadedDescriptor, as_descriptor
 from ..adapter.errors import GuardError, check_features, dims
+from ..adapter.long_work import interruptible, progress
 from ..adapter.memory import explain_out_of_memory
-from ..adapter.sampling import interruptible, progress
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
 from ..mitigation.references.placement import moved
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
@@ -106,9 +106,9 @@ def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtr
 
 
 def features_to_compare(
-    references: ReferenceSet, images: Tensor, vae: VAE | None, node: str
+    references: ReferenceSet, images: Sequence[Tensor], vae: VAE | None, node: str
 ) -> tuple[list[Tensor], str]:
-    """For each image of (B, H, W, 3) the features (V, D) to compare with the set, and a warning or "".
+    """For each image (H, W, 3) the features (V, D) to compare with the set, and a warning or "".
 
     An image is also compared mirrored, and for the metrics that compare place by place, moved by up to 6 %.
     Raises GuardError if they cannot be compared.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from comfy_execution.validation import validate_node_input
+from PIL import Image
 from safetensors.torch import save_file
 
 import nodes
@@ -205,9 +206,31 @@ def test_a_copy_that_was_mirrored_or_moved_is_found(host: Host, lab: dict[str, A
         many = {"i": torch.cat([training, torch.rand(47, side, side, 3)])}
         given["r"] = host.run({"r": graphs.from_images("nL2")}, many)["r"][0]
     out = host.run({"c": check()}, given)["c"]
-    clean, copies = out[5:]
+    clean, (copies,) = out[5:]
     assert len(copies) == 8 and out[2], out[3]
-    assert not isinstance(clean, torch.Tensor), "nothing behind `clean` is to run"
+    assert not isinstance(clean[0], torch.Tensor), "nothing behind `clean` is to run"
+
+
+def test_a_folder_of_finished_images_of_any_size_is_one_check(host: Host, lab: dict[str, Any]) -> None:
+    if "LoadImageDataSetFromFolder" not in nodes.NODE_CLASS_MAPPINGS:
+        pytest.skip("newer hosts read folders")
+    folder = host.base / "input" / "finished"
+    folder.mkdir()
+    others = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (90, 70 + i, 3), "uint8")) for i in range(2)]
+    for i, image in enumerate([others[0], Image.fromarray(training_pairs()[0][1]).resize((200, 200)), others[1]]):
+        image.save(folder / f"{i}.png")
+    prompt = {"i": node("LoadImageDataSetFromFolder", folder="finished"), "c": check()}
+    prompt["s"] = node("SaveImage", images=["c", 5], filename_prefix="clean")
+    given = {k: v for k, v in lab.items() if k != "i"}
+    similarity, nearest, is_copy, summary, comparison, clean, copies = host.run(prompt, given)["c"]
+    assert len(similarity) == len(nearest) == len(comparison) == 3 and is_copy
+    assert "1 of 3 images may be a copy" in summary == host.ui["c"]["text"][0]
+    assert [c.shape for c in copies] == [(1, 200, 200, 3)] and len(clean) == 2
+    assert len(host.ui["s"]["images"]) == 2 and len(host.ui["c"]["images"]) == 3
+    assert host.views("c")[-1]["warning"] == "1 of 3 images may be a copy."
+    prompt["c"]["inputs"]["threshold"] = ["t", 0]
+    failed = fails(host, prompt | {"t": node("MG_CopyCheck", **check()["inputs"])}, given)
+    assert "`threshold` is a list of 3. Only `images` may be a list: connect one." in failed.message
 
 
 def made(kind: str, folder: Path) -> LoadedDescriptor:
