@@ -46,8 +46,8 @@ class GuardView:
         if report is not None and (changed := report.iterations > 0).any():
             still = int(((report.after >= report.keep_below) & changed).sum())
             self.searched = (
-                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with other noise, because the seed's "
-                f"own pulled too hard." + (f" The other noise still pulls in {still}." if still else "")
+                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with different noise, because the "
+                "seed's own pulled too hard." + (f" The new noise still pulls in {still}." if still else "")
             )
 
     def show_curve(self, curve: EscapeCurve) -> None:

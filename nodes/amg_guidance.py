@@ -36,12 +36,13 @@ TOOLTIPS = {
     "guidance is reduced more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
     "deduplication": "How strongly to steer away from a caption that several references share. Higher: stronger; 13 "
     "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
-    "dissimilarity": "How strongly to push away from the nearest reference. Higher: images move away more reliably, "
-    "but image quality can be lower. 0 turns it off.",
+    "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
+    "copies. Above 10 little changes, because a push has a limit. 0 turns it off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this: "
     "0.5 counts as memorized, 1 is a copy. Lower: the node acts sooner and changes more images. With SSCD start at "
     "0.3.",
-    "threshold_max": "The same at the end of sampling. Higher: finished images can come closer to a reference.",
+    "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this. "
+    "Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "
     "as in the paper. Exponential: it rises late, as in the authors' code. Constant: stays at threshold_min.",
     "gradient": "How dissimilarity finds the direction that leads away from the reference. Through prediction: fast, "

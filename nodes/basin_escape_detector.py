@@ -43,9 +43,10 @@ class BasinEscapeDetector(io.ComfyNode):
             node_id="MG_BasinEscapeDetector",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Samples without guidance (CFG) and measures how hard the prompt pulls at each step. A high "
-            "pull means that guidance would drag the image towards a training image. When the pull drops sharply, "
-            "the image has escaped. The node stops as soon as every image has escaped.",
+            description="Samples without guidance (CFG) and measures how hard the prompt pulls at each step. While "
+            "the pull is high, the image is inside an attraction basin: guidance would drag it towards a training "
+            "image. When the pull drops sharply, the image has left the basin. The node stops as soon as every "
+            "image has left.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -73,7 +74,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="The same moment as a number from 0 to 1, for start_percent.",
+                    tooltip="When the last image has left the basin, as a number from 0 to 1 for start_percent.",
                 ),
                 schema.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as an image."),

@@ -79,9 +79,9 @@ class Guard(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Put this between your model and any sampler. It measures what is normal for your model. "
-            "Where a prompt pulls towards a training image, it begins with other noise or delays guidance. If you "
-            "choose a folder, it steers away from the images in it. It lowers the risk of copies, but guarantees "
-            "nothing.",
+            "If a prompt pulls an image towards a training image, the node starts this image from different noise or "
+            "delays guidance. If you choose a folder, it steers away from the images in it. It lowers the risk of "
+            "copies, but guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),

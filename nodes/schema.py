@@ -33,12 +33,13 @@ TOOLTIPS = {
     "the highest pull is left (0.5 squared). Lower: waits longer, which gives fewer copies but leaves the prompt "
     "less time to take effect.",
     "memorized_threshold": "An image counts as inside a basin if the prompt's pull at the first step (d/√dim) is "
-    "above this. Below this value nothing is changed. Lower: more cautious, but changes more ordinary prompts.",
+    "above this. Below this value nothing is changed. Lower: more cautious, but ordinary prompts are affected more "
+    "often.",
     "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
     "from start_percent on; the steps before it cost half as much. Off: changes nothing.",
-    "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 follows the prompt "
-    "without guidance. Negative values push the image away from the prompt, so that it leaves the basin sooner "
-    "(opposite guidance, −1 to −9).",
+    "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 uses the prompt, but "
+    "with no guidance to strengthen it. Negative values push the image away from the prompt, so that it leaves the "
+    "basin sooner (opposite guidance, −1 to −9).",
     "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
     "here at the latest. Higher: fewer copies, but the image follows the prompt less.",
     "preset": "Custom: uses the values on this node, such as those that Calibrate Thresholds finds for your model. "

@@ -93,7 +93,7 @@ def test_it_begins_with_other_noise_where_the_seeds_own_is_pulled(host: Host, ha
         runs = {"a": ksampler(latent_image=["rows", 0]), "b": ksampler(latent_image=["rows", 0], model=GUARDED)}
         out[tuple(rows)] = host.run({"lab": lab(1), "g": guard(strength="strong"), **runs}, given)
         if rows == whole:
-            note = next(note for note in host.views("g")[-1]["notes"] if "began with other noise" in note)
+            note = next(note for note in host.views("g")[-1]["notes"] if "began with different noise" in note)
     plain, guarded = (out[tuple(whole)][name][0]["samples"] for name in ("a", "b"))
     changed = sum(not torch.equal(one, other) for one, other in zip(plain, guarded, strict=True))
     assert 1 <= changed <= 7
