@@ -169,7 +169,8 @@ USED_WITH: dict[str, dict[str, list[str]]] = {
     },
     "rule": {"sharp drop": ["drop_ratio"], "local minimum": []},
     "threshold_schedule": {"parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": []},
-    "metric": {"latent": SIZE, "nL2": SIZE, "descriptor": []},
+    # also for nodes behind the one that has it: Copy Check has a threshold for each metric of its references
+    "metric": {"latent": [*SIZE, "latent_threshold"], "nL2": [*SIZE, "nl2_threshold"], "descriptor": ["threshold"]},
     "preset": {
         published.CUSTOM: list(dict.fromkeys(name for table in PRESETS for name in published.inputs_set_by(table))),
         **{name: [] for table in PRESETS for name in table},

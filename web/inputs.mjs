@@ -1,15 +1,16 @@
 // Hides the inputs that the chosen method, mode, rule or schedule does not use. Their values stay and are saved.
 // @ts-check
 import { app } from "../../scripts/app.js";
+import { classOf, everyNode } from "./graph.mjs";
 import { REPLACED_BY, USED_WITH } from "./node_facts.mjs";
 
 /** @import { Node } from "../../scripts/app.js" */
 
+const METRIC = "metric";
+const REFERENCES = "references";
+
 /** The height of a hidden widget. The frontend adds a gap of 4 px below each widget. @returns {[number, number]} */
 const NO_HEIGHT = () => [0, -4];
-
-/** The widgets whose value decides which inputs are used. @param {Node} node */
-const choicesOf = (node) => (node.widgets ?? []).filter((widget) => widget.name in USED_WITH);
 
 /** @param {Node} node @param {string} name */
 export function isLinked(node, name) {
@@ -17,33 +18,59 @@ export function isLinked(node, name) {
   return slot >= 0 && node.isInputConnected(slot);
 }
 
+/**
+ * What decides which inputs of a node are used: choices on it, and the metric of the references that it compares with.
+ * @param {Node} node @returns {{on: Node, name: string, value: unknown}[]}
+ */
+function choicesOf(node) {
+  const source = madeBy(node);
+  return [node, ...(source ? [source] : [])].flatMap((on) => {
+    if (classOf(on) === "MG_ReferencesFromLatents") return [{ on, name: METRIC, value: "latent" }];
+    const known = (on.widgets ?? []).filter(({ name }) => (on === node ? name in USED_WITH : name === METRIC));
+    return known.map(({ name, value }) => ({ on, name, value }));
+  });
+}
+
+/** The node that made the references which a node compares with, if it is in the graph. @param {Node} node @returns {Node | undefined} */
+function madeBy(node) {
+  const slot = node.inputs?.length === 1 ? 0 : node.findInputSlot(REFERENCES); // the only one: of a Reroute
+  const id = node.inputs?.[slot]?.link;
+  const link = id == null ? null : node.graph?.getLink?.(id);
+  const from = (link && node.graph?.getNodeById(link.origin_id)) ?? undefined;
+  const passes = from && (classOf(from) === "Reroute" || from.findInputSlot(REFERENCES) >= 0);
+  return passes ? madeBy(from) : from;
+}
+
 /** Update the inputs whenever a choice or a link changes. @param {Node} node */
 export function watchInputs(node) {
-  const choices = choicesOf(node);
-  if (!choices.length) return;
-  for (const choice of choices) {
+  for (const choice of (node.widgets ?? []).filter((widget) => widget.name in USED_WITH)) {
     const callback = choice.callback;
     choice.callback = function (...values) {
       const out = callback?.apply(this, values);
-      updateInputs(node);
+      updateAll();
       return out;
     };
   }
   const onConnectionsChange = node.onConnectionsChange;
   node.onConnectionsChange = function (...all) {
     onConnectionsChange?.apply(this, all);
-    updateInputs(this);
+    if (!app.configuringGraph) updateAll();
   };
+}
+
+/** A choice may decide about inputs of other nodes, too. */
+function updateAll() {
+  for (const node of everyNode(app.graph)) if (classOf(node)?.startsWith("MG_")) updateInputs(node);
 }
 
 /** For each input that depends on a choice or a link: is it unused now? @param {Node} node */
 function unusedInputs(node) {
-  /** @type {Map<string, boolean>} */
-  const unused = new Map();
-  for (const choice of choicesOf(node)) {
-    const inputsOf = USED_WITH[choice.name];
-    const used = inputsOf[String(choice.value)] ?? [];
-    const known = !isLinked(node, choice.name); // a linked choice gets its value at run time: hide nothing for it
+  const all = Object.values(USED_WITH).flatMap((inputsOf) => Object.values(inputsOf).flat());
+  const unused = new Map(all.map((name) => [name, false]));
+  for (const { on, name: decider, value } of choicesOf(node)) {
+    const inputsOf = USED_WITH[decider];
+    const used = inputsOf[String(value)] ?? [];
+    const known = !isLinked(on, decider); // a linked choice gets its value at run time: hide nothing for it
     for (const name of Object.values(inputsOf).flat()) {
       unused.set(name, unused.get(name) || (known && !used.includes(name)));
     }

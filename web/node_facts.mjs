@@ -22,7 +22,11 @@ export const USED_WITH = {
   },
   rule: { "sharp drop": ["drop_ratio"], "local minimum": [] },
   threshold_schedule: { "parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": [] },
-  metric: { "latent": ["width", "height"], "nL2": ["width", "height"], "descriptor": [] },
+  metric: {
+    "latent": ["width", "height", "latent_threshold"],
+    "nL2": ["width", "height", "nl2_threshold"],
+    "descriptor": ["threshold"],
+  },
   preset: {
     "custom": ["method", "target_units", "max_iterations", "constraint", "memorized_threshold", "target_magnitude", "learning_rate", "weight_decay", "adjustment_strength", "sharpness_radius", "adjustments", "steps", "sampler_name", "scheduler", "cfg", "mode", "pre_escape_cfg", "start_percent", "rule", "despecification", "deduplication", "dissimilarity", "threshold_min", "threshold_max", "threshold_schedule", "gradient", "dissimilarity_growth", "every"],
     "Han 2025, SD 1.4, per-sample": [],

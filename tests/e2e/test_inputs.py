@@ -124,6 +124,32 @@ def test_a_connected_latent_stands_in_for_the_size(page: Page) -> None:
         page.settle()
 
 
+def test_copy_check_shows_the_threshold_of_its_references_alone(page: Page) -> None:
+    """The metric is chosen on another node, which may be some nodes away."""
+    graph = Graph()
+    made = graph.node("MG_ReferencesFromFolder", metric="nL2")
+    kept = graph.node("MG_SaveReferences", references=made["references"])
+    graph.node("MG_CopyCheck", references=kept[0])
+    graph.node("MG_LoadReferences")
+    build_classic(page, graph, "thresholds")
+    every = {"threshold", "latent_threshold", "nl2_threshold"}
+    for _ in page.renderers():
+        for metric, shown in (
+            ("latent", {"latent_threshold"}),
+            ("descriptor", {"threshold"}),
+            ("nL2", {"nl2_threshold"}),
+        ):
+            page.set_node(1, "metric", metric)
+            page.frames()
+            assert set(page.mg("seen", 3)) & every == shown
+        page.mg("link", 4, 3, "references", True)
+        page.settle()
+        assert every <= set(page.mg("seen", 3)), "what a file holds is not known before the run"
+        page.mg("link", 2, 3, "references", True)
+        page.settle()
+        assert set(page.mg("seen", 3)) & every == {"nl2_threshold"}
+
+
 def test_the_view_is_no_value(vue: Page, tmp_path: Path) -> None:
     lab = LabWorkflow()
     lab.shown(lab.sampler()["latent"])

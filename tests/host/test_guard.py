@@ -119,7 +119,7 @@ def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_qui
     links = {"latent_image": ["painted", 0], "model": GUARDED}
     runs = {"b": ksampler(**links), "c": ksampler(**links, denoise=0.6)}
     host.run({"lab": lab(1), "g": guard(), **runs}, given)
-    assert not [note for view in host.views("g") for note in view["notes"] if "other noise" in note]
+    assert not [note for view in host.views("g") for note in view["notes"] if "different noise" in note]
 
 
 def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Host) -> None:

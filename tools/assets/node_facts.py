@@ -31,8 +31,10 @@ export const REPLACED_BY = {replaced};
 
 
 def check_inputs_of(schemas: Sequence[Any], name: str, others: Sequence[str]) -> None:
-    """Raise ValueError unless a node has input `name`, and each of `others` is on a node that has it."""
-    known = {made.id for schema in schemas for made in schema.inputs if name in {i.id for i in schema.inputs}}
+    """Raise ValueError unless a node has `name`, and each of `others` is on one that has it or takes references."""
+    ids = [{made.id for made in schema.inputs} for schema in schemas]
+    behind = {"references"} if name == "metric" else set()
+    known = {made for own in ids for made in own if own & {name, *behind}}
     for other in (name, *others):
         if other not in known:
             raise ValueError(f"nodes/schema.py: no node has the inputs `{name}` and `{other}`")
