@@ -38,9 +38,9 @@ TOOLTIPS = {
     "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
     "copies. Above 10 little changes, because a push has a limit. 0 turns it off.",
-    "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this: "
-    "0.5 counts as memorized, 1 is a copy. Lower: the node acts sooner and changes more images. With SSCD start at "
-    "0.3.",
+    "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this. 1 "
+    "is a copy; 0.5 acts well before an image becomes one. Lower: the node acts sooner and changes more images. With "
+    "SSCD start at 0.3.",
     "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this. "
     "Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "

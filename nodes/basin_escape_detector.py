@@ -32,6 +32,10 @@ TOOLTIPS = {
     "scheduler": "The sampler's scheduler, so that step numbers mean the same in both nodes.",
     "noise": "Measure this noise instead of the seed's, for example the noise of the Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
+    "drop_ratio": "Sharp drop only: how far the pull must fall until the image has left the basin. 0.5 means: to a "
+    "quarter of its highest value so far (0.5 squared). Lower: the escape is found later, but more reliably.",
+    "memorized_threshold": "An image counts as inside a basin if the prompt's pull at the first step (d/√dim) is "
+    "above this. Lower: more cautious, but more ordinary prompts count as memorized, too.",
 }
 
 

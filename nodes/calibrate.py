@@ -62,8 +62,7 @@ class Calibrate(io.ComfyNode):
                     display_name="target_magnitude", tooltip="For the Noise Optimizer, with target_units relative."
                 ),
                 io.Float.Output(
-                    display_name="memorized_threshold",
-                    tooltip="For the detector and for the nodes that delay guidance (CFG).",
+                    display_name="memorized_threshold", tooltip="For every node of this pack that has this input."
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
             ],

@@ -35,15 +35,15 @@ TOOLTIPS = {
     "the same as the paper's 0.9 for SD 1.4 at 512×512.",
     "target_units": "Relative: a value means about the same at every resolution (d/√dim). Absolute: the papers' unit "
     "(d).",
-    "learning_rate": "Per-sample: size of each update. Higher: fewer iterations, but less natural noise. The papers "
-    "use 0.01 for SD 1.4 and 0.1 for SD 2.",
+    "learning_rate": "Per-sample: size of each update. Higher: fewer iterations, but less natural noise. The paper "
+    "uses 0.01 for SD 1.4. Its 0.1 for SD 2 is 0.006842 on this node.",
     "weight_decay": "Per-sample: makes the noise a little weaker at each update. Higher: the noise stays weaker.",
     "max_iterations": "Per-sample: the highest number of updates. Each costs about as much as three sampling steps. 0 "
     "only measures.",
     "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. With higher values the image "
     "leaves the basin sooner, but the noise drifts further from the seed's noise. 0 leaves the noise as it is.",
     "sharpness_radius": "Batch-wise (ρ): the radius around the noise at which the pull is tested. 50 suits SD 1.4 at "
-    "512×512, and 30 suits SD 2. Raise it in proportion to the width and height.",
+    "512×512. The paper's 30 for SD 2 is 2.053 on this node. Raise it in proportion to the width and height.",
     "adjustments": "Batch-wise (M): the number of adjustments. Each costs about as much as two sampling steps. The "
     "paper uses 2 for SD 1.4 and 4 for SD 2.",
     "candidates": "Search: how many noises are tried for each image. Higher: finds a weaker pull, but takes longer.",
@@ -54,10 +54,11 @@ TOOLTIPS = {
     "strength does not. Chi: the noise is discouraged from growing stronger. Noise that grows less gives cleaner "
     "images.",
     "memorized_threshold": "Change only noise that pulls at least this hard (d/√dim), so that ordinary prompts give "
-    "the same images as in KSampler. 0 changes every noise. Calibrate Thresholds finds the value for your model.",
+    "the same images as in KSampler. 0 changes every noise whose pull is above the target. Calibrate Thresholds finds "
+    "the value for your model.",
     "checkpointing": "Per-sample: saves VRAM by computing parts of the model twice. Auto: as much as memory "
     "requires. On: for half of the model's blocks. Full: for all blocks, which needs the least VRAM and is slowest. "
-    "Off: saves nothing, which is fastest.",
+    "Off: does not save VRAM, and is fastest.",
 }
 
 

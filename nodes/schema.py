@@ -40,8 +40,8 @@ TOOLTIPS = {
     "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 uses the prompt, but "
     "with no guidance to strengthen it. Negative values push the image away from the prompt, so that it leaves the "
     "basin sooner (opposite guidance, −1 to −9).",
-    "start_percent": "Static: guidance starts here (0 is the start of sampling, 1 its end). Dynamic: guidance starts "
-    "here at the latest. Higher: fewer copies, but the image follows the prompt less.",
+    "start_percent": "Static: guidance starts here (0 is the model's highest noise level, 1 the end of sampling). "
+    "Dynamic: guidance starts here at the latest. Higher: fewer copies, but the image follows the prompt less.",
     "preset": "Custom: uses the values on this node, such as those that Calibrate Thresholds finds for your model. "
     "Each other choice sets all values as in a paper or its released code. Use it to repeat the paper's runs on "
     "Stable Diffusion.",
