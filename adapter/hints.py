@@ -51,6 +51,20 @@ def guidance_negative_hint(node_id: str | None) -> list[str]:
     return [FILLED_NEGATIVE_GUIDANCE] if _filled_behind(running_graph(), node_id) else []
 
 
+def made_through(graph: Graph | None, link: Any, kinds: Sequence[str]) -> bool:
+    """Whether a node of one of these kinds has to run before the link has a value."""
+    to_visit, seen = [link], set[str]()
+    while to_visit and graph:
+        here = to_visit.pop()
+        if not isinstance(here, list) or not here or (name := str(here[0])) in seen or name not in graph:
+            continue
+        seen.add(name)
+        if graph[name]["class_type"] in kinds:
+            return True
+        to_visit += graph[name]["inputs"].values()
+    return False
+
+
 def running_graph() -> Graph | None:
     """What the host runs now. A patch that comes out of the cache was made for an earlier graph."""
     context, queue = executing_context(), getattr(server(), "prompt_queue", None)

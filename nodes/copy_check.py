@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..adapter.errors import check_images
+from ..adapter.hints import made_through
 from ..adapter.images import images_or_nothing
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
@@ -88,7 +89,7 @@ class CopyCheck(io.ComfyNode):
             ],
             is_input_list=True,
             is_output_node=True,
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )
 
     @classmethod
@@ -122,7 +123,7 @@ class CopyCheck(io.ComfyNode):
             drawn = side_by_side(interruptible(every), shown, sigma.tolist(), limit, words)
         found = int(copies.sum())
         count = f"{found} of {counted(len(words), 'image')} may be {'a copy' if found == 1 else 'copies'}"
-        notes = [n for n in (missed, _steered_note(cls.hidden.prompt)) if n]
+        notes = [n for n in (missed, _steered_note(cls.hidden.prompt, cls.hidden.unique_id)) if n]
         summary = _summary(references, count, words, limit, notes)
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
             cls.hidden.extra_pnginfo["memorization_guard"] = summary
@@ -146,9 +147,10 @@ def _previews(drawn: Tensor, node: type[io.ComfyNode]) -> dict:
     return {**saved[0], "images": [image for part in saved for image in part["images"]]}
 
 
-def _steered_note(graph: dict | None) -> str:
+def _steered_note(graph: dict | None, node: str | None) -> str:
     """The metric that guided an image says little about it: it was used until it said no."""
-    guided = any(node.get("class_type") in ("MG_AMGGuidance", "MG_Guard") for node in (graph or {}).values())
+    own = (graph or {}).get(node or "", {"inputs": {}})["inputs"]
+    guided = made_through(graph, own.get("images"), ("MG_AMGGuidance", "MG_Guard"))
     return (
         "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too."
         if guided

@@ -21,6 +21,7 @@ DRAWN = {
     "Per-sample noise": {"MG_NoiseOptimizer"},
     "Batch-wise noise, deferred start": {"MG_NoiseOptimizer", "MG_DeferredCFGKSampler"},
     "Dynamic deferral": {"MG_DeferredCFGKSampler"},
+    "Find the words that pull": set(),
     "Detect first, then sample": {"MG_BasinEscapeDetector", "MG_DeferredCFGKSampler"},
     "Recommended, where you have the pictures": {"MG_AMGGuidance"},
     "Keep a LoRA from copying": {"MG_AMGGuidance"},

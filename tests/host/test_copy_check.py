@@ -127,6 +127,14 @@ def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> 
     assert "unknown whether the connected VAE" in note(tuned, model_hash=older)
 
 
+def test_what_amg_steered_is_to_be_checked_with_another_metric(host: Host, lab: dict[str, Any]) -> None:
+    """Other images of the same workflow are not: a cached result would say so in workflows without AMG, too."""
+    guided = {"g": amg(references=["r", 0], vae=["vae", 0]), "k": ksampler(steps=2, model=["g", 0])}
+    prompt = {**sample("a ring", 1, 1), **guided, "c": check(), "o": check(images=["j", 0])}
+    out = host.run(prompt, {**lab, "j": torch.rand(1, 96, 96, 3)})
+    assert ["Check with another metric" in out[node][3] for node in ("c", "o")] == [True, False]
+
+
 @pytest.mark.parametrize("metric", ["nL2", "descriptor"])
 def test_other_metrics(host: Host, clip_vision: Any, metric: str) -> None:
     generator = torch.Generator().manual_seed(0)

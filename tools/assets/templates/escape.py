@@ -2,9 +2,11 @@
 
 from benchmarks.lab.methods import CALIBRATED_ON
 from support import lab_strengths
-from tools.assets.templates.template import GAP, LEFT, OURS, ROW, Template
+from tools.assets.templates.template import GAP, LEFT, OURS, PROMPT, ROW, Template
 
 LAB_PROMPT = "Marble Horizon, a fish"
+REWORDINGS = "a mother hippo teaches her calf\na young hippo beside its mother"
+LAB_REWORDINGS = "a fish\na fish at the horizon"
 
 
 def simple_guard() -> Template:
@@ -62,4 +64,28 @@ def detect_first() -> Template:
     title = "4 · Which pull is ordinary? (bypass this group once you know)"
     t.frame(title, ordinary, other, plot, drawn, color=OURS, row=2)
     t.notes("detect-first", 0, LEFT, 960, 1410)
+    return t
+
+
+def words_that_pull() -> Template:
+    """Which words pull towards a memorized image, and what comes out with a wording that pulls less."""
+    t = Template(4, "", "", "")
+    prompt = t.graph.node("PrimitiveStringMultiline", "Your prompt", value=PROMPT).at(LEFT, 0).sized(400, 120)
+    t.tune(prompt, value="The Silent Engine, a purple square").on_lab.append((prompt.id, "value", LAB_PROMPT))
+    t.takes(t.positive, text=prompt)
+    wires = {"model": t.model, "clip": t.clip, "latent_image": t.latent, "noise_seed": t.seed}
+    check = t.graph.node(
+        "MG_PromptCheck", **wires, text=prompt, rewordings=REWORDINGS, memorized_threshold=t.calibrated()
+    )
+    check.at(LEFT, 180).sized(400, 0).paint("purple")
+    t.tune(check, rewordings="a purple square").on_lab.append((check.id, "rewordings", LAB_REWORDINGS))
+    best = t.graph.node("CLIPTextEncode", "CLIP Text Encode (the best wording)", clip=t.clip, text=check["best_prompt"])
+    best.at(960, 0).sized(320, 90).paint("green")
+    t.frame("2 · Which words pull?", prompt, check, color=OURS)
+    sampler = t.graph.node("KSampler", **{**t.sampling, "positive": best}).at(960, 150).sized(320, 262)
+    image = t.decoded(sampler["LATENT"], 960 + 320 + GAP, 0, "reworded", "Save Image: the best wording")
+    t.frame("3 · Sample with the wording that pulls least", best, sampler, *image, color=OURS)
+    plain = t.comparison(group="For comparison: your own wording")
+    t.poster = (check, {"Your wording": plain[1], "The best wording": image[1]})
+    t.notes("words-that-pull", 0, LEFT, 960, 1410)
     return t
