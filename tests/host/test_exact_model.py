@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from support import graphs
-from support.executor import Host, NodeError, Prompt
-from support.graphs import faulty, lab, node
+from support.executor import Host
+from support.graphs import lab
 from support.lab_pack import exact
 
 SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
@@ -80,46 +80,3 @@ def test_a_naive_gradient_fails() -> None:
         x, sigma = torch.randn(1, *exact.SHAPE, requires_grad=True), model.model.model_sampling.sigma_max.clone()
         with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
             model.model.apply_model(x, sigma.view(1), c_crossattn=exact.conditioning("memorized")[0][0])
-
-
-def failing(fault: str, at_call: int) -> Prompt:
-    return {"lab": lab(2), "fault": faulty(fault, at_call), "out": ksampler(model=["fault", 0], steps=5)}
-
-
-def test_faults(host: Host) -> None:
-    with pytest.raises(NodeError, match="injected fault") as failure:
-        host.run(failing("exception", 3))
-    assert (failure.value.node_id, failure.value.kind) == ("out", "RuntimeError")
-    assert not host.run(failing("exception", 6))["out"][0]["samples"].isnan().any()
-    assert host.run(failing("nan", 5))["out"][0]["samples"].isnan().all()
-
-
-def test_a_quantized_model_samples_and_cannot_be_differentiated(host: Host) -> None:
-    done = host.run(failing("quantized", 1) | {"plain": ksampler(steps=5)})
-    assert torch.allclose(done["out"][0]["samples"], done["plain"][0]["samples"], atol=0.1)
-    weight = done["fault"][0].model.diffusion_model.V
-    assert weight.dtype == torch.int8
-    assert type(weight) is not torch.nn.Parameter
-    assert done["lab"][0].model.diffusion_model.V.dtype == torch.float64  # the model given stays whole
-
-
-def test_the_executor_reports_what_the_host_refuses(host: Host) -> None:
-    with pytest.raises(NodeError, match="cfg") as failure:
-        host.run({"lab": lab(1), "out": ksampler(cfg=-1.0)})
-    assert (failure.value.node_id, failure.value.kind) == ("out", "value_smaller_than_min")
-    with pytest.raises(NodeError, match="NoSuchNode"):
-        host.run({"lab": node("NoSuchNode")})
-
-
-def test_the_executor_is_a_session(host: Host) -> None:
-    prompt: Prompt = {"lab": lab(1), "out": ksampler(steps=3)}
-    first = host.run(prompt)
-    progress = [data["value"] for event, data in host.events if event == "progress" and data["node"] == "out"]
-    assert progress[0] == 1 and progress[-1] == 3 and progress == sorted(progress)  # newer hosts leave out quick ones
-    kept = host.run(prompt, keep_cache=True)
-    assert kept["lab"][0] is first["lab"][0]
-    assert kept["out"][0] is first["out"][0]
-    again = host.run(prompt)
-    assert again["lab"][0] is not first["lab"][0]
-    assert torch.equal(again["out"][0]["samples"], first["out"][0]["samples"])
-    assert len(first["lab"]) == 5
