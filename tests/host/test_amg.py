@@ -13,7 +13,6 @@ from support.outcomes import GUIDED, copies, run, same_bits, samples, works
 
 OFF = {"despecification": 0.0, "dissimilarity": 0.0}
 GATE = {"memorized_threshold": 0.02}
-ORDERS = {"g": {"d": patch(), "g": amg(model=["d", 0])}, "d": {"g": amg(), "d": patch(model=GUIDED)}}
 
 
 @pytest.mark.parametrize("name", ["euler", "heun", "dpmpp_2m", "dpmpp_sde", "uni_pc"])
@@ -53,21 +52,14 @@ def test_where_nothing_can_be_told_the_gate_is_open(host: Host, changed: dict[st
     assert same_bits(out["b"], out["c"])
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic"])
-def test_the_gate_is_open_for_those_whose_guidance_waits(host: Host, mode: str) -> None:
-    out = run(host, batch=8, h=amg(**GATE), c=deferred(mode, model=["h", 0], start_percent=0.3))
-    assert copies(out["c"]) == 0
-
-
-def test_all_scales_0_is_the_model_itself(host: Host) -> None:
-    out = run(host, batch=4, a=ksampler(), g=amg(**OFF), b=ksampler(model=GUIDED))
-    assert out["g"][0] is out["lab"][0]
-    assert same_bits(out["a"], out["b"])
-
-
-def test_eps_and_v_are_guided_alike(host: Host) -> None:
-    found = [run(host, kind=k, g=amg(), b=ksampler(model=GUIDED))["b"] for k in ("eps", "v")]
-    torch.testing.assert_close(samples(found[0]), samples(found[1]), atol=1e-2, rtol=0)
+def test_scales_and_modes_of_0_change_nothing(host: Host) -> None:
+    own = {"off": deferred("off", model=GUIDED), "dynamic": deferred(model=GUIDED)}
+    nodes = {"a": ksampler(), "z": amg(**OFF), "b": ksampler(model=["z", 0]), "g": amg(), "c": ksampler(model=GUIDED)}
+    out = run(host, batch=4, **nodes, **own)
+    assert out["z"][0] is out["lab"][0] and same_bits(out["a"], out["b"])
+    assert host.views("z")[-1]["headline"].startswith("Off: all three strengths are 0")
+    assert same_bits(out["c"], out["off"])
+    assert out["dynamic"][1].transition.max() > 0, "CFG was deferred as without guidance"
 
 
 def test_each_guidance_does_its_part(host: Host) -> None:
@@ -86,16 +78,30 @@ def test_through_the_model_needs_more_strength(host: Host) -> None:
     assert copies(out["c"]) == 0
 
 
-def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
-    """Half way in from the memorized image itself: vanilla stays there, guided it leaves."""
-    start = {"latent_image": ["works", 0], "denoise": 0.7}
-    out = run(host, batch=1, a=ksampler(**start), g=amg(), b=ksampler(model=GUIDED, **start))
-    assert copies(out["a"]) == 1 and copies(out["b"]) == 0
+SAMPLED = ksampler(model=GUIDED)
+WAYS: dict[str, dict] = {
+    "every second evaluation": {"g": amg(every=2), "b": SAMPLED},
+    "constant growth": {"g": amg(dissimilarity_growth="constant"), "b": SAMPLED},
+    "two sets": {
+        **{"second": references(latents="other"), "h": amg(references=["second", 0])},
+        **{"g": amg(model=["h", 0]), "b": SAMPLED},
+    },
+    "after a deferral": {"d": patch(), "g": amg(model=["d", 0]), "b": SAMPLED},
+    "before a deferral": {"g": amg(), "d": patch(model=GUIDED), "b": ksampler(model=["d", 0])},
+    "a gate before static guidance": {"g": amg(**GATE), "b": deferred("static", model=GUIDED, start_percent=0.3)},
+    "a gate before dynamic guidance": {"g": amg(**GATE), "b": deferred(model=GUIDED, start_percent=0.3)},
+    "with an optimized noise": {
+        **{"g": amg(), "o": optimizer(max_iterations=20)},
+        **{"b": deferred(model=GUIDED, noise=["o", 0])},
+    },
+    "from the memorized image": {"g": amg(), "b": ksampler(model=GUIDED, latent_image=["works", 0], denoise=0.7)},
+}
 
 
-@pytest.mark.parametrize(("changed", "most"), [({"every": 2}, 0.05), ({"dissimilarity_growth": "constant"}, 0)])
-def test_other_rhythms(host: Host, changed: dict, most: float) -> None:
-    assert copies(run(host, g=amg(**changed), b=ksampler(model=GUIDED))["b"]) <= most
+@pytest.mark.parametrize("way", WAYS)
+def test_it_leaves_no_copies(host: Host, way: str) -> None:
+    other = {"other": {"samples": torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))}}
+    assert copies(run(host, other, **WAYS[way])["b"]) <= (0.05 if way.startswith("every") else 0)
 
 
 def test_cfg_1_leaves_dissimilarity_alone_to_act(host: Host, counted) -> None:
@@ -111,23 +117,6 @@ def test_the_node_says_what_the_run_did(host: Host) -> None:
     assert "3 of 3 images steered away" in host.views("g")[-1]["headline"]
     run(host, batch=3, g=amg(), b=ksampler(model=GUIDED, positive=ORDINARY))
     assert "nothing was changed" in host.views("g")[-1]["headline"]
-
-
-def test_with_deferred_cfg_and_optimized_noise(host: Host) -> None:
-    sampler = deferred(model=GUIDED, noise=["o", 0])
-    out = run(host, g=amg(), o=optimizer(max_iterations=20), b=sampler, c=deferred(model=GUIDED))
-    assert copies(out["b"]) == 0 and copies(out["c"]) == 0
-    assert out["c"][1].transition.max() > 0, "CFG was deferred as without guidance"
-
-
-def test_deferred_cfg_off_is_the_guided_ksampler(host: Host) -> None:
-    out = run(host, batch=4, g=amg(), a=ksampler(model=GUIDED), b=deferred("off", model=GUIDED))
-    assert same_bits(out["a"], out["b"])
-
-
-@pytest.mark.parametrize("outermost", ORDERS)
-def test_patched_in_either_order_with_deferral(host: Host, outermost: str) -> None:
-    assert copies(run(host, **ORDERS[outermost], b=ksampler(model=[outermost, 0]))["b"]) == 0
 
 
 def test_with_other_patches(host: Host) -> None:
@@ -147,13 +136,6 @@ def test_the_last_hook_does_not_undo_the_guidance(host: Host) -> None:
     guided = run(host, g=amg())["g"][0].clone()
     guided.set_model_sampler_post_cfg_function(lambda args: 0.5 * args["denoised"] + 0.5 * exact.x_mem())
     assert copies(run(host, {"m": guided}, b=ksampler(model=["m", 0]))["b"]) == 0
-
-
-def test_two_sets(host: Host) -> None:
-    other = {"other": {"samples": torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))}}
-    sets = {"second": references(latents="other"), "h": amg(references=["second", 0])}
-    out = run(host, other, **sets, g=amg(model=["h", 0]), b=ksampler(model=GUIDED))
-    assert copies(out["b"]) == 0
 
 
 def deduplicated(host: Host, captions: str, batch: int = 24, **changed: Any) -> tuple[dict, list[list[int]]]:
@@ -179,24 +161,14 @@ def test_a_duplicated_caption_is_evaluated_in_a_call_of_the_hosts_shape(host: Ho
     assert abs(copies(out["b"]) - copies(alone["a"])) < 0.05, "the caption is the prompt: the same as despecification"
 
 
-def test_captions_of_their_own_are_not_deduplicated(host: Host) -> None:
-    out, batches = deduplicated(host, "memorized\nordinary\nanother")
-    vanilla = run(host, a=ksampler())
-    assert all(len(b) == 2 for b in batches)
-    assert same_bits(out["b"], vanilla["a"])
-
-
-def test_deduplication_away_from_another_caption(host: Host) -> None:
+def test_only_a_duplicated_caption_is_steered_away_from(host: Host) -> None:
     """ε(y_N) = ε(∅) for the null prompt: duplicated, voted, and nothing to steer away from."""
-    out, batches = deduplicated(host, "null\nnull\nmemorized")
-    vanilla = run(host, a=ksampler())
+    vanilla = run(host, a=ksampler())["a"]
+    own, batches = deduplicated(host, "memorized\nordinary\nanother")
+    assert all(len(b) == 2 for b in batches) and same_bits(own["b"], vanilla)
+    null, batches = deduplicated(host, "null\nnull\nmemorized")
     assert any(len(b) == 1 for b in batches)
-    torch.testing.assert_close(samples(out["b"]), samples(vanilla["a"]), atol=1e-4, rtol=0)
-
-
-def test_all_three_together(host: Host) -> None:
-    out, _ = deduplicated(host, "memorized", despecification=5.0, dissimilarity=10.0)
-    assert copies(out["b"]) == 0
+    torch.testing.assert_close(samples(null["b"]), samples(vanilla), atol=1e-4, rtol=0)
 
 
 def test_references_are_centred_once_a_plan_and_only_when_they_are_needed(host: Host, monkeypatch) -> None:

@@ -33,34 +33,27 @@ def test_dynamic_works_with_several_evaluations_a_step_and_with_added_noise(host
     assert not curve.d[:, :end].isnan().any(), "every step of the deferral was measured"
 
 
-def test_the_detector_stops_with_the_last_escape(host: Host, counted) -> None:
+def test_nothing_is_measured_longer_than_it_has_to_be(host: Host, counted) -> None:
+    """The detector ends with the last escape, without a basin after one evaluation; its curve saves the sampler's."""
     model, calls = counted
+    quiet = host.run({"lab": lab(6), "d": detector(model=["m", 0], positive=ORDINARY)}, {"m": model})["d"]
+    assert quiet[:3] == [False, 0, 0.0] and calls.pop_rows() == 2 * 6
     memorized, step, percent, curve, plot = host.run({"lab": lab(6), "d": detector(model=["m", 0])}, {"m": model})["d"]
-    assert memorized is True
-    assert calls.pop_rows() == 2 * 6 * (step + 1)
+    assert memorized is True and calls.pop_rows() == 2 * 6 * (step + 1)
     assert step == curve.latest and 0 < percent < 1
     assert plot.shape[0] == 1 and plot.shape[-1] == 3 and plot.min() >= 0 and plot.max() <= 1
+    out = host.run({"lab": lab(6), "b": deferred(model=["m", 0], curve=["c", 0])}, {"m": model, "c": curve})["b"]
+    assert torch.equal(out[1].transition, curve.transition) and calls.pop_rows() < 2 * 6 * 50
 
 
-def test_the_detector_sees_no_basin_in_one_evaluation(host: Host, counted) -> None:
-    model, calls = counted
-    out = host.run({"lab": lab(6), "d": detector(model=["m", 0], positive=ORDINARY)}, {"m": model})["d"]
-    assert out[:3] == [False, 0, 0.0]
-    assert calls.pop_rows() == 2 * 6
-
-
-def test_transition_percent_is_the_hosts_percent(host: Host) -> None:
-    out = host.run({"lab": lab(4), "d": detector()})["d"]
-    static = host.run({"lab": lab(4), "s": deferred("static", start_percent=round(out[2] + 0.001, 3))})["s"]
-    assert static[2] in (out[1], out[1] + 1)
-
-
-def test_a_curve_replaces_the_measurement(host: Host, counted) -> None:
-    model, calls = counted
-    prompt = {"lab": lab(6), "d": detector(), "b": deferred(model=["m", 0], curve=["d", 3])}
-    out = host.run(prompt, {"m": model})
-    assert torch.equal(out["b"][1].transition, out["d"][3].transition)
-    assert calls.pop_rows() < 2 * 6 * 50
+def test_a_curve_of_other_steps_is_read_by_noise_level_and_its_percent_is_the_hosts(host: Host) -> None:
+    nodes = {"d": detector(), "short": detector(steps=25), "k": deferred(curve=["short", 3])}
+    out = host.run({"lab": lab(4), **nodes})
+    begun, wanted = out["k"][1].sigmas[out["k"][1].transition], out["short"][3].transition_sigma
+    assert (begun <= wanted * 1.001).all() and (begun >= wanted * 0.8).all()
+    late = round(out["d"][2] + 0.001, 3)
+    static = host.run({"lab": lab(4), "s": deferred("static", start_percent=late)})["s"]
+    assert static[2] in (out["d"][1], out["d"][1] + 1)
 
 
 def test_opposite_guidance_leaves_sooner(host: Host) -> None:
@@ -77,21 +70,19 @@ def test_scale_1_inside_is_the_condition_alone(host: Host) -> None:
 
 
 def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
-    out = host.run({"lab": lab(2), "b": deferred(denoise=0.4), "a": ksampler(denoise=0.4)})
-    assert out["b"][2] == 0, "past start_percent already: guided from its first step"
-    assert same_bits(out["a"], out["b"])
-
-
-def test_denoise_0_returns_the_latent(host: Host) -> None:
-    out = host.run({"lab": lab(2), "b": deferred(denoise=0.0)})
-    assert torch.equal(samples(out["b"]), torch.zeros(2, *exact.SHAPE))
-
-
-def test_what_counts_as_a_late_start(host: Host) -> None:
-    """ddim_uniform leaves out the first timesteps and is a whole run; image to image is not."""
-    cases = {"normal": {}, "ddim_uniform": {"scheduler": "ddim_uniform"}, "later": {"denoise": 0.6}}
-    out = host.run({"lab": lab(1), **{name: deferred(**changed) for name, changed in cases.items()}})
-    assert [round(out[name][1].threshold, 4) for name in cases] == [0.02, 0.02, 0.01]
+    """ddim_uniform leaves out the first timesteps and is a whole run."""
+    cases = {
+        "normal": {},
+        "ddim_uniform": {"scheduler": "ddim_uniform"},
+        "later": {"denoise": 0.4},
+        "no": {"denoise": 0.0},
+    }
+    runs = {name: deferred(**changed) for name, changed in cases.items()}
+    out = host.run({"lab": lab(2), **runs, "a": ksampler(denoise=0.4)})
+    assert out["later"][2] == 0, "past start_percent already: guided from its first step"
+    assert same_bits(out["a"], out["later"])
+    assert torch.equal(samples(out["no"]), torch.zeros(2, *exact.SHAPE))
+    assert [round(out[name][1].threshold, 4) for name in ("normal", "ddim_uniform", "later")] == [0.02, 0.02, 0.01]
 
 
 @pytest.mark.parametrize("name", ["sampler_name", "scheduler"])
@@ -137,22 +128,15 @@ def test_the_patch_leaves_ordinary_prompts_alone_and_off_the_model(host: Host) -
     assert out["off"][0] is out["lab"][0], "nothing to undo"
 
 
-def test_advanced_sampling_in_two_stages_defers_in_each(host: Host) -> None:
-    """Stages before, across and after the latest start; together as good as one run."""
-    patched = {"model": PATCHED}
+def test_advanced_sampling_in_stages_defers_in_each(host: Host) -> None:
+    """Stages before, across and after the latest start, which is simply guided; together as good as one run."""
+    patched, late = {"model": PATCHED}, {"latent_image": ["begun", 0]}
     stages = {"one": stage(0, 10, **patched), "two": stage(10, 50, latent_image=["one", 0], **patched)}
+    stages |= {"begun": stage(0, 30), "end": stage(30, 50, **late, **patched), "plain end": stage(30, 50, **late)}
     whole = {"whole": stage(0, 50, **patched), "k": ksampler(**patched), "plain": stage(0, 50)}
     out = host.run({"lab": lab(32), "patch": patch(), **stages, **whole})
-    assert same_bits(out["whole"], out["k"])
-    assert copies(out["plain"]) >= 0.95
-    assert copies(out["two"]) <= 0.05
-
-
-def test_a_stage_after_the_latest_start_is_simply_guided(host: Host) -> None:
-    late = {"latent_image": ["one", 0]}
-    stages = {"two": stage(30, 50, **late, model=PATCHED), "plain": stage(30, 50, **late)}
-    out = host.run({"lab": lab(3), "patch": patch(), "one": stage(0, 30), **stages})
-    assert same_bits(out["two"], out["plain"])
+    assert same_bits(out["whole"], out["k"]) and same_bits(out["end"], out["plain end"])
+    assert copies(out["plain"]) >= 0.95 and copies(out["two"]) <= 0.05
 
 
 def test_image_to_image_is_judged_from_where_it_begins(host: Host) -> None:
@@ -163,13 +147,6 @@ def test_image_to_image_is_judged_from_where_it_begins(host: Host) -> None:
     out = host.run({"lab": lab(4), **nodes}, given)
     assert same_bits(out["a"], out["b"])
     assert out["a"][1].sigmas[0] < 14
-
-
-def test_a_curve_of_other_steps_is_read_by_noise_level(host: Host) -> None:
-    out = host.run({"lab": lab(4), "d": detector(steps=25), "k": deferred(curve=["d", 3])})
-    wanted = out["d"][3].transition_sigma
-    begun = out["k"][1].sigmas[out["k"][1].transition]
-    assert (begun <= wanted * 1.001).all() and (begun >= wanted * 0.8).all()
 
 
 @pytest.mark.parametrize("way", ["sampler", "patch", "guider"])

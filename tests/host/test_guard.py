@@ -31,21 +31,15 @@ def guard(**changed: Any) -> dict[str, Any]:
     return node("MG_Guard", **{"model": ["lab", 0], "clip": ["clip", 0], "strength": "normal", **changed})
 
 
-def test_it_keeps_a_memorized_prompt_from_copying_and_an_ordinary_one_as_it_is(host: Host) -> None:
-    nodes = {"lab": lab(32), "g": guard(), "a": ksampler(), "b": ksampler(model=GUARDED)}
-    ordinary = {"c": ksampler(positive=ORDINARY), "d": ksampler(positive=ORDINARY, model=GUARDED)}
-    out = host.run({**nodes, **ordinary}, CLIP)
-    assert copies(out["a"]) >= 0.95
-    assert copies(out["b"]) <= 0.25
+def test_the_stronger_the_fewer_copies_and_an_ordinary_prompt_stays_as_it_is(host: Host) -> None:
+    strengths = ("gentle", "normal", "strong")
+    nodes = {f"g {s}": guard(strength=s) for s in strengths} | {s: ksampler(model=[f"g {s}", 0]) for s in strengths}
+    ordinary = {"c": ksampler(positive=ORDINARY), "d": ksampler(positive=ORDINARY, model=["g normal", 0])}
+    out = host.run({"lab": lab(64), "a": ksampler(), **nodes, **ordinary}, CLIP)
+    gentle, normal, strong = (copies(out[s]) for s in strengths)
+    assert copies(out["a"]) >= 0.95 and gentle >= normal >= strong
+    assert normal <= 0.25 and strong <= 0.02
     assert same_bits(out["c"], out["d"])
-
-
-def test_a_stronger_guard_leaves_fewer_copies(host: Host) -> None:
-    nodes = {f"g{s}": guard(strength=s) for s in ("gentle", "normal", "strong")}
-    runs = {s: ksampler(model=[f"g{s}", 0]) for s in ("gentle", "normal", "strong")}
-    out = host.run({"lab": lab(64), **nodes, **runs}, CLIP)
-    assert copies(out["gentle"]) >= copies(out["normal"]) >= copies(out["strong"])
-    assert copies(out["strong"]) <= 0.02
 
 
 def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> None:
@@ -73,15 +67,20 @@ def test_it_measures_with_the_users_ordinary_prompts(host: Host, counted: Any) -
 
 
 @pytest.fixture
-def half_quiet(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thresholds of a model of which about every second noise of the memorized prompt is quiet."""
+def searches(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What every search for a quiet noise gives."""
     quiet, seen = host.module(PACK, "methods.quiet_noise"), []
     searched = quiet.search_noise
-    with monkeypatch.context() as watched:
-        watched.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
-        host.run({"lab": lab(32), "g": guard(strength="gentle"), "b": ksampler(model=GUARDED)}, CLIP)
+    monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
+    return seen
+
+
+@pytest.fixture
+def half_quiet(host: Host, searches: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds of a model of which about every second noise of the memorized prompt is quiet."""
+    host.run({"lab": lab(32), "g": guard(strength="gentle"), "b": ksampler(model=GUARDED)}, CLIP)
     calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
-    monkeypatch.setattr(calibration, "memorized_threshold", float(seen[0][1].before.median()))
+    monkeypatch.setattr(calibration, "memorized_threshold", float(searches[0][1].before.median()))
 
 
 def test_it_begins_with_other_noise_where_the_seeds_own_is_pulled(host: Host, half_quiet: None) -> None:
@@ -138,25 +137,18 @@ def test_a_folder_without_a_vae_or_without_images_is_refused(host: Host) -> None
 
 
 def test_with_a_folder_it_steers_away_from_its_images(host: Host, checkpoint: dict[str, Any]) -> None:
-    """On the small lab checkpoint, at half of its size, where the deferral alone leaves copies."""
+    """On the small lab checkpoint, where the deferral alone leaves copies."""
     training_images(host, "works")
-    words = {"mem": node("CLIPTextEncode", clip=["clip", 0], text="Harbour at Dawn, a red disc")}
-    words |= {"null": node("CLIPTextEncode", clip=["clip", 0], text="")}
-    latent = {"latent": node("EmptyLatentImage", width=96, height=96, batch_size=4)}
-    links = {"positive": ["mem", 0], "negative": ["null", 0], "latent_image": ["latent", 0], "steps": 10}
     nodes = {"g": guard(model=["m", 0], folder="works", vae=["vae", 0], strength="gentle")}
-    host.run({**words, **latent, **nodes, "b": ksampler(model=GUARDED, **links)}, checkpoint)
+    host.run({**base(4, 12), **nodes, "b": on_lab(model=GUARDED, steps=10)}, checkpoint)
     view = host.views("g")[-1]
     assert any("4 of 4 images steered away" in note for note in view["notes"]), view["notes"]
 
 
 @NEEDS_EASY_CACHE
-def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkpoint: Any, monkeypatch: Any) -> None:
-    quiet, seen = host.module(PACK, "methods.quiet_noise"), []
-    searched = quiet.search_noise
-    monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
+def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkpoint: Any, searches: list) -> None:
     cache = node("EasyCache", model=["m", 0], reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False)
     for model in (["m", 0], ["e", 0]):
         nodes = {"e": cache, "g": guard(model=model, strength="gentle")}
         host.run(base(2) | nodes | {"b": on_lab(model=GUARDED, steps=4)}, checkpoint)
-    assert torch.equal(seen[0][1].history, seen[1][1].history)
+    assert torch.equal(searches[0][1].history, searches[1][1].history)

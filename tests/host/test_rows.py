@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from support.accidents import slots
 from support.executor import Host
 from support.graphs import node
 from support.graphs.checkpoint import MEMORIZED, ORDINARY, SIZE, optimizer
@@ -62,30 +61,6 @@ def test_together_is_as_alone(host: Host, checkpoint, name: str) -> None:
         torch.testing.assert_close(together[row], alone[0], atol=1e-4, rtol=0)
         torch.testing.assert_close(report.after[row], single.after[0], atol=0, rtol=1e-3)
         assert report.iterations[row] == single.iterations[0]
-
-
-def test_a_sample_that_is_done_costs_nothing(host: Host, checkpoint) -> None:
-    report = optimized(host, checkpoint, "prompts", None, max_iterations=3, target_magnitude=0.02)[1]
-    assert report.evaluations.min() == 2 and report.iterations[report.evaluations.argmin()] == 0
-    assert report.evaluations.max() == 10, "four rounds and the check of the gradient, two evaluations each"
-
-
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("batch-wise", "ControlNet hints"),
-        ("search", "LoRA on the positive"),
-        ("batch-wise", "masks"),
-        ("per-sample", "LoRA on the positive"),
-    ],
-)
-def test_every_method_works_under_it_and_leaves_the_model_alone(host: Host, checkpoint, method: str, name: str) -> None:
-    before = slots(checkpoint["m"].model)
-    plan = {"max_iterations": 2, "candidates": 2, "adjustments": 1, "sharpness_radius": 6.0, "target_magnitude": 0.0}
-    noise, report = optimized(host, checkpoint, name, None, method=method, **plan)
-    assert torch.isfinite(noise).all() and torch.isfinite(report.after).all()
-    assert (report.after <= report.before).all()
-    assert slots(checkpoint["m"].model) == before
 
 
 def test_image_to_image_is_optimised_where_it_starts(host: Host, checkpoint) -> None:
