@@ -91,22 +91,15 @@ def test_a_caption_is_read_right_or_named(tmp_path: Path, name: str, data: bytes
         assert said and said in str(error)
 
 
-def test_cover_fills_the_size_and_never_skews() -> None:
+def test_images_are_made_to_fit() -> None:
     image = torch.zeros(1, 50, 200, 3)
     image[:, :, 75:125] = 1  # a square in the middle
     square = image_resize.cover(image, (80, 80))
-    assert square.shape == (1, 80, 80, 3)
-    assert square.min() > 0.8
+    assert square.shape == (1, 80, 80, 3) and square.min() > 0.8
     assert image_resize.cover(image, (200, 50)) is image
-
-
-def test_contain_keeps_the_whole_image() -> None:
     small = image_resize.contain(torch.ones(50, 200, 3), 64)
     assert small.shape == (64, 64, 3) and small.dtype == torch.uint8
     assert (small == 255).all(dim=-1).sum() == 64 * 16
-
-
-def test_opaque() -> None:
     rgba = torch.tensor([0.2, 0.4, 0.6, 0.5]).expand(1, 2, 2, 4)
     torch.testing.assert_close(image_resize.opaque(rgba)[0, 0, 0], torch.tensor([0.6, 0.7, 0.8]))
     assert image_resize.opaque(torch.full((1, 2, 2, 1), 1.5)).tolist() == torch.ones(1, 2, 2, 3).tolist()

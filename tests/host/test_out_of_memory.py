@@ -20,7 +20,6 @@ from support.graphs import (
     ksampler,
     lab,
     optimizer,
-    patch,
     references,
 )
 from support.graphs import checkpoint as on_lab
@@ -136,15 +135,6 @@ def test_what_the_failed_attempts_had_made_is_gone_when_the_host_makes_room(host
     error = fails(host, {"lab": lab(2), "o": optimizer(**MODEL)}, {"m": hooked(exact.build(), small)})
     assert "Noise Optimizer: out of memory" in error.message
     assert kept == [0] and small.failed == 2
-
-
-@pytest.mark.parametrize("node", [patch(**MODEL), amg(**MODEL)], ids=["Deferred CFG", "AMG Guidance"])
-def test_the_plain_model_under_a_patch_fails_as_it_does_without(host: Host, node: dict) -> None:
-    """No second attempt in the host's own loop: its sampler's error, in the host's own words."""
-    trouble = Trouble("out of memory", 2)
-    prompt = {"lab": lab(2), "refs": references(), "g": node, "k": ksampler(**GUIDED)}
-    error = fails(host, prompt, {**WORKS, "m": hooked(exact.build(), trouble)})
-    assert error.node_id == "k" and error.kind == "torch.OutOfMemoryError" and trouble.calls == 2
 
 
 def guided(batch: int, steps: int = 6, captions: str = "", **changed: Any) -> dict[str, Any]:

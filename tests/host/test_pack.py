@@ -11,7 +11,6 @@ import torch
 from app.custom_node_manager import CustomNodeManager
 
 import nodes as host_nodes
-from memorization_guard.mitigation.escape.rules import RULES
 from support.executor import Host
 from support.graphs import amg, deferred, detector, lab, optimizer, references
 from support.graphs.words import schemas
@@ -19,8 +18,6 @@ from support.outcomes import refused
 from support.paths import PACK, ROOMS, ROOT
 from tools.assets.locales import ENGLISH, FILES, TRANSLATED, english, normal, read
 from tools.assets.node_facts import FILE, page_facts
-
-EVERY_RULE: dict[str, list[str]] = {rule: [] for rule in RULES}
 
 
 def schema(node: str):
@@ -117,21 +114,14 @@ def test_a_view_is_shown_by_the_nodes_that_make_one(nodes: list[Any]) -> None:
     assert without == {"MG_PlotCurve", "MG_LoadCopyDetector"}
 
 
-@pytest.mark.parametrize(
-    ("used_with", "replaced_by", "named"),
-    [
-        ({"rule": {**EVERY_RULE, "linear": []}}, {}, "linear"),
-        ({"rule": {"sharp drop": ["drop_ratio"]}}, {}, "local minimum"),
-        ({"rule": {**EVERY_RULE, "sharp drop": ["drop_rate"]}}, {}, "drop_rate"),
-        ({"rule": {**EVERY_RULE, "sharp drop": ["adjustments"]}}, {}, "adjustments"),
-        ({"rules": {}}, {}, "rules"),
-        ({}, {"size_of": ["depth"]}, "depth"),
-        ({}, {"size": []}, "size"),
-    ],
-)
-def test_only_what_the_nodes_have_can_be_named(nodes: list[Any], used_with, replaced_by, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        page_facts(nodes, used_with, replaced_by)
+def test_the_page_is_told_of_inputs_that_nodes_have_and_of_every_choice(host: Host, nodes: list[Any]) -> None:
+    tables = host.module(PACK, "nodes.schema")
+    inputs = [{i.id: getattr(i, "options", None) or () for i in node.GET_SCHEMA().inputs} for node in nodes]
+    replaced = {name: {"": others} for name, others in tables.REPLACED_BY.items()}
+    for name, values in {**tables.USED_WITH, **replaced}.items():
+        having = [known for known in inputs if name in known]
+        assert having and {other for others in values.values() for other in others} <= set().union(*having), name
+        assert name in replaced or {value for known in having for value in known[name]} == set(values), name
 
 
 def collected(nodes: list[Any]) -> list[Any]:

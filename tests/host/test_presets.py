@@ -9,7 +9,7 @@ from torch import Tensor
 
 from memorization_guard.mitigation import published_settings as published
 from support.executor import Host, NodeError
-from support.graphs import MEMORIZED, MODEL, ORDINARY, SEED, amg, deferred, lab, node, optimizer, references
+from support.graphs import MEMORIZED, MODEL, ORDINARY, SEED, amg, custom, deferred, lab, node, optimizer, references
 from support.lab_pack import exact
 from support.outcomes import same_bits
 from support.paths import PACK, ROOT
@@ -65,11 +65,13 @@ def test_guidance_begins_at_the_papers_step(host: Host, preset: str, without: in
     assert preset in " ".join(seen["notes"]) and "steps 50" in " ".join(seen["notes"])
 
 
-def test_jain_dynamic_waits_for_a_minimum_and_follows_the_prompt_until_then(host: Host) -> None:
-    out = host.run({"lab": lab(2), "s": deferred("off", preset=published.JAIN_DYNAMIC)})["s"]
-    for row, step in zip(out[1].d, out[1].transition.tolist(), strict=True):
+def test_jain_dynamic_waits_for_a_minimum_and_custom_changes_nothing(host: Host) -> None:
+    nodes = {"s": deferred("off", preset=published.JAIN_DYNAMIC), "b": deferred(preset=published.CUSTOM)}
+    out = host.run({"lab": lab(2), "a": deferred(), **nodes})
+    for row, step in zip(out["s"][1].d, out["s"][1].transition.tolist(), strict=True):
         first = next((i for i in range(2, 50) if row[i] > row[i - 1] and row[i - 2] > row[i - 1]), 50)
         assert step == first
+    assert same_bits(out["a"], out["b"])
 
 
 @pytest.mark.parametrize(
@@ -196,17 +198,9 @@ def test_amg_as_released_is_the_published_equations(host: Host, prompt: str, pos
         "refs": references(captions=captions),
         "g": amg(preset=published.AMG_RELEASED, clip=["clip", 0], despecification=0.0),
         "guider": node("CFGGuider", model=["g", 0], positive=positive, negative=[("lab"), 3], cfg=7.5),
-        "noise": node("RandomNoise", noise_seed=SEED),
-        "sigmas": node("BasicScheduler", model=MODEL, scheduler="ddim_uniform", steps=50, denoise=1.0),
-        "run": node(
-            "SamplerCustomAdvanced",
-            noise=["noise", 0],
-            guider=["guider", 0],
-            sampler=["sampler", 0],
-            sigmas=["sigmas", 0],
-            latent_image=["lab", 4],
-        ),
+        **custom(["guider", 0], scheduler="ddim_uniform"),
     }
+    nodes["custom"]["inputs"]["sampler"] = ["sampler", 0]
     given = {"works": {"samples": works}, "clip": exact.TextEncoder(), "sampler": recorded(steps)}
     host.run(nodes, given)
     stored = host.run({"refs": references(captions=captions)}, given)["refs"][0].features
@@ -227,9 +221,3 @@ def test_amg_as_released_is_the_published_equations(host: Host, prompt: str, pos
     assert done["below"] > 0
     assert prompt == "ordinary" or (done["above"] > 0 and done["dissimilar"] > 0)
     assert (done["held"] > 0) == (prompt == "memorized" and bool(captions))
-
-
-def test_custom_changes_nothing(host: Host) -> None:
-    nodes = {"a": deferred(), "b": deferred(preset=published.CUSTOM)}
-    out = host.run({"lab": lab(2), **nodes})
-    assert same_bits(out["a"], out["b"])

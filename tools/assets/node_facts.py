@@ -30,34 +30,8 @@ export const REPLACED_BY = {replaced};
 """
 
 
-def check_inputs_of(schemas: Sequence[Any], name: str, others: Sequence[str]) -> None:
-    """Raise ValueError unless a node has `name`, and each of `others` is on one that has it or takes references."""
-    ids = [{made.id for made in schema.inputs} for schema in schemas]
-    behind = {"references"} if name == "metric" else set()
-    known = {made for own in ids for made in own if own & {name, *behind}}
-    for other in (name, *others):
-        if other not in known:
-            raise ValueError(f"nodes/schema.py: no node has the inputs `{name}` and `{other}`")
-
-
-def check_choice(schemas: Sequence[Any], name: str, values: Sequence[str]) -> None:
-    """Raise ValueError unless `values` are those that input `name` offers on the nodes that have it."""
-    offered = {value for schema in schemas for made in schema.inputs if made.id == name for value in made.options}
-    if wrong := offered ^ set(values):
-        raise ValueError(f"nodes/schema.py: either no node offers `{name}` {wrong}, or the table lacks it")
-
-
 def page_facts(nodes: Sequence[Any], used_with: UsedWith, replaced_by: ReplacedBy) -> str:
-    """The text of web/node_facts.mjs. A node shows a view if its code makes a LiveView.
-
-    Raises ValueError if a table names a value or an input that no node has, or leaves out a value of a choice.
-    """
-    schemas = [node.GET_SCHEMA() for node in nodes]
-    for name, replaced in replaced_by.items():
-        check_inputs_of(schemas, name, replaced)
-    for name, inputs_of in used_with.items():
-        check_choice(schemas, name, list(inputs_of))
-        check_inputs_of(schemas, name, [each for inputs in inputs_of.values() for each in inputs])
+    """The text of web/node_facts.mjs. A node shows a view if its code makes a LiveView."""
     viewed = [node.GET_SCHEMA().node_id for node in nodes if "LiveView(" in inspect.getsource(node)]
     return TEXT.format(
         viewed=textwrap.fill(json.dumps(viewed)[1:-1], 120, initial_indent="  ", subsequent_indent="  "),
