@@ -18,6 +18,7 @@ from support import lab_strengths
 from support.client import Client, PromptError
 from support.disturbances import AROUND, DISK, LOADED, clear, small_disk
 from support.graphs import Prompt, Words, node
+from support.graphs.checkpoint import CLIP, VAE, WIRES, start
 from support.server import Server
 
 RUNS, SEED = int(os.environ.get("SOAK_RUNS", "9")), int(os.environ.get("SOAK_SEED", "7"))
@@ -27,15 +28,7 @@ ROUNDING = 1e-3  # of the largest latent: the same evaluations in smaller batche
 GROWTH = 0.03  # of the server's memory
 SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_min": 0.1, "threshold_max": 0.2}
 pytestmark = pytest.mark.timeout(300 + 30 * RUNS)
-CLIP, VAE = ["checkpoint", 1], ["checkpoint", 2]
-START = {
-    "checkpoint": node("CheckpointLoaderSimple", ckpt_name="small_lab.safetensors"),
-    "positive": node("CLIPTextEncode", clip=CLIP, text="Harbour at Dawn, a red disc"),
-    "negative": node("CLIPTextEncode", clip=CLIP, text=""),
-    "latent": node("EmptyLatentImage", width=64, height=64, batch_size=2),
-}
-WIRES = {name: [name, 0] for name in ("positive", "negative")}
-WIRES |= {"model": ["checkpoint", 0], "latent_image": ["latent", 0]}
+START = start("Harbour at Dawn, a red disc", 64, 2)
 METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": 2025, "noise_seed": 2025})
 LOOK = METERED.detector(noise_seed=1, **lab_strengths.DETECTOR)
 DETECTED = {"look": LOOK, "sample": METERED.deferred(curve=["look", 3])}
@@ -189,23 +182,6 @@ def soak(server: Server) -> Iterator[Soak]:
         made = Soak(server)
         made.kinds = [kind for kind in KINDS if mounted or kind != "full disk"]
         yield made
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "call", "fails"),
-    [
-        ("detector", "exception", 5, True),
-        ("AMG", "nan", 6, True),
-        ("per-sample noise", "out of memory", 2, False),  # in the optimizer, which goes on with one image at a time
-        ("per-sample noise", "out of memory", 9, True),
-    ],
-)
-def test_a_fault_leaves_nothing_behind(soak: Soak, name: str, kind: str, call: int, fails: bool) -> None:
-    assert (soak.disturb(name, kind, call).error is not None) == fails
-
-
-def test_an_interruption_leaves_nothing_behind(soak: Soak) -> None:
-    soak.disturb("per-sample noise", "interrupt")
 
 
 def test_no_disturbance_leaves_anything_behind(soak: Soak) -> None:

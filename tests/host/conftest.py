@@ -16,7 +16,7 @@ from support import lab_files
 from support.copy_detectors import random_clip_vision
 from support.executor import Host
 from support.graphs.checkpoint import load
-from support.hostile_runs import FUZZ, Tally
+from support.hostile_runs import Tally
 from support.lab_pack import exact
 from support.lab_pack.meter import Meter
 from support.lent_weights import loaded, recast
@@ -78,9 +78,6 @@ def tally() -> Iterator[Tally]:
     made = Tally()
     yield made
     print("\n" + made.line())
-    if FUZZ:
-        for (_, kind, said), count in sorted(made.said.items(), key=lambda item: item[0]):
-            print(f"{count:5d}  {kind}  {said!a}")
 
 
 @pytest.fixture

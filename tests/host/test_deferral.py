@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from support.executor import Host
-from support.graphs import ORDINARY, custom, deferred, detector, guider, ksampler, lab, patch, stage
+from support.graphs import ORDINARY, custom, deferred, detector, guider, ksampler, lab, node, patch, stage
 from support.lab_pack import exact
 from support.outcomes import copies, fails, same_bits, samples
 
@@ -78,10 +78,12 @@ def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
         "no": {"denoise": 0.0},
     }
     runs = {name: deferred(**changed) for name, changed in cases.items()}
+    runs |= {"after none": deferred(curve=["no", 1]), "drawn": node("MG_PlotCurve", curve=["no", 1])}
     out = host.run({"lab": lab(2), **runs, "a": ksampler(denoise=0.4)})
     assert out["later"][2] == 0, "past start_percent already: guided from its first step"
     assert same_bits(out["a"], out["later"])
-    assert torch.equal(samples(out["no"]), torch.zeros(2, *exact.SHAPE))
+    assert torch.equal(samples(out["no"]), torch.zeros(2, *exact.SHAPE)), "a curve of no steps is one, too:"
+    assert out["after none"][1].steps == 50 and out["drawn"][0].shape[0] == 1
     assert [round(out[name][1].threshold, 4) for name in ("normal", "ddim_uniform", "later")] == [0.02, 0.02, 0.01]
 
 

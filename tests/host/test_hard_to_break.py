@@ -22,7 +22,6 @@ from memorization_guard.references.image_file import read_image
 from memorization_guard.references.image_folder import list_folder
 from memorization_guard.references.image_resize import cover
 from support.executor import Host
-from support.graphs import deferred, lab, node
 from support.paths import PACK
 
 
@@ -73,16 +72,6 @@ def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: py
     assert listed.passed_over == [("10_closed", "the folder cannot be opened (Permission denied)")]
 
 
-def test_a_loaded_set_does_not_change_with_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    reference_file.save_references(small_set(), path)
-    loaded = reference_file.load_references(path)
-    with path.open("r+b") as file:  # in its place, as a synchronising program does
-        file.seek(-64, os.SEEK_END)
-        file.write(b"\0" * 64)
-    assert torch.equal(loaded.features, torch.ones(1, 8).half())
-
-
 def test_many_savers_of_one_name_do_not_disturb_each_other(tmp_path: Path) -> None:
     foreign, abandoned = tmp_path / "mine.partial", tmp_path / f"{safe_file.TEMPORARY}0.partial"
     foreign.write_text("somebody's")
@@ -107,14 +96,23 @@ def test_many_savers_of_one_name_do_not_disturb_each_other(tmp_path: Path) -> No
     assert (tmp_path / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~safe_file.umask()
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_changes_in_its_place_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    reference_file.save_references(small_set(), path)
+    loaded = reference_file.load_references(path)
+    with path.open("r+b") as file:  # as a synchronising program does
+        file.seek(-64, os.SEEK_END)
+        file.write(b"\0" * 64)
+    assert torch.equal(loaded.features, torch.ones(1, 8).half())
+    path.unlink()
+
     def full(tensors, path: str, metadata) -> None:
         Path(path).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(safe_file, "save_file", full)
     with pytest.raises(ValueError, match=r"a\.safetensors cannot be written \(No space left on device\)"):
-        reference_file.save_references(small_set(), tmp_path / "a.safetensors")
+        reference_file.save_references(small_set(), path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,9 +169,3 @@ def test_folders_that_have_not_changed_are_not_listed_again(host: Host, monkeypa
     monkeypatch.setattr(folders, "MOST_FOLDERS", 3)
     assert len(folders.input_folders()) == 3
     shutil.rmtree(root)
-
-
-def test_a_curve_of_no_steps_is_one(host: Host) -> None:
-    none = {"a": deferred(denoise=0.0), "b": deferred(curve=["a", 1]), "p": node("MG_PlotCurve", curve=["a", 1])}
-    out = host.run({"lab": lab(2), **none})
-    assert out["b"][1].steps == 50 and out["p"][0].shape[0] == 1

@@ -108,14 +108,6 @@ def test_other_packs_guidance_acts_in_both_phases(host: Host, checkpoint, name: 
     torch.testing.assert_close(samples(out["at_1"]), samples(out["alone"]), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_the_noise_is_optimized_under_it(host: Host, checkpoint, name: str) -> None:
-    feature = GRAPHS[name]
-    plan = {**feature.inputs(), "max_iterations": 3, "learning_rate": 0.03, "target_magnitude": 0.0}
-    report = host.run(feature.prompt(o=on_lab.optimizer(**plan)), feature.given(checkpoint))["o"][1]
-    assert torch.isfinite(report.after).all() and (report.after < report.before).all()
-
-
 def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, checkpoint) -> None:
     """The second pass begins below T, at twice the size: nothing of the first is left in the model."""
     large = node("LatentUpscale", samples=["a", 0], upscale_method="bislerp", width=128, height=128, crop="disabled")

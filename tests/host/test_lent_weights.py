@@ -14,7 +14,7 @@ from support.families.kinds import STATES as LEFT_BEHIND
 from support.families.kinds import with_lora
 from support.gradients import Gradient, amg_gradient_node, checked, gradient
 from support.graphs import from_images
-from support.graphs.checkpoint import LINKS, MEASURED, amg, ksampler, optimizer
+from support.graphs.checkpoint import LINKS, MEASURED, amg, ksampler
 from support.graphs.features import Feature
 from support.lent_weights import DYNAMIC, STATES, lending, loaded, recast
 
@@ -108,14 +108,6 @@ def test_amg(host: Host, checkpoint, clip_vision, images, way) -> None:
             found = guided(host, given, *how)
             assert torch.equal(latents(host, VANILLA, given), first)
         torch.testing.assert_close(found.gradient, plain.gradient, rtol=1e-4, atol=1e-4 * scale, msg=state)
-
-
-@pytest.mark.parametrize("dtype", [None, *HALVES], ids=str)
-def test_the_optimizer_descends_under_pressure_and_in_half_precision(host: Host, checkpoint, dtype) -> None:
-    plan = {"learning_rate": 0.03, "max_iterations": 5}
-    with lending("evicted") as lend:
-        report = host.run(PLAIN.prompt(o=optimizer(**plan)), checkpoint | lend.checkpoint(dtype))["o"][1]
-    assert (report.after < 0.9 * report.before).all()
 
 
 @pytest.mark.parametrize("name", ["fp32, LoRA, --lowvram", "fp32, LoRA, --novram"])

@@ -68,22 +68,15 @@ def test_batchwise_equals_equation_10(host: Host) -> None:
     assert out[1].evaluations.tolist() == [16] * 6
 
 
-def test_search_is_plain_gaussian_noise_of_some_seed(host: Host) -> None:
-    out = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6)})["opt"]
+def test_search_is_plain_gaussian_noise_of_some_seed_and_ends_where_the_target_is_reached(host: Host) -> None:
+    """The first candidate that reaches it stays, and no further one is tried for that sample."""
     pool = torch.stack([torch.randn((5, *exact.SHAPE), generator=torch.manual_seed(SEED + k)) for k in range(6)])
     d = independent_prediction()(pool.flatten(0, 1)).flatten(1).norm(dim=1).view(6, 5)
-    for i in range(5):
-        assert torch.equal(out[0].noise[i], pool[d[:, i].argmin(), i])
-    assert (out[1].after <= out[1].before).all()
-    assert out[1].evaluations.tolist() == [12] * 5
-
-
-def test_search_ends_where_the_target_is_reached(host: Host) -> None:
-    """The first candidate that reaches it stays, and no further one is tried for that sample."""
-    tried = host.run({"lab": lab(5), "opt": optimizer("search", candidates=6, target_magnitude=0.0)})["opt"][1]
+    noise, tried, _ = host.run({"lab": lab(5), "o": optimizer("search", candidates=6, target_magnitude=0.0)})["o"]
+    assert torch.equal(noise.noise, pool[d.argmin(0), torch.arange(5)])
+    assert (tried.after <= tried.before).all() and tried.evaluations.tolist() == [12] * 5
     target = float(tried.relative(tried.history[1]).median())
     noise, report, _ = host.run({"lab": lab(5), "o": optimizer("search", candidates=6, target_magnitude=target)})["o"]
-    pool = torch.stack([torch.randn((5, *exact.SHAPE), generator=torch.manual_seed(SEED + k)) for k in range(6)])
     first = [int(k) for k in report.iterations]
     assert all(torch.equal(noise.noise[i], pool[k, i]) for i, k in enumerate(first))
     ends = zip(first, report.reached, strict=True)
@@ -120,13 +113,6 @@ def test_an_ordinary_prompt_below_target_keeps_its_noise(host: Host, kind: str, 
     assert torch.equal(out[0].noise, drawn(3))
     torch.testing.assert_close(out[1].before / 16, torch.full((3,), 0.0085 * unit), rtol=0.03, atol=0)
     torch.testing.assert_close(out[1].relative(out[1].before), torch.full((3,), 0.0085), rtol=0.03, atol=0)
-
-
-def test_an_absolute_target_is_in_the_models_own_units(host: Host) -> None:
-    own = optimizer(target_magnitude=0.007 * 16 * 14.65, target_units="absolute")
-    report = host.run({"lab": lab(3, "v"), "opt": own})["opt"][1]
-    assert report.target == pytest.approx(0.007 * 16 * 14.65)
-    assert report.reached.all()
 
 
 def test_the_noise_fits_the_hosts_own_sampler(host: Host) -> None:

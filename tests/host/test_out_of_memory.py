@@ -6,8 +6,8 @@ import comfy.model_management
 import pytest
 import torch
 
-from support import out_of_memory as small_device
-from support.accidents import Trouble, hooked, left_behind, slots
+from support import accidents
+from support.accidents import Small, Trouble, hooked, left_behind, told
 from support.executor import Host
 from support.graphs import (
     ORDINARY,
@@ -24,9 +24,13 @@ from support.graphs import (
 )
 from support.graphs import checkpoint as on_lab
 from support.lab_pack import exact
-from support.out_of_memory import BATCH, EACH, GUIDED, MODEL, OWN, WORKS, NeedsCheckpoints, Small, out_of_memory, told
 from support.outcomes import fails, pixel_set, samples
 
+BATCH, MODEL, GUIDED = 5, {"model": ["m", 0]}, {"model": ["g", 0]}
+OWN = {"positive": ["p", 0]}  # a prompt of its own for every image
+PROMPTS = [exact.conditioning(name)[0][0] for name in ("ordinary", "memorized", "null", "memorized", "memorized")]
+EACH = {"p": [[torch.cat(PROMPTS), {}]]}
+WORKS = {"works": {"samples": exact.x_mem().repeat(2, 1, 1, 1)}}
 PLANS = {
     "per-sample": {"max_iterations": 4, "learning_rate": 0.05},
     "only measured": {"max_iterations": 0},
@@ -64,7 +68,7 @@ def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(host:
     monkeypatch.setattr(live, "MIN_PAUSE", 0.0)
     monkeypatch.setattr(live, "PAUSE_PER_VIEW", 0)
     model = checkpoint["m"]
-    before, small = slots(model.model), NeedsCheckpoints(model, free=1)
+    before, small = accidents.slots(model.model), accidents.NeedsCheckpoints(model, free=1)
     plan = {"max_iterations": 2, "learning_rate": 0.03}
     prompt = {**on_lab.base(), "o": on_lab.optimizer(**plan)}
     noise, report, _ = host.run(prompt, checkpoint)["o"]
@@ -73,7 +77,7 @@ def test_a_second_attempt_computes_blocks_again_and_begins_its_curve_again(host:
     assert [view["steps"] for view in host.views("o")] == [1, 1, 2, 3, 3]
     torch.testing.assert_close(again.noise, noise.noise, atol=1e-4, rtol=1e-4)
     assert torch.equal(same.iterations, report.iterations)
-    assert slots(model.model) == before and not left_behind(model)
+    assert accidents.slots(model.model) == before and not left_behind(model)
 
 
 @pytest.mark.parametrize("rows", [4, 1])
@@ -144,12 +148,12 @@ def guided(batch: int, steps: int = 6, captions: str = "", **changed: Any) -> di
 
 def test_a_gradient_through_the_model_goes_on_with_less(host: Host) -> None:
     prompt, model = guided(BATCH, gradient="through model", threshold_min=0.1), exact.build()
-    prompt["k"]["inputs"] |= small_device.OWN
-    plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **small_device.OWN, steps=6)}
-    plain = samples(host.run(plain, {**small_device.EACH, "m": model})["k"])
-    whole = samples(host.run(prompt, {**WORKS, **small_device.EACH, "m": model})["k"])
+    prompt["k"]["inputs"] |= OWN
+    plain = {"lab": lab(BATCH), "k": ksampler(**MODEL, **OWN, steps=6)}
+    plain = samples(host.run(plain, {**EACH, "m": model})["k"])
+    whole = samples(host.run(prompt, {**WORKS, **EACH, "m": model})["k"])
     small = Small(4, graphs=True)
-    parts = samples(host.run(prompt, {**WORKS, **small_device.EACH, "m": hooked(model, small)})["k"])
+    parts = samples(host.run(prompt, {**WORKS, **EACH, "m": hooked(model, small)})["k"])
     assert not torch.equal(plain, whole) and 1 <= small.failed <= 2, "it was steered, and it learnt what fits"
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
     assert not left_behind(model)
@@ -163,7 +167,7 @@ def test_a_gradient_through_the_model_remembers_that_it_needs_checkpoints(host: 
     prompt = {**on_lab.base(), "refs": references(), "g": guide, "k": on_lab.ksampler(**{**links, **GUIDED})}
     given = {**checkpoint, "works": {"samples": plain["samples"].clone()}}
     whole = samples(host.run(prompt, given)["k"])
-    small = small_device.NeedsCheckpoints(model)
+    small = accidents.NeedsCheckpoints(model)
     parts = samples(host.run(prompt, {**given, "m": hooked(model, small)})["k"])
     assert small.seen[:3] == [(4, False), (2, False), (4, True)]
     assert len(small.seen) > 3 and all(thrifty for _, thrifty in small.seen[2:])
@@ -197,7 +201,7 @@ def test_captions_that_do_not_fit_are_asked_in_parts(host: Host) -> None:
         if args["cond_or_uncond"] == [0]:  # the sampler asks for two, a caption is asked for alone
             asked.append(len(args["input"]))
             if asked[-1] > 2:
-                out_of_memory()
+                accidents.out_of_memory()
         return apply_model(args["input"], args["timestep"], **args["c"])
 
     parts = samples(host.run(prompt, {**given, "m": hooked(model, no_room_for_captions)})["k"])
@@ -210,14 +214,14 @@ def test_decoding_goes_on_with_fewer_images_and_at_last_says_what_to_lower(host:
     given = {"m": model, "s": pixel_set(host, vae), "vae": vae}
     node = amg(**MODEL, references=["s", 0], vae=["vae", 0], threshold_min=0.0)
     prompt = {"lab": lab(3), "g": node, "k": ksampler(**GUIDED, steps=1)}
-    with small_device.network_too_small(vae.first_stage_model.taesd_decoder, 3) as rows:
+    with accidents.network_too_small(vae.first_stage_model.taesd_decoder, 3) as rows:
         whole = samples(host.run(prompt, given)["k"])
     assert max(rows) == 3 and min(rows) == 1, "a batch to look at, one by one for a gradient"
-    with small_device.network_too_small(vae.first_stage_model.taesd_decoder, 2) as rows:
+    with accidents.network_too_small(vae.first_stage_model.taesd_decoder, 2) as rows:
         parts = samples(host.run(prompt, given)["k"])
     assert rows.count(3) == 1
     torch.testing.assert_close(parts, whole, atol=1e-3, rtol=1e-3)
-    with small_device.network_too_small(vae.first_stage_model.taesd_decoder, 0):
+    with accidents.network_too_small(vae.first_stage_model.taesd_decoder, 0):
         error = fails(host, prompt, given)
     told(error, "AMG Guidance", "a TAESD as `vae`", "metric latent")
     assert not left_behind(model)
@@ -230,7 +234,7 @@ def test_references_that_do_not_fit_on_the_device_are_compared_on_the_cpu(host: 
     def full(self: Any, queries: torch.Tensor, k: int) -> Any:
         if not failed:
             failed.append(self)
-            out_of_memory()
+            accidents.out_of_memory()
         assert self is not failed[0], "the store of the device is not asked again"
         return best(self, queries, k)
 
@@ -246,7 +250,7 @@ def test_references_and_copy_check_say_what_to_lower(host: Host, vae: Any, clip_
     for metric, network in networks.items():
         prompt = {"r": from_images(metric)}
         ready = host.run(prompt, given)["r"][0]
-        with small_device.network_too_small(network, 0):
+        with accidents.network_too_small(network, 0):
             says = "`descriptor`" if metric == "descriptor" else "--cpu-vae"
             told(fails(host, prompt, given), "References from Images", says)
             told(fails(host, {"c": check("s", vae=["vae", 0])}, {**given, "s": ready}), "Copy Check")
@@ -259,7 +263,7 @@ def test_an_image_too_large_for_the_device_is_shrunk_on_the_cpu(host: Host, clip
     def full(images: torch.Tensor, *args: Any) -> torch.Tensor:
         if not failed:
             failed.append(images.shape)
-            out_of_memory()
+            accidents.out_of_memory()
         return prepare(images, *args)
 
     prompt = {"r": from_images("descriptor")}

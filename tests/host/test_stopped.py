@@ -75,7 +75,7 @@ def test_a_stop_ends_the_run_within_one_image(host: Host, vae: Any, stop: Any, m
     # Newer hosts' progress bars do not look whether the run is to end.
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", None)
     draw = torch.Generator().manual_seed(2)
-    given = {"i": torch.rand(IMAGES, 32, 32, 3, generator=draw)}
+    given = {"i": torch.rand(3, 32, 32, 3, generator=draw)}
     prompt = {"r": READ, "c": graphs.check("r")}
     module, name, most = STEPS[step]
     calls = stop(module, name, 1)

@@ -53,7 +53,6 @@ OBJECT = st.sampled_from(sorted(OBJECTS)).map(lambda name: Linked(name, OBJECTS[
 @dataclass
 class Tally:
     count: Counter = field(default_factory=Counter)  # outcome -> inputs
-    said: Counter = field(default_factory=Counter)  # (who, kind, first words) -> inputs
     wrong: dict[str, str] = field(default_factory=dict)  # where -> the first input that went wrong there, and how
 
     def line(self) -> str:
@@ -143,7 +142,6 @@ def judge(run: Callable[[], Any], prompt: Prompt, tally: Tally, changed: Any = N
             tally.count["failed in the host's or another pack's code"] += 1
             if who.startswith("our "):
                 wrong = f"{who}: {error}"
-        tally.said[(who.split(" ")[0], error.kind.rsplit(".", 1)[-1], f"{who}: {error.message[:90]}")] += 1
     if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
         wrong = "autograd was left in another state"
     if wrong:

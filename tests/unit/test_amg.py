@@ -15,30 +15,6 @@ from memorization_guard.mitigation.batch import replace_samples
 FAR = 1e9  # a reach that never binds
 
 
-def rows(values: torch.Tensor) -> torch.Tensor:
-    return values.view(-1, 1, 1, 1)
-
-
-@pytest.fixture
-def state():
-    """x₀-free pieces of one step of a VP model: x_t, two noise predictions, ᾱ of every sample."""
-    torch.manual_seed(0)
-    x, cond, uncond = torch.randn(3, 3, 4, 5, 5, dtype=torch.float64)
-    return x, cond, uncond, torch.tensor([0.005, 0.3, 0.98], dtype=torch.float64)
-
-
-def denoised(x: torch.Tensor, eps: torch.Tensor, abar: torch.Tensor) -> torch.Tensor:
-    return (x - rows((1 - abar).sqrt()) * eps) / rows(abar.sqrt())
-
-
-def test_full_despecification_is_guidance_at_scale_1(state):
-    x, cond, uncond, abar = state
-    parts = denoised(x, cond, abar), denoised(x, uncond, abar)
-    s = maths.despecification_scale(torch.ones(3), 13.0, 7.0)
-    found = maths.move_away(denoised(x, uncond + 7.0 * (cond - uncond), abar), *parts, s)
-    torch.testing.assert_close(found, parts[0])
-
-
 def test_the_step_does_not_depend_on_units_and_is_never_longer_than_its_reach():
     torch.manual_seed(1)
     d, target = torch.randn(2, 2, 4, 6, 6)
@@ -68,37 +44,25 @@ def test_scales_are_clamped_as_in_equations_12_and_14():
     for cfg in (0.0, 0.5, 1.0):  # nothing to take back
         assert not maths.despecification_scale(close, 13.0, cfg).any()
         assert not maths.deduplication_scale(close, 13.0, cfg, torch.zeros(4)).any()
-
-
-def test_constant_growth():
-    close = torch.tensor([0.3, 0.4, 0.6])
     constant = maths.GuidanceStrengths(dissimilarity=5.0, growth="constant")
-    torch.testing.assert_close(maths.dissimilarity_scale(close, constant, 0.2), torch.full((3,), 5.0))
+    torch.testing.assert_close(maths.dissimilarity_scale(close, constant, 0.2), torch.full((4,), 5.0))
+    on_one_scale = maths.closeness("nL2", torch.tensor([-1.4, -0.0, -0.7, -1.95, -1e9]))
+    torch.testing.assert_close(on_one_scale, torch.tensor([0.5, 1.0, 2 / 3, 1.4 / 3.35, 0.0]))
+    assert maths.closeness("latent", close) is close
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_thresholds_rise_from_low_to_high(schedule):
-    threshold = Threshold(0.3, 0.4, schedule)
-    curve = [threshold.at(t / 1000) for t in range(1000, -1, -10)]
-    assert all(a <= b for a, b in itertools.pairwise(curve))
-    assert curve[0] == pytest.approx(0.3, abs=1e-3)
-    assert curve[-1] == pytest.approx(0.3 if schedule == "constant" else 0.4)
-
-
-def test_exponential_is_the_authors_and_bad_thresholds_are_refused():
+def test_thresholds_rise_from_low_to_high_or_are_refused():
+    for schedule in SCHEDULES:
+        threshold = Threshold(0.3, 0.4, schedule)
+        curve = [threshold.at(t / 1000) for t in range(1000, -1, -10)]
+        assert all(a <= b for a, b in itertools.pairwise(curve))
+        assert curve[0] == pytest.approx(0.3, abs=1e-3)
+        assert curve[-1] == pytest.approx(0.3 if schedule == "constant" else 0.4)
     assert Threshold(0.3, 0.4, "exponential").at(0.981) == pytest.approx(0.3 + 0.1 * math.exp(-0.005 * 981))
     assert Threshold(0.3, 0.4, "parabolic").at(0.5) == pytest.approx(0.325)
-    with pytest.raises(ValueError, match="has to rise"):
-        Threshold(0.5, 0.4)
-    with pytest.raises(ValueError, match="unknown schedule"):
-        Threshold(0.3, 0.4, "cubic")  # type: ignore[arg-type]
-
-
-def test_closeness_puts_nl2_on_the_scale_of_cosines():
-    found = maths.closeness("nL2", torch.tensor([-1.4, -0.0, -0.7, -1.95, -1e9]))
-    torch.testing.assert_close(found, torch.tensor([0.5, 1.0, 2 / 3, 1.4 / 3.35, 0.0]))
-    cosines = torch.tensor([0.1, 0.9])
-    assert maths.closeness("latent", cosines) is cosines
+    for low, schedule, says in ((0.5, "exponential", "has to rise"), (0.3, "cubic", "unknown schedule")):
+        with pytest.raises(ValueError, match=says):
+            Threshold(low, 0.4, schedule)  # type: ignore[arg-type]
 
 
 def test_rows_that_are_not_meant_keep_their_bits():

@@ -81,18 +81,16 @@ def version_in(file: str, pattern: str) -> str:
     return found[1]
 
 
-def test_the_citation_has_the_packs_version() -> None:
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert citation["version"] == version_in("pyproject.toml", r'^version = "(.+)"$')
+def read(file: str) -> dict:
+    return yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
 
 
-def test_pre_commit_runs_the_linter_that_make_lint_runs() -> None:
-    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
-    assert [hook["rev"] for hook in hooks] == ["v" + version_in("tools/dev/requirements.txt", r"^ruff==(.+)$")]
-
-
-def test_ci_runs_on_the_oldest_supported_comfyui_and_on_that_of_make_test() -> None:
-    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
-    tried = [entry["comfyui"] for entry in jobs["test"]["strategy"]["matrix"]["include"]]
+def test_copied_versions_agree() -> None:
+    assert read("CITATION.cff")["version"] == version_in("pyproject.toml", r'^version = "(.+)"$')
+    hooks = [hook["rev"] for hook in read(".pre-commit-config.yaml")["repos"]]
+    assert hooks == ["v" + version_in("tools/dev/requirements.txt", r"^ruff==(.+)$")]
+    tried = [
+        one["comfyui"] for one in read(".github/workflows/ci.yml")["jobs"]["test"]["strategy"]["matrix"]["include"]
+    ]
     oldest = version_in("pyproject.toml", r'^requires-comfyui = ">=(.+)"$')
     assert tried == [oldest, version_in("tools/dev/provision.py", r'^HOST_VERSION = "(.+)"$'), "latest"]

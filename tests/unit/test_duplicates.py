@@ -59,6 +59,8 @@ def test_other_images_are_not() -> None:
 def test_groups_are_connected_and_the_largest_comes_first() -> None:
     steps = torch.tensor([0.0, 5.0, 0.6, 1.2, 5.1, 9.0])[:, None]
     assert [sorted(g) for g in near_duplicates(steps, nearer_than=0.7)] == [[0, 2, 3], [1, 4]]
+    captions = ["A red  ring", "", "a disc", "a Red ring ", "", "a disc\n", "a RED ring", "alone"]
+    assert duplicate_captions(captions) == [[0, 3, 6], [2, 5]], "case and spacing make no difference"
 
 
 def test_too_many_images_are_not_compared() -> None:
@@ -69,8 +71,3 @@ def test_too_many_images_are_not_compared() -> None:
     assert f"more than {builder.MOST_COMPARED} images" in text and "a, b" not in text
     few, many = (builder.ReferenceSetBuilder(None, "node", builder.MOST_COMPARED + i) for i in (0, 1))  # type: ignore[arg-type]
     assert few.duplicate_features == [] and many.duplicate_features is None
-
-
-def test_captions_that_differ_in_case_and_spacing_only_are_the_same() -> None:
-    captions = ["A red  ring", "", "a disc", "a Red ring ", "", "a disc\n", "a RED ring", "alone"]
-    assert duplicate_captions(captions) == [[0, 3, 6], [2, 5]]

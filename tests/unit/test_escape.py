@@ -11,6 +11,7 @@ from memorization_guard.mitigation.escape.rules import EscapeRule, EscapeTracker
 PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.06, 0.03, 0.02, 0.02, 0.02]
 ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]
 NEVER = [0.10, 0.11, 0.12, 0.12, 0.12, 0.13, 0.13, 0.13, 0.13]
+DROP, MINIMUM = EscapeRule(), EscapeRule("local minimum")
 
 
 def outside(rule: EscapeRule, d: torch.Tensor, pull: torch.Tensor) -> torch.Tensor:
@@ -22,12 +23,6 @@ def outside(rule: EscapeRule, d: torch.Tensor, pull: torch.Tensor) -> torch.Tens
 def judged(rule: EscapeRule, curve: torch.Tensor) -> torch.Tensor:
     """As if d and pull were the same, which they are at one noise level."""
     return outside(rule, curve, curve)
-
-
-def first_outside(rule: EscapeRule, *curves: list[float]) -> list[int]:
-    out = judged(rule, torch.tensor(curves))
-    n = out.shape[1]
-    return torch.where(out.any(dim=1), out.int().argmax(dim=1), n).tolist()
 
 
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
@@ -44,40 +39,29 @@ def test_a_sample_that_is_said_to_begin_inside_is_inside_whatever_it_shows():
     assert track.memorized.tolist() == [True, False] and last[0], "it leaves by the rule"
 
 
-def test_sharp_drop_waits_until_the_fall_is_over():
-    assert first_outside(EscapeRule(), PLATEAU, NEVER) == [7, 9]
+@pytest.mark.parametrize(
+    ("rule", "curve", "seen"),
+    [
+        (DROP, PLATEAU, "iiiiiiioo"),  # it waits until the fall is over
+        (DROP, NEVER, "iiiiiiiii"),
+        (EscapeRule(memorized_threshold=0.05), [0.1, 0.1, 0.02, 0.006, 0.005], "iiioo"),  # a deep fall goes on
+        (DROP, [0.1, 0.1, 0.005, 0.005, 0.06, 0.08, 0.005, 0.005], "iiooiioo"),  # what falls back is inside again
+        (MINIMUM, [0.10, 0.08, 0.05, 0.03, 0.04, 0.05], "iiiioo"),
+        (MINIMUM, [0.10, 0.10, 0.08, 0.07, 0.075, 0.074, 0.09, 0.1], "iiiioooo"),  # once and for all
+    ],
+)
+def test_inside_and_outside(rule: EscapeRule, curve: list[float], seen: str) -> None:
+    assert "".join("io"[out] for out in judged(rule, torch.tensor([curve]))[0]) == seen
 
 
-def test_a_deep_fall_counts_while_it_still_falls():
-    rule = EscapeRule(memorized_threshold=0.05)
-    assert first_outside(rule, [0.1, 0.1, 0.02, 0.006, 0.005]) == [3]
-
-
-def test_local_minimum_is_the_papers_rule():
-    assert first_outside(EscapeRule("local minimum"), [0.10, 0.08, 0.05, 0.03, 0.04, 0.05]) == [4]
-
-
-def test_a_sample_that_falls_back_is_inside_again():
-    curve = [0.1, 0.1, 0.005, 0.005, 0.06, 0.08, 0.005, 0.005]
-    assert judged(EscapeRule(), torch.tensor([curve]))[0].tolist() == [False, False, True, True] * 2
-
-
-def test_the_papers_rule_is_once_and_for_all():
-    curve = [0.10, 0.10, 0.08, 0.07, 0.075, 0.074, 0.09, 0.1]
-    assert judged(EscapeRule("local minimum"), torch.tensor([curve]))[0].tolist() == [False] * 4 + [True] * 4
-
-
-def test_sharp_drop_sees_the_pull_where_d_grows_with_the_falling_noise():
+def test_sharp_drop_sees_the_pull_and_local_minimum_the_papers_d():
     """d = pull·σ_T/σ: on a trained model it grows while the pull falls."""
     pull = torch.tensor([[0.04, 0.04, 0.035, 0.012, 0.0095, 0.0092]])
     d = pull * torch.tensor([1.0, 1.5, 2.2, 7.0, 10.0, 13.0])
     assert (d[:, 1:] > d[:, :-1]).all()
-    assert outside(EscapeRule(), d, pull)[0].tolist() == [False, False, False, False, False, True]
-
-
-def test_local_minimum_sees_the_papers_d():
+    assert outside(DROP, d, pull)[0].tolist() == [False, False, False, False, False, True]
     d = torch.tensor([[0.10, 0.08, 0.05, 0.06, 0.07]])
-    assert outside(EscapeRule("local minimum"), d, torch.full_like(d, 0.1))[0].tolist() == [False] * 3 + [True] * 2
+    assert outside(MINIMUM, d, torch.full_like(d, 0.1))[0].tolist() == [False] * 3 + [True] * 2
 
 
 def test_an_unknown_rule_is_named():

@@ -51,11 +51,8 @@ def test_names_that_no_font_can_draw_are_told_apart(monkeypatch: pytest.MonkeyPa
         assert one != other
 
 
-def test_both_ways_to_write_an_accent_are_one_name() -> None:
+def test_both_ways_to_write_an_accent_are_one_name_and_english_needs_no_font(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fonts.Fonts(22).fitted("cafe\u0301.png", 700)[0] == fonts.Fonts(22).fitted("caf\u00e9.png", 700)[0]
     assert drawn(["cafe\u0301.png"]) == drawn(["caf\u00e9.png"])
-
-
-def test_an_english_name_needs_no_font_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts.Fonts, "_system", lambda *_: pytest.fail("it looked for one"))
     assert fonts.Fonts(22).fitted("1: 0.97  COPY?  harbour.png", 700)[0] == "1: 0.97  COPY?  harbour.png"

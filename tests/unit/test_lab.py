@@ -45,17 +45,14 @@ def test_a_copy_that_is_moved_or_mirrored_is_a_copy(works: torch.Tensor) -> None
     assert distances(works.roll(20, 3), works).diagonal().median() > COPY_RMSE
 
 
-def test_the_tokenizer_is_what_its_script_writes(tmp_path: Path) -> None:
-    tokenizer.write(tmp_path)
-    for file in tmp_path.iterdir():
-        assert file.read_bytes() == (LAB512.tokenizer / file.name).read_bytes(), file.name
-
-
-def test_every_sprite_has_its_name() -> None:
+def test_sprites_and_tokenizer_are_what_their_scripts_write(tmp_path: Path) -> None:
     tiles = sprites.tiles()
     assert len(tiles) == 184
     assert (tiles[..., 3].max((1, 2)) == 255).all(), "no empty tile"
     assert (tiles[..., :3] <= tiles[..., 3:]).all(), "premultiplied"
+    tokenizer.write(tmp_path)
+    for file in tmp_path.iterdir():
+        assert file.read_bytes() == (LAB512.tokenizer / file.name).read_bytes(), file.name
 
 
 def test_every_phase_trains_resumes_and_gives_files_like_those_that_are_kept(tmp_path: Path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """The translations: every language says all that English says, in its own words and with the UI's names."""
 
+import itertools
 import json
 import re
 
@@ -14,7 +15,6 @@ NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SCRIPT = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7af]", "zh": "[\u4e00-\u9fff]"}
 FOREIGN = {"ja": "[\uac00-\ud7af]", "ko": "[\u3040-\u30ff\u4e00-\u9fff]", "zh": "[\u3040-\u30ff\uac00-\ud7af]"}
 every_language = pytest.mark.parametrize("language", TRANSLATED)
-every_file = pytest.mark.parametrize("name", FILES)
 
 
 def pairs(language: str) -> list[tuple[str, str, str]]:
@@ -26,25 +26,13 @@ def pairs(language: str) -> list[tuple[str, str, str]]:
     return found
 
 
-def test_the_folder_holds_these_languages_and_files_only() -> None:
-    assert {f.relative_to(LOCALES).as_posix() for f in LOCALES.rglob("*") if f.is_file()} == {
-        f"{language}/{name}.json" for language in (ENGLISH, *TRANSLATED) for name in FILES
-    }
-
-
-@every_language
-@every_file
-def test_a_language_has_what_english_has_in_the_same_order(language: str, name: str) -> None:
-    english, tree = read(ENGLISH, name), read(language, name)
-    assert tool.differences(english, tree) == []
-    assert list(flat(tree)) == list(flat(english))
-
-
-@pytest.mark.parametrize("language", [ENGLISH, *TRANSLATED])
-@every_file
-def test_files_are_written_as_the_tool_writes_them(language: str, name: str) -> None:
-    raw = (LOCALES / language / f"{name}.json").read_text(encoding="utf-8")
-    assert raw == json.dumps(json.loads(raw), ensure_ascii=False, indent=2) + "\n"
+def test_every_language_has_what_english_has_in_the_same_order_as_the_tool_writes_it() -> None:
+    for language, name in itertools.product((ENGLISH, *TRANSLATED), FILES):
+        english, tree = read(ENGLISH, name), read(language, name)
+        assert tool.differences(english, tree) == [] and list(flat(tree)) == list(flat(english)), (language, name)
+        raw = (LOCALES / language / f"{name}.json").read_text(encoding="utf-8")
+        assert raw == json.dumps(json.loads(raw), ensure_ascii=False, indent=2) + "\n"
+    assert len([f for f in LOCALES.rglob("*") if f.is_file()]) == len((ENGLISH, *TRANSLATED)) * len(FILES)
 
 
 @pytest.mark.parametrize("language", [ENGLISH, *TRANSLATED])
@@ -56,17 +44,13 @@ def test_no_text_is_empty_or_markup_to_the_frontend(language: str) -> None:
 
 
 @every_language
-def test_what_is_longer_than_three_words_is_translated(language: str) -> None:
-    own = language.split("-")[0]
+def test_a_text_is_translated_once_and_its_identifiers_and_numbers_survive(language: str) -> None:
+    own, chosen = language.split("-")[0], dict[str, str]()
     for where, english, text in pairs(language):
         if len(english.split()) > 3:
             assert text != english and re.search(SCRIPT[own], text), where
         assert not re.search(FOREIGN[own], text), where
-
-
-@every_language
-def test_identifiers_and_numbers_survive(language: str) -> None:
-    for where, english, text in pairs(language):
+        assert text == chosen.setdefault(english, text), f"{where}: another translation of {english!r}"
         if where.endswith(".name") and "." not in english:  # an identifier becomes a label
             continue
         lost = [literal for literal in LITERAL.findall(english) if literal not in text]
@@ -85,14 +69,6 @@ def test_a_node_is_called_by_the_name_it_bears(language: str) -> None:
             mentions += 1
             assert names[name] in other, f"{where}: {name} is {names[name]}"
     assert mentions > len(names)
-
-
-@every_language
-def test_a_text_has_one_translation(language: str) -> None:
-    chosen: dict[str, tuple[str, str]] = {}
-    for where, english, text in pairs(language):
-        first, before = chosen.setdefault(english, (where, text))
-        assert text == before, f"{where} and {first}"
 
 
 def test_english_settings_are_what_the_page_registers() -> None:

@@ -25,6 +25,7 @@ ATTRIBUTES = STARTS | {"unsafe_load", "load_module", "load_state_dict_from_url",
 IMPORTS = ["import pickle", "from subprocess import run", "import urllib.request", "import ctypes.util"]
 CALLS = ["eval('1')", "os.system('x')", "f = exec", "__import__('os')", "torch.hub.load('x')"]
 LOADS = ["torch.load('x')", "torch.load('x', weights_only=False)", "torch.jit.load('x')", "np.load('x')"]
+NONE = ["torch.load('x', weights_only=True)", "model.eval()", "re.compile('x')", "json.loads('1')"]
 
 
 def dotted(node: ast.AST) -> str:
@@ -66,13 +67,6 @@ def test_no_door(source: Path) -> None:
     assert doors(ast.parse(source.read_text(encoding="utf-8")), source.relative_to(ROOT).as_posix()) == []
 
 
-@pytest.mark.parametrize("line", [*IMPORTS, *CALLS, *LOADS])
+@pytest.mark.parametrize("line", [*IMPORTS, *CALLS, *LOADS, *NONE])
 def test_a_door_is_seen(line: str) -> None:
-    assert doors(ast.parse(line), "nodes/somewhere.py")
-
-
-@pytest.mark.parametrize(
-    "line", ["torch.load('x', weights_only=True)", "model.eval()", "re.compile('x')", "json.loads('1')"]
-)
-def test_what_is_none(line: str) -> None:
-    assert doors(ast.parse(line), "nodes/somewhere.py") == []
+    assert bool(doors(ast.parse(line), "nodes/somewhere.py")) == (line not in NONE)

@@ -1,12 +1,16 @@
-"""ε̃ and d against the parameterisations they are derived from."""
+"""ε̃ and d against the parameterisations they are derived from, and the check of a gradient of d."""
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from memorization_guard.mitigation import prediction
+from memorization_guard.mitigation.gradient_check import WrongGradientError, check_gradient
 from memorization_guard.mitigation.noise.norm_constraint import CONSTRAINTS, chi_gradient
 from memorization_guard.mitigation.noise.per_sample import adjust_per_sample
 from memorization_guard.mitigation.prediction import SD_T, guidance_magnitude, pull, relative
+from memorization_guard.mitigation.references.features import latent_features
+from memorization_guard.mitigation.scaled_gradient import scaled_gradient
 
 
 def denoised(kind: str, x: torch.Tensor, out: torch.Tensor, sigma: torch.Tensor, sd: float) -> torch.Tensor:
@@ -38,11 +42,8 @@ def test_magnitude_is_one_norm_a_sample():
     assert guidance_magnitude(gap).tolist() == [0.0, 5.0]
     assert prediction.dimension(gap) == 256
     assert relative(guidance_magnitude(gap), 256).tolist() == [0.0, 5.0 / 16]
-
-
-def test_unknown_parameterisation_is_named():
     with pytest.raises(ValueError, match="edm"):
-        prediction.conditional_noise_prediction(torch.zeros(1, 1), torch.zeros(1, 1), 1.0, "edm")
+        prediction.conditional_noise_prediction(gap, gap, 1.0, "edm")
 
 
 def test_the_pull_is_relative_d_at_the_first_step_of_an_eps_model():
@@ -117,9 +118,78 @@ def test_the_chi_gradient_is_that_of_the_log_density_of_the_norm():
     torch.testing.assert_close(chi_gradient(x.detach(), 1.0), expected)
 
 
-def test_an_unreachable_target_keeps_the_best_noise_and_says_so(noise, predict):
-    found, report = adjust_per_sample(noise, predict, target=0.0, learning_rate=0.5, max_iterations=15)
-    d = predict(found).flatten(1).norm(dim=1)
-    torch.testing.assert_close(d, report.after)
-    torch.testing.assert_close(report.after, report.history[: len(report.history)].min(dim=0).values)
-    assert "NOT REACHED for 6 of 6" in report.lines()[1] and "max_iterations" in report.lines()[1]
+X = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0)) + 1
+
+
+def length(x: Tensor) -> Tensor:
+    return x.flatten(1).norm(dim=1)
+
+
+def kinked(x: Tensor) -> Tensor:
+    """Much steeper below X than above, and as steep as its gradient on average."""
+    along = 5 * (length(x) - length(X)) / length(X)
+    return 1 + along + 0.6 * along.abs()
+
+
+def gradient_of(value) -> Tensor:
+    x = X.clone().requires_grad_()
+    return torch.autograd.grad(value(x).sum(), x)[0]
+
+
+def test_a_right_gradient_costs_one_evaluation_and_a_second_where_the_value_bends() -> None:
+    assert check_gradient(length, X, gradient_of(length), length(X)) == 1
+    assert check_gradient(kinked, X, 5 * X / length(X).square().view(-1, 1, 1, 1), kinked(X)) == 2
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.2, 3.0, float("nan")])
+def test_a_wrong_gradient_of_one_sample_is_found(wrong: float) -> None:
+    right = gradient_of(length)
+    with pytest.raises(WrongGradientError):
+        check_gradient(length, X, right * torch.tensor([1.0, wrong, 1.0]).view(-1, 1, 1, 1), length(X))
+    noise = torch.randn(X.shape, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(WrongGradientError, match="should change the value by"):
+        check_gradient(length, X, right + 0.2 * noise, length(X))  # another direction
+    none = right * torch.tensor([1.0, 0.0, 1.0]).view(-1, 1, 1, 1)
+    assert check_gradient(length, X, none, length(X)) == 1, "samples without a gradient are not checked"
+
+
+def steep(x: Tensor) -> Tensor:
+    """Near its lowest value a step of the usual length would promise more than all of the way down."""
+    return 1000 * length(x - X + 0.01)
+
+
+def bent(x: Tensor) -> Tensor:
+    """As on the 512×512 lab: half of the way down comes where the gradient promises all of it."""
+    return 1 + 0.2 * torch.tanh(100 * (length(x) / length(X) - 1))
+
+
+@pytest.mark.parametrize(("value", "looks"), [(steep, 1), (bent, 4)])
+def test_a_value_that_bends_within_the_step_is_looked_at_closer(value, looks: int) -> None:
+    assert check_gradient(value, X, gradient_of(value), value(X), least=0.0) == looks
+    for wrong in (-1.0, 0.2, 3.0):
+        with pytest.raises(WrongGradientError):
+            check_gradient(value, X, wrong * gradient_of(value), value(X), least=0.0)
+    assert check_gradient(steep, X, gradient_of(steep), steep(X)) == 4, "told no bound, it looks closer"
+
+
+def climb(dtype: torch.dtype, size: float) -> Tensor:
+    """Of a prediction that x moves a thousandth of the way, by a layer of this type."""
+    draw = torch.Generator().manual_seed(2)
+    x, rest, reference = (torch.randn(2, 4, 64, 64, generator=draw) for _ in range(3))
+    x.requires_grad_()
+    prediction = rest + (0.001 * x.to(dtype)).float()
+    similar = (latent_features(prediction) * latent_features(reference)).sum()
+    return scaled_gradient(similar, x, size)
+
+
+def test_half_precision_keeps_what_it_would_lose() -> None:
+    expected = climb(torch.float32, 1.0).flatten(1)
+    lost, kept = (climb(torch.float16, size).flatten(1) for size in (1.0, 4 * 64 * 64))
+    closeness = nn.functional.cosine_similarity
+    assert closeness(lost, expected).max() < 0.995
+    assert closeness(kept, expected).min() > 0.99999
+
+
+def test_single_precision_is_the_same_bits() -> None:
+    assert torch.equal(climb(torch.float32, 1.0), climb(torch.float32, 4 * 64 * 64))
+    assert torch.equal(climb(torch.bfloat16, 1.0), climb(torch.bfloat16, 4 * 64 * 64))

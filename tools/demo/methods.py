@@ -8,7 +8,7 @@ import numpy as np
 
 from lab.copies import is_copy
 from support.graphs import Prompt, Words, from_folder, node
-from support.server_prompts import CLIP, VAE, WIRES, start
+from support.graphs.checkpoint import CLIP, VAE, WIRES, start
 
 PLAIN, PER_SAMPLE, BATCH_WISE = "KSampler", "per-sample noise", "batch-wise + deferred"
 DYNAMIC, AMG = "dynamic deferral", "AMG guidance"

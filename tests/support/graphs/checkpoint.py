@@ -4,9 +4,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from support.graphs.words import Host, Node, Prompt, Words, node
+from support.graphs.words import Host, Link, Node, Prompt, Words, node
 from support.paths import SMALL_CHECKPOINT, SMALL_LAB
 
+CLIP, VAE = ["checkpoint", 1], ["checkpoint", 2]
+WIRES: dict[str, Link] = {
+    "model": ["checkpoint", 0],
+    "positive": ["positive", 0],
+    "negative": ["negative", 0],
+    "latent_image": ["latent", 0],
+}
 MEMORIZED, ORDINARY = "Harbour at Dawn, a red disc", "a blue ring"
 STEPS, SIZE, BATCH = 4, 8, 2  # 64×64 pixels: half the cost of its own 96×96
 LINKS: dict[str, Any] = {"model": ["m", 0], "positive": ["mem", 0], "negative": ["null", 0]}
@@ -59,3 +66,13 @@ def empty(batch: int, side: int = SIZE) -> Node:
 
 def base(batch: int = BATCH, side: int = SIZE) -> Prompt:
     return {"mem": text(MEMORIZED), "ord": text(ORDINARY), "null": text(""), "latent": empty(batch, side)}
+
+
+def start(text: str, size: int, batch: int, checkpoint: str = "small_lab.safetensors") -> Prompt:
+    """The nodes that `WIRES`, `CLIP` and `VAE` lead to."""
+    return {
+        "checkpoint": node("CheckpointLoaderSimple", ckpt_name=checkpoint),
+        "positive": node("CLIPTextEncode", clip=CLIP, text=text),
+        "negative": node("CLIPTextEncode", clip=CLIP, text=""),
+        "latent": node("EmptyLatentImage", width=size, height=size, batch_size=batch),
+    }
