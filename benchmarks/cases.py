@@ -1,17 +1,9 @@
-"""Prompts from a file, in the formats in which memorized prompts are published.
-
-| file | found in it |
-|---|---|
-| .jsonl | one object a line with `caption`, `prompt` or `text`: the 500 of Wen et al. (index, caption, url) |
-| .json | a list of those objects or of strings; columns, as pandas writes them |
-| .csv, .tsv | a header, cells divided by comma, semicolon or tab: Webster (overfit_type), Hintersdorf et al. (type) |
-| any other | plain text, one prompt a line |
-"""
+"""Prompts from a file, in the formats in which memorized prompts are published (docs/protocol.md)."""
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -60,31 +52,22 @@ def text_of(file: Path) -> str:
 
 def _records(file: Path, content: str) -> Iterator[dict[str, Any]]:
     """Each record with its keys in lower case; a bare text has the key `text`."""
-    suffix = file.suffix.lower()
-    if suffix in (".jsonl", ".ndjson"):
-        found: Any = _json_lines(file, content)
-    elif suffix == ".json":
-        found = _json(file, content)
-    elif suffix in (".csv", ".tsv"):
-        found = _table(file, content)
-    else:
-        found = [line.strip() for line in content.splitlines() if line.strip()]
-    for record in found:
+    read = {".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _table, ".tsv": _table}
+    lines = lambda _, content: [line.strip() for line in content.splitlines() if line.strip()]  # noqa: E731
+    for record in read.get(file.suffix.lower(), lines)(file, content):
         yield {str(k).casefold(): v for k, v in record.items()} if isinstance(record, dict) else {"text": record}
 
 
-def _json_lines(file: Path, content: str) -> list[Any]:
-    found = []
+def _json_lines(file: Path, content: str) -> Iterator[Any]:
     for number, line in enumerate(content.splitlines(), 1):
         if line.strip():
             try:
-                found.append(json.loads(line))
+                yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise BenchmarkError(f"{file}, line {number}, is not JSON: {error}") from None
-    return found
 
 
-def _json(file: Path, content: str) -> list[Any]:
+def _json(file: Path, content: str) -> Iterable[Any]:
     try:
         held = json.loads(content)
     except json.JSONDecodeError as error:

@@ -107,7 +107,6 @@ def checked(of: str, changed: Mapping[str, Any]) -> Inputs:
 
 
 def _widgets(of: str) -> dict[str, tuple[Any, Inputs]]:
-    """Inputs of a node that are values, with what the schema says of each."""
     import nodes  # the host's
 
     kinds = nodes.NODE_CLASS_MAPPINGS[NODES[of]].INPUT_TYPES()

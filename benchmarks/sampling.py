@@ -38,12 +38,13 @@ class Images:
 
     def missing(self, methods: Sequence[Method], batches: Iterable[Batch]) -> list[tuple[Method, Batch]]:
         """Methods change fastest, so that the costs of two methods are measured close in time."""
-        return [(m, b) for b in batches for m in methods if self._lacks(m, b)]
 
-    def _lacks(self, method: Method, batch: Batch) -> bool:
-        parts = list(zip(batch.cases, batch.images, strict=True))
-        belong = all(i in self.wanted(method, c.group) for c, i in parts)
-        return belong and not all(self.file(method, c, i).is_file() for c, i in parts)
+        def lacks(method: Method, batch: Batch) -> bool:
+            parts = list(zip(batch.cases, batch.images, strict=True))
+            belong = all(i in self.wanted(method, c.group) for c, i in parts)
+            return belong and not all(self.there(method, c, [i]) for c, i in parts)
+
+        return [(m, b) for b in batches for m in methods if lacks(m, b)]
 
     def read(self, method: Method, case: Case, wanted: Iterable[int]) -> tuple[np.ndarray, list[Facts]]:
         images, facts = [], []

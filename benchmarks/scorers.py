@@ -7,7 +7,6 @@ Every scorer has a `name` for the report and a `label` for its column:
 - alignment: `score(images, text)` gives (B,) under `aligned`, and under other names what it consists of; `yes_or_no`:
   each score is 0 or 1
 - diversity: `spread(images)`, the mean distance between two of the images of one prompt
-- second: a second opinion on copies, with the same methods
 """
 
 import importlib
@@ -33,13 +32,12 @@ class Scorers:
     copies: Any = None
     alignment: Any = None
     diversity: Any = None
-    second: Any = None
     missed: list[str] = field(default_factory=list)  # why a scorer is not available
     stand_ins: bool = False  # they fit the lab checkpoints only
 
     @property
     def used(self) -> list[str]:
-        return [s.name for s in (self.copies, self.alignment, self.diversity, self.second) if s is not None]
+        return [s.name for s in (self.copies, self.alignment, self.diversity) if s is not None]
 
 
 class SSCDCopies:

@@ -1,16 +1,21 @@
-"""From images to rows: the scores of each method and group of prompts, with 95 % intervals."""
+"""An experiment: methods × prompts × images on one checkpoint, sampled where missing, then scored as rows of tables."""
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
-from .cases import Case, groups_of
-from .checkpoint import Facts
+from . import training_images
+from .cases import MEMORIZED, Case, groups_of
+from .checkpoint import Batch, Checkpoint, Facts
 from .methods import NONE, Method
-from .sampling import Images
+from .sampling import Images, sample
 from .scorers import Scorers
+from .training_images import Work
 
 RESAMPLES = 1000
 Interval = tuple[float, float, float]  # estimate, and the bounds of 95 %
@@ -20,11 +25,8 @@ Compared = Callable[[Case], Sequence[int]]  # the training images that a prompt'
 
 @dataclass
 class Scored:
-    """One prompt under one method; arrays (images,)."""
-
     case: Case
     similarity: np.ndarray | None  # None: there is no training image to compare with
-    second: np.ndarray | None  # the same by a second measure
     aligned: dict[str, np.ndarray]
     diversity: float | None
     facts: list[Facts]
@@ -34,11 +36,10 @@ class Scored:
 
 
 def score(images: np.ndarray, facts: list[Facts], case: Case, scorers: Scorers, works: Sequence[int]) -> Scored:
-    measures = (scorers.copies, scorers.second)
-    similar = [m.similarity(images, works) if m and len(works) else None for m in measures]
+    similar = scorers.copies.similarity(images, works) if scorers.copies and len(works) else None
     aligned = scorers.alignment.score(images, case.text) if scorers.alignment else {}
     spread = scorers.diversity.spread(images) if scorers.diversity and len(images) > 1 else None
-    return Scored(case, *similar, aligned, spread, facts)
+    return Scored(case, similar, aligned, spread, facts)
 
 
 def interval(values: Sequence[Any], seed: int = 0) -> Interval | None:
@@ -99,8 +100,6 @@ def _copies(here: Sequence[Scored], scorers: Scorers) -> Row:
         both = interval([(s.aligned["aligned"] > 0) & (s.similarity <= limit) for s in compared])
     return {
         "copies": interval([s > limit for s in each]),
-        "copies_each": {s.case.text: float((s.similarity > limit).mean()) for s in compared},
-        "copies_second": interval([s.second > scorers.second.threshold for s in compared if s.second is not None]),
         "similarity": interval(each),
         "similarity_95th": float(np.percentile(flat, 95)),
         "similarity_most": float(flat.max()),
@@ -140,3 +139,140 @@ def rows(
             if part := [here[c] for c in members if c in here]:
                 found.append(row(method, group, part, scorers))
     return found
+
+
+class Column(NamedTuple):
+    """A value of a row. `places` decimals; `kind`: f, or % for shares. Intervals have a decimal less."""
+
+    key: str
+    title: str
+    places: int = 2
+    kind: str = "f"
+
+
+def columns(scorers: Scorers) -> list[Column]:
+    """What a row can hold, in order; a table leaves out what none of its rows has."""
+    copies, measure = "copies", ["similarity", "similarity_95th", "similarity_most"]
+    if scorers.copies:
+        copies = f"copies ({scorers.copies.label})"
+        measure = ["", "distance_5th", "distance_least"] if scorers.copies.distance else measure
+    aligned = Column("aligned", "aligned", 1, "%")
+    if scorers.alignment and not scorers.alignment.yes_or_no:
+        aligned = Column("aligned", scorers.alignment.label, 4)
+    return [
+        Column("method", "method"),
+        Column("prompts", "prompts", 0),
+        Column("images", "images", 0),
+        Column("copies", copies, 1, "%"),
+        Column(measure[0], "similarity", 4),
+        Column(measure[1], f"{measure[1].split('_')[1]} percentile", 3),
+        Column(measure[2], "nearest", 3),
+        aligned,
+        Column("aligned_and_no_copy", "aligned, no copy", 1, "%"),
+        Column("diversity", f"diversity ({scorers.diversity.label})" if scorers.diversity else "diversity", 4),
+        Column("unchanged", "unchanged", 1, "%"),
+        Column("evaluations_per_image", "evaluations an image", 1),
+        Column("evaluations", "evaluations ×"),
+        Column("seconds_per_image", "seconds an image"),
+        Column("time", "time ×"),
+        Column("memory", "memory ×"),
+    ]
+
+
+TOLD = [
+    Column("method", "method"),
+    Column("without_cfg", "steps without CFG", 0, "%"),
+    Column("d_before", "d before", 3),
+    Column("d_after", "d after", 3),
+    Column("relative_after", "d/√dim after", 4),
+    Column("reached", "reached", 0, "%"),
+    Column("iterations", "iterations", 1),
+    Column("std", "noise std", 3),
+]
+
+
+def table(rows: Sequence[Row], wanted: Sequence[Column]) -> str:
+    """A line a row; columns without any value are left out. Other authors' methods get a star."""
+    flat = [{**r, **r.get("told", {})} for r in rows]
+    for r in flat:
+        r |= {"method": f"{r['method']} \\*"} if r.get("peer") else {}
+    shown = [c for c in wanted if any(r.get(c.key) is not None for r in flat)]
+    lines = ["| " + " | ".join(c.title for c in shown) + " |", "|---" * len(shown) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(cell(r.get(c.key), c) for c in shown) + " |" for r in flat)])
+
+
+def told(rows: Sequence[Row]) -> str:
+    held = [r for r in rows if r["told"]]
+    return table(held, TOLD) if held else ""
+
+
+def cell(value: Any, column: Column) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if isinstance(value, (list, tuple)):
+        bounds = column._replace(places=max(column.places - 1, 0))
+        return f"{cell(value[0], column)} ({cell(value[1], bounds)}–{cell(value[2], bounds)})"
+    return f"{value:.{column.places}{column.kind}}"
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between a page's marks `<!-- table: name -->` and `<!-- end -->`."""
+    begin, end = f"<!-- table: {name} -->", "<!-- end -->"
+    pattern = re.escape(begin) + ".*?" + re.escape(end)
+    held, count = re.subn(pattern, lambda _: f"{begin}\n{text}\n{end}", page.read_text(encoding="utf-8"), flags=re.S)
+    if not count:
+        raise ValueError(f"{page} has no table {name}.")
+    page.write_text(held, encoding="utf-8")
+
+
+@dataclass
+class Experiment:
+    """`matches`: the training images of a memorized prompt by its row; without it prompts are compared with all."""
+
+    checkpoint: Checkpoint
+    images: Images
+    methods: Sequence[Method]
+    cases: Sequence[Case]
+    batches: Sequence[Batch]
+    works: list[Work]
+    make_scorers: Callable[[list[Tensor]], Scorers]  # from the training images, after sampling
+    matches: dict[int, list[int]] | None = None
+    copy_detector: Path | None = None
+    side: int = 0  # the training images are read at least this large
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def sample(self) -> None:
+        """Make what is missing. Raises BenchmarkError if the folder holds images of another experiment."""
+        self.claim()
+        if any(m.references is not None for m in self.methods):
+            folder = training_images.copy_to_input(self.works, self._captions(), self.checkpoint)
+            self.checkpoint.training_images = folder
+        self.failed = sample(self.checkpoint, self.images, self.methods, self.batches)
+
+    def claim(self) -> None:
+        references = training_images.digest(self.works, self._captions())
+        for method in self.methods:
+            made_by = self.checkpoint.made_by(method, references, self.copy_detector)
+            self.images.claim(method, made_by, self.cases)
+
+    def _captions(self) -> dict[int, str]:
+        """Each training image's caption: the prompt that it belongs to, or else its caption file."""
+        prompts = {c.row: c.text for c in self.cases if c.group == MEMORIZED}
+        own = {i: prompts[row] for row, found in (self.matches or {}).items() if row in prompts for i in found}
+        return {i: work.caption for i, work in enumerate(self.works)} | own
+
+    def scorers(self) -> Scorers:
+        from comfy import model_management
+
+        model_management.unload_all_models()  # the scorers' networks are not the host's to make room for
+        side = max(self.side, self.checkpoint.plan.size)
+        return self.make_scorers(training_images.pixels(self.works, self.checkpoint, side))
+
+    def rows(self, scorers: Scorers) -> list[Row]:
+        return rows(self.images, self.methods, self.cases, scorers, self._compared)
+
+    def _compared(self, case: Case) -> Sequence[int]:
+        """A memorized prompt is compared with its own training images, an ordinary one with all of them."""
+        if self.matches is None or case.group != MEMORIZED:
+            return range(len(self.works))
+        return self.matches.get(case.row, [])

@@ -67,7 +67,6 @@ def match(cases: Iterable[Case], works: list[Work]) -> Matches:
 
 
 def _lookups(works: list[Work]) -> tuple[Mapping[str, list[int]], ...]:
-    """Images by file name; by leading number, of the file or its folder; by name of file or folder; by caption."""
     files, numbers, names, captions = (defaultdict(list) for _ in range(4))
     for i, work in enumerate(works):
         inside = Path(work.name)

@@ -26,7 +26,7 @@ from .checkpoint import Batch, Checkpoint
 from .cost.measurements import LINKS, MEASURE_ALL, Subject, exact_model
 from .lab.configuration import GROUPS, PLAN, SMALL_PLAN, TOGETHER
 from .lab.methods import TARGET
-from .methods import NONE, Method
+from .methods import Method, deferred
 from .sampling import images_together, prompts_together
 
 matplotlib.use("Agg")
@@ -38,10 +38,11 @@ PROMPT, NOISES, ORDINARIES = "Copper Lantern", 48, 12
 ACROSS, TILE, SHOWN = 8, 112, 20  # images in a row, pixels, steps in the picture
 SMALL_TARGET = 0.015  # what ordinary prompts show on the small lab
 WORDS = Words(LINKS)  # nodes on the subject
+AS_KSAMPLER = {"pre_escape_cfg": PLAN.cfg, **MEASURE_ALL}  # guided alike inside and outside, and measured
+MEASURED = Method("KSampler", "measured", deferred("dynamic", **AS_KSAMPLER))
 
 
 def watched(subject: Subject, exact: Any) -> tuple[Subject, list[Tensor]]:
-    """The exact model that records its true log-odds L at every call."""
     odds: list[Tensor] = []
     model = subject.model.clone()
 
@@ -54,20 +55,11 @@ def watched(subject: Subject, exact: Any) -> tuple[Subject, list[Tensor]]:
     return replace(subject, model=model), odds
 
 
-def panel(axes: Any, lines: Iterable, copies: Iterable[bool], title: str) -> None:
-    """One line a sample: red ends as a copy."""
-    held = list(copies)
-    for line, copy in zip(lines, held, strict=True):
-        axes.plot(line, color="C3" if copy else "C0", linewidth=0.8, alpha=0.7)
-    axes.set_title(f"{title}\n{sum(held)} of {len(held)} copies", fontsize=9)
-    axes.set_xlabel("step")
-
-
 def on_the_exact_model(host: Host) -> None:
     exact, subject = host.module(LAB_NAME, "exact"), exact_model(host)
     noise = WORDS.optimizer(target_magnitude=0.007)
     cases: dict[str, Prompt] = {
-        "KSampler, CFG 7": {"k": WORDS.deferred("dynamic", pre_escape_cfg=7.0, **MEASURE_ALL)},
+        "KSampler, CFG 7": {"k": WORDS.deferred("dynamic", **AS_KSAMPLER)},
         "without CFG": {"k": WORDS.deferred("dynamic", **MEASURE_ALL)},
         "static, from 40 %": {"k": WORDS.deferred("static", start_percent=0.4)},
         "dynamic (the default)": {"k": WORDS.deferred("dynamic")},
@@ -80,7 +72,11 @@ def on_the_exact_model(host: Host) -> None:
     for axes, (title, prompt) in zip(grid.flat, cases.items(), strict=True):
         seen, odds = watched(subject, exact)
         latent, *told = host.run(prompt, {**seen.given(seen.latent(BATCH)), **works})["k"]
-        panel(axes, torch.stack(odds[-STEPS:]).T, exact.is_copy(latent).tolist(), title)
+        copied = exact.is_copy(latent).tolist()
+        for line, copy in zip(torch.stack(odds[-STEPS:]).T, copied, strict=True):
+            axes.plot(line, color="C3" if copy else "C0", linewidth=0.8, alpha=0.7)
+        axes.set_title(f"{title}\n{sum(copied)} of {len(copied)} copies", fontsize=9)
+        axes.set(xlabel="step")
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_yscale("symlog", linthresh=10)
         if title in ("KSampler, CFG 7", "without CFG"):
@@ -93,34 +89,19 @@ def on_the_exact_model(host: Host) -> None:
     magnitude.savefig(OUT / "why-magnitude.png", dpi=100)
 
 
-class Watch:
-    """d/√dim of every step of a guided run, which computes both predictions anyway. `model`: the one that tells it."""
-
-    def __init__(self, model: Any) -> None:
-        self.steps: list[Tensor] = []
-        self.model = model.clone()
-        self.model.set_model_sampler_post_cfg_function(self)
-
-    def __call__(self, step: dict[str, Any]) -> Tensor:
-        gap = (step["cond_denoised"] - step["uncond_denoised"]).flatten(1)
-        self.steps.append(gap.norm(dim=1) / step["sigma"].flatten()[0] / gap.shape[1] ** 0.5)
-        return step["denoised"]
+def run(checkpoint: Checkpoint, method: Method, batch: Batch) -> dict[str, list[Any]]:
+    texts = {"positive": checkpoint.encode([c.text for c in batch.cases]), "negative": checkpoint.encode([""])}
+    return checkpoint.host.run(checkpoint.graph(method, batch), {**checkpoint.given, **texts})
 
 
 def sampled(checkpoint: Checkpoint, batches: Iterable[Batch]) -> tuple[np.ndarray, np.ndarray]:
     """KSampler's images (n, H, W, 3) uint8 and d/√dim (n, steps)."""
-    images, curves = [], []
-    for batch in batches:
-        watch = Watch(checkpoint.model)
-        texts = {"positive": checkpoint.encode([c.text for c in batch.cases]), "negative": checkpoint.encode([""])}
-        given = {**checkpoint.given, **texts, "model": watch.model}
-        images.append(checkpoint.decode(checkpoint.host.run(checkpoint.graph(NONE, batch), given)["sampler"][0]))
-        curves.append(torch.stack(watch.steps, 1).float().cpu().numpy())
-    return np.concatenate(images), np.concatenate(curves)
+    found = [run(checkpoint, MEASURED, batch)["sampler"] for batch in batches]
+    curves = [curve.relative.cpu().numpy() for _, curve, _ in found]
+    return np.concatenate([checkpoint.decode(latent) for latent, *_ in found]), np.concatenate(curves)
 
 
 def noises_of_one_prompt(checkpoint: Checkpoint, works: np.ndarray) -> None:
-    """One memorized prompt with many noises, sorted by d at the first step, and the curves beside ordinary prompts'."""
     case = next(c for c in GROUPS[MEMORIZED] if c.text.startswith(PROMPT))
     images, curves = sampled(checkpoint, images_together([case], NOISES, TOGETHER, 0))
     _, ordinary = sampled(checkpoint, prompts_together([GROUPS[ORDINARY][:ORDINARIES]], [1], TOGETHER))
@@ -146,23 +127,19 @@ def noises_of_one_prompt(checkpoint: Checkpoint, works: np.ndarray) -> None:
 
 
 def what_the_optimizer_changes(checkpoints: Iterable[tuple[str, Checkpoint, Case, float]]) -> None:
-    """The first channel of a noise, of what it became, and of the difference, at two sizes of latent."""
     figure, grid = plt.subplots(2, 3, figsize=(9, 6.2), layout="constrained")
     for row, (name, checkpoint, case, target) in zip(grid, checkpoints, strict=True):
-        method = Method(
-            "noise", "", {"noise": {"target_magnitude": target, "constraint": "free", "learning_rate": 0.03}}
-        )
+        noise = {"target_magnitude": target, "constraint": "free", "learning_rate": 0.03}
+        method = Method("noise", "", {"noise": noise})
         batch = images_together([case], 1, 1, 0)[0]
-        texts = {"positive": checkpoint.encode([case.text]), "negative": checkpoint.encode([""])}
-        out = checkpoint.host.run(checkpoint.graph(method, batch), {**checkpoint.given, **texts})
+        out = run(checkpoint, method, batch)
         report, after = out["noise"][1], out["noise"][0].noise[0]
         before = torch.randn((1, *after.shape), generator=torch.Generator().manual_seed(batch.seed))[0]
         d = [float(report.relative(one)[0]) for one in (report.before, report.after)]
         told = f"std {report.std[0]:.3f}, d/√dim {d[0]:.4f} → {d[1]:.4f}"
         print(f"{name}: {told}, moved {report.moved[0]:.3f}, {report.iterations[0]} iterations")
-        for axes, noise, title in zip(
-            row, (before, after, after - before), (f"{name}: the seed's noise", told, "difference"), strict=True
-        ):
+        titles = (f"{name}: the seed's noise", told, "difference")
+        for axes, noise, title in zip(row, (before, after, after - before), titles, strict=True):
             axes.imshow(noise[0], cmap="gray", vmin=-3, vmax=3)
             axes.set_title(title, fontsize=8)
             axes.axis("off")

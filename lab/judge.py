@@ -71,10 +71,4 @@ class Judge:
 
     @torch.no_grad()
     def aligned(self, images: np.ndarray | Tensor, captions: Sequence[str]) -> Tensor:
-        """(n,) whether each image shows what its caption asks for."""
         return self.net.o(self.features(images)).argmax(1) == torch.tensor([asked(c) for c in captions])
-
-
-def diversity(features: Tensor) -> float:
-    """Mean distance between two images of one prompt, by their features (n, F)."""
-    return float(torch.pdist(features).mean())

@@ -13,8 +13,7 @@ import torch
 from support.graphs import Words, deferred, detector, ksampler, optimizer, references
 from support.graphs.words import Host, Node
 
-from ..report import Column
-from ..scores import Row
+from ..scores import Column, Row
 
 # What the host's detection adds to its own unet_config for a checkpoint of this kind, beside the lab's.
 SIZES = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))

@@ -1,15 +1,9 @@
-"""`make bench`: what each method does on the lab checkpoint, and what it costs.
-
-    make bench                                     # everything; an interrupted run is continued
-    .host/python -m benchmarks.lab --seeds 4 --methods per-sample AMG
-    .host/python -m benchmarks.lab --smoke         # three rows on the tests' small lab, for CI: bench/smoke.json
-    .host/python -m benchmarks.lab --first 101     # an independent run, into bench/from-101/
-    .host/python -m benchmarks.lab --lora          # an overtrained LoRA on it, into bench/lora/
-    .host/python -m benchmarks.lab --study rules   # what one choice does, into bench/rules/
+"""`make bench`: what each method does on the lab checkpoint, and what it costs (docs/bench.md).
 
 24 memorized prompts and ordinary ones × seeds × methods, through the real host: on a CPU as many as two cores can make
-in some hours, on a GPU more. Images are kept in the work folder; results go to bench/results.json and bench/report.md
-and, with --docs, to docs/bench.md.
+in some hours, on a GPU more. An interrupted run is continued. Images are kept in the work folder; results go to
+bench/results.json and bench/report.md (--first 101, --lora and --study rules into folders of their own), with --smoke
+to bench/smoke.json, and with --docs to docs/bench.md.
 """
 
 import argparse
@@ -27,7 +21,7 @@ from support.paths import ROOT
 
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError
 from ..methods import NONE, Method, chosen
-from ..report import TOLD, columns, put, table
+from ..scores import TOLD, columns, put, table
 from .configuration import GPU, GROUPS, experiment, lora_experiment, small_experiment
 from .methods import LORA, METHODS, RECOMMENDED, SMOKE, STUDIES
 from .page import write_page
@@ -67,7 +61,7 @@ def bench(asked: argparse.Namespace) -> int:
         if asked.lora:
             run = lora_experiment(host, asked.work / "lora", methods, wanted, seeds)
         else:
-            run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts, sscd=asked.sscd)
+            run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts)
         run.sample()
         scorers = run.scorers()
         facts = {k: getattr(asked, k) for k in ("seeds", "others", "ordinary", "first")}
@@ -98,7 +92,6 @@ def main() -> int:
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="parts of names; all methods otherwise")
     parser.add_argument("--lora", action="store_true", help="on an overtrained LoRA, with and without its images")
     parser.add_argument("--study", choices=STUDIES, default="", help="the settings of one method, not all methods")
-    parser.add_argument("--sscd", type=Path, help="weights of sscd_disc_mixup: a second opinion on copies")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the images")
     parser.add_argument("--smoke", action="store_true", help="three rows on the small lab, for CI")
     parser.add_argument("--docs", action="store_true", help="write the tables and the plots into docs/, too")

@@ -9,11 +9,9 @@ import numpy as np
 from PIL import Image
 
 from ..cases import MEMORIZED, ORDINARY
-from ..experiment import Experiment
 from ..methods import NONE
-from ..report import columns, put, table, told
 from ..scorers import Scorers
-from ..scores import Row
+from ..scores import Experiment, Row, columns, put, table, told
 from .configuration import GPU, GROUPS
 
 matplotlib.use("Agg")
@@ -29,7 +27,7 @@ def trade_off(rows: Sequence[Row], file: Path, against: str, label: str) -> None
     figure, axes = plt.subplots(figsize=(8, 5.2), layout="constrained")
     for i, family in enumerate(dict.fromkeys(r["family"] for r in chosen)):
         own = [r for r in chosen if r["family"] == family]
-        x = [r[against][0] if isinstance(r[against], (list, tuple)) else r[against] for r in own]
+        x = [np.atleast_1d(r[against])[0] for r in own]
         y, low, high = np.array([r["copies"] for r in own]).T
         look = {"markerfacecolor": "none"} if own[0]["peer"] else {}
         look |= {"fmt": MARKS[i % len(MARKS)], "color": f"C{i % 10}", "elinewidth": 0.7}

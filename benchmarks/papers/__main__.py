@@ -4,8 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -15,11 +13,9 @@ from support.graphs.words import Host
 from .. import scorers, training_images
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError, Case
 from ..checkpoint import Checkpoint, Plan
-from ..experiment import Experiment
-from ..report import columns, table, told
 from ..sampling import Images, images_together
 from ..scorers import Scorers
-from ..scores import Row
+from ..scores import Experiment, Row, columns, table, told
 from . import options
 
 SSCD_SIDE = 320  # no training image is read smaller
@@ -38,8 +34,7 @@ def main(argv: list[str] | None = None, host: Host = None) -> int:
         asked = options.read(sys.argv[1:] if argv is None else argv)
         if asked is None:
             return 0
-        packs = {p.resolve().name: p.resolve() for p in asked.pack}
-        failed = run(asked, host or in_process.start(asked.out / "host", asked.comfy, packs))
+        failed = run(asked, host or in_process.start(asked.out / "host", asked.comfy, asked.packs))
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 2
@@ -47,7 +42,7 @@ def main(argv: list[str] | None = None, host: Host = None) -> int:
 
 
 def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
-    plan = Plan(asked.steps, asked.cfg, asked.sampler, asked.scheduler, asked.size)
+    plan = Plan(asked.steps, asked.cfg, size=asked.size)
     checkpoint = Checkpoint(host, asked.checkpoint, plan)
     works = training_images.works_in(asked.training_images, checkpoint) if asked.training_images else []
     cases = options.cases_of(asked, [w.caption for w in works])
@@ -58,7 +53,7 @@ def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
 
     def make_scorers(images: list[torch.Tensor]) -> scorers.Scorers:
         if asked.lab:
-            from ..lab.scorers import lab_scorers, small_scorers
+            from ..lab.configuration import lab_scorers, small_scorers
 
             return small_scorers(images) if asked.lab == "small" else lab_scorers(images, checkpoint)
         return scorers.real(checkpoint, sscd=sscd, clip=asked.clip, works=images)
@@ -83,26 +78,28 @@ def run(asked: argparse.Namespace, host: Host) -> dict[str, str]:
     found = experiment.rows(used)
     if not found:
         raise BenchmarkError("No prompt has all of its images yet: there is nothing to score.")
-    facts: dict[str, Any] = {
-        "checkpoint": asked.checkpoint.name,
-        "constants": asked.constants,
-        "plan": {**asdict(plan), "images": asked.images, "seed": asked.seed},
-        "device": f"{checkpoint.model.load_device}, torch {torch.__version__}",
-        "prompts": len(memorized),
-        "ordinary": sum(c.group == ORDINARY for c in cases),
-        "matched": matches.told(len(memorized)),
-        "kinds": kinds(memorized),
-        "failed": experiment.failed,
-        "left_out": asked.left_out,
-    }
-    (asked.out / "results.json").write_text(json.dumps({"facts": facts, "rows": found}, indent=1), encoding="utf-8")
-    (asked.out / "report.md").write_text(markdown(facts, found, used), encoding="utf-8")
+    nobody = "none given, so the cost to ordinary prompts is unknown"
+    about = [
+        f"checkpoint: {asked.checkpoint.name}, constants for {asked.constants}, on {checkpoint.model.load_device}, "
+        f"torch {torch.__version__}",
+        f"{asked.images} images a prompt, {plan.size}×{plan.size}, {plan.steps} steps, CFG {plan.cfg:g}, sampler "
+        f"{plan.sampler}, scheduler {plan.scheduler}, seed {asked.seed} + the prompt's position in its file",
+        f"memorized prompts: {len(memorized)}; {matches.told(len(memorized))}",
+        f"ordinary prompts: {sum(c.group == ORDINARY for c in cases) or nobody}",
+        kinds(memorized),
+        *(f"**{name}** failed and is incomplete or missing: {why}" for name, why in experiment.failed.items()),
+        *asked.left_out,
+    ]
+    (asked.out / "results.json").write_text(json.dumps({"about": about, "rows": found}, indent=1), encoding="utf-8")
+    (asked.out / "report.md").write_text(markdown(about, found, used), encoding="utf-8")
     print(asked.out / "report.md", flush=True)
     return experiment.failed
 
 
-def markdown(facts: dict[str, Any], rows: Sequence[Row], scorers: Scorers) -> str:
-    parts = ["# The papers' protocol", _what(facts) + "\n" + NOTES, "## Scorers", _scored_by(scorers)]
+def markdown(about: list[str], rows: Sequence[Row], scorers: Scorers) -> str:
+    lines = [*scorers.used, *(f"not measured: {why}" for why in scorers.missed), *[STAND_INS] * scorers.stand_ins]
+    told_of, scored_by = ("\n".join(f"- {line}" for line in part) for part in (about, lines))
+    parts = ["# The papers' protocol", f"{told_of}\n{NOTES}", "## Scorers", scored_by]
     for group in dict.fromkeys(r["group"] for r in rows):
         own = [r for r in rows if r["group"] == group]
         parts += [f"## {group[0].upper()}{group[1:]} prompts", table(own, columns(scorers))]
@@ -124,28 +121,6 @@ def kinds(memorized: Sequence[Case]) -> str:
         )
     counts = ", ".join(f"{held.count(k)} {k or 'of unknown kind'}" for k in dict.fromkeys(held))
     return f"memorized prompts by kind: {counts}"
-
-
-def _what(facts: dict[str, Any]) -> str:
-    plan, nobody = facts["plan"], "none given, so the cost to ordinary prompts is unknown"
-    lines = [
-        f"checkpoint: {facts['checkpoint']}, constants for {facts['constants']}, on {facts['device']}",
-        f"{plan['images']} images a prompt, {plan['size']}×{plan['size']}, {plan['steps']} steps, "
-        f"CFG {plan['cfg']:g}, sampler {plan['sampler']}, scheduler {plan['scheduler']}, "
-        f"seed {plan['seed']} + the prompt's position in its file",
-        f"memorized prompts: {facts['prompts']}; {facts['matched']}",
-        f"ordinary prompts: {facts['ordinary'] or nobody}",
-        facts["kinds"],
-        *(f"**{name}** failed and is incomplete or missing: {why}" for name, why in facts["failed"].items()),
-        *facts["left_out"],
-    ]
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _scored_by(scorers: Scorers) -> str:
-    lines = [*scorers.used, *(f"not measured: {reason}" for reason in scorers.missed)]
-    lines += [STAND_INS] if scorers.stand_ins else []
-    return "\n".join(f"- {line}" for line in lines)
 
 
 if __name__ == "__main__":

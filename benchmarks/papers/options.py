@@ -6,7 +6,6 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from mitigation import published_settings as published
 from support.paths import LAB_CHECKPOINT, LAB_PACK, SMALL_CHECKPOINT
@@ -36,19 +35,18 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--methods", nargs="+", metavar="NAME", help="parts of names; all methods otherwise")
     what.add_argument("--settings", type=Path, help="JSON: method -> node -> inputs that differ")
     what.add_argument("--limit", type=int, help="only so many prompts of each file")
-    what.add_argument("--images", type=int, default=10, help="images a prompt: %(default)s")
-    what.add_argument("--batch-size", type=int, default=1, help="images sampled together: %(default)s")
-    what.add_argument("--size", type=int, default=Plan.size, help="pixels a side: %(default)s")
-    what.add_argument("--steps", type=int, default=Plan.steps)
+    some = {"type": int, "choices": range(1, 1001), "metavar": "N"}
+    what.add_argument("--images", **{**some, "choices": range(1, 65)}, default=10, help="images a prompt: %(default)s")
+    what.add_argument("--batch-size", **some, default=1, help="images sampled together: %(default)s")
+    sizes = {**some, "choices": range(8, 8193, 8)}
+    what.add_argument("--size", **sizes, default=Plan.size, help="pixels a side, a multiple of 8: %(default)s")
+    what.add_argument("--steps", **some, default=Plan.steps)
     what.add_argument("--cfg", type=float, default=Plan.cfg)
-    what.add_argument("--sampler", default=Plan.sampler)
-    what.add_argument("--scheduler", default=Plan.scheduler, help="%(default)s: t 981, 961, … 1, as diffusers' DDIM")
     what.add_argument("--seed", type=int, default=0)
     what.add_argument("--score-only", action="store_true", help="sample nothing, score what is there")
     what.add_argument("--list", action="store_true", help="name the methods and what they set, and end")
     how = made.add_argument_group("the host")
     how.add_argument("--comfy", default="", metavar="OPTIONS", help='ComfyUI\'s own options, as in "--lowvram"')
-    how.add_argument("--pack", type=Path, action="append", default=[], help="another node pack the checkpoint needs")
     how.add_argument(
         "--lab", nargs="?", const="512", choices=("512", "small"), help="a lab of this repository: %(const)s or small"
     )
@@ -58,33 +56,28 @@ def parser() -> argparse.ArgumentParser:
 def read(argv: list[str]) -> argparse.Namespace | None:
     """The options, `methods` as Method, `left_out` as lines for the report. None if only a list was asked for."""
     asked = parser().parse_args(argv)
-    if asked.lab:
+    asked.packs = {}
+    if asked.lab and asked.out is not None:
         _lab(asked)
     methods = methods_for(asked.constants)
     if asked.settings is not None:
-        methods = with_settings(methods, _settings(asked.settings))
+        try:
+            methods = with_settings(methods, json.loads(text_of(asked.settings)))
+        except json.JSONDecodeError as error:
+            raise BenchmarkError(f"--settings: {asked.settings} is not JSON: {error}") from None
     asked.methods = chosen(methods, asked.methods)
     if asked.list:
         for method in asked.methods:
             inputs = json.dumps(dict(method.inputs), ensure_ascii=False)
             print(f"{method.name}  [{method.paper or 'KSampler'}]  {inputs}")
         return None
-    _check(asked)
+    for name in ("out", "checkpoint"):
+        if getattr(asked, name) is None:
+            raise BenchmarkError(f"Give --{name}.")
     reasons = [(m, _lacking(m, asked)) for m in asked.methods]
     asked.methods = [m for m, reason in reasons if not reason]
     asked.left_out = [f"{m.name} was not run: {reason}" for m, reason in reasons if reason]
     return asked
-
-
-def _check(asked: argparse.Namespace) -> None:
-    for name in ("checkpoint", "out"):
-        if getattr(asked, name) is None:
-            raise BenchmarkError(f"Give --{name}.")
-    for name in ("images", "batch_size", "size", "steps"):
-        if getattr(asked, name) < 1:
-            raise BenchmarkError(f"--{name.replace('_', '-')} must be 1 or more.")
-    if asked.size % 8 or asked.images > 64:
-        raise BenchmarkError("--size must be a multiple of 8, and --images at most 64.")
 
 
 def _lacking(method: Method, asked: argparse.Namespace) -> str:
@@ -110,24 +103,15 @@ def cases_of(asked: argparse.Namespace, captions: list[str]) -> list[Case]:
     return [*memorized[: asked.limit], *ordinary[: asked.limit]]
 
 
-def _settings(file: Path) -> Any:
-    try:
-        return json.loads(text_of(file))
-    except json.JSONDecodeError as error:
-        raise BenchmarkError(f"--settings: {file} is not JSON: {error}") from None
-
-
 def _lab(asked: argparse.Namespace) -> None:
     """Everything that a lab needs; its prompts are the captions of its training images."""
     from lab import copies, scenes
     from support import small_lab
 
-    if asked.out is None:
-        raise BenchmarkError("Give --out.")
     if asked.lab == "small":
         asked.checkpoint, asked.training_images = SMALL_CHECKPOINT, small_lab.TRAINING_IMAGES
         asked.constants, asked.size, ordinary = "lab", small_lab.SIZE, small_lab.ordinary_prompts()
-        asked.pack.append(LAB_PACK)
+        asked.packs = {LAB_PACK.name: LAB_PACK}
     else:
         asked.checkpoint, asked.training_images = LAB_CHECKPOINT, copies.TRAINING_IMAGES
         ordinary = scenes.ordinary_captions()
@@ -150,7 +134,6 @@ CONSTANTS = list(MODELS)
 
 
 def methods_for(model: str) -> list[Method]:
-    """Every method with the constants for a model: a key of CONSTANTS."""
     sample, batch, studied = MODELS[model]
     per_sample, batch_wise = dict(published.NOISE[sample]), dict(published.NOISE[batch])
     start = published.SAMPLING[batch]["start_percent"]

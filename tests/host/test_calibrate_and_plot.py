@@ -1,5 +1,8 @@
-"""Calibrate Thresholds, Prompt Check, Plot Escape Curve, and what the optimizer shows while it works."""
+"""Calibrate Thresholds, Prompt Check, Plot Escape Curve, what the optimizer shows, and what the nodes cost."""
 
+import json
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.cost.measurements import COLUMNS, evaluations, exact_model, figure
 from benchmarks.lab.methods import CALIBRATED_ON, SMALL_THRESHOLD, TARGET, THRESHOLD
+from benchmarks.scores import table
 from support import graphs, small_lab
 from support.executor import Host, NodeError
-from support.graphs import ORDINARY, deferred, detector, lab, node, optimizer
+from support.graphs import ORDINARY, deferred, detector, lab, node, optimizer, references
 from support.graphs import checkpoint as on_lab
 from support.graphs.checkpoint import load
 from support.outcomes import fails
-from support.paths import LAB_CHECKPOINT
+from support.paths import LAB_CHECKPOINT, PACK
 
 plot = partial(node, "MG_PlotCurve")
 
@@ -141,14 +146,51 @@ def test_it_costs_one_paired_evaluation_a_word_and_one_more(host: Host, checkpoi
     assert without_prompt == 3  # other packs take what is in the negative's place for no prompt
 
 
-def test_a_long_prompt_goes_in_parts(host: Host, checkpoint: dict[str, Any]) -> None:
+def test_a_long_prompt_goes_in_parts_and_nothing_is_nothing_to_check(host: Host, checkpoint: dict[str, Any]) -> None:
     text = ", ".join([on_lab.MEMORIZED, *[on_lab.ORDINARY] * 30])  # more than 75 tokens, and fewer without some words
     out = run(host, checkpoint, batch=1, c=check(text), again=check(text))
     assert len(out["c"][3]) == 6 + 3 * 30 and out["c"] == out["again"]
-
-
-def test_nothing_to_check(host: Host, checkpoint: dict[str, Any]) -> None:
     prompt = {"latent": on_lab.empty(1, 12), "c": check("  ")}
     assert "`text` is empty" in fails(host, prompt, checkpoint).message
     _, best, _, scores, said = run(host, checkpoint, batch=1, c=check("()", memorized_threshold=0.0))["c"]
     assert best == "()" and scores == [] and "no words that could be left out" in said
+
+
+MOST = 0.01  # of the run's processor time
+
+
+def test_evaluations_on_the_exact_model(host: Host) -> None:
+    rows = list(evaluations(exact_model(host)))
+    assert len(rows) == 5
+    assert all(row["verdict"] == "pass" for row in rows), "\n" + table(rows, COLUMNS)
+    missed = (figure("m", "n", 1.1, 1.03, vanilla=1.0), figure("m", "n", 5, 4, exact=True))
+    assert [row["verdict"] for row in missed] == ["SHORT", "SHORT"]
+
+
+@pytest.mark.parametrize(("kind", "batch", "steps"), [("deferral", 16, 20), ("guidance", 4, 50)])
+def test_a_view_costs_at_most_a_hundredth(host: Host, checkpoint, monkeypatch, kind, batch: int, steps: int) -> None:
+    """On the small lab, whose steps are far shorter than those of any real model."""
+    live = host.module(PACK, "adapter.live_view").LiveView
+    spent: list[float] = []
+
+    def seconds(work: Callable[[], Any]) -> float:
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+
+    for name in ("show", "finish"):
+        real = getattr(live, name)
+        monkeypatch.setattr(live, name, lambda *a, real=real: spent.append(seconds(lambda: real(*a))))
+    prompt = on_lab.base(batch, side=12)
+    if kind == "deferral":
+        prompt["s"] = on_lab.deferred(steps=steps, pre_escape_cfg=-1.0, start_percent=1.0)
+    else:
+        guided = {"g": on_lab.amg(), "s": on_lab.ksampler(model=["g", 0], steps=steps)}
+        prompt |= {"works": on_lab.empty(3, side=12), "refs": references(), **guided}
+    whole = seconds(lambda: host.run(prompt, given=checkpoint))
+    sent = [data["view"] for event, data in host.events if event == f"{PACK}.view"]
+    # The server writes them in its own thread, under the same lock.
+    share = (sum(spent) + seconds(lambda: [json.dumps(view) for view in sent])) / whole
+    print(f"\n{kind}, batch {batch}: {len(sent)} views in {whole:.2f} s, {share:.2%} of it")
+    assert len(sent) > 2 and sent[-1]["done"]
+    assert share <= MOST

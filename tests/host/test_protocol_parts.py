@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cases, methods, report, scorers, scores, training_images
+from benchmarks import cases, methods, scorers, scores, training_images
 from benchmarks.checkpoint import Plan
 from benchmarks.papers.options import methods_for
 from support.executor import Host
@@ -138,17 +138,17 @@ def test_a_table_shows_intervals_and_leaves_out_what_no_row_has(tmp_path: Path) 
         {"method": "a", "copies": (0.25, 0.1, 0.4), "images": 8, "told": {"std": 1.0}},
         {"method": "b", "copies": None, "images": 4, "peer": True, "told": {}},
     ]
-    wanted = [*report.columns(scorers.Scorers()), report.Column("std", "noise std", 3)]
-    lines = report.table(rows, wanted).splitlines()
+    wanted = [*scores.columns(scorers.Scorers()), scores.Column("std", "noise std", 3)]
+    lines = scores.table(rows, wanted).splitlines()
     assert lines[0] == "| method | images | copies | noise std |"
     assert lines[2:] == ["| a | 8 | 25.0% (10%–40%) | 1.000 |", "| b \\* | 4 |  |  |"]
-    assert report.table([{"score": "d"}], [report.Column("score", "score")]).endswith("| d |")
+    assert scores.table([{"score": "d"}], [scores.Column("score", "score")]).endswith("| d |")
     page = tmp_path / "page.md"
     page.write_text("before <!-- table: x -->old<!-- end --> after", encoding="utf-8")
-    report.put(page, "x", r"new \1")
+    scores.put(page, "x", r"new \1")
     assert page.read_text(encoding="utf-8") == "before <!-- table: x -->\nnew \\1\n<!-- end --> after"
     with pytest.raises(ValueError, match="no table y"):
-        report.put(page, "y", "")
+        scores.put(page, "y", "")
 
 
 class Pixels(torch.nn.Module):

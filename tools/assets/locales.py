@@ -1,13 +1,11 @@
 """Write `locales/en` from the nodes themselves, and keep the translations of what the nodes still say.
 
-    .host/python tools/assets/locales.py            write
-    .host/python tools/assets/locales.py --keep     write, and keep translations of changed texts (same meaning)
+.host/python tools/assets/locales.py
 
 A translated text keeps its translation wherever it moves; a changed text loses its translations in every language.
 main.json (categories, commands) and settings.json are written by hand.
 """
 
-import argparse
 import importlib
 import json
 import sys
@@ -95,9 +93,6 @@ def schemas_of_the_pack() -> list[Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="keep the translations of changed texts")
-    asked = parser.parse_args()
     nodes, wrong = english(schemas_of_the_pack()), []
     for name in FILES:
         before = read(ENGLISH, name)
@@ -106,7 +101,7 @@ def main() -> None:
             wrong.append(f"{ENGLISH}/{name}.json was rewritten")
         write(ENGLISH, name, now)
         for language in TRANSLATED:
-            tree = nested(carried(flat(now if asked.keep else before), flat(read(language, name)), flat(now)))
+            tree = nested(carried(flat(before), flat(read(language, name)), flat(now)))
             write(language, name, tree)
             wrong += [f"{language}/{name}.json: {what}" for what in differences(now, tree)]
     print("\n".join(wrong) or "Every language matches the nodes.")

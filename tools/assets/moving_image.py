@@ -7,8 +7,7 @@ import io
 
 from PIL import Image
 
-from support.frontend.page import Page
-from support.frontend.screenshots import window
+from support.frontend.page import Page, window
 from support.paths import ROOT
 from support.server import Server
 from tools.assets.templates import TEMPLATES
@@ -28,7 +27,7 @@ def main() -> None:
         page.load_workflow(path)
         template = TEMPLATES[NAME]()
         for change in template.on_lab:
-            page.set_node(*change)
+            page.mg("setOne", *change)
         with window(page, WIDTH, HEIGHT, menus=True):
             page.mg("show", SCALE, LEFT / SCALE - GUARD, TOP / SCALE)
             page.settle()

@@ -128,6 +128,5 @@ def _path(starts: list[tuple[Cell, int | None]], end: Cell, blocked: set[Cell], 
 
 
 def _bends(path: list[Cell]) -> list[Cell]:
-    """The cells in which a path turns."""
     around = zip(path, path[1:], path[2:], strict=False)
     return [b for a, b, c in around if (b[0] - a[0], b[1] - a[1]) != (c[0] - b[0], c[1] - b[1])]

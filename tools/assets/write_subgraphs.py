@@ -35,7 +35,6 @@ ENCLOSE = """([ids, title, shown]) => {
 
 
 def chain(first: str, sampler: str) -> tuple[Graph, list[Node]]:
-    """The two nodes, linked, and what gives them their sockets."""
     g = Graph()
     loader = g.node("CheckpointLoaderSimple")
     model, clip, vae = loader[0, 1, 2]

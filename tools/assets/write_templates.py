@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lab.copies import COPY_RMSE, distances, training_pairs
-from support.frontend.page import Page
-from support.frontend.screenshots import title_and_view
+from support.frontend.page import Page, title_and_view
 from support.frontend.workflow import WorkflowError, write
 from support.paths import ROOT
 from support.server import Server
@@ -38,7 +37,7 @@ def main() -> None:
             print(path)
             if options.thumbnails:
                 entry = template.run(page, template.on_lab)
-                if overlaps := page.overlaps():
+                if overlaps := page.mg("overlaps"):
                     raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
                 write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
 

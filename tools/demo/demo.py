@@ -1,8 +1,8 @@
 """`make demo`: six memorized prompts and six ordinary ones on a real server, by KSampler and with each method.
 
 The seeds of the memorized prompts are chosen so that KSampler returns the training image (on other seeds it may not).
-Target and threshold come from the node Calibrate Thresholds. Prints tables, and writes a contact sheet, the escape
-curves and all images into demo/. Environment variables:
+Target and threshold come from the node Calibrate Thresholds. Prints tables, and writes a contact sheet and
+all images into demo/. Environment variables:
 CHECKPOINT (a file) and PROMPT: use your own model and prompt instead of the lab checkpoint. With them, COUNT: images,
 and SIZE: their side in pixels.
 """
@@ -23,8 +23,7 @@ from lab.scenes import ordinary_captions
 from support.client import PromptError
 from support.paths import LAB_CHECKPOINT, ROOT
 from support.server import LAB_TRAINING, Server, ServerError, place
-from tools.demo.images import contact_sheet, escape_curves
-from tools.demo.measure import Subject, ask, calibrated, identical, per_image, share
+from tools.demo.measure import Subject, ask, calibrated, contact_sheet, per_image, share
 from tools.demo.methods import AMG, BATCH_WISE, DYNAMIC, METHODS, PER_SAMPLE, PLAIN, Setting
 
 OUT, BASE = ROOT / "demo", ROOT / ".host" / "demo"
@@ -60,8 +59,6 @@ def with_thresholds(server: Server, setting: Setting, prompts: str, began: float
 
 
 def print_table(title: str, subjects: list[Subject], methods: tuple[str, ...], judged: bool) -> None:
-    """Copies of each prompt and method, and what each method cost."""
-
     def line(name: str, *cells: str) -> None:
         print(f"{name[:43]:44s}" + "".join(f"{cell:>23s}" for cell in cells))
 
@@ -77,7 +74,6 @@ def print_table(title: str, subjects: list[Subject], methods: tuple[str, ...], j
 
 
 def lab_demo(server: Server, began: float) -> bool:
-    """The lab checkpoint; whether it shows what it should."""
     pairs, judge = training_pairs(), Judge.load()
     memorized = [Subject(caption, image, SEEDS[caption]) for caption, image in pairs if caption in SEEDS]
     ordinary = [Subject(caption) for caption in ordinary_captions()[::9]]
@@ -95,10 +91,10 @@ def lab_demo(server: Server, began: float) -> bool:
     title = f"Memorized prompts, on seeds on which KSampler copies: copies of the training image (RMSE < {COPY_RMSE})"
     print_table(title, memorized, METHODS, True)
     print_table("Ordinary prompts: copies of any memorized image", ordinary, (PLAIN, DYNAMIC), True)
-    unchanged = identical(ordinary, PLAIN, DYNAMIC)
+    pairs = [pair for s in ordinary for pair in zip(s.rows[PLAIN].images, s.rows[DYNAMIC].images, strict=True)]
+    unchanged = sum((a == b).all() for a, b in pairs) / len(pairs)
     print(f"\nOrdinary images that dynamic deferral leaves bit-identical: {unchanged:.0%}\n")
     contact_sheet(memorized, METHODS, OUT / "contact-sheet.png")
-    escape_curves(memorized, ordinary, OUT / "escape-curves.png")
 
     copies = {method: sum(sum(s.rows[method].copied) for s in memorized) for method in METHODS}
     checks = {
@@ -123,7 +119,6 @@ def own_demo(server: Server, checkpoint: Path, prompt: str, began: float) -> Non
     for i, (curve, step) in enumerate(zip(told["d"], told["transition"], strict=True), 1):
         print(f"image {i}: magnitude d/√dim at the first step {curve[0]:.4f}, guided from step {step + 1}")
     contact_sheet([subject], methods, OUT / "contact-sheet.png")
-    escape_curves([subject], [], OUT / "escape-curves.png")
 
 
 def main() -> int:
@@ -147,7 +142,7 @@ def main() -> int:
     except (ServerError, PromptError) as error:
         print(f"The demo failed: {error}", file=sys.stderr)
         return 1
-    print(f"\nImages: {OUT / 'contact-sheet.png'}, {OUT / 'escape-curves.png'}   ({time.monotonic() - began:.0f} s)")
+    print(f"\nImages: {OUT / 'contact-sheet.png'}   ({time.monotonic() - began:.0f} s)")
     return 0 if good else 1
 
 

@@ -1,4 +1,4 @@
-"""Ask the server for one batch, and sum up what the batches showed."""
+"""Ask the server for one batch, and sum up what the batches showed, in numbers and in a contact sheet."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from support.client import Client
 from tools.demo.methods import SEED, Setting, calibration, prompt
@@ -64,18 +64,42 @@ def calibrated(server: Client, setting: Setting, prompts: str, kept: Path) -> tu
 
 
 def share(subjects: Iterable[Subject], method: str, key: str = "copied") -> float:
-    """The share of a method's images that are `copied` or `aligned`."""
     found = [value for subject in subjects for value in getattr(subject.rows[method], key)]
     return sum(found) / len(found)
 
 
 def per_image(subjects: list[Subject], method: str, key: str) -> float:
-    """The mean of a measured cost over all images of a method."""
     rows = [subject.rows[method] for subject in subjects]
     return sum(row.told[key] for row in rows) / sum(len(row.images) for row in rows)
 
 
-def identical(subjects: list[Subject], method: str, other: str) -> float:
-    """The share of images that are bit-identical by both methods."""
-    pairs = [pair for s in subjects for pair in zip(s.rows[method].images, s.rows[other].images, strict=True)]
-    return sum(np.array_equal(a, b) for a, b in pairs) / len(pairs)
+CELL, GAP, LINE = 176, 4, 24
+BACK, TEXT, RED, GREEN = (24, 26, 32), (220, 224, 232), (235, 80, 80), (110, 205, 130)
+
+
+def contact_sheet(subjects: list[Subject], methods: tuple[str, ...], file: Path) -> None:
+    """One row per prompt: the training image, then each method's images of the same seeds. A red frame marks a copy."""
+    known = subjects[0].training is not None
+    columns = {"training image": 1} if known else {}
+    columns |= {method: len(subjects[0].rows[method].images) for method in methods}
+    left = np.cumsum([GAP * 4, *(count * (CELL + GAP) + GAP * 4 for count in columns.values())]).tolist()
+    height = CELL + LINE + GAP * 2
+    sheet = Image.new("RGB", (left[-1], 2 * LINE + len(subjects) * height), BACK)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    for x, title in zip(left, columns, strict=False):
+        pen.text((x, 8), title, fill=TEXT, font=font)
+    for i, subject in enumerate(subjects):
+        y = 2 * LINE + i * height
+        groups = [[subject.training]] if known else []
+        groups += [subject.rows[method].images for method in methods]
+        for x, title, group in zip(left, columns, groups, strict=False):
+            marks = subject.rows[title].copied if title in subject.rows else []
+            for k, image in enumerate(group):
+                corner = (x + k * (CELL + GAP), y)
+                sheet.paste(Image.fromarray(image).resize((CELL, CELL), Image.Resampling.LANCZOS), corner)
+                if marks:
+                    colour = RED if marks[k] else GREEN
+                    frame = [corner[0] - 2, corner[1] - 2, corner[0] + CELL + 1, corner[1] + CELL + 1]
+                    pen.rectangle(frame, outline=colour, width=2)
+        pen.text((left[0], y + CELL + 3), subject.prompt, fill=TEXT, font=font)
+    sheet.save(file)

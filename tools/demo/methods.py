@@ -49,7 +49,6 @@ def prompt(setting: Setting, text: str, method: str, run: int, seed: int = SEED)
 
 
 def sampled_by(method: str, setting: Setting, seed: int) -> Prompt:
-    """The nodes of a method; `sample` gives the latents."""
     words = Words({**WIRES, "model": ["metered", 0]}, {**setting.plan, "seed": seed})
     own = setting.strengths.get(method, {})
     if method == PLAIN:

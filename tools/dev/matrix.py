@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from benchmarks import report
+from benchmarks import scores
 from support.in_process import lab_host
 from support.paths import ROOT
 
@@ -17,9 +17,9 @@ MARK = {"pass": "✓", "refused": "refused", "not here": "–", "FAIL": "FAIL"}
 
 
 def wanted() -> list[tuple]:
-    from support.families import built, files, kinds
+    from support.families import files, kinds
 
-    families = [*files.FAMILIES, *built.FAMILIES]
+    families = [*files.FAMILIES, *files.BUILT]
     # A patch on the sampling acts the same in every precision, so two precisions are enough for those families.
     rows = [(f, p) for f in families for p in kinds.PRECISIONS.values() if not f.patch or p.name in ("fp32", "bf16")]
     return rows + [(files.SD1, p) for p in kinds.STATES.values()]
@@ -30,7 +30,6 @@ def all_cells(found: list[tuple]) -> list:
 
 
 def table(found: list[tuple]) -> str:
-    """The cells as a Markdown table, with numbered reasons below it and a count."""
     reasons: list[str] = []
 
     def shown(cell) -> str:
@@ -53,7 +52,7 @@ def table(found: list[tuple]) -> str:
     cells = all_cells(found)
     count = ", ".join(f"{sum(cell.outcome == outcome for cell in cells)} {outcome}" for outcome in MARK)
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
-    text = report.table(rows, [report.Column(name, name) for name in rows[0]])
+    text = scores.table(rows, [scores.Column(name, name) for name in rows[0]])
     return "\n".join([text, "", *notes, "", f"{len(cells)} cells: {count}."])
 
 
@@ -75,7 +74,7 @@ def main() -> int:
             say(began, family.name, *found[-1][1:])
     text = f"{table(found)} ComfyUI on the CPU, torch {torch.__version__}."
     print(f"\n{text}\n{time.monotonic() - began:.0f} s")
-    report.put(PAGE, "matrix", text)
+    scores.put(PAGE, "matrix", text)
     return int(any(cell.outcome == "FAIL" for cell in all_cells(found)))
 
 

@@ -64,9 +64,9 @@ class Template:
     def run(self, page: Page, changes: list[tuple[int, str, object]], steps: int = STEPS) -> dict:
         """Run the template, which is open in the page, with these widgets changed; returns the history entry."""
         for node, name, value in changes:
-            page.set_node(node, name, value)
+            page.mg("setOne", node, name, value)
         for kind in SAMPLERS if steps != STEPS else ():
-            page.set_all(kind, "steps", steps)
+            page.mg("setAll", kind, "steps", steps)
         return page.queue_and_wait(1200)
 
     def frame(self, title: str, *nodes: Node, color: str, row: int = 0) -> None:
@@ -120,7 +120,6 @@ class Template:
         return node["memorized_threshold"]
 
     def references(self, y: float = 0) -> Node:
-        """The images to stay away from; the node shows what it read and left out."""
         node = self.graph.node("MG_ReferencesFromFolder", folder=CHOOSE, vae=self.vae, size_of=self.latent)
         self.tune(node, folder="training").on_lab.append((node.id, "folder", "lab512 training images"))
         return node.at(LEFT, y).sized(400, 260).paint("purple")
@@ -138,7 +137,6 @@ class Template:
     def decoded(
         self, latent: Link, x: float, y: float, prefix: str, title: str, side: float = 400
     ) -> tuple[Node, Node]:
-        """Decoded and saved, the decoder above the image."""
         decoder = self.graph.node("VAEDecode", samples=latent, vae=self.vae).at(x, y).sized(side, 46)
         saved = self.graph.node("SaveImage", title, images=decoder, filename_prefix=f"memorization_guard/{prefix}")
         return decoder, saved.at(x, y + 96).sized(side, side + 90)
