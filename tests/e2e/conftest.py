@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -46,11 +45,3 @@ def page(opened: Page) -> Iterator[Page]:
 @pytest.fixture
 def vue(opened: Page) -> Iterator[Page]:
     yield from checked(opened, nodes2=True)
-
-
-@pytest.fixture(scope="session")
-def artefacts() -> Path:
-    """Where the screenshots go; git ignores it."""
-    folder = Path(__file__).parent / "artefacts"
-    folder.mkdir(exist_ok=True)
-    return folder

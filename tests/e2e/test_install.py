@@ -1,11 +1,9 @@
 """The pack as artists get it: the registry's zip or a git clone, under any folder name, updated and removed."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,6 @@ from urllib.parse import quote
 
 import pytest
 
-from support.frontend.page import BROWSERS, Page, find_browser
 from support.paths import ROOT
 from support.server import Server
 from tools import release
@@ -104,73 +101,19 @@ def test_page_help_images_and_templates_are_served_under_the_folders_name(server
             assert not server.call("GET", f"/{address}/{name}/{file}").ok
 
 
-def test_nothing_is_written_at_start_but_pythons_own_cache(server: Server, archive: Path, untouched: set[str]) -> None:
-    now = tree(server.base)
-    assert outside(now) == untouched
+def test_a_start_an_update_and_an_uninstall_leave_nothing(server: Server, archive: Path, untouched: set[str]) -> None:
+    """Nothing but Python's own cache. The last one with this server: it stops it."""
+    assert outside(tree(server.base)) == untouched
+    custom_nodes = server.base / "custom_nodes"
     with zipfile.ZipFile(archive) as file:
         packed = set(file.namelist())
-    for folder in ZIPPED:
-        root = server.base / "custom_nodes" / folder
-        files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-        assert {name for name in files - packed if "__pycache__/" not in name} == set()
-
-
-def test_an_update_and_an_uninstall_leave_nothing(server: Server, archive: Path, untouched: set[str]) -> None:
-    """The last one with this server: it stops it."""
-    server.stop()
-    custom_nodes = server.base / "custom_nodes"
-    shutil.rmtree(custom_nodes / ZIPPED[0])  # the newer version takes the older one's place
-    with zipfile.ZipFile(archive) as file:
+        for root in (custom_nodes / folder for folder in ZIPPED):
+            files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+            assert {name for name in files - packed if "__pycache__/" not in name} == set()
+        server.stop()
+        shutil.rmtree(custom_nodes / ZIPPED[0])  # the newer version takes the older one's place
         file.extractall(custom_nodes / ZIPPED[0])
     assert outside(tree(server.base)) == untouched
     for folder in FOLDERS:
         shutil.rmtree(custom_nodes / folder)
     assert tree(server.base) == untouched
-
-
-MONTHS = 300 * 24 * 3600  # seconds: a browser keeps a file for a tenth of its age when nobody says for how long
-NAME, HELP = "memorization-guard", "docs/MG_Guard.md"
-
-
-def age(web: Path, seconds: int) -> None:
-    for file in web.rglob("*.*"):
-        os.utime(file, (time.time() - seconds,) * 2)
-
-
-def update(web: Path) -> None:
-    """The newer version: an export has another name everywhere, and the help has one line more."""
-    for file in [*web.glob("*.mjs"), *web.glob("*.js")]:
-        file.write_text(file.read_text(encoding="utf-8").replace("classOf", "kindOf"), encoding="utf-8")
-    with (web / HELP).open("a", encoding="utf-8") as file:
-        file.write("\nof the newer version\n")
-    age(web, MONTHS // 2)  # as old as they were when the zip was packed
-
-
-@pytest.mark.skipif(find_browser() is None, reason=f"no browser found: install one of {', '.join(BROWSERS)}")
-@pytest.mark.parametrize("cured", [True, False])
-def test_a_page_does_not_mix_two_versions(tmp_path: Path, cured: bool) -> None:
-    """`cured`: as the pack is. Without it the page dies, or this test would prove nothing."""
-    pack = tmp_path / "base" / "custom_nodes" / NAME
-    release.build(tmp_path / "pack.zip")
-    with zipfile.ZipFile(tmp_path / "pack.zip") as file:
-        file.extractall(pack)
-    if not cured:
-        routes = pack / "adapter" / "routes.py"
-        text = routes.read_text(encoding="utf-8")
-        assert '"no-cache"' in text
-        routes.write_text(text.replace('response.headers["Cache-Control"] = "no-cache"', "pass"), encoding="utf-8")
-    age(pack / "web", MONTHS)
-    with Server(tmp_path / "base", lab=False, pack=False) as server:
-        address = f"/extensions/{NAME}"
-        if not cured and "Cache-Control" in server.call("GET", f"{address}/graph.mjs").headers:
-            pytest.skip("this ComfyUI has a cure of its own")
-        with Page(server) as page:
-            read = f"() => fetch('{address}/{HELP}').then((answer) => answer.text())"
-            assert page.tab.evaluate(read) and page.console_errors(NAME) == []
-            update(pack / "web")
-            page.clear_errors()
-            page.open()
-            died = "\n".join(page.console_errors("does not provide an export"))
-            works = page.tab.evaluate("() => app.extensions.some((e) => e.name === 'MemorizationGuard')")
-            helped = "of the newer version" in page.tab.evaluate(read)
-    assert (works, helped, "classOf" in died or "kindOf" in died) == (cured, cured, not cured), died

@@ -1,45 +1,24 @@
-"""Do our calls tell the truth about a real server?"""
+"""Our calls tell the truth about a real server; `make demo` in small on it; `make gpu-check` finds what is planted."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from support.client import PromptError
-from support.graphs import node
-from support.paths import ROOT
+from support import lab_strengths
+from support.paths import ROOT, SMALL_CHECKPOINT
 from support.server import Server, ServerError
-
-IMAGE = node("EmptyImage", width=48, height=32, batch_size=2, color=255)
-TO_NOTHING = node("ImageScaleBy", image=["3", 0], upscale_method="bilinear", scale_by=0.01)
-PROMPT = {"1": IMAGE, "2": node("SaveImage", images=["1", 0], filename_prefix="e2e")}
-pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "kind", "node_id", "node_type", "text"),
-    [
-        ({"7": node("NoSuchNode")}, "validation", "7", "NoSuchNode", "does not exist|not found"),
-        ({**PROMPT, "3": node("PreviewImage")}, "validation", "3", "PreviewImage", "missing: images"),
-        ({"1": IMAGE}, "validation", "", "", "no outputs"),
-        ({**PROMPT, "1": TO_NOTHING, "3": IMAGE}, "execution", "1", "ImageScaleBy", "execution error at node 1"),
-    ],
-    ids=["unknown node", "one of two outputs is wrong", "no output", "fails when it runs"],
-)
-def test_an_error_names_its_node(server: Server, prompt, kind: str, node_id: str, node_type: str, text: str) -> None:
-    with pytest.raises(PromptError, match=text) as caught:
-        server.run(prompt)
-    error = caught.value
-    assert (error.kind, error.node_id, error.node_type) == (kind, node_id, node_type)
-
-
-def test_a_dying_server_says_why() -> None:
-    with pytest.raises(ServerError, match="unrecognized arguments: --nonsense"):
-        Server(extra=["--nonsense"]).__enter__()
+from support.small_lab import SIZE, is_copy, training_pairs
+from tools.demo.measure import Subject, ask
+from tools.demo.methods import BATCH_WISE, DYNAMIC, PER_SAMPLE, PLAIN, Setting
+from tools.dev import gpu_check
 
 
 def test_a_taken_port_is_refused() -> None:
@@ -75,3 +54,64 @@ def test_make_serve_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -
                 return
         time.sleep(0.2)
     pytest.fail(f"the server at {address} is still there")
+
+
+STRENGTHS = {
+    PER_SAMPLE: lab_strengths.PER_SAMPLE,
+    BATCH_WISE: lab_strengths.BATCH_WISE,
+    DYNAMIC: lab_strengths.DEFERRED,
+}
+SETTING = Setting(SMALL_CHECKPOINT.name, 1, SIZE, {}, STRENGTHS, **lab_strengths.BATCH_WISE_START, is_copy=is_copy)
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_it_copies_with_cfg_and_not_with_a_mitigation(server: Server) -> None:
+    def copied(method: str, setting: Setting = SETTING) -> bool:
+        return ask(server, setting, Subject(*training_pairs()[0]), method, 0).copied == [True]
+
+    assert copied(PLAIN) and not copied(PLAIN, replace(SETTING, plan={"cfg": 0.0}))
+    assert [method for method in STRENGTHS if copied(method)] == []
+
+
+def test_the_demo_says_which_checkpoint_is_missing() -> None:
+    env = {**os.environ, "CHECKPOINT": "/nowhere/model.safetensors", "PROMPT": "a ring"}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "demo" / "demo.py")], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "/nowhere/model.safetensors is not a file" in done.stderr
+
+
+STATE = gpu_check.DEFAULT
+SOME = ("Detector", "Sampler, dynamic", "Optimizer, per-sample", "AMG, deduplication", "Gradient")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu_check.configure(tmp_path, "--cpu")  # before anything of the host is imported
+    from support.families import cells
+
+    monkeypatch.setattr(sys, "argv", ["gpu_check", STATE])
+    monkeypatch.setattr(cells, "row", partial(cells.row, only=SOME))
+    monkeypatch.setattr(gpu_check, "wanted", lambda: [])
+    monkeypatch.setattr(gpu_check, "gradients", lambda *_: [])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("", ""), ("gradient", "wrong by"), ("weights", "the weights are not what they were")]
+)
+def test_a_planted_fault_is_found(small: None, monkeypatch: pytest.MonkeyPatch, capsys, fault: str, said: str) -> None:
+    monkeypatch.setenv("MG_CHECK_FAULT", fault)
+    status = gpu_check.main()
+    report = capsys.readouterr().out.partition("--- paste from here ---")[2]
+    assert "SD1.x" in report
+    assert status == bool(fault), report
+    assert said in report
+    assert ("\n0 failed" in report) == (not fault)
+
+
+def test_a_host_that_does_not_start_gives_its_reason_in_one_line(small: None, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(gpu_check.STATES, STATE, "--reserve-vram much")
+    assert gpu_check.main() == 2
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(STATE) and "argument --reserve-vram: invalid float value: 'much'" in last

@@ -2,12 +2,11 @@
 
 import re
 import statistics
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from support.frontend import screenshots, views
+from support.frontend import views
 from support.frontend.lab_workflow import LabWorkflow, build_classic
 from support.frontend.page import Page
 from support.frontend.workflow import Node
@@ -70,8 +69,8 @@ def test_messages_come_once_and_can_be_silenced(page: Page) -> None:
         assert toasts(page) == []  # these are the views of the first run, which came out of the cache
     page.set(WARNINGS, False)
     try:
-        page.set_all("KSampler", "seed", 2)
-        page.set_all("MG_BasinEscapeDetector", "noise_seed", 2)
+        page.mg("setAll", "KSampler", "seed", 2)
+        page.mg("setAll", "MG_BasinEscapeDetector", "noise_seed", 2)
         again = views.check_both(page, page.queue_and_wait())
         assert again[str(ids["detector"])].warning and again[str(ids["check"])].warning  # the mark stays
         assert toasts(page) == []
@@ -79,11 +78,21 @@ def test_messages_come_once_and_can_be_silenced(page: Page) -> None:
         page.set(WARNINGS, True)
 
 
-def test_curves_can_be_turned_off_and_on(page: Page) -> None:
+def test_curves_can_be_turned_off_and_on_and_the_other_series_is_a_click_away(page: Page) -> None:
     lab = LabWorkflow()
     lab.shown(lab.sampler()["latent"])
     node = str(lab.build(page)["sampler"])
     first = views.check(page, page.queue_and_wait())[node]
+    pull, magnitude = (series["y"] for series in first.view["series"])
+    assert first.axis == f"⇄ {pull}" and "memorized_threshold" in first.legend
+    button = page.tab.locator(".mg-view button").first
+    button.focus()
+    page.tab.keyboard.press("Enter")
+    second = views.shown(page, node)
+    assert second.axis == f"⇄ {magnitude}" and second.lines != first.lines and second.limit == []
+    views.check_drawn(second, chosen=1)
+    page.tab.keyboard.press("Enter")  # the new button has the focus
+    assert views.shown(page, node).axis == first.axis
     size = "(id) => app.graph.getNodeById(id).size[1]"
     tall = page.tab.evaluate(size, int(node))
     for _ in page.renderers():
@@ -101,24 +110,7 @@ def test_curves_can_be_turned_off_and_on(page: Page) -> None:
         assert views.shown(page, node).lines == first.lines or page.nodes2
 
 
-def test_the_other_series_is_a_click_away(page: Page) -> None:
-    lab = LabWorkflow()
-    lab.shown(lab.sampler()["latent"])
-    node = str(lab.build(page)["sampler"])
-    first = views.check(page, page.queue_and_wait())[node]
-    pull, magnitude = (series["y"] for series in first.view["series"])
-    assert first.axis == f"⇄ {pull}" and "memorized_threshold" in first.legend
-    button = page.tab.locator(".mg-view button").first
-    button.focus()
-    page.tab.keyboard.press("Enter")
-    second = views.shown(page, node)
-    assert second.axis == f"⇄ {magnitude}" and second.lines != first.lines and second.limit == []
-    views.check_drawn(second, chosen=1)
-    page.tab.keyboard.press("Enter")  # the new button has the focus
-    assert views.shown(page, node).axis == first.axis
-
-
-def test_a_name_with_markup_is_text(vue: Page, server: Server, artefacts: Path) -> None:
+def test_a_name_with_markup_is_text(vue: Page, server: Server) -> None:
     folder = server.base / "input" / "markup"
     folder.mkdir(exist_ok=True)
     training = sorted((server.base / "input" / "training").glob("*.png"))
@@ -137,34 +129,25 @@ def test_a_name_with_markup_is_text(vue: Page, server: Server, artefacts: Path) 
     assert MARKUP in references.notes and "broken" in references.notes and MARKUP in check.notes
     assert any(MARKUP in title for title, _, _ in guided.nearest)
     assert vue.tab.evaluate("() => [window.mgHacked ?? 0, document.querySelectorAll('img[src=x]').length]") == [0, 0]
-    screenshots.whole_graph(vue, artefacts / "markup.png")
 
 
-def test_views_of_another_version(page: Page) -> None:
+def test_views_of_another_version_and_the_canvas_under_a_view(page: Page) -> None:
     """Fields that are missing, that are unknown, and nodes that are not there."""
     lab = LabWorkflow()
     lab.sampler()
-    ids = lab.build(page)
-    node = str(ids["sampler"])
+    node = str(lab.build(page)["sampler"])
     for view in (
         {"kind": "escape"},
         {"kind": "escape", "headline": "old", "steps": 3, "series": [{"lines": [[1, None, 2]]}]},
         {"kind": "of tomorrow", "headline": "new", "series": [], "nearest": [{"name": "n"}], "colour": 7},
         {"kind": "escape", "headline": "one", "steps": 1, "series": [{"y": "d", "lines": [[0.5]], "limit": [0.4]}]},
         {"kind": "escape", "steps": 2, "series": [{"lines": [[0, 0], [0, 0]]}], "marked": [True], "begins": [1]},
+        {"kind": "escape", "headline": "h", "steps": 2, "series": [{"y": "d", "lines": [[1, 2]]}]},
     ):
         page.mg("send", {"node": node, "view": view})
         assert views.shown(page, node).headline == view.get("headline", "")
-    for detail in ({"node": "999", "view": view}, {"node": f"{node}:1", "view": view}, {"node": node, "view": {}}):
+    for detail in ({"node": "999", "view": view}, {"node": f"{node}:1", "view": view}):
         page.mg("send", detail)
-
-
-def test_the_canvas_moves_under_a_view(page: Page) -> None:
-    lab = LabWorkflow()
-    lab.sampler()
-    node = lab.build(page)["sampler"]
-    view = {"kind": "escape", "headline": "h", "steps": 2, "series": [{"y": "d", "lines": [[1, 2]]}]}
-    page.mg("send", {"node": str(node), "view": view})
     where = "() => { const { scale, offset } = app.canvas.ds; return [scale, ...offset] }"
     for _ in page.renderers():
         box = page.tab.locator(".mg-view svg").first.bounding_box()
@@ -180,44 +163,36 @@ def test_the_canvas_moves_under_a_view(page: Page) -> None:
         page.frames()
         assert page.tab.evaluate(where)[1:] != moved
         page.tab.mouse.wheel(0, 120)
+    page.mg("send", {"node": node, "view": {}})
 
 
-def test_a_batch_of_sixteen(page: Page, artefacts: Path) -> None:
+def test_a_batch_of_sixteen_and_a_light_theme(page: Page) -> None:
     lab = LabWorkflow(batch=16)
     lab.shown(lab.sampler()["latent"])
-    ids = lab.build(page)
-    seen = views.check(page, page.queue_and_wait())[str(ids["sampler"])]
+    sampler = lab.build(page)["sampler"]
+    seen = views.check(page, page.queue_and_wait())[str(sampler)]
     assert len(seen.lines) == 16
     rows = [[0.04 * (1 - i / 70) ** (1 + s / 16) for i in range(50)] for s in range(16)]
     series = [{**old, "lines": rows} for old in seen.view["series"]]
     view = {**seen.view, "done": False, "steps": 50, "series": series, "begins": [20 + s for s in range(16)]}
+    dark = []
     for renderer in page.renderers():
-        got = page.mg("times", ids["sampler"], view, 50)
+        got = page.mg("times", sampler, view, 50)
         middle = statistics.median(got["times"])
         print(
             f"\n{renderer}: redraw of 16 curves of 50 steps: median {middle:.2f} ms, slowest {max(got['times']):.2f} ms"
             f"; frames in a second: {got['still']} at rest, {got['busy']} with ten redraws"
         )
-        views.check_drawn(views.shown(page, ids["sampler"]))
+        views.check_drawn(views.shown(page, sampler))
         assert middle < 16 and got["kept"]  # a new element costs Nodes 2.0 more than all changes of an old one
-        screenshots.whole_graph(page, artefacts / f"sixteen, {renderer}.png")
-
-
-def test_a_light_theme(vue: Page, artefacts: Path) -> None:
-    lab = LabWorkflow()
-    lab.guided(lab.references())
-    lab.shown(lab.sampler()["latent"])
-    ids = lab.build(vue)
-    views.check(vue, vue.queue_and_wait())
-    dark = [vue.mg("colours", ids["sampler"]) for _ in vue.renderers()]
-    vue.set("Comfy.ColorPalette", "light")
+        dark.append(page.mg("colours", sampler))
+    page.set("Comfy.ColorPalette", "light")
     try:
-        for before, renderer in zip(dark, vue.renderers(), strict=True):
-            screenshots.whole_graph(vue, artefacts / f"light, {renderer}.png")
-            light = vue.mg("colours", ids["sampler"])
+        for before, _ in zip(dark, page.renderers(), strict=True):
+            light = page.mg("colours", sampler)
             assert all(_brightness(a) > 110 > _brightness(b) for a, b in zip(before, light, strict=True)), light
     finally:
-        vue.set("Comfy.ColorPalette", "dark")
+        page.set("Comfy.ColorPalette", "dark")
 
 
 def _brightness(colour: str) -> float:

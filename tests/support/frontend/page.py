@@ -1,10 +1,11 @@
-"""One browser tab on the host's frontend, driven by Playwright."""
+"""One browser tab on the host's frontend, driven by Playwright; screenshots of one node, or of a node's view."""
 
 import contextlib
 import functools
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ SETTINGS = {
     "Comfy.Graph.CanvasMenu": False,
     "Comfy.Workflow.Persist": False,  # each page starts with the default graph
     "Comfy.Queue.History.Expanded": False,
-    "Comfy.Workflow.ShowMissingNodesWarning": False,  # these two open dialogs; `missing_nodes` tells instead
+    "Comfy.Workflow.ShowMissingNodesWarning": False,  # these two open dialogs; `missing` of page.js tells instead
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # draw text at every zoom
 }
@@ -164,21 +165,6 @@ class Page:
     def mg(self, name: str, *given: object) -> Any:
         return self.tab.evaluate("([name, given]) => mg[name](...given)", [name, given])
 
-    def missing_nodes(self) -> list[str]:
-        """The types of the red nodes: those the frontend could not make."""
-        return self.mg("missing")
-
-    def set_all(self, node_type: str, name: str, value: object) -> int:
-        """Set a widget on every node of a type, as a click would; returns the number of nodes."""
-        return self.mg("setAll", node_type, name, value)
-
-    def set_node(self, node: int | str, name: str, value: object) -> None:
-        """Set a widget of the node with this execution id, as a click would."""
-        self.mg("setOne", node, name, value)
-
-    def overlaps(self) -> list[list[str]]:
-        return self.mg("overlaps")
-
     def queue(self) -> str:
         """Press Run; returns the id of the prompt. Raises PromptError when the server refuses it, or PageError."""
         posted = lambda got: got.request.method == "POST" and got.url.split("?")[0].endswith("/prompt")  # noqa: E731
@@ -215,3 +201,37 @@ class Page:
 
     def clear_errors(self) -> None:
         self._errors.clear()
+
+
+FOCUS = "(on) => { app.extensionManager.focusMode = on }"
+
+
+@contextmanager
+def window(page: Page, width: int, height: int, menus: bool = False) -> Iterator[None]:
+    page.tab.set_viewport_size({"width": width, "height": height})
+    page.tab.evaluate(FOCUS, not menus)
+    page.tab.wait_for_timeout(300)
+    try:
+        yield
+    finally:
+        page.tab.evaluate(FOCUS, False)
+        page.tab.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
+
+
+def single_node(page: Page, node_type: str, scale: float, margin: int) -> bytes:
+    x, y, w, h = page.mg("box", node_type)
+    width, height = (round(scale * side + 2 * margin) for side in (w, h))
+    with window(page, max(width, 900), max(height, 600)):
+        page.mg("show", scale, margin / scale - x, margin / scale - y)
+        page.settle()
+        return page.tab.screenshot(clip={"x": 0, "y": 0, "width": width, "height": height})
+
+
+def title_and_view(page: Page, node: int, node_width: int, width: int) -> list[bytes]:
+    """PNGs of a node's title and its view, `width` pixels wide, of a node made `node_width` wide. Classic renderer."""
+    x, y, _, h = page.mg("isolate", node, node_width)
+    scale = width / node_width
+    with window(page, width + 100, round(h * scale) + 100):
+        page.mg("show", scale, 50 / scale - x, 50 / scale - y)
+        page.settle()
+        return [page.tab.screenshot(clip=clip) for clip in page.mg("titleAndView", node)]

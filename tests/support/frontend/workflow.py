@@ -1,9 +1,5 @@
 """Describe a UI-format workflow in Python and let the real frontend build it.
 
-    g = Graph()
-    latent = g.node("EmptyLatentImage", width=512, height=512)
-    out = g.node("KSampler", "Sampler", latent_image=latent["LATENT"], seed=1, ...).paint("green")
-
 The file is what the frontend serialises, so the order of widgets and hidden companions are right by construction.
 """
 
@@ -137,7 +133,7 @@ def write(page: Page, graph: Graph, path: Path, wire: Callable[[Page, dict], dic
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(workflow, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     page.load_workflow(path)
-    if missing := page.missing_nodes():
+    if missing := page.mg("missing"):
         raise WorkflowError(f"{path}: nodes missing after opening it again: {missing}")
     again = page.serialized()
     for key in ("type", "widgets_values", "inputs", "outputs"):
