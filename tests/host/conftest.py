@@ -33,7 +33,6 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def counted() -> tuple[ModelPatcher, Meter]:
-    """(an exact model, the meter of its evaluations)."""
     meter, model = Meter(), exact.build()
     model.set_model_unet_function_wrapper(meter)
     return model, meter

@@ -70,7 +70,6 @@ VANILLA = {"lab": graphs.lab(2), "v": graphs.ksampler(**MODEL, steps=2)}
 
 @pytest.fixture(scope="module")
 def everything(host: Host, vae: Any, clip_vision: Any) -> dict[str, Any]:
-    """One model for all accidents, the networks, and as references the memorized image and another one."""
     noise = torch.randn(1, *exact.SHAPE, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         images = vae.decode(torch.cat([exact.x_mem(), noise]))
@@ -147,7 +146,6 @@ def check_error(error: NodeError, accident: str, phase: str) -> None:
 
 
 def same(out: list[Any], wanted: list[Any]) -> None:
-    """The outputs of a node: latents, noises, numbers and texts, bit by bit."""
     for mine, theirs in zip(out, wanted, strict=True):
         if isinstance(mine, dict):
             assert torch.equal(mine["samples"], theirs["samples"])

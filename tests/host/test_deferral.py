@@ -52,6 +52,9 @@ def test_a_curve_of_other_steps_is_read_by_noise_level_and_its_percent_is_the_ho
     begun, wanted = out["k"][1].sigmas[out["k"][1].transition], out["short"][3].transition_sigma
     assert (begun <= wanted * 1.001).all() and (begun >= wanted * 0.8).all()
     late = round(out["d"][2] + 0.001, 3)
+    for name in ("sampler_name", "scheduler"):
+        said = fails(host, {"lab": lab(1), "k": deferred(**{name: "magic"})}).message
+        assert f"`{name}` is 'magic'" in said or f"{name}: 'magic' not in" in said, "newer hosts say it themselves"
     static = host.run({"lab": lab(4), "s": deferred("static", start_percent=late)})["s"]
     assert static[2] in (out["d"][1], out["d"][1] + 1)
 
@@ -60,13 +63,6 @@ def test_opposite_guidance_leaves_sooner(host: Host) -> None:
     out = host.run({"lab": lab(48), "a": deferred(), "b": deferred(pre_escape_cfg=-3.0)})
     assert out["b"][1].transition.float().mean() < out["a"][1].transition.float().mean() - 2
     assert copies(out["b"]) <= 0.05
-
-
-def test_scale_1_inside_is_the_condition_alone(host: Host) -> None:
-    """Static up to the end with g₀ = 1 is KSampler at CFG 1."""
-    ours = deferred("static", start_percent=1.0, pre_escape_cfg=1.0)
-    out = host.run({"lab": lab(3), "a": ksampler(cfg=1.0), "b": ours})
-    assert same_bits(out["a"], out["b"])
 
 
 def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
@@ -85,12 +81,6 @@ def test_image_to_image_starts_where_its_schedule_starts(host: Host) -> None:
     assert torch.equal(samples(out["no"]), torch.zeros(2, *exact.SHAPE)), "a curve of no steps is one, too:"
     assert out["after none"][1].steps == 50 and out["drawn"][0].shape[0] == 1
     assert [round(out[name][1].threshold, 4) for name in ("normal", "ddim_uniform", "later")] == [0.02, 0.02, 0.01]
-
-
-@pytest.mark.parametrize("name", ["sampler_name", "scheduler"])
-def test_a_name_that_the_host_does_not_know(host: Host, name: str) -> None:
-    said = fails(host, {"lab": lab(1), "k": deferred(**{name: "magic"})}).message
-    assert f"`{name}` is 'magic'" in said or f"{name}: 'magic' not in" in said, "newer hosts say it themselves"
 
 
 @pytest.mark.parametrize(
@@ -122,11 +112,12 @@ def test_a_curve_from_the_detector_serves_all_three(host: Host) -> None:
     assert same_bits(out["a"], out["measured"]), "what it measures, the detector measured before"
 
 
-def test_the_patch_leaves_ordinary_prompts_alone_and_off_the_model(host: Host) -> None:
+def test_scale_1_inside_is_cfg_1_and_the_patch_leaves_ordinary_prompts_alone_and_off_the_model(host: Host) -> None:
     plain = {"positive": ORDINARY}
-    patches = {"off": patch("off"), "patch": patch()}
-    out = host.run({"lab": lab(3), **patches, "a": ksampler(model=PATCHED, **plain), "b": ksampler(**plain)})
-    assert same_bits(out["a"], out["b"])
+    nodes = {"off": patch("off"), "patch": patch(), "a": ksampler(model=PATCHED, **plain), "b": ksampler(**plain)}
+    scales = {"c": ksampler(cfg=1.0), "d": deferred("static", start_percent=1.0, pre_escape_cfg=1.0)}
+    out = host.run({"lab": lab(3), **nodes, **scales})
+    assert same_bits(out["a"], out["b"]) and same_bits(out["c"], out["d"])
     assert out["off"][0] is out["lab"][0], "nothing to undo"
 
 

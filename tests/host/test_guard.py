@@ -42,7 +42,7 @@ def test_the_stronger_the_fewer_copies_and_an_ordinary_prompt_stays_as_it_is(hos
     assert same_bits(out["c"], out["d"])
 
 
-def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> None:
+def test_it_measures_a_model_once_for_each_size_and_with_the_users_ordinary_prompts(host: Host, counted: Any) -> None:
     model, calls = counted
     out = host.run({"lab": lab(1), "g": guard(model=["m", 0])}, {**CLIP, "m": model})
     plain = 2 * 50
@@ -52,23 +52,18 @@ def test_it_measures_a_model_once_for_each_size(host: Host, counted: Any) -> Non
     second = host.run(again, {"guarded": out["g"][0]})
     assert calls.pop_rows() == plain + 6
     assert same_bits(first["b"], second["b"])
-
-
-def test_it_measures_with_the_users_ordinary_prompts(host: Host, counted: Any) -> None:
-    """Two instead of twelve; for a prompt that is as loud as the ordinary ones, nothing is memorized."""
-    model, calls = counted
+    # Two instead of twelve; for a prompt that is as loud as the ordinary ones, nothing is memorized.
     loud = OrdinaryText()
     loud.encode_from_tokens_scheduled = lambda tokens: exact.conditioning("memorized" if tokens else "null")  # type: ignore[method-assign]
-    nodes = {"lab": lab(4), "g": guard(model=["m", 0], ordinary_prompts=" 1girl, garden; castle, night; ")}
-    given = host.run(nodes, {"clip": loud, "m": model})
-    out = host.run({"lab": lab(4), "b": ksampler(model=["guarded", 0])}, {"guarded": given["g"][0]})
+    own = guard(model=["m", 0], ordinary_prompts=" 1girl, garden; castle, night; ")
+    nodes = {"lab": lab(4), "g": own, "b": ksampler(model=GUARDED), "a": ksampler()}
+    out = host.run(nodes, {"clip": loud, "m": model})
     assert calls.pop_rows() == 4 * (2 * 50 + 6) + (2 + 6) * 2
-    assert same_bits(out["b"], host.run({"lab": lab(4), "a": ksampler()})["a"])
+    assert same_bits(out["b"], out["a"])
 
 
 @pytest.fixture
 def searches(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What every search for a quiet noise gives."""
     quiet, seen = host.module(PACK, "methods.quiet_noise"), []
     searched = quiet.search_noise
     monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])

@@ -69,59 +69,27 @@ def test_without_a_basin_every_node_is_bit_identical_to_vanilla(host: Host, chec
 PROMPTS_AND_MODELS = {"nothing": Feature(), **CONDITIONS, **EXTRAS, "batch index": LATENTS["batch index"], **GRAPHS}
 
 
-@pytest.mark.parametrize("name", PROMPTS_AND_MODELS)
+@pytest.mark.parametrize("name", [*PROMPTS_AND_MODELS, *PATCHES])
 def test_deferral_is_two_vanilla_stages(host: Host, checkpoint, name: str) -> None:
-    """KSampler (Advanced) at CFG 0 until the switch and at CFG 7 after it."""
-    feature = PROMPTS_AND_MODELS[name]
+    """KSampler (Advanced) at CFG 0 until the switch and at CFG 7 after it.
+
+    Other packs' guidance acts before the switch as on no prompt at all, and at scale 1 as at CFG 1.
+    """
+    feature = (PROMPTS_AND_MODELS | PATCHES)[name]
     links = feature.inputs()
+    unguided = {"positive": ["null", 0]} if name in PATCHES else {"cfg": 0.0}
     prompt = feature.prompt(
-        free=stage(0, SWITCH, **links, cfg=0.0),
+        free=stage(0, SWITCH, **{**links, **unguided}),
         vanilla=stage(SWITCH, STEPS, **{**links, "latent_image": ["free", 0]}),
         ours=deferred("static", **links, start_percent=START),
         plain=ksampler(),
         whole=ksampler(**links),
-    )
-    out = host.run(prompt, feature.given(checkpoint))
-    assert out["ours"][2] == SWITCH
-    torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
-    same = torch.allclose(samples(out["plain"]), samples(out["whole"]), atol=1e-2)
-    assert same == (name == "nothing"), "the feature does something"
-
-
-@pytest.mark.parametrize("name", PATCHES)
-def test_other_packs_guidance_acts_in_both_phases(host: Host, checkpoint, name: str) -> None:
-    """Before the switch as on no prompt at all, after it as on the prompt; at scale 1 as at CFG 1."""
-    feature = PATCHES[name]
-    links = feature.inputs()
-    late = {**links, "latent_image": ["free", 0]}
-    prompt = feature.prompt(
-        free=stage(0, SWITCH, **{**links, "positive": ["null", 0]}),
-        vanilla=stage(SWITCH, STEPS, **late),
-        plain=stage(SWITCH, STEPS, **{**late, "model": ["m", 0]}),
-        ours=deferred("static", **links, start_percent=START),
         alone=ksampler(**links, cfg=1.0),
         at_1=deferred("static", **links, start_percent=1.0, pre_escape_cfg=1.0),
     )
     out = host.run(prompt, feature.given(checkpoint))
-    torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(samples(out["plain"]), samples(out["vanilla"]), atol=1e-2), "the patch does something"
-    torch.testing.assert_close(samples(out["at_1"]), samples(out["alone"]), atol=1e-4, rtol=1e-4)
-
-
-def test_an_upscaling_pass_with_one_patched_model_in_both_samplers(host: Host, checkpoint) -> None:
-    """The second pass begins below T, at twice the size: nothing of the first is left in the model."""
-    large = node("LatentUpscale", samples=["a", 0], upscale_method="bislerp", width=128, height=128, crop="disabled")
-    second = {"latent_image": ["large", 0], "denoise": 0.5}
-    model = {**on_lab.LINKS, "model": ["patch", 0]}
-    prompt = Feature().prompt(
-        patch=patch(memorized_threshold=0.0, start_percent=0.9),
-        a=ksampler(**model),
-        large=large,
-        b=ksampler(**{**model, **second}),
-        own=deferred(**{**on_lab.LINKS, **second}, memorized_threshold=0.0, start_percent=0.9),
-        vanilla=ksampler(**{**on_lab.LINKS, **second}),
-    )
-    out = host.run(prompt, checkpoint)
-    assert samples(out["b"]).shape[-2:] == (16, 16)
-    assert same_bits(out["b"], out["own"]), "as a fresh model would"
-    assert not same_bits(out["b"], out["vanilla"])
+    assert out["ours"][2] == SWITCH
+    for ours, theirs in (("ours", "vanilla"), ("at_1", "alone")):
+        torch.testing.assert_close(samples(out[ours]), samples(out[theirs]), atol=1e-4, rtol=1e-4)
+    same = torch.allclose(samples(out["plain"]), samples(out["whole"]), atol=1e-2)
+    assert same == (name == "nothing"), "the feature does something"

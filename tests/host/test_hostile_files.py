@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support import every_node, graphs
-from support.doors import GIGABYTE, Watch, files, memory
 from support.every_node import EVERY_NODE, SET
 from support.executor import Host
 from support.graphs import node
 from support.hostile_files import COLOUR, EXIF, captions, detectors, giant, image, images, reference_files
-from support.hostile_runs import FUZZ, Tally, judge, plan, prompt_of
+from support.hostile_runs import FUZZ, GIGABYTE, Tally, Watch, files, judge, memory, plan, prompt_of
 
 FOLDER = "hostile"
 OURS = (f"input/{FOLDER}", "models/memorization_references", "models/copy_detection", "temp")
@@ -86,43 +85,29 @@ def test_images_and_captions(host: Host, whole: dict, tally: Tally, limited: Lim
     assert not tally.wrong, "\n\n".join(tally.wrong.values())
 
 
-def test_sets(host: Host, whole: dict, tally: Tally, limited: Limited) -> None:
-    """Loaded, then compared with, then steered by."""
-    folder = host.base / "models" / "memorization_references"
+def test_detectors_and_sets(host: Host, whole: dict, tally: Tally, limited: Limited) -> None:
+    """A set is loaded, then compared with, then steered by."""
+    models = host.base / "models"
+    set_, detector = models / "memorization_references" / "hostile.safetensors", models / "copy_detection"
+    kinds = {"load": "MG_LoadReferences", "check": "MG_CopyCheck", "steer": "MG_AMGGuidance"}
+    contents = reference_files(set_.with_name(f"{SET}.safetensors"))
 
-    @plan(0.15)
-    @given(reference_files(folder / f"{SET}.safetensors"), st.sampled_from(["load", "check", "steer"]))
-    def run(content: bytes, use: str) -> None:
-        (folder / "hostile.safetensors").write_bytes(content)
-        kind = {"load": "MG_LoadReferences", "check": "MG_CopyCheck", "steer": "MG_AMGGuidance"}[use]
-        put = {"references": ["loaded", 0]} if use != "load" else {"file": "hostile.safetensors"}
-        prompt = {**prompt_of(kind, put)[0], "loaded": node("MG_LoadReferences", file="hostile.safetensors")}
-
+    def tried(prompt: dict[str, Any], what: Any) -> None:
         def load() -> None:
             with limited():
                 every_node.run(host, prompt, whole)
 
-        judge(load, prompt, tally, content)
-
-    run()
-    assert not tally.wrong, "\n\n".join(tally.wrong.values())
-
-
-def test_detectors(host: Host, whole: dict, tally: Tally, limited: Limited) -> None:
-    folder = host.base / "models" / "copy_detection"
+        judge(load, prompt, tally, what)
 
     @plan(0.15)
-    @given(detectors())
-    def run(made: tuple[str, bytes]) -> None:
-        file = folder / f"hostile{made[0]}"
+    @given(contents, st.sampled_from(list(kinds)), detectors())
+    def run(content: bytes, use: str, made: tuple[str, bytes]) -> None:
+        set_.write_bytes(content)
+        put = {"references": ["loaded", 0]} if use != "load" else {"file": set_.name}
+        tried({**prompt_of(kinds[use], put)[0], "loaded": node("MG_LoadReferences", file=set_.name)}, content)
+        file = detector / f"hostile{made[0]}"
         file.write_bytes(made[1])
-        prompt = {"n": node("MG_LoadCopyDetector", file=file.name)}
-
-        def load() -> None:
-            with limited():
-                every_node.run(host, prompt, whole)
-
-        judge(load, prompt, tally, made[0])
+        tried({"n": node("MG_LoadCopyDetector", file=file.name)}, made[0])
         file.unlink()
 
     run()

@@ -10,12 +10,17 @@ import nodes as host_nodes
 from support import every_node
 from support.every_node import EVERY_NODE
 from support.executor import Host
-from support.graphs import node
+from support.graphs import lab, node
 from support.hostile_runs import Tally, inputs, judge, plan, prompt_of
 from support.outcomes import refused
 
 SOCKETS = {"MG_BasinEscapeDetector": ["model", "negative"], "MG_Calibrate": ["clip"]}
-SOCKETS |= {"MG_PlotCurve": ["curve"], "MG_AMGGuidance": ["references"], "MG_ReferencesFromImages": ["images"]}
+SOCKETS |= {
+    "MG_DeferredCFG": ["null"],
+    "MG_PlotCurve": ["curve"],
+    "MG_AMGGuidance": ["references", "vae"],
+    "MG_ReferencesFromImages": ["images"],
+}
 pytestmark = pytest.mark.usefixtures("quiet")
 
 
@@ -52,17 +57,11 @@ def test_hostile_inputs(host: Host, whole: dict[str, Any], tally: Tally, class_t
 
 @pytest.mark.parametrize(("class_type", "name"), [(kind, name) for kind, names in SOCKETS.items() for name in names])
 def test_an_empty_socket_says_what_to_connect(host: Host, whole: dict[str, Any], class_type: str, name: str) -> None:
-    """A checkpoint without a VAE or CLIP gives None, and the host passes it on."""
-    prompt = EVERY_NODE[class_type]
-    prompt = {"lab": node("MGLab_ExactModel", parameterisation="eps", batch_size=2), **prompt}
+    """A checkpoint without a VAE or CLIP gives None, and the host passes it on; an optional one is not connected."""
+    prompt, given = {"lab": lab(2), **EVERY_NODE[class_type]}, {**whole, "nothing": None}
     prompt["n"] = node(class_type, **{**prompt["n"]["inputs"], name: ["nothing", 0]})
-    said = refused(host, {"n": prompt["n"], "lab": prompt["lab"]}, {**whole, "nothing": None})
-    assert f": `{name}` is empty." in said and "onnect " in said
-
-
-def test_an_empty_optional_socket_counts_as_not_connected(host: Host, whole: dict[str, Any]) -> None:
-    lab = {"lab": node("MGLab_ExactModel", parameterisation="eps", batch_size=2)}
-    for class_type, name in (("MG_AMGGuidance", "vae"), ("MG_DeferredCFG", "null")):
-        prompt = {**lab, **EVERY_NODE[class_type]}
-        prompt["n"] = node(class_type, **{**prompt["n"]["inputs"], name: ["nothing", 0]})
-        assert host.run(prompt, {**whole, "nothing": None})["n"]
+    if name in ("vae", "null"):
+        assert host.run(prompt, given)["n"]
+    else:
+        said = refused(host, {"n": prompt["n"], "lab": prompt["lab"]}, given)
+        assert f": `{name}` is empty." in said and "onnect " in said

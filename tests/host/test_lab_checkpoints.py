@@ -13,7 +13,7 @@ from lab.copies import is_copy, training_pairs
 from lab.judge import Judge
 from support import graphs, small_lab
 from support.executor import Host
-from support.families import built, cells, files, kinds
+from support.families import cells, files, kinds
 from support.families.files import PREFIX, SD1
 from support.graphs import checkpoint as on_lab
 from support.graphs import lab, node
@@ -44,12 +44,9 @@ def test_ksampler_copies_a_memorized_image(host: Host) -> None:
     out = host.run(prompt, on_lab.load(host, LAB_CHECKPOINT))
     copied, other = ((out[f"i {name}"][0][0] * 255).round().byte().numpy() for name in ("mem", "ord"))
     assert is_copy(copied, training) and not is_copy(other, training)
-    assert Judge.load().aligned(other[None], ["a drawing of a fish"]).all()
-
-
-def test_no_two_memorized_images_of_the_small_lab_pass_for_each_other() -> None:
-    images = [image for _, image in small_lab.training_pairs()]
+    images = [image for _, image in small_lab.training_pairs()]  # no two of the small lab's pass for each other
     assert not any(small_lab.is_copy(a, b) for i, a in enumerate(images) for b in images[:i])
+    assert Judge.load().aligned(other[None], ["a drawing of a fish"]).all()
 
 
 FAST = {  # (family, precision): one of each kind of prediction, of latent and of precision, in seconds
@@ -61,14 +58,14 @@ FAST = {  # (family, precision): one of each kind of prediction, of latent and o
     ("Flux, guidance-distilled", "fp32"),
     ("Wan video (5-D)", "fp32"),
 }
-FAMILIES = {f.name: f for f in [*files.FAMILIES, *built.FAMILIES]}
+FAMILIES = {f.name: f for f in [*files.FAMILIES, *files.BUILT]}
 
 
 @pytest.mark.parametrize(("family", "precision"), sorted(FAST))
 def test_every_node_runs_and_changes_nothing_at_zero(host: Host, family: str, precision: str) -> None:
     found = cells.row(host, FAMILIES[family], kinds.PRECISIONS[precision])
     wrong = {n: str(c) for n, c in found.items() if c.outcome != "pass"}
-    if family == built.DISTILLED.name:
+    if family == files.DISTILLED.name:
         assert wrong.pop("AMG, deduplication").startswith("not here")
         for name in ("Detector", "Sampler, dynamic", "Optimizer, per-sample"):
             assert "only compares" in found[name].said, "it says what d is there"
@@ -77,7 +74,7 @@ def test_every_node_runs_and_changes_nothing_at_zero(host: Host, family: str, pr
 
 def test_a_cell_that_fails_is_said(host: Host, monkeypatch) -> None:
     monkeypatch.setitem(cells.NODES, "Sampler, off", lambda bench: bench.other(k=bench.words.deferred("off")))
-    found = cells.row(host, built.SCHNELL, kinds.PRECISIONS["fp32"], ("Sampler, off",))
+    found = cells.row(host, files.SCHNELL, kinds.PRECISIONS["fp32"], ("Sampler, off",))
     assert str(found["Sampler, off"]) == "FAIL: it did nothing"
 
 

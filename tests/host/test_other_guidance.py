@@ -9,7 +9,7 @@ import torch
 from support.executor import Host
 from support.graphs import checkpoint as on_lab
 from support.graphs import node, references
-from support.graphs.features import LATENTS, NEEDS_EASY_CACHE, PATCHES, Feature, encoded, image
+from support.graphs.features import NEEDS_EASY_CACHE, PATCHES, Feature, encoded
 from support.outcomes import same_bits, samples
 
 TELLS_APART = {"memorized_threshold": 0.019, "start_percent": 0.5}  # the first sample is inside, the second is not
@@ -58,22 +58,6 @@ def test_a_deferral_with_null_is_guided_against_the_negative_afterwards(host: Ho
     out = host.run(prompt, checkpoint)
     torch.testing.assert_close(samples(out["ours"]), samples(out["vanilla"]), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(samples(out["without"]), samples(out["vanilla"]), atol=1e-2)
-
-
-def test_inpainting_touches_nothing_outside_the_mask(host: Host, checkpoint) -> None:
-    feature = LATENTS["inpainting"]
-    links = feature.inputs()
-    prompt = feature.prompt(
-        vanilla=on_lab.ksampler(**links),
-        static=on_lab.deferred("static", **links, start_percent=on_lab.START),
-        ours=on_lab.deferred(**links),
-    )
-    out = host.run(prompt, feature.given(checkpoint))
-    outside = (feature.given(checkpoint)["mask"] == 0).expand(2, 4, on_lab.SIZE, on_lab.SIZE)
-    torch.testing.assert_close(samples(out["vanilla"])[outside], image()[outside])
-    for name in ("static", "ours"):
-        assert torch.equal(samples(out[name])[outside], samples(out["vanilla"])[outside]), name
-    assert not torch.allclose(samples(out["static"])[~outside], samples(out["vanilla"])[~outside], atol=1e-2)
 
 
 @pytest.mark.parametrize(("name", "scale"), SEPARATELY)

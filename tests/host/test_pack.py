@@ -99,19 +99,11 @@ def nodes(host: Host) -> list[Any]:
     return host.module(PACK).collect_nodes()
 
 
-def test_the_file_is_up_to_date(host: Host, nodes: list[Any]) -> None:
-    schema = host.module(PACK, "nodes.schema")
-    assert FILE.read_text(encoding="utf-8") == page_facts(nodes, schema.USED_WITH, schema.REPLACED_BY)
-
-
-def test_a_view_is_shown_by_the_nodes_that_make_one(nodes: list[Any]) -> None:
-    shown = page_facts(nodes, {}, {})
-    without = {node.GET_SCHEMA().node_id for node in nodes if f'"{node.GET_SCHEMA().node_id}"' not in shown}
-    assert without == {"MG_PlotCurve", "MG_LoadCopyDetector"}
-
-
-def test_the_page_is_told_of_inputs_that_nodes_have_and_of_every_choice(host: Host, nodes: list[Any]) -> None:
+def test_the_page_is_told_of_views_of_inputs_that_nodes_have_and_of_every_choice(host: Host, nodes: list[Any]) -> None:
     tables = host.module(PACK, "nodes.schema")
+    assert FILE.read_text(encoding="utf-8") == page_facts(nodes, tables.USED_WITH, tables.REPLACED_BY)
+    shown, names = page_facts(nodes, {}, {}), {node.GET_SCHEMA().node_id for node in nodes}
+    assert {name for name in names if f'"{name}"' not in shown} == {"MG_PlotCurve", "MG_LoadCopyDetector"}
     inputs = [{i.id: getattr(i, "options", None) or () for i in node.GET_SCHEMA().inputs} for node in nodes]
     replaced = {name: {"": others} for name, others in tables.REPLACED_BY.items()}
     for name, values in {**tables.USED_WITH, **replaced}.items():

@@ -16,7 +16,7 @@ from support import graphs
 from support.executor import Host, Prompt
 from support.graphs import node
 from support.graphs.checkpoint import copy_training_images, loader, place, training_images
-from support.image_files import BROKEN, DAMAGED, GOOD, STRANGE, make_folder, scene
+from support.hostile_files import BROKEN, DAMAGED, GOOD, STRANGE, make_folder, scene
 from support.outcomes import fails
 from support.paths import SMALL_CHECKPOINT
 from support.small_lab import TRAINING_IMAGES

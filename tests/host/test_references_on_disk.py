@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def said(host: Host, prompt: Prompt, given: dict | None = None) -> str:
     return fails(host, prompt, given).message
 
 
-def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, given: dict[str, Any]) -> None:
+def test_a_set_is_read_back_as_it_was_and_its_hostile_captions_are_data(host: Host, sets: Path, given: dict) -> None:
     saved = host.run(save("loras/my style"), given)["s"][0]
     loaded, count, report = host.run(load("loras/my style.safetensors", descriptor=["descriptor", 0]), given)["l"]
     assert count == 3 and "3 references, metric descriptor" in report
@@ -73,17 +74,13 @@ def test_a_set_is_read_back_as_it_was(host: Host, sets: Path, given: dict[str, A
     assert torch.equal(loaded.features, saved.features) and torch.equal(loaded.thumbnails, saved.thumbnails)
     assert loaded.descriptor.fingerprint == saved.descriptor_hash
     assert [p.name for p in (sets / "loras").iterdir()] == ["my style.safetensors"]
-
-
-def test_hostile_captions_are_data(host: Host, sets: Path) -> None:
-    module = host.module("memorization_guard", "references.reference_file")
-    references = host.module("memorization_guard", "mitigation.references.reference_set")
-    texts = tuple(HOSTILE), tuple(HOSTILE[::-1])
-    made = references.ReferenceSet("latent", torch.ones(5, 8).half(), (2, 2, 2), *texts, None)
-    module.save_references(made, sets / "hostile.safetensors")
-    loaded = host.run(load("hostile.safetensors"))["l"][0]
-    assert list(loaded.captions) == list(map(clean, HOSTILE)) and list(loaded.names) == list(map(shown, HOSTILE[::-1]))
-    with safe_open(str(sets / "hostile.safetensors"), "pt") as file:
+    hostile = replace(saved, captions=tuple(HOSTILE[:3]), names=tuple(HOSTILE[2:]))
+    host.module("memorization_guard", "references.reference_file").save_references(hostile, sets / "a.safetensors")
+    loaded = host.run(load("a.safetensors"))["l"][0]
+    assert list(loaded.captions) == list(map(clean, HOSTILE[:3])) and list(loaded.names) == list(
+        map(shown, HOSTILE[2:])
+    )
+    with safe_open(str(sets / "a.safetensors"), "pt") as file:
         assert not any("DROP" in value for value in file.metadata().values())
 
 
@@ -213,37 +210,31 @@ def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> N
     assert (theirs[0] - theirs[1]).abs().max() > 1e-4
 
 
-def test_an_archive_with_code_is_refused_and_does_not_run(host: Host, detectors: Path, tmp_path: Path) -> None:
-    target, file = tmp_path / "planted.py", detectors / "sscd_disc_mixup.torchscript.pt"
-    torch.jit.save(torch.jit.script(Planted(str(target))), str(file))
-    target.unlink(missing_ok=True)
-    assert "code in the file, which is not run" in said(host, detector(file.name))
-    assert not target.exists()
-    torch.jit.load(str(file))
-    assert target.exists(), "the archive is a real attack"
-
-
 def test_the_missing_detector_is_named_and_a_branch_beside_it_does_not_hide_that(host: Host, detectors: Path) -> None:
     """A node that fails in the host's validation is left out without a word where another output can run."""
-    error = fails(
-        host,
-        detector("sscd_disc_mixup.torchscript.pt")
-        | {"other": node("EmptyLatentImage", width=64, height=64, batch_size=1)},
-    )
+    other = {"other": node("EmptyLatentImage", width=64, height=64, batch_size=1)}
+    error = fails(host, detector("sscd_disc_mixup.torchscript.pt") | other)
     assert error.kind.endswith("GuardError")
     for word in ("sscd_disc_mixup.torchscript.pt", str(detectors), "facebookresearch/sscd-copy-detection"):
         assert word in error.message
 
 
-def test_a_detector_that_is_none(host: Host, detectors: Path, capsys) -> None:
+def test_a_detector_that_is_none_or_holds_code(host: Host, detectors: Path, tmp_path: Path, capsys) -> None:
     (detectors / "text.pt").write_text("hello")
     torch.save({"weights": Trap()}, detectors / "pickle.pt")
     save_file({"a": torch.zeros(1)}, str(detectors / "other.safetensors"))
     (detectors / "text.safetensors").write_text("hello")
+    target, attack = tmp_path / "planted.py", detectors / "sscd_disc_mixup.torchscript.pt"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         for name in ("text.pt", "pickle.pt", "other.safetensors", "text.safetensors"):
             message = said(host, detector(name))
             assert name in message and "SSCD comes from" in message
+        torch.jit.save(torch.jit.script(Planted(str(target))), str(attack))
+        target.unlink(missing_ok=True)
+        assert "code in the file, which is not run" in said(host, detector(attack.name))
+        assert not target.exists()
+        torch.jit.load(str(attack))
+    assert target.exists(), "the archive is a real attack"
     assert "sprung" not in capsys.readouterr().out
     assert load_file(detectors / "other.safetensors")

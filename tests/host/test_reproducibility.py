@@ -116,27 +116,22 @@ def given(host: Host, vae: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", EVERY_NODE)
 def test_the_same_inputs_twice(host: Host, given: dict[str, Any], name: str) -> None:
     """In two runs that share nothing: the executor forgets everything in between."""
-    first, second = (every_node.run(host, EVERY_NODE[name], given) for _ in range(2))
-    assert first["n"] is not second["n"]
+    file: Path = host.base / "models" / "memorization_references" / f"{SET}.safetensors"
+    first, written = every_node.run(host, EVERY_NODE[name], given), contents(file)
+    second = every_node.run(host, EVERY_NODE[name], given)
+    assert first["n"] is not second["n"] and contents(file) == written
     for key in EVERY_NODE[name]:
         assert alike(first[key]) == alike(second[key]), key
 
 
 def test_an_image_is_checked_as_it_would_be_alone(host: Host, given: dict[str, Any]) -> None:
-    prompt = EVERY_NODE["MG_CopyCheck"]
-    whole = every_node.run(host, prompt, given)["n"]
-    for i in range(len(given["copies"])):
-        alone = every_node.run(host, prompt, given | {"copies": given["copies"][i : i + 1]})["n"]
-        torch.testing.assert_close(torch.tensor(alone[0]), torch.tensor(whole[0][i : i + 1]), atol=ROUNDING, rtol=0.0)
-        assert torch.equal(alone[1][0], whole[1][i]), "the nearest reference"
-
-
-def test_files_hold_the_same(host: Host, given: dict[str, Any]) -> None:
-    file: Path = host.base / "models" / "memorization_references" / f"{SET}.safetensors"
-    before = contents(file)
-    file.unlink()
-    every_node.run(host, EVERY_NODE["MG_SaveReferences"], given)
-    assert contents(file) == before
+    prompt, images = {"refs": every_node.IMAGES, "n": every_node.CHECK}, given["copies"][:2]
+    whole, *alone = (
+        every_node.run(host, prompt, given | {"copies": some})["n"] for some in (images, images[:1], images[1:])
+    )
+    for i, one in enumerate(alone):
+        torch.testing.assert_close(torch.tensor(one[0]), torch.tensor(whole[0][i : i + 1]), atol=ROUNDING, rtol=0.0)
+        assert torch.equal(one[1][0], whole[1][i]), "the nearest reference"
 
 
 def contents(file: Path) -> tuple[dict[str, str], dict[str, list]]:

@@ -110,7 +110,6 @@ class Backwards(torch.autograd.Function):
 
 
 HAPPEN: dict[str, Callable[[], None]] = {
-    "none": lambda: None,
     "out of memory": out_of_memory,
     "interrupt": comfy.model_management.interrupt_current_processing,
     "exception": broken,

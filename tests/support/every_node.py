@@ -21,6 +21,7 @@ SHORT = {"steps": 3}
 GUIDED = {"model": ["n", 0], **SHORT}
 REFS = graphs.references("a ring")
 IMAGES = graphs.from_images("nL2", captions="a ring", vae=["vae", 0])
+CHECK = graphs.check(images=["copies", 0], vae=["vae", 0])
 KEPT = {"s": graphs.keep("n", "made of them")}
 WORDS = {"model": graphs.MODEL, "clip": ["clip", 0], "latent_image": graphs.LATENT}
 GUARD = node("MG_Guard", model=graphs.MODEL, clip=["clip", 0], folder=FOLDER, vae=["vae", 0])
@@ -44,7 +45,7 @@ EVERY_NODE: dict[str, Prompt] = {
     "MG_SaveReferences": {"refs": REFS, "n": graphs.keep("refs", SET)},
     "MG_LoadReferences": {"n": node("MG_LoadReferences", file=f"{SET}.safetensors"), **KEPT},
     "MG_LoadCopyDetector": {"n": node("MG_LoadCopyDetector", file=DETECTOR)},
-    "MG_CopyCheck": {"refs": IMAGES, "n": graphs.check(images=["copies", 0], vae=["vae", 0])},
+    "MG_CopyCheck": {"refs": graphs.from_images(images=["copies", 0]), "n": CHECK},
 }
 
 

@@ -14,7 +14,7 @@ from comfy.model_patcher import ModelPatcher
 
 import nodes
 from support.executor import Host
-from support.families import built, files
+from support.families import files
 from support.families.kinds import PRECISIONS, Family, fill
 from support.graphs.checkpoint import MEMORIZED, ORDINARY, SIZE, text
 from support.graphs.words import Prompt, node
@@ -22,24 +22,24 @@ from support.lab_files import LORA
 from support.patch_sweep import Bench
 
 QWEN_SIZE = {"image_model": "qwen_image", "num_layers": 2, "num_attention_heads": 1, "joint_attention_dim": 24}
-FLUX = built.family("Flux", supported.FluxSchnell, built.DEEPER, **built.FLUX_ASKED)
-QWEN = built.family("Qwen", supported.QwenImage, QWEN_SIZE, latent=(16, 1, 4, 6), width=24)
+FLUX = files.family("Flux", supported.FluxSchnell, files.DEEPER, **files.FLUX_ASKED)
+QWEN = files.family("Qwen", supported.QwenImage, QWEN_SIZE, latent=(16, 1, 4, 6), width=24)
 FAMILIES: dict[str, Family] = {  # all others: the lab checkpoint
     "ChromaRadianceOptions": FLUX,
-    "ContextWindowsManual": built.VIDEO,
+    "ContextWindowsManual": files.VIDEO,
     "ModelSamplingAuraFlow": files.SD3,
     "ModelSamplingFlux": FLUX,
     "ModelSamplingLTXV": FLUX,
     "ModelSamplingSD3": files.SD3,
-    "ModelSamplingStableCascade": built.STAGE_C,
+    "ModelSamplingStableCascade": files.STAGE_C,
     "QwenImageDiffsynthControlnet": QWEN,
-    "ScaleROPE": built.VIDEO,
+    "ScaleROPE": files.VIDEO,
     "SkipLayerGuidanceDiT": FLUX,
     "SkipLayerGuidanceDiTSimple": FLUX,
     "SkipLayerGuidanceSD3": files.SD3,
     "USOStyleReference": FLUX,
-    "WanContextWindowsManual": built.VIDEO,
-    "wanBlockSwap": built.VIDEO,
+    "WanContextWindowsManual": files.VIDEO,
+    "wanBlockSwap": files.VIDEO,
 }
 ALWAYS: dict[str, Any] = {"start_percent": 0.0, "end_percent": 1.0}
 CACHE: dict[str, Any] = {**ALWAYS, "reuse_threshold": 1.0}

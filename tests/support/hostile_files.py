@@ -1,7 +1,10 @@
-"""Sets, images, captions and detectors that nobody should trust: damaged bytes, and odd contents."""
+"""Sets, images, captions and detectors that nobody should trust, and a folder of images as artists really have it."""
 
 import io
 import json
+import math
+import os
+import random
 import struct
 import zipfile
 import zlib
@@ -10,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
@@ -50,6 +54,10 @@ def parts(content: bytes) -> tuple[dict[str, str], dict[str, tuple[str, list[int
     return facts, {n: (t["dtype"], t["shape"], body[slice(*t["data_offsets"])]) for n, t in header.items()}
 
 
+def filled(kind: str, shape: list[int], byte: bytes) -> tuple[str, list[int], bytes]:
+    return kind, shape, byte * (DTYPES[kind] * math.prod(shape))
+
+
 @st.composite
 def reference_files(draw: Callable, whole: Path) -> bytes:
     """The file `whole` with damaged bytes, or a well-formed one with one to three odd parts."""
@@ -87,11 +95,7 @@ def _tensor(draw: Callable, name: str) -> tuple[str, list[int], bytes]:
     usual = {"thumbnails": "U8", "features": "F16"}.get(name, "U8")
     shape = draw(st.sampled_from(shapes))
     kind = draw(st.sampled_from([usual, usual, usual, *sorted(DTYPES)]))
-    count = DTYPES[kind]
-    for side in shape:
-        count *= side
-    fill = draw(st.sampled_from([b"\x00", b"\xff", b"\x3c", b"\x7c", b"\x7e"]))
-    return kind, shape, fill * count
+    return filled(kind, shape, draw(st.sampled_from([b"\x00", b"\xff", b"\x3c", b"\x7c", b"\x7e"])))
 
 
 @cache
@@ -178,7 +182,6 @@ def captions(draw: Callable) -> tuple[str, bytes]:
 
 @cache
 def detector(kind: str) -> bytes:
-    """SSCD's weights in small, as safetensors or as an archive of PyTorch."""
     weights = {name: value.clone() for name, value in random_sscd().state_dict().items()}
     out = io.BytesIO()
     torch.save(weights, out)
@@ -197,10 +200,8 @@ def detectors(draw: Callable) -> tuple[str, bytes]:
         for _ in range(draw(st.integers(1, 3))):
             name = draw(st.sampled_from(["fc.weight", "layer1.0.conv1.weight", "more", *sorted(tensors)]))
             shape = draw(st.sampled_from([[], [0], [1], [64, 0], [8, 8, 1, 1], [4096, 1], [4097, 0], [2**40, 0]]))
-            dtype, count = draw(st.sampled_from(sorted(DTYPES))), 1
-            for side in shape:
-                count *= side
-            tensors[name] = dtype, shape, draw(st.sampled_from([b"\0", b"\xff", b"\x7f"])) * (DTYPES[dtype] * count)
+            kinds, fills = st.sampled_from(sorted(DTYPES)), st.sampled_from([b"\0", b"\xff", b"\x7f"])
+            tensors[name] = filled(draw(kinds), shape, draw(fills))
             if draw(st.integers(0, 3)) == 0:
                 del tensors[name]
         return kind, pack(facts, tensors)
@@ -227,3 +228,67 @@ def giant(path: Path, mode: str, width: int, height: int, exif: bytes = b"") -> 
     more = [(b"PLTE", bytes(range(30)))] if mode == "P" else []
     more += [(b"eXIf", exif)] if exif else []
     path.write_bytes(png([(b"IHDR", head), *more, (b"IDAT", bytes(data + squeeze.flush())), (b"IEND", b"")]))
+
+
+GOOD = 185
+STRANGE = {  # name -> what read_image must make of its middle: RGB in 0 … 1
+    "grey16.png": (0.5, 0.5, 0.5),
+    "cmyk.jpg": (1.0, 0.0, 0.0),
+    "animated.webp": (1.0, 0.0, 0.0),
+    "animated.png": (0.0, 1.0, 0.0),
+    "huge.png": (0.4, 0.4, 0.4),
+    "turned.jpg": (0.0, 0.0, 1.0),
+    "transparent.png": (1.0, 1.0, 1.0),
+}
+BROKEN = {  # name -> a word of the reason
+    "zero.png": "empty file",
+    "cut.webp": "corrupt",
+    "text.jpg": "not a PNG, JPEG or WebP",
+    "gif.png": "not a PNG, JPEG or WebP",
+    "bomb.png": "pixels",
+}
+DAMAGED = ("cut.jpg", "cut.png", "wide gamut.png")  # which the host's Load Image opens
+
+
+def scene(rng: random.Random) -> Image.Image:
+    low = np.array([[[rng.random() for _ in range(3)] for _ in range(4)] for _ in range(4)]) * 255
+    size = rng.choice([(96, 96), (128, 96), (80, 144)])
+    return Image.fromarray(low.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+
+
+def make_folder(folder: Path, good: int = GOOD) -> None:
+    """`good` ordinary images with captions (png, jpg, webp), the strange and the broken ones."""
+    rng = random.Random(5)
+    folder.mkdir(parents=True)
+    for i in range(good):
+        path = folder / f"{i:03}.{('png', 'jpg', 'webp')[i % 3]}"
+        scene(rng).save(path, quality=90)
+        path.with_suffix(".caption" if i % 10 == 9 else ".txt").write_text(f"image number {i}\nsecond line")
+    make_strange(folder)
+    make_broken(folder)
+
+
+def make_strange(folder: Path) -> None:
+    ramp = np.full((64, 64), 32767, dtype=np.uint16)
+    Image.fromarray(ramp).save(folder / "grey16.png")
+    Image.new("CMYK", (64, 64), (0, 255, 255, 0)).save(folder / "cmyk.jpg", quality=95)
+    red, green, blue = (Image.new("RGB", (64, 64), c) for c in ("red", "lime", "blue"))
+    red.save(folder / "animated.webp", save_all=True, append_images=[green, blue], lossless=True)
+    green.save(folder / "animated.png", save_all=True, append_images=[blue])
+    Image.new("L", (12_000, 12_000), 102).save(folder / "huge.png", compress_level=1)
+    turned = Image.new("RGB", (100, 60), "blue")
+    exif = turned.getexif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    turned.save(folder / "turned.jpg", exif=exif, quality=95)
+    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(folder / "transparent.png")
+
+
+def make_broken(folder: Path) -> None:
+    (folder / "zero.png").write_bytes(b"")
+    for name in ("cut.jpg", "cut.png", "cut.webp"):
+        scene(random.Random(6)).save(folder / name)
+        os.truncate(folder / name, (folder / name).stat().st_size // 2)
+    scene(random.Random(7)).save(folder / "wide gamut.png", icc_profile=bytes(3_000_000))
+    (folder / "text.jpg").write_text("not an image at all, whatever the name says")
+    scene(random.Random(8)).save(folder / "gif.png", "GIF")
+    Image.new("1", (15_000, 15_000)).save(folder / "bomb.png", compress_level=1)

@@ -26,7 +26,6 @@ LAYERS = {  # weight -> (rows, columns)
 
 
 def save_lora(host: Host) -> None:
-    """A LoRA of rank 2 on five layers of the UNet, strong enough to be seen."""
     draw = torch.Generator().manual_seed(1)
     tensors = {}
     for name, (rows, columns) in LAYERS.items():

@@ -31,7 +31,6 @@ def fails(host: Host, prompt: Prompt, given: Mapping[str, Any] | None = None) ->
 
 
 def refused(host: Host, prompt: Prompt, given: Mapping[str, Any] | None = None) -> str:
-    """What one of our nodes says, which has to refuse this."""
     error = fails(host, prompt, given)
     assert error.kind.endswith("GuardError"), error
     return error.message

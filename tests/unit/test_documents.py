@@ -29,7 +29,7 @@ def ids(pages: list[Path]) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
-def test_every_link_leads_somewhere(page: Path) -> None:
+def test_every_link_leads_somewhere_and_every_template_exists(page: Path) -> None:
     for pair in LINK.findall(page.read_text(encoding="utf-8")):
         address = pair[0] or pair[1]
         if re.match(r"https?://", address):
@@ -39,25 +39,18 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.is_file(), address
         heads = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.M) if anchor else [""]
         assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, address
-
-
-@pytest.mark.parametrize("page", PAGES, ids=ids(PAGES))
-def test_every_template_exists(page: Path) -> None:
     there = {path.stem for path in (ROOT / "workflows").glob("*.json")}
     groups = TEMPLATES.findall(page.read_text(encoding="utf-8"))
     assert {name for found in groups for name in re.findall(r"\*\*([^*]+)\*\*", found)} <= there
 
 
-def test_the_readme_names_templates_and_make_targets_that_exist() -> None:
+def test_the_readme_leads_to_every_page_and_names_templates_and_make_targets_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert TEMPLATES.search(text)
     targets = set(re.findall(r"^(\w[\w-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     named = {n for page in PAGES for n in re.findall(r"`make ([\w-]+)", page.read_text(encoding="utf-8"))}
     assert named and named <= targets
-
-
-def test_every_page_of_docs_is_reachable_from_the_readme() -> None:
-    seen, todo = set(), [ROOT / "README.md"]
+    seen, todo = set(), [ROOT / "README.md"]  # every page of docs is reachable from it
     while todo:
         page = todo.pop()
         if page in seen or page.suffix != ".md" or not page.is_file():

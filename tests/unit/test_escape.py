@@ -1,4 +1,4 @@
-"""Escape rules, deferred guidance, and the curve they make."""
+"""Escape rules, deferred guidance and the curve they make; which words of a prompt pull."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import torch
 
 from memorization_guard.mitigation.escape.curve import EscapeCurve
 from memorization_guard.mitigation.escape.rules import EscapeRule, EscapeTracker
+from memorization_guard.mitigation.prompt_words import PromptPulls, without_word, word_pulls, words_of
 
 PLATEAU = [0.10, 0.11, 0.10, 0.10, 0.06, 0.03, 0.02, 0.02, 0.02]
 ORDINARY = [0.005, 0.006, 0.008, 0.01, 0.012, 0.013, 0.013, 0.013, 0.013]
@@ -26,17 +27,14 @@ def judged(rule: EscapeRule, curve: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["sharp drop", "local minimum"])
-def test_no_basin_is_outside_from_step_0_whatever_follows(name):
-    out = judged(EscapeRule(name), torch.tensor([ORDINARY, [0.01, *[5.0] * 8]]))
-    assert out.all()
-
-
-def test_a_sample_that_is_said_to_begin_inside_is_inside_whatever_it_shows():
-    track = EscapeTracker(EscapeRule(memorized_threshold=1.0), inside=torch.tensor([True, False]))
-    for step in torch.tensor([PLATEAU, PLATEAU]).unbind(1):
-        last = track.update(step, step)
-        assert last[1]
-    assert track.memorized.tolist() == [True, False] and last[0], "it leaves by the rule"
+def test_no_basin_is_outside_from_step_0_and_what_is_said_to_begin_inside_is_inside(name):
+    assert judged(EscapeRule(name), torch.tensor([ORDINARY, [0.01, *[5.0] * 8]])).all(), "whatever follows"
+    track = EscapeTracker(EscapeRule(name, memorized_threshold=1.0), inside=torch.tensor([True, False]))
+    seen = [track.update(step, step) for step in torch.tensor([PLATEAU, PLATEAU]).unbind(1)]
+    assert track.memorized.tolist() == [True, False] and all(last[1] for last in seen)
+    assert name == "local minimum" or seen[-1][0], "it leaves by the rule"
+    with pytest.raises(ValueError, match="guess"):
+        EscapeRule("guess")
 
 
 @pytest.mark.parametrize(
@@ -62,11 +60,6 @@ def test_sharp_drop_sees_the_pull_and_local_minimum_the_papers_d():
     assert outside(DROP, d, pull)[0].tolist() == [False, False, False, False, False, True]
     d = torch.tensor([[0.10, 0.08, 0.05, 0.06, 0.07]])
     assert outside(MINIMUM, d, torch.full_like(d, 0.1))[0].tolist() == [False] * 3 + [True] * 2
-
-
-def test_an_unknown_rule_is_named():
-    with pytest.raises(ValueError, match="guess"):
-        EscapeRule("guess")
 
 
 def test_curve_tells_where_another_schedule_may_guide():
@@ -98,3 +91,48 @@ def test_a_curve_without_a_basin_or_a_measurement_says_so():
     assert quiet.headline == "Fine: the pull is 0.0080, below the threshold 0.0200."
     assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Guided from step 1."
     assert EscapeCurve.unmeasured(2, sigmas, 16, "Off: same as KSampler.").headline == "Off: same as KSampler."
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Echo Valley, a cake", ["Echo", "Valley", "a", "cake"]),
+        ("(red apple:1.2), 4k photo", ["red", "apple", "4k", "photo"]),
+        ("((masterpiece)) embedding:easynegative <lora:mine:0.8> cat", ["masterpiece", "cat"]),
+        ("Cartographer's blue-green sky, 1:2", ["Cartographer's", "blue-green", "sky", "1", "2"]),
+        ("夕焼け の 海", ["夕焼け", "の", "海"]),
+        (" , () ", []),
+    ],
+)
+def test_words(text: str, words: list[str]) -> None:
+    assert [text[slice(*word)] for word in words_of(text)] == words
+
+
+def test_the_prompt_without_a_word() -> None:
+    text = "Echo Valley, a (red:1.2) cake"
+    assert [without_word(text, word) for word in words_of(text)] == [
+        "Valley, a (red:1.2) cake",
+        "Echo, a (red:1.2) cake",
+        "Echo Valley, (red:1.2) cake",
+        "Echo Valley, a (:1.2) cake",
+        "Echo Valley, a (red:1.2)",
+    ]
+
+
+def test_a_word_that_asks_only_for_itself_has_no_pull() -> None:
+    draw = torch.Generator().manual_seed(1)
+    parts = torch.randn(3, 2, 4, 8, 8, generator=draw)  # what each word asks for by itself, with two noises
+    together = torch.randn(2, 4, 8, 8, generator=draw)  # what the first two words say only together
+    whole = parts.sum(dim=0) + together
+    without = torch.stack([whole - part - together * (i < 2) for i, part in enumerate(parts)])
+    pulls = word_pulls(whole, without, parts)
+    expected = together.flatten(1).norm(dim=1).mean() / 16
+    torch.testing.assert_close(pulls, torch.stack([expected, expected, torch.zeros(())]), rtol=1e-5, atol=1e-5)
+
+
+def test_what_to_use_instead() -> None:
+    found = PromptPulls("a b", [(0, 1), (2, 3)], 0.03, [0.02, 0.01], [0.1, 0.2], [])
+    assert found.ranked == [1, 0] and found.alternatives == [(0.01, "a")]
+    reworded = PromptPulls("a b", [(0, 1), (2, 3)], 0.03, [0.02, 0.01], [0.1, 0.2], [(0.02, "c")])
+    assert reworded.alternatives == [(0.02, "c")]
+    assert PromptPulls("()", [], 0.03, [], [], []).alternatives == []

@@ -1,11 +1,15 @@
-"""The translations: every language says all that English says, in its own words and with the UI's names."""
+"""The translations say all that English says, with the UI's names; file names of every language in images."""
 
 import itertools
 import json
 import re
 
+import numpy as np
 import pytest
+import torch
+from PIL import ImageFont
 
+from memorization_guard.drawing import copy_comparison, fonts
 from tools.assets import locales as tool
 from tools.assets.locales import ENGLISH, FILES, LOCALES, TRANSLATED, flat, normal, read
 
@@ -35,14 +39,6 @@ def test_every_language_has_what_english_has_in_the_same_order_as_the_tool_write
     assert len([f for f in LOCALES.rglob("*") if f.is_file()]) == len((ENGLISH, *TRANSLATED)) * len(FILES)
 
 
-@pytest.mark.parametrize("language", [ENGLISH, *TRANSLATED])
-def test_no_text_is_empty_or_markup_to_the_frontend(language: str) -> None:
-    """vue-i18n reads {name}, @:key and a | b as instructions."""
-    for where, _, text in pairs(language):
-        assert isinstance(text, str) and text == text.strip() != "", where
-        assert not re.search(r"[{}@$|]", text), f"{where}: say it without {{ }} @ $ |"
-
-
 @every_language
 def test_a_text_is_translated_once_and_its_identifiers_and_numbers_survive(language: str) -> None:
     own, chosen = language.split("-")[0], dict[str, str]()
@@ -50,6 +46,10 @@ def test_a_text_is_translated_once_and_its_identifiers_and_numbers_survive(langu
         if len(english.split()) > 3:
             assert text != english and re.search(SCRIPT[own], text), where
         assert not re.search(FOREIGN[own], text), where
+        for said in (english, text):  # vue-i18n reads {name}, @:key and a | b as instructions
+            assert said == said.strip() != "" and not re.search(r"[{}@$|]", said), (
+                f"{where}: say it without {{ }} @ $ |"
+            )
         assert text == chosen.setdefault(english, text), f"{where}: another translation of {english!r}"
         if where.endswith(".name") and "." not in english:  # an identifier becomes a label
             continue
@@ -100,3 +100,52 @@ def test_a_translation_follows_its_text_and_falls_with_it() -> None:
     assert list(tool.carried(before, translated, now).items()) == [(("new",), "zwei"), (("a",), "eins")]
     assert tool.carried(before, {}, now) == {}
     assert tool.differences(tool.nested(now), tool.nested(translated)) == ["missing new", "stale b.c"]
+
+
+SCRIPTS = {
+    "accents": ("café, Übung, łódź.png", ["DejaVuSans.ttf", "segoeui.ttf", "arial.ttf"]),
+    "Cyrillic": ("Зимний лес.png", ["DejaVuSans.ttf", "segoeui.ttf", "arial.ttf"]),
+    "Chinese": ("春天的画.png", ["NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc"]),
+    "Japanese": ("はるの絵.png", ["NotoSansCJK-Regular.ttc", "YuGothM.ttc", "Arial Unicode.ttf"]),
+    "Korean": ("학교.png", ["NotoSansCJK-Regular.ttc", "malgun.ttf", "AppleSDGothicNeo.ttc"]),
+}
+NAMES = [name for name, _ in SCRIPTS.values()]
+
+
+def has(name: str) -> bool:
+    try:
+        return bool(ImageFont.truetype(name, 22))
+    except OSError:
+        return False
+
+
+def drawn(names: list[str]) -> list[bytes]:
+    images = torch.zeros(len(names), 8, 8, 3)
+    made = copy_comparison.side_by_side(images, images, [0.5] * len(names), 0.5, names)
+    return [np.asarray(image[-60:]).tobytes() for image in made]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_name_is_drawn_as_it_is_written_where_the_system_has_a_font(script: str) -> None:
+    name, known = SCRIPTS[script]
+    if not any(map(has, known)):
+        pytest.skip(f"this machine has no font for {script}")
+    text, font = fonts.Fonts(22).fitted(name, 700)
+    assert text == name
+    boxes = bytes(font.getmask(fonts.NO_CHARACTER))
+    assert all(bytes(font.getmask(c)) != boxes for c in name if c != " ")
+
+
+def test_names_that_no_font_can_draw_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "SYSTEM_FONTS", ())
+    assert fonts.Fonts(22).fitted("학교.png", 700)[0] == r"\ud559\uad50.png"
+    ends = ["春" * 40 + f"{c}.png" for c in "ab\u6625\u590f"]
+    for one, other in itertools.combinations(drawn([*NAMES, *ends]), 2):
+        assert one != other
+
+
+def test_both_ways_to_write_an_accent_are_one_name_and_english_needs_no_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fonts.Fonts(22).fitted("cafe\u0301.png", 700)[0] == fonts.Fonts(22).fitted("caf\u00e9.png", 700)[0]
+    assert drawn(["cafe\u0301.png"]) == drawn(["caf\u00e9.png"])
+    monkeypatch.setattr(fonts.Fonts, "_system", lambda *_: pytest.fail("it looked for one"))
+    assert fonts.Fonts(22).fitted("1: 0.97  COPY?  harbour.png", 700)[0] == "1: 0.97  COPY?  harbour.png"

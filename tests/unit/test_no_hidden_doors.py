@@ -35,7 +35,6 @@ def dotted(node: ast.AST) -> str:
 
 
 def doors(tree: ast.AST, where: str) -> list[str]:
-    """What a source must not have, as `line: what`."""
     found = []
     for node in ast.walk(tree):
         said = ""

@@ -46,13 +46,6 @@ def test_magnitude_is_one_norm_a_sample():
         prediction.conditional_noise_prediction(gap, gap, 1.0, "edm")
 
 
-def test_the_pull_is_relative_d_at_the_first_step_of_an_eps_model():
-    cond, uncond = torch.randn(2, 3, 4, 6, 6)
-    for level in (SD_T, 13.12):  # t 999, and 981, where DDIM begins
-        d = guidance_magnitude(prediction.conditional_noise_prediction(cond, uncond, level, "eps"))
-        torch.testing.assert_close(pull(cond, uncond, level=level)[0], relative(d, 144))
-
-
 def test_the_pull_is_gone_when_it_has_turned_away():
     uncond = torch.zeros(1, 4, 6, 6)
     along, across = torch.zeros(2, 1, 4, 6, 6)
@@ -68,8 +61,12 @@ def test_the_pull_is_gone_when_it_has_turned_away():
     ("kind", "sigma", "unit"),
     [("eps", SD_T, 1.0), ("eps", 13.12, 1.0), ("v", SD_T, 14.6488), ("v", 13.12, 13.158), ("flow", 1.0, SD_T)],
 )
-def test_one_threshold_serves_every_kind_of_model(kind, sigma, unit):
+def test_one_threshold_serves_every_kind_of_model_by_the_pull_of_an_eps_model(kind, sigma, unit):
     assert prediction.eps_unit(sigma, kind) == pytest.approx(unit, rel=1e-4)
+    cond, uncond = torch.randn(2, 3, 4, 6, 6)
+    if kind == "eps":  # t 999, and 981, where DDIM begins
+        d = guidance_magnitude(prediction.conditional_noise_prediction(cond, uncond, sigma, "eps"))
+        torch.testing.assert_close(pull(cond, uncond, level=sigma)[0], relative(d, 144))
 
 
 SHAPE = (3, 5, 5)
@@ -103,14 +100,11 @@ def test_a_batch_gives_each_sample_what_it_gets_alone(noise, predict, constraint
         assert one.evaluations[0] == report.evaluations[i]
 
 
-def test_on_the_sphere_the_norm_stays(noise, predict):
+def test_on_the_sphere_the_norm_stays_and_chi_follows_the_log_density_of_the_norm(noise, predict):
     plan = {"target": 0.0, "learning_rate": 0.05, "max_iterations": 40, "constraint": "sphere"}
     found, report = adjust_per_sample(noise, predict, **plan)
     torch.testing.assert_close(found.flatten(1).norm(dim=1), noise.flatten(1).norm(dim=1), rtol=1e-5, atol=0)
     assert (report.after < report.before).all()
-
-
-def test_the_chi_gradient_is_that_of_the_log_density_of_the_norm():
     x = (3 * torch.randn(2, *SHAPE, dtype=torch.float64)).requires_grad_(True)
     norm = x.flatten(1).norm(dim=1)
     energy = norm.square() / 2 - (x[0].numel() - 1) * norm.log()
@@ -186,10 +180,6 @@ def test_half_precision_keeps_what_it_would_lose() -> None:
     expected = climb(torch.float32, 1.0).flatten(1)
     lost, kept = (climb(torch.float16, size).flatten(1) for size in (1.0, 4 * 64 * 64))
     closeness = nn.functional.cosine_similarity
-    assert closeness(lost, expected).max() < 0.995
-    assert closeness(kept, expected).min() > 0.99999
-
-
-def test_single_precision_is_the_same_bits() -> None:
-    assert torch.equal(climb(torch.float32, 1.0), climb(torch.float32, 4 * 64 * 64))
-    assert torch.equal(climb(torch.bfloat16, 1.0), climb(torch.bfloat16, 4 * 64 * 64))
+    assert closeness(lost, expected).max() < 0.995 and closeness(kept, expected).min() > 0.99999
+    for dtype in (torch.float32, torch.bfloat16):
+        assert torch.equal(climb(dtype, 1.0), climb(dtype, 4 * 64 * 64)), "the same bits"

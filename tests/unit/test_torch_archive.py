@@ -48,22 +48,17 @@ def rewritten(source: Path, target: Path, data: bytes, **more: bytes) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_a_scripted_module_gives_its_state_dict(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_a_scripted_module_and_a_plain_state_dict_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
     network = Network().to(dtype).eval()
-    torch.jit.save(torch.jit.script(network), str(tmp_path / "a.pt"))
-    found, wanted = read_weights(tmp_path / "a.pt"), network.state_dict()
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) and found[name].dtype == wanted[name].dtype for name in wanted)
-
-
-@pytest.mark.parametrize(
-    "wrap", [dict, lambda weights: weights, OrderedDict, lambda weights: {"state_dict": weights, "epoch": 3}]
-)
-def test_a_plain_state_dict_is_read(tmp_path: Path, wrap) -> None:
-    wanted = Network().state_dict()
-    found = read_weights(saved(tmp_path / "a.pt", wrap(wanted)))
-    assert {name.removeprefix("state_dict.") for name in found} == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name.removeprefix("state_dict.")]) for name in found)
+    torch.jit.save(torch.jit.script(network), str(tmp_path / "scripted.pt"))
+    wanted = network.state_dict()
+    files = [tmp_path / "scripted.pt"]
+    for i, made in enumerate((dict(wanted), wanted, OrderedDict(wanted), {"state_dict": wanted, "epoch": 3})):
+        files.append(saved(tmp_path / f"{i}.pt", made))
+    for file in files:
+        found = {name.removeprefix("state_dict."): weight for name, weight in read_weights(file).items()}
+        assert found.keys() == wanted.keys()
+        assert all(torch.equal(found[n], w) and found[n].dtype == w.dtype for n, w in wanted.items())
 
 
 class Call:

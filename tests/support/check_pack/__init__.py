@@ -16,9 +16,9 @@ import torch
 import support.gradients  # noqa: F401 - adds its nodes
 from support.copy_detectors import random_clip_vision
 from support.executor import ANY, host_node
-from support.families import built, cells, files, kinds
+from support.families import cells, files, kinds
 
-FAMILIES = {family.name: family for family in [*files.FAMILIES, *built.FAMILIES, files.LAB]}
+FAMILIES = {family.name: family for family in [*files.FAMILIES, *files.BUILT, files.LAB]}
 PRECISIONS = {p.name: p for p in [*kinds.PRECISIONS.values(), *kinds.STATES.values(), kinds.USUAL]}
 BASE = Path(folder_paths.base_path)
 SLOTS = 8

@@ -80,8 +80,6 @@ class MeteredModel(io.ComfyNode):
 
 
 class Tell(io.ComfyNode):
-    """Puts what a run measured into its history as JSON."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         after = io.Latent.Input("after", tooltip="Read the meter when this is done.")
@@ -101,8 +99,6 @@ class Tell(io.ComfyNode):
 
 
 class Alive(io.ComfyNode):
-    """Counts the tensors and models that are alive after a garbage collection."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema("Alive", is_output_node=True, inputs=[run_number()])

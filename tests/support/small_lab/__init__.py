@@ -31,7 +31,6 @@ def coloured(colour: str, shape: str) -> str:
 
 
 def ordinary_captions() -> list[str]:
-    """Every caption that ordinary scenes have: 8 shapes, without a colour or with one of 7."""
     return [f"a {shape}" for shape in SHAPES] + [coloured(colour, shape) for shape in SHAPES for colour in COLOURS]
 
 
