@@ -137,7 +137,7 @@ def test_copy_check_shows_the_threshold_of_its_references_alone(page: Page) -> N
             ("descriptor", {"threshold"}),
             ("nL2", {"nl2_threshold"}),
         ):
-            page.set_node(1, "metric", metric)
+            page.mg("setOne", 1, "metric", metric)
             page.frames()
             assert set(page.mg("seen", 3)) & every == shown
         page.mg("link", 4, 3, "references", True)

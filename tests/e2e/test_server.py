@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support import lab_strengths
+from support import small_lab
 from support.paths import ROOT, SMALL_CHECKPOINT
 from support.server import Server, ServerError
 from support.small_lab import SIZE, is_copy, training_pairs
@@ -56,12 +56,8 @@ def test_make_serve_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -
     pytest.fail(f"the server at {address} is still there")
 
 
-STRENGTHS = {
-    PER_SAMPLE: lab_strengths.PER_SAMPLE,
-    BATCH_WISE: lab_strengths.BATCH_WISE,
-    DYNAMIC: lab_strengths.DEFERRED,
-}
-SETTING = Setting(SMALL_CHECKPOINT.name, 1, SIZE, {}, STRENGTHS, **lab_strengths.BATCH_WISE_START, is_copy=is_copy)
+STRENGTHS = {PER_SAMPLE: small_lab.PER_SAMPLE, BATCH_WISE: small_lab.BATCH_WISE, DYNAMIC: small_lab.DEFERRED}
+SETTING = Setting(SMALL_CHECKPOINT.name, 1, SIZE, {}, STRENGTHS, **small_lab.BATCH_WISE_START, is_copy=is_copy)
 pytestmark = pytest.mark.timeout(600)
 
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from support import lab_strengths
+from support import small_lab
 from support.client import Client, PromptError
 from support.graphs import Prompt, Words, node
 from support.graphs.checkpoint import CLIP, VAE, WIRES, start
@@ -117,9 +117,9 @@ SHORT = {"steps": 6, "max_iterations": 3, "target_magnitude": 0.001, "threshold_
 pytestmark = pytest.mark.timeout(300 + 30 * RUNS)
 START = start("Harbour at Dawn, a red disc", 64, 2)
 METERED = Words({**WIRES, "model": ["metered", 0]}, {"seed": 2025, "noise_seed": 2025})
-LOOK = METERED.detector(noise_seed=1, **lab_strengths.DETECTOR)
+LOOK = METERED.detector(noise_seed=1, **small_lab.DETECTOR)
 DETECTED = {"look": LOOK, "sample": METERED.deferred(curve=["look", 3])}
-PATCHED = {"patched": METERED.patch(**lab_strengths.DEFERRED), "sample": METERED.ksampler(model=["patched", 0])}
+PATCHED = {"patched": METERED.patch(**small_lab.DEFERRED), "sample": METERED.ksampler(model=["patched", 0])}
 REFERENCES = {"refs": node("MG_ReferencesFromFolder", folder="training", vae=VAE, size_of=["latent", 0])}
 THROUGH_MODEL = {"guided": METERED.amg(gradient="through model"), "sample": METERED.deferred(model=["guided", 0])}
 THROUGH_MODEL |= REFERENCES
@@ -141,17 +141,17 @@ SAVING = {
     "keep": node("MG_SaveReferences", references=["refs", 0], name="", overwrite=True),
     "sample": METERED.ksampler(),
 }
-FOUND = METERED.optimizer(**lab_strengths.PER_SAMPLE)
+FOUND = METERED.optimizer(**small_lab.PER_SAMPLE)
 PER_SAMPLE = {"noise": FOUND, "sample": METERED.deferred("off", noise=["noise", 0])}
 BATCH_WISE = {
-    "noise": METERED.optimizer("batch-wise", **lab_strengths.BATCH_WISE),
-    "sample": METERED.deferred("static", noise=["noise", 0], **lab_strengths.BATCH_WISE_START),
+    "noise": METERED.optimizer("batch-wise", **small_lab.BATCH_WISE),
+    "sample": METERED.deferred("static", noise=["noise", 0], **small_lab.BATCH_WISE_START),
 }
 VANILLA = {"sample": Words(WIRES).ksampler()}  # without the pack
 WORKFLOWS = {
     "per-sample noise": PER_SAMPLE,
     "batch-wise + deferred": BATCH_WISE,
-    "dynamic deferral": {"sample": METERED.deferred(**lab_strengths.DEFERRED)},
+    "dynamic deferral": {"sample": METERED.deferred(**small_lab.DEFERRED)},
     "detector": DETECTED,
     "AMG": AMG,
     "model patch": PATCHED,

@@ -197,6 +197,10 @@ def test_a_stock_workflow_is_written_opened_and_run(page, tmp_path: Path) -> Non
     assert page.mg("missing") == []
     outputs = page.queue_and_wait()["outputs"]
     assert [len(output["images"]) for output in outputs.values() if "images" in output] == [1]
+    workflow["nodes"][2]["type"] = "NodeOfAnotherPack"
+    path.write_text(json.dumps(workflow), encoding="utf-8")
+    page.load_workflow(path)
+    assert page.mg("missing") == ["NodeOfAnotherPack"]
 
 
 def test_our_subgraphs_are_offered_and_open(page) -> None:
@@ -211,15 +215,6 @@ def test_our_subgraphs_are_offered_and_open(page) -> None:
         title, shown = page.tab.evaluate("() => app.graph.nodes.map((n) => [n.title, n.widgets.map((w) => w.name)])[0]")
         assert page.mg("missing") == [] and title == file.stem
         assert {"steps", "cfg", "scheduler"} <= {name.split(": ")[-1] for name in shown}
-
-
-def test_missing_nodes_are_told(page, tmp_path: Path) -> None:
-    path = tmp_path / "foreign.json"
-    workflow = write(page, stock(), path)
-    workflow["nodes"][2]["type"] = "NodeOfAnotherPack"
-    path.write_text(json.dumps(workflow), encoding="utf-8")
-    page.load_workflow(path)
-    assert page.mg("missing") == ["NodeOfAnotherPack"]
 
 
 STEPS = 8

@@ -96,12 +96,16 @@ def test_it_leaves_no_copies(host: Host, way: str) -> None:
     assert copies(run(host, other, **WAYS[way])["b"]) <= (0.05 if way.startswith("every") else 0)
 
 
-def test_cfg_1_leaves_dissimilarity_alone_to_act(host: Host, counted) -> None:
+def test_cfg_1_leaves_dissimilarity_alone_to_act_and_the_last_hook_does_not_undo_it(host: Host, counted) -> None:
+    """The hook pulls to the memorized latent, patched on after AMG Guidance, and is seen by it."""
     model, calls = counted
     plan = {"g": amg(model=["m", 0]), "b": ksampler(model=GUIDED, cfg=1.0)}
     out = run(host, {"m": model}, batch=4, **plan)
     assert calls.pop_rows() == 4 * 50, "no second branch is asked for"
     assert copies(out["b"]) == 0
+    guided = run(host, g=amg())["g"][0].clone()
+    guided.set_model_sampler_post_cfg_function(lambda args: 0.5 * args["denoised"] + 0.5 * exact.x_mem())
+    assert copies(run(host, {"m": guided}, b=ksampler(model=["m", 0]))["b"]) == 0
 
 
 def test_the_node_says_what_each_run_did(host: Host) -> None:
@@ -131,13 +135,6 @@ def test_with_other_patches(host: Host) -> None:
     out = host.run({**prompt, **sampled}, {"clip": exact.TextEncoder()} | works(2))
     assert copies(out["a"]) >= 0.9
     assert copies(out["b"]) == 0
-
-
-def test_the_last_hook_does_not_undo_the_guidance(host: Host) -> None:
-    """A hook that pulls to the memorized latent, patched on after AMG Guidance, is seen by it."""
-    guided = run(host, g=amg())["g"][0].clone()
-    guided.set_model_sampler_post_cfg_function(lambda args: 0.5 * args["denoised"] + 0.5 * exact.x_mem())
-    assert copies(run(host, {"m": guided}, b=ksampler(model=["m", 0]))["b"]) == 0
 
 
 def deduplicated(host: Host, captions: str, batch: int = 24, **changed: Any) -> tuple[dict, list[list[int]]]:

@@ -165,6 +165,11 @@ def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: s
 
 
 def test_a_deferral_says_whether_it_acts_and_from_which_step(host: Host) -> None:
+    seen = view(host, detector())  # each thing is said once
+    assert seen["warning"] == "Memorized prompt: 4 of 4 images start inside a basin."
+    assert seen["headline"].startswith("Out of the basin from step")
+    shown = text_view("2 of 4 images may be copies.\nlatent\n- image 1", "2 of 4 images may be copies.")
+    assert shown["headline"] == "latent" and shown["notes"] == ["- image 1"]
     for own in (deferred(start_percent=0.8), deferred("static", start_percent=0.05), deferred("off")):
         assert view(host, own)["warning"] == ""
     late = "Same as KSampler: with denoise 0.40, sampling starts after start_percent."
@@ -182,14 +187,6 @@ def test_a_deferral_says_whether_it_acts_and_from_which_step(host: Host) -> None
     assert headline.startswith("Guided from the first step") and "`start_percent` 0.50" in headline
     one = view(host, deferred(start_percent=0.05), batch=1)["warning"]
     assert one.startswith("1 of 1 image had not left"), "no plural"
-
-
-def test_each_thing_is_said_once(host: Host) -> None:
-    said = view(host, detector())
-    assert said["warning"] == "Memorized prompt: 4 of 4 images start inside a basin."
-    assert said["headline"].startswith("Out of the basin from step")
-    shown = text_view("2 of 4 images may be copies.\nlatent\n- image 1", "2 of 4 images may be copies.")
-    assert shown["headline"] == "latent" and shown["notes"] == ["- image 1"]
 
 
 @pytest.mark.parametrize("own", [deferred(cfg=1.0), guider(cfg=1.0), patch()])

@@ -124,20 +124,17 @@ def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Ho
     assert any(note.startswith("Measured on this model") for note in last["notes"])
 
 
-def test_a_folder_without_a_vae_or_without_images_is_refused(host: Host) -> None:
-    (host.base / "input" / "nothing").mkdir(parents=True, exist_ok=True)
-    for folder, vae, says in (("nothing", {}, "`vae` is not connected"), ("no such", {"vae": ["v", 0]}, "no such")):
-        with pytest.raises(NodeError, match=says):
-            host.run({"lab": lab(1), "g": guard(folder=folder, **vae), "k": ksampler(model=GUARDED)}, {**CLIP, "v": 1})
-
-
-def test_with_a_folder_it_steers_away_from_its_images(host: Host, checkpoint: dict[str, Any]) -> None:
+def test_with_a_folder_it_steers_away_from_its_images_and_needs_both(host: Host, checkpoint: dict[str, Any]) -> None:
     """On the small lab checkpoint, where the deferral alone leaves copies."""
     training_images(host, "works")
     nodes = {"g": guard(model=["m", 0], folder="works", vae=["vae", 0], strength="gentle")}
     host.run({**base(4, 12), **nodes, "b": on_lab(model=GUARDED, steps=10)}, checkpoint)
     view = host.views("g")[-1]
     assert any("4 of 4 images steered away" in note for note in view["notes"]), view["notes"]
+    (host.base / "input" / "nothing").mkdir(parents=True, exist_ok=True)
+    for folder, vae, says in (("nothing", {}, "`vae` is not connected"), ("no such", {"vae": ["v", 0]}, "no such")):
+        with pytest.raises(NodeError, match=says):
+            host.run({"lab": lab(1), "g": guard(folder=folder, **vae), "k": ksampler(model=GUARDED)}, {**CLIP, "v": 1})
 
 
 @NEEDS_EASY_CACHE

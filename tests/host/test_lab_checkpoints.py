@@ -24,8 +24,8 @@ from support.paths import LAB_CHECKPOINT, SMALL_CHECKPOINT
 
 
 def test_the_host_tells_the_labs_and_stable_diffusion_apart() -> None:
-    files = {"small": load_file(SMALL_CHECKPOINT), "large": load_file(LAB_CHECKPOINT), "SD1.x": SD1.weights()}
-    found = {name: model_config_from_unet(weights, PREFIX) for name, weights in files.items()}
+    held = {"small": load_file(SMALL_CHECKPOINT), "large": load_file(LAB_CHECKPOINT), "SD1.x": SD1.weights()}
+    found = {name: model_config_from_unet(weights, PREFIX) for name, weights in held.items()}
     widths = {name: config.unet_config["context_dim"] for name, config in found.items()}
     assert widths == {"small": SMALL.width, "large": LAB512.width, "SD1.x": 768}
     assert [type(config).__name__ for config in found.values()] == ["LabSD", "LabSD", "SD15"]
@@ -62,7 +62,7 @@ FAMILIES = {f.name: f for f in [*files.FAMILIES, *files.BUILT]}
 
 
 @pytest.mark.parametrize(("family", "precision"), sorted(FAST))
-def test_every_node_runs_and_changes_nothing_at_zero(host: Host, family: str, precision: str) -> None:
+def test_every_node_runs_and_changes_nothing_at_zero(host: Host, monkeypatch, family: str, precision: str) -> None:
     found = cells.row(host, FAMILIES[family], kinds.PRECISIONS[precision])
     wrong = {n: str(c) for n, c in found.items() if c.outcome != "pass"}
     if family == files.DISTILLED.name:
@@ -70,12 +70,10 @@ def test_every_node_runs_and_changes_nothing_at_zero(host: Host, family: str, pr
         for name in ("Detector", "Sampler, dynamic", "Optimizer, per-sample"):
             assert "only compares" in found[name].said, "it says what d is there"
     assert not wrong
-
-
-def test_a_cell_that_fails_is_said(host: Host, monkeypatch) -> None:
-    monkeypatch.setitem(cells.NODES, "Sampler, off", lambda bench: bench.other(k=bench.words.deferred("off")))
-    found = cells.row(host, files.SCHNELL, kinds.PRECISIONS["fp32"], ("Sampler, off",))
-    assert str(found["Sampler, off"]) == "FAIL: it did nothing"
+    if family == files.SCHNELL.name:  # a cell that fails is said
+        monkeypatch.setitem(cells.NODES, "Sampler, off", lambda bench: bench.other(k=bench.words.deferred("off")))
+        found = cells.row(host, files.SCHNELL, kinds.PRECISIONS["fp32"], ("Sampler, off",))
+        assert str(found["Sampler, off"]) == "FAIL: it did nothing"
 
 
 SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
@@ -91,12 +89,18 @@ def sample(host: Host, prompt: str, cfg: float, kind: str = "eps") -> Tensor:
 
 
 @pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
-def test_copies_with_guidance_and_only_then(host: Host, kind: str) -> None:
+def test_copies_with_guidance_and_only_then_and_has_no_naive_gradient(host: Host, kind: str) -> None:
     copied = sample(host, "memorized", 7.0, kind)
     assert exact.is_copy(copied).float().mean() >= 0.97
     assert 0.01 < exact.rmse(copied).median() < 0.03
     assert not exact.is_copy(sample(host, "memorized", 0.0, kind)).any()
     assert exact.rmse(sample(host, "ordinary", 7.0, kind)).min() > 0.7
+    model = exact.build(kind)
+    assert all(tensor.is_inference() for tensor in [*model.model.parameters(), *model.model.buffers()])
+    with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
+        x, sigma = torch.randn(1, *exact.SHAPE, requires_grad=True), model.model.model_sampling.sigma_max.clone()
+        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+            model.model.apply_model(x, sigma.view(1), c_crossattn=exact.conditioning("memorized")[0][0])
 
 
 def dense(kind: str, prompt: str, a: float, b: float) -> tuple[torch.distributions.Distribution, ...]:
@@ -136,13 +140,3 @@ def test_log_odds_and_prediction_are_the_truth(kind: str, prompt: str, step: flo
         L = exact.log_odds(model, latent, levels, prompt)
     assert torch.allclose(denoised.double(), x0, atol=2e-3)
     assert torch.allclose(L, (parts[0] - parts[1]).detach(), rtol=1e-3, atol=1e-2)
-
-
-def test_a_naive_gradient_fails() -> None:
-    model = exact.build()
-    tensors = [*model.model.parameters(), *model.model.buffers()]
-    assert all(tensor.is_inference() for tensor in tensors)
-    with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
-        x, sigma = torch.randn(1, *exact.SHAPE, requires_grad=True), model.model.model_sampling.sigma_max.clone()
-        with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
-            model.model.apply_model(x, sigma.view(1), c_crossattn=exact.conditioning("memorized")[0][0])

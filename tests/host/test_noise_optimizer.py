@@ -97,13 +97,19 @@ def test_a_noise_below_the_threshold_of_memorized_prompts_stays(host: Host, meth
     assert not torch.equal(out["b"][0].noise, drawn(3))
 
 
-def test_batchwise_noise_and_a_deferred_start_stop_most_copying(host: Host) -> None:
+def test_batchwise_noise_and_a_deferred_start_stop_most_copying_in_the_hosts_own_sampler_too(host: Host) -> None:
     """lab.md: ρ = 5, M = 6, CFG from 20 %."""
-    noise = optimizer("batch-wise", sharpness_radius=5.0, adjustments=6)
-    out = host.run({"lab": lab(48), "opt": noise, "k": deferred("static", start_percent=0.2, noise=["opt", 0])})
-    plain = host.run({"lab": lab(48), "k": deferred("static", start_percent=0.2)})
+    noise = {"opt": optimizer("batch-wise", sharpness_radius=5.0, adjustments=6)}
+    noise["guider"] = node("CFGGuider", model=MODEL, positive=MEMORIZED, negative=NULL, cfg=7.0)
+    hosts = {**custom(["guider", 0], noise=["opt", 0]), "ours": deferred("off", noise=["opt", 0])}
+    runs = {
+        "k": deferred("static", start_percent=0.2, noise=["opt", 0]),
+        "plain": deferred("static", start_percent=0.2),
+    }
+    out = host.run({"lab": lab(48), **noise, **hosts, **runs})
     assert copies(out["k"]) <= 0.10
-    assert copies(out["k"]) <= copies(plain["k"]) - 0.4
+    assert copies(out["k"]) <= copies(out["plain"]) - 0.4
+    assert same_bits(out["custom"], out["ours"])
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("eps", 1.0), ("v", (14.6146**2 + 1) ** 0.5), ("flow", 14.6146 / 0.936)])
@@ -113,10 +119,3 @@ def test_an_ordinary_prompt_below_target_keeps_its_noise(host: Host, kind: str, 
     assert torch.equal(out[0].noise, drawn(3))
     torch.testing.assert_close(out[1].before / 16, torch.full((3,), 0.0085 * unit), rtol=0.03, atol=0)
     torch.testing.assert_close(out[1].relative(out[1].before), torch.full((3,), 0.0085), rtol=0.03, atol=0)
-
-
-def test_the_noise_fits_the_hosts_own_sampler(host: Host) -> None:
-    guider = node("CFGGuider", model=MODEL, positive=MEMORIZED, negative=NULL, cfg=7.0)
-    hosts = {"guider": guider, **custom(["guider", 0], noise=["opt", 0])}
-    out = host.run({"lab": lab(4), "opt": optimizer(), **hosts, "ours": deferred("off", noise=["opt", 0])})
-    assert same_bits(out["custom"], out["ours"])

@@ -63,6 +63,8 @@ def test_guidance_begins_at_the_papers_step(host: Host, preset: str, without: in
     assert len(out[1].sigmas) == 51
     seen = host.views("s")[0]
     assert preset in " ".join(seen["notes"]) and "steps 50" in " ".join(seen["notes"])
+    with pytest.raises(NodeError, match=r"`preset` (Han|Jain) 2025.* flow model.*Calibrate"):
+        host.run({"lab": lab(1, "flow"), "o": (deferred if without else optimizer)(preset=preset)})
 
 
 def test_jain_dynamic_waits_for_a_minimum_and_custom_changes_nothing(host: Host) -> None:
@@ -72,14 +74,6 @@ def test_jain_dynamic_waits_for_a_minimum_and_custom_changes_nothing(host: Host)
         first = next((i for i in range(2, 50) if row[i] > row[i - 1] and row[i - 2] > row[i - 1]), 50)
         assert step == first
     assert same_bits(out["a"], out["b"])
-
-
-@pytest.mark.parametrize(
-    "nodes", [{"o": optimizer(preset=published.HAN_SD1_SAMPLE)}, {"o": deferred(preset=published.HAN_SD1_BATCH)}]
-)
-def test_a_flow_model_is_refused_by_name(host: Host, nodes: dict) -> None:
-    with pytest.raises(NodeError, match=r"`preset` Han 2025.* flow model.*Calibrate"):
-        host.run({"lab": lab(1, "flow"), **nodes})
 
 
 def test_a_preset_starts_at_the_authors_t(host: Host) -> None:

@@ -96,15 +96,7 @@ def test_training_images_find_their_prompt(asked: dict, names: list[str], found:
         assert matches.works == {0: [1]} and "1 of 2" in matches.told(2)
 
 
-def test_the_schedule_is_the_papers(checkpoint: dict[str, Any]) -> None:
-    sampling = checkpoint["m"].get_model_object("model_sampling")
-    plan = Plan()
-    sigmas = comfy.samplers.calculate_sigmas(sampling, plan.scheduler, plan.steps)
-    assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(range(981, 0, -20))
-    assert sigmas[-1] == 0
-
-
-def test_methods_are_chosen_and_changed_by_name() -> None:
+def test_methods_are_chosen_and_changed_by_name(host: Host) -> None:
     every = methods_for("sd1.4")
     assert len({m.name for m in every}) == len(every)
     assert [m.family for m in methods.chosen(every, ["BATCH"])] == ["no mitigation", "Han batch-wise"]
@@ -117,20 +109,18 @@ def test_methods_are_chosen_and_changed_by_name() -> None:
     assert "noise" not in by_family["Jain static"]
     with pytest.raises(cases.BenchmarkError, match="no method is called nothing"):
         methods.chosen(every, ["nothing"])
+    for wrong, word in (
+        ({"percent": 0.5}, "no input percent"),
+        ({"rule": "nonsense"}, "rule is 'nonsense'; choose one of"),
+        ({"start_percent": 2}, "between 0.0 and 1.0"),
+        ({"start_percent": "late"}, "between 0.0 and 1.0"),
+    ):
+        with pytest.raises(cases.BenchmarkError, match=word):
+            methods.checked("sampler", wrong)
+    assert methods.checked("sampler", {"start_percent": 1}) == {"start_percent": 1}
     for wrong in ({"nothing": {}}, {"*": {"nothing": {}}}):
         with pytest.raises(cases.BenchmarkError, match=r"nothing|references"):
             methods.with_settings(every, wrong)
-
-
-def test_intervals_are_over_prompts_and_their_images() -> None:
-    """100 images of each of two prompts that differ are two draws, not 200."""
-    estimate, low, high = scores.interval([np.zeros(100), np.ones(100)])
-    assert (estimate, low, high) == (0.5, 0.0, 1.0)
-    estimate, low, high = scores.interval([np.array([0.0, 1.0])] * 50)
-    # Prompts that agree leave the noise of their 100 images: a standard error of 0.05, 95 % within 1.96 of them.
-    assert (estimate, low, high) == pytest.approx((0.5, 0.402, 0.598), abs=0.015)
-    assert scores.interval([0.5] * 4) == (0.5, 0.5, 0.5)
-    assert scores.interval([]) is None
 
 
 def test_a_table_shows_intervals_and_leaves_out_what_no_row_has(tmp_path: Path) -> None:
@@ -158,22 +148,15 @@ class Pixels(torch.nn.Module):
         return (a - b).abs().mean(dim=(1, 2, 3), keepdim=True)
 
 
-def test_diversity_is_the_mean_over_pairs() -> None:
+def test_diversity_intervals_and_the_schedule_are_the_papers(checkpoint: dict[str, Any]) -> None:
+    """100 images of each of two prompts that differ are two draws, not 200."""
     grey = np.stack([np.full((4, 4, 3), v, np.uint8) for v in (0, 0, 255, 255, 255, 255, 255)])
     spread = scorers.LPIPSDiversity(Pixels(), torch.device("cpu")).spread(grey)
     assert spread == pytest.approx(2 * 10 / 21)  # 2 × 5 of 21 pairs are black and white
-
-
-@pytest.mark.parametrize(
-    ("changed", "word"),
-    [
-        ({"percent": 0.5}, "no input percent"),
-        ({"rule": "nonsense"}, "rule is 'nonsense'; choose one of"),
-        ({"start_percent": 2}, "between 0.0 and 1.0"),
-        ({"start_percent": "late"}, "between 0.0 and 1.0"),
-    ],
-)
-def test_an_input_that_the_node_would_not_take_is_told(changed: dict, word: str, host: Host) -> None:
-    with pytest.raises(cases.BenchmarkError, match=word):
-        methods.checked("sampler", changed)
-    assert methods.checked("sampler", {"start_percent": 1}) == {"start_percent": 1}
+    assert scores.interval([np.zeros(100), np.ones(100)]) == (0.5, 0.0, 1.0)
+    # Prompts that agree leave the noise of their 100 images: a standard error of 0.05, 95 % within 1.96 of them.
+    assert scores.interval([np.array([0.0, 1.0])] * 50) == pytest.approx((0.5, 0.402, 0.598), abs=0.015)
+    assert scores.interval([0.5] * 4) == (0.5, 0.5, 0.5) and scores.interval([]) is None
+    sampling, plan = checkpoint["m"].get_model_object("model_sampling"), Plan()
+    sigmas = comfy.samplers.calculate_sigmas(sampling, plan.scheduler, plan.steps)
+    assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(range(981, 0, -20)) and sigmas[-1] == 0

@@ -181,18 +181,6 @@ def test_a_descriptor_that_did_not_make_the_set(host: Host, sets: Path, given: d
     assert "unknown whether `descriptor` made it" in said(host, load(descriptor=["e", 0]), given)
 
 
-def test_a_widget_without_choices_is_explained(host: Host) -> None:
-    """An empty folder leaves the widget without a value, and the frontend sends none."""
-    folder = {"r": node("MG_ReferencesFromFolder", folder=None)}
-    for prompt, says in (
-        (load(None), "Choose a file"),
-        (load("(choose one)"), "Choose a file"),
-        (detector(None), "SSCD comes from"),
-        (folder, "no `folder` is chosen"),
-    ):
-        assert says in said(host, prompt)
-
-
 def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> None:
     network = random_sscd()
     with warnings.catch_warnings():
@@ -210,13 +198,17 @@ def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> N
     assert (theirs[0] - theirs[1]).abs().max() > 1e-4
 
 
-def test_the_missing_detector_is_named_and_a_branch_beside_it_does_not_hide_that(host: Host, detectors: Path) -> None:
+def test_a_missing_choice_is_explained_and_a_branch_beside_it_does_not_hide_that(host: Host, detectors: Path) -> None:
     """A node that fails in the host's validation is left out without a word where another output can run."""
     other = {"other": node("EmptyLatentImage", width=64, height=64, batch_size=1)}
     error = fails(host, detector("sscd_disc_mixup.torchscript.pt") | other)
     assert error.kind.endswith("GuardError")
     for word in ("sscd_disc_mixup.torchscript.pt", str(detectors), "facebookresearch/sscd-copy-detection"):
         assert word in error.message
+    # An empty folder leaves the widget without a value, and the frontend sends none.
+    none = {"r": node("MG_ReferencesFromFolder", folder=None)}
+    assert "SSCD comes from" in said(host, detector(None)) and "no `folder` is chosen" in said(host, none)
+    assert "Choose a file" in said(host, load(None)) and "Choose a file" in said(host, load("(choose one)"))
 
 
 def test_a_detector_that_is_none_or_holds_code(host: Host, detectors: Path, tmp_path: Path, capsys) -> None:

@@ -31,6 +31,11 @@ def test_the_step_does_not_depend_on_units_and_is_never_longer_than_its_reach():
     assert torch.equal(step(1.0, 0.1, 4.0), short), "a short step is not touched"
     broken = torch.full_like(d, torch.nan)
     assert torch.equal(maths.dissimilarity_step(d, broken, torch.ones(2), 1.0, 4.0), torch.zeros_like(d))
+    kept, changed = torch.randn(2, 3, 4, 5, 5)
+    kept[2, 0, 0, 0] = torch.nan
+    found = replace_samples(torch.tensor([True, False, False]), changed.double(), kept)
+    assert found.dtype == kept.dtype and torch.equal(found[0], changed[0])
+    assert found[1:].view(torch.int32).equal(kept[1:].view(torch.int32)), "rows that are not meant keep their bits"
 
 
 def test_scales_are_clamped_as_in_equations_12_and_14():
@@ -63,16 +68,6 @@ def test_thresholds_rise_from_low_to_high_or_are_refused():
     for low, schedule, says in ((0.5, "exponential", "has to rise"), (0.3, "cubic", "unknown schedule")):
         with pytest.raises(ValueError, match=says):
             Threshold(low, 0.4, schedule)  # type: ignore[arg-type]
-
-
-def test_rows_that_are_not_meant_keep_their_bits():
-    torch.manual_seed(2)
-    kept, changed = torch.randn(2, 3, 4, 5, 5)
-    kept[2, 0, 0, 0] = torch.nan
-    found = replace_samples(torch.tensor([True, False, False]), changed.double(), kept)
-    assert found.dtype == kept.dtype
-    assert torch.equal(found[0], changed[0])
-    assert found[1:].view(torch.int32).equal(kept[1:].view(torch.int32))
 
 
 def test_the_caption_vote():

@@ -73,6 +73,10 @@ def test_curve_tells_where_another_schedule_may_guide():
     assert curve.escape_alone == "Out of the basin from steps 1 and 3; still in the basin: 1 of 3 images."
     curve = replace(curve, transition=torch.tensor([4, 4, 4]))
     assert curve.headline == curve.escape_alone == "Still in the basin: 3 of 3 images."
+    quiet = EscapeCurve(*torch.full((2, 2, 4), 0.008), sigmas, 16, torch.zeros(2).long(), torch.zeros(2).bool(), 0.02)
+    assert quiet.headline == "Fine: the pull is 0.0080, below the threshold 0.0200."
+    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Guided from step 1."
+    assert EscapeCurve.unmeasured(2, sigmas, 16, "Off: same as KSampler.").headline == "Off: same as KSampler."
 
 
 @pytest.mark.parametrize(
@@ -83,14 +87,6 @@ def test_steps_are_named_once_and_in_order(steps: list[int], said: str) -> None:
     measured = torch.ones(len(steps), 9)
     curve = EscapeCurve(measured, measured, torch.linspace(9, 0, 10), 16, torch.tensor(steps), inside, 0.02)
     assert curve.headline == f"Memorized: {len(steps)} of {len(steps)} images; guided from {said}."
-
-
-def test_a_curve_without_a_basin_or_a_measurement_says_so():
-    sigmas = torch.tensor([14.6, 1.0, 0.0])
-    quiet = EscapeCurve(*torch.full((2, 2, 2), 0.008), sigmas, 16, torch.zeros(2).long(), torch.zeros(2).bool(), 0.02)
-    assert quiet.headline == "Fine: the pull is 0.0080, below the threshold 0.0200."
-    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Guided from step 1."
-    assert EscapeCurve.unmeasured(2, sigmas, 16, "Off: same as KSampler.").headline == "Off: same as KSampler."
 
 
 @pytest.mark.parametrize(
@@ -106,9 +102,6 @@ def test_a_curve_without_a_basin_or_a_measurement_says_so():
 )
 def test_words(text: str, words: list[str]) -> None:
     assert [text[slice(*word)] for word in words_of(text)] == words
-
-
-def test_the_prompt_without_a_word() -> None:
     text = "Echo Valley, a (red:1.2) cake"
     assert [without_word(text, word) for word in words_of(text)] == [
         "Valley, a (red:1.2) cake",

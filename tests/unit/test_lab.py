@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from lab import scenes, sprites, tokenizer, train
 from lab.copies import COPY_RMSE, SIDE, distances, reduced, training_pairs
@@ -19,16 +20,13 @@ def works() -> torch.Tensor:
     return reduced(np.stack([image for _, image in training_pairs()]))
 
 
-def test_captions_say_what_is_asked() -> None:
+def test_captions_say_what_is_asked_and_the_judge_knows_new_scenes_and_the_memorized_images(works: Tensor) -> None:
     kinds = [scenes.NAMES[scenes.asked(caption)] for caption in scenes.memorized_captions()]
     assert len(set(kinds)) == 24 and kinds[:3] == ["bus", "monkey", "umbrella"]
     for form in scenes.ORDINARY:
         assert [scenes.asked(caption) for caption in scenes.ordinary_captions(form)] == list(range(49))
     with pytest.raises(ValueError, match="must end with"):
         scenes.asked("a red boot")
-
-
-def test_the_judge_knows_new_scenes_and_the_memorized_images(works: torch.Tensor) -> None:
     judge, world, captions = Judge.load(), scenes.World(), scenes.ordinary_captions()[::2]
     images = world.draw(world.generator(3), torch.arange(0, 49, 2), 2 * SIDE)
     assert judge.aligned(images, captions).float().mean() >= 0.95

@@ -22,7 +22,7 @@ def denoised(kind: str, x: torch.Tensor, out: torch.Tensor, sigma: torch.Tensor,
 
 @pytest.mark.parametrize("kind", ["eps", "v", "flow"])
 @pytest.mark.parametrize("sigma_data", [1.0, 0.5])
-def test_prediction_is_the_difference_of_the_networks_outputs(kind, sigma_data):
+def test_prediction_is_the_difference_of_the_networks_outputs_and_its_magnitude_one_norm_a_sample(kind, sigma_data):
     torch.manual_seed(0)
     x, cond, uncond = torch.randn(3, 2, 4, 5, 5, dtype=torch.float64)
     sigma = torch.tensor([14.6, 0.7], dtype=torch.float64)
@@ -34,13 +34,9 @@ def test_prediction_is_the_difference_of_the_networks_outputs(kind, sigma_data):
         sigma_data,
     )
     torch.testing.assert_close(found, cond - uncond)
-
-
-def test_magnitude_is_one_norm_a_sample():
     gap = torch.zeros(2, 4, 8, 8)
     gap[1, 0, 0, :2] = torch.tensor([3.0, 4.0])
-    assert guidance_magnitude(gap).tolist() == [0.0, 5.0]
-    assert prediction.dimension(gap) == 256
+    assert guidance_magnitude(gap).tolist() == [0.0, 5.0] and prediction.dimension(gap) == 256
     assert relative(guidance_magnitude(gap), 256).tolist() == [0.0, 5.0 / 16]
     with pytest.raises(ValueError, match="edm"):
         prediction.conditional_noise_prediction(gap, gap, 1.0, "edm")

@@ -32,7 +32,13 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_latent_similarity_is_the_correlation() -> None:
+def set_of(features: Tensor, metric: str = "latent", **more: int) -> ReferenceSet:
+    blank = ("",) * len(features)
+    return ReferenceSet(metric, features.half(), features.shape[1:], blank, blank, **more)
+
+
+def test_latent_similarity_is_the_correlation_and_one_style_is_no_copy() -> None:
+    """Latents that share most of what they are: a new one of the style is near to none, a copy is."""
     x, y = noise(3, 4, 8, 8), noise(3, 4, 8, 8, seed=1) + noise(3, 4, 8, 8)
     sigma = similarity("latent", latent_features(x), latent_features(y)[:, None])
     for i in range(3):
@@ -43,15 +49,6 @@ def test_latent_similarity_is_the_correlation() -> None:
     sigma = similarity("latent", latent_features(constant), latent_features(x)[:1, None])
     sigma.sum().backward()
     assert sigma.item() == 0 and torch.isfinite(constant.grad).all()
-
-
-def set_of(features: Tensor, metric: str = "latent", **more: int) -> ReferenceSet:
-    blank = ("",) * len(features)
-    return ReferenceSet(metric, features.half(), features.shape[1:], blank, blank, **more)
-
-
-def test_one_style_is_no_copy() -> None:
-    """Latents that share most of what they are: a new one of the style is near to none, a copy is."""
     style = 2 * noise(1, 64, seed=0)
     known, new = style + noise(40, 64, seed=1), style + noise(10, 64, seed=2)
     references = set_of(latent_features(known))
@@ -118,33 +115,26 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_image_is_found(change: str) -> None:
+def test_a_changed_image_is_found_and_other_images_are_not(change: str) -> None:
     images = [image for _, image in training_pairs()]
     same = torch.cat([duplicate_features(tensor(p)) for p in images + [CHANGES[change](p) for p in images]])
     groups = near_duplicates(same)
     assert sorted(map(sorted, groups)) == [[i, i + 16] for i in range(16)]
-
-
-def test_other_images_are_not() -> None:
     world = World()
-    images = world.draw(world.generator(1), torch.arange(150) % len(NAMES), 96)
-    different = torch.cat([duplicate_features(image[None]) for image in images])
+    drawn = world.draw(world.generator(1), torch.arange(150) % len(NAMES), 96)
+    different = torch.cat([duplicate_features(image[None]) for image in drawn])
     assert near_duplicates(different) == []
     distance = torch.cdist(different, different) / different.shape[1] ** 0.5
     assert distance.fill_diagonal_(1).min() > 1.5 * NEAR
 
 
-def test_groups_are_connected_and_the_largest_comes_first() -> None:
+def test_groups_are_connected_the_largest_comes_first_and_too_many_images_are_not_compared() -> None:
     steps = torch.tensor([0.0, 5.0, 0.6, 1.2, 5.1, 9.0])[:, None]
     assert [sorted(g) for g in near_duplicates(steps, nearer_than=0.7)] == [[0, 2, 3], [1, 4]]
     captions = ["A red  ring", "", "a disc", "a Red ring ", "", "a disc\n", "a RED ring", "alone"]
     assert duplicate_captions(captions) == [[0, 3, 6], [2, 5]], "case and spacing make no difference"
-
-
-def test_too_many_images_are_not_compared() -> None:
-    """Four equal images, reported as duplicates only up to the limit."""
     references = ReferenceSet("latent", torch.ones(4, 8).half(), (2, 2, 2), ("",) * 4, tuple("abcd"))
-    assert "- a, b, c, d" in module.report(references, duplicate_features=[torch.zeros(2)] * 4)
+    assert "- a, b, c, d" in module.report(references, duplicate_features=[torch.zeros(2)] * 4), "four equal images"
     text = module.report(references, duplicate_features=None)
     assert f"more than {builder.MOST_COMPARED} images" in text and "a, b" not in text
     few, many = (builder.ReferenceSetBuilder(None, "node", builder.MOST_COMPARED + i) for i in (0, 1))  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from support import lab_strengths
+from support import small_lab
 from support.frontend.page import Page
 from support.frontend.workflow import Graph, Link, Node, build
 from support.paths import LAB_CHECKPOINT
@@ -30,8 +30,8 @@ class LabWorkflow:
     ) -> None:
         self.steps, self.seed = steps, seed
         self.folder, side = ("training", SIDE) if small else (LAB_TRAINING, 512)
-        self.deferred = lab_strengths.DEFERRED if tuned else {}
-        self.detected = lab_strengths.DETECTOR if tuned else {}
+        self.deferred = small_lab.DEFERRED if tuned else {}
+        self.detected = small_lab.DETECTOR if tuned else {}
         self.graph = Graph()
         file = "small_lab.safetensors" if small else LAB_CHECKPOINT.name
         loader = self.graph.node("CheckpointLoaderSimple", ckpt_name=file)

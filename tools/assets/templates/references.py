@@ -1,7 +1,7 @@
 """The templates: those that adjust the noise, that watch the basin, and that know the images to stay away from."""
 
 from benchmarks.lab.methods import CALIBRATED_ON
-from support import lab_strengths
+from support import small_lab
 from support.frontend.workflow import Node
 from tools.assets.templates.template import COMMON, GAP, LEFT, OURS, PLAIN, PROMPT, ROW, Template
 
@@ -74,7 +74,7 @@ def everything() -> Template:
     noise = t.optimizer(2 * ROW, "Noise Optimizer (switch on: Ctrl+B)", method="search").bypass()
     t.frame("5 · If copies remain: a better noise", noise, color=OURS, row=2)
     sampler = t.deferred(1410, mode="dynamic", noise=noise["noise"], memorized_threshold=threshold)
-    t.tune(sampler, **lab_strengths.DEFERRED)
+    t.tune(sampler, **small_lab.DEFERRED)
     shown = t.decoded(sampler["latent"], 1860, 0, "everything", "Save Image: with everything on")
     t.frame("3 · Away from the references, guided after the escape", guided, sampler, *shown, color=OURS)
     t.model = own
@@ -119,7 +119,7 @@ def _checked_and_plain(t: Template, references: Node, shown: tuple[Node, Node], 
 def per_sample_noise() -> Template:
     t = Template(1, "Winter Orchard, a green ring", "Echo Valley, a cake")
     optimizer = t.optimizer(method="per-sample")
-    t.tune(optimizer, **lab_strengths.PER_SAMPLE)
+    t.tune(optimizer, **small_lab.PER_SAMPLE)
     t.frame("2 · Find a better starting noise", optimizer, color=OURS)
 
     sampler = t.deferred(960, mode="off", noise=optimizer["noise"])
@@ -135,11 +135,11 @@ def batch_wise_noise() -> Template:
     """The paper's cheaper method: move all noises at once, and start guidance a little later."""
     t = Template(4, "Letters from Lisbon, a yellow triangle", "Marble Horizon, a fish")
     optimizer = t.optimizer(method="batch-wise")
-    t.tune(optimizer, **lab_strengths.BATCH_WISE)
+    t.tune(optimizer, **small_lab.BATCH_WISE)
     t.frame("2 · Move the noise of every image", optimizer, color=OURS)
 
     sampler = t.deferred(960, mode="static", start_percent=0.1, noise=optimizer["noise"])
-    t.tune(sampler, **lab_strengths.BATCH_WISE_START)
+    t.tune(sampler, **small_lab.BATCH_WISE_START)
     image = t.decoded(sampler["latent"], 960 + 400 + GAP, 0, "batch_wise", "Save Image: moved, guided later")
     t.frame("3 · Sample from it, guided a little later", sampler, *image, color=OURS)
     plain = t.comparison()
@@ -172,7 +172,7 @@ def dynamic_deferral() -> Template:
     """The smallest change to a workflow: our sampler instead of KSampler, measuring while it samples."""
     t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
     sampler = t.deferred(LEFT, mode="dynamic", memorized_threshold=t.calibrated())
-    t.tune(sampler, **lab_strengths.DEFERRED)
+    t.tune(sampler, **small_lab.DEFERRED)
     image = t.decoded(sampler["latent"], LEFT + 400 + GAP, 0, "dynamic", "Save Image: dynamic deferral")
     t.frame("2 · Guidance waits until the image has escaped", sampler, *image, color=OURS)
     plain = t.comparison()
@@ -186,11 +186,11 @@ def detect_first() -> Template:
     t = Template(4, "Harbour at Dawn, a red disc", LAB_PROMPT)
     threshold = t.calibrated()
     detector = t.detector(0, memorized_threshold=threshold)
-    t.tune(detector, **lab_strengths.DETECTOR)
+    t.tune(detector, **small_lab.DETECTOR)
     t.frame("2 · Is the prompt memorized?", detector, color=OURS)
 
     sampler = t.deferred(960, mode="dynamic", curve=detector["curve"], memorized_threshold=threshold)
-    t.tune(sampler, **lab_strengths.DEFERRED)
+    t.tune(sampler, **small_lab.DEFERRED)
     image = t.decoded(sampler["latent"], 960 + 400 + GAP, 0, "detected", "Save Image: guided after the escape")
     t.frame("3 · Sample with what was found", sampler, *image, color=OURS)
     plain = t.comparison()
@@ -200,7 +200,7 @@ def detect_first() -> Template:
     ordinary = t.text("CLIP Text Encode (an ordinary prompt)", prompt, "a disc", "a dog").at(0, 2 * ROW)
     title = "Basin-Escape Detector (ordinary prompt)"
     other = t.detector(2 * ROW, title, positive=ordinary, memorized_threshold=threshold)
-    t.tune(other, **lab_strengths.DETECTOR)
+    t.tune(other, **small_lab.DETECTOR)
     plot = t.graph.node("MG_PlotCurve", curve=detector["curve"], curve_2=other["curve"])
     plot.at(960, 2 * ROW).sized(400, 0)
     drawn = t.graph.node("PreviewImage", "Preview Image: your prompt, then the ordinary one", images=plot)
