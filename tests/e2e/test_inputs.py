@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from support.frontend import views
-from support.frontend.lab_workflow import SIDE, LabWorkflow, build_classic, save
 from support.frontend.page import Page
 from support.frontend.views import WIDGET
-from support.frontend.workflow import Graph
+from support.frontend.workflow import SIDE, Graph, LabWorkflow, build_classic, save
 
 TARGET = {"target_magnitude", "target_units"}
 DESCENT = {"learning_rate", "weight_decay", "max_iterations", "constraint", "checkpointing"}

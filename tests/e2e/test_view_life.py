@@ -7,12 +7,11 @@ import pytest
 
 from support.client import PromptError
 from support.frontend import views
-from support.frontend.lab_workflow import SIDE, LabWorkflow, save
 from support.frontend.page import Page
-from support.frontend.workflow import Graph, write
+from support.frontend.workflow import SIDE, Graph, LabWorkflow, save, write
 from support.paths import PACK_NAME, ROOT
 from tools.assets.templates import TEMPLATES
-from tools.assets.wires import behind_nodes
+from tools.assets.write_templates import behind_nodes
 
 
 def test_live_and_in_another_tab(vue: Page) -> None:
@@ -226,6 +225,7 @@ DRAWN = {
     "Per-sample noise": {"MG_NoiseOptimizer"},
     "Batch-wise noise, deferred start": {"MG_NoiseOptimizer", "MG_DeferredCFGKSampler"},
     "Dynamic deferral": {"MG_DeferredCFGKSampler"},
+    "Find the words that pull": set(),
     "Detect first, then sample": {"MG_BasinEscapeDetector", "MG_DeferredCFGKSampler"},
     "Recommended, where you have the pictures": {"MG_AMGGuidance"},
     "Keep a LoRA from copying": {"MG_AMGGuidance"},

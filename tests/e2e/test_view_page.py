@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from support.frontend import views
-from support.frontend.lab_workflow import LabWorkflow, build_classic
 from support.frontend.page import Page
-from support.frontend.workflow import Node
+from support.frontend.workflow import LabWorkflow, Node, build_classic
 from support.server import Server
 
 pytestmark = pytest.mark.timeout(300)

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from benchmarks.lab.methods import CALIBRATED_ON
-from support.frontend.lab_workflow import LabWorkflow
 from support.frontend.page import Page, single_node
-from support.frontend.workflow import Graph, build, write
+from support.frontend.workflow import Graph, LabWorkflow, build, write
 from support.paths import ROOT
 from support.server import Server
 

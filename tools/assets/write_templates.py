@@ -1,10 +1,15 @@
 """Write the templates into `workflows/`; with --thumbnails also a .jpg of each, from a run of the file on the lab.
 
 .host/python tools/assets/write_templates.py --thumbnails
+
+Wires that would run behind a node are led around it, through reroutes as the frontend saves them.
 """
 
 import argparse
+import heapq
 import io
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +20,133 @@ from support.frontend.page import Page, title_and_view
 from support.frontend.workflow import WorkflowError, write
 from support.paths import ROOT
 from support.server import Server
-from tools.assets.templates import TEMPLATES
-from tools.assets.templates.references import MIRRORED
+from tools.assets.templates import MIRRORED, TEMPLATES
 from tools.assets.templates.template import Template
-from tools.assets.wires import lead_around
+
+CELL = 12  # pixels between two wires that run side by side
+ROOM, TITLE, LETTER = 10, 34, 13  # around a node, above it for its title, and of a letter of a group's title
+BEND, BUSY = 6, 5  # what a bend costs, and a cell in which another wire or a title is, in cells
+MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
+# Newer frontends have texts as ids.
+ENDS = """() => [...app.graph.links.values()].map((l) => [
+  Number(l.id), Number(l.origin_id), l.origin_slot, Number(l.target_id),
+  [...app.graph.getNodeById(l.origin_id).getOutputPos(l.origin_slot)],
+  [...app.graph.getNodeById(l.target_id).getInputPos(l.target_slot)]])"""
+Cell = tuple[int, int]
+Box = tuple[float, float, float, float]
+
+
+def behind_nodes(page: Page, workflow: dict) -> list[tuple[int, int, int, list[float], list[float]]]:
+    """The wires of the open workflow that run behind a node unless they are led around: id, output, two ends."""
+    boxes = {node["id"]: _box(node, workflow["groups"]) for node in workflow["nodes"]}
+    return [
+        (link, source, slot, start, end)
+        for link, source, slot, target, start, end in page.tab.evaluate(ENDS)
+        if any(_behind(start, end, box) for node, box in boxes.items() if node not in (source, target))
+    ]
+
+
+def lead_around(page: Page, workflow: dict) -> dict:
+    """The workflow, which is open in the page, with reroutes. Wires from one output share them as far as they can."""
+    boxes = [_box(node, workflow["groups"]) for node in workflow["nodes"]]
+    blocked = {cell for box in boxes for cell in _cells(box)}
+    titles = {cell for group in workflow["groups"] for cell in _cells(_title(group))}
+    trees: dict[tuple[int, int], dict[Cell, int]] = {}  # of an output: its reroutes by their places
+    reroutes: dict[int, dict] = {}
+    extensions, busy = [], set[Cell]()
+    shortest_first = sorted(behind_nodes(page, workflow), key=lambda wire: (wire[1:3], math.dist(*wire[3:])))
+    for link, source, slot, start, end in shortest_first:
+        tree = trees.setdefault((source, slot), {})
+        starts = [(_cell(start, 1), 0), *((place, None) for place in tree)]
+        path = _path(starts, _cell(end, -1), blocked, titles | busy - set(tree))
+        parent = tree.get(path[0])
+        for place in _bends(path):
+            if place not in tree:
+                number = tree[place] = len(reroutes) + 1
+                reroutes[number] = {"id": number, "pos": [side * CELL for side in place], "linkIds": []}
+                if parent is not None:
+                    reroutes[number]["parentId"] = parent
+            parent = tree[place]
+        busy |= set(path)
+        if parent is not None:
+            extensions.append({"id": link, "parentId": parent})
+            while parent is not None:
+                reroutes[parent]["linkIds"].append(link)
+                parent = reroutes[parent].get("parentId")
+    if reroutes:
+        workflow["extra"] |= {"reroutes": list(reroutes.values()), "linkExtensions": extensions}
+    return workflow
+
+
+def _box(node: dict, groups: list[dict]) -> Box:
+    """What a node covers: one that shows its run grows down to the end of its group."""
+    (x, y), (w, h) = node["pos"][:2], node["size"][:2]
+    bottom = y + h
+    if node["type"].startswith("MG_") or node["type"] == "SaveImage":
+        for left, top, width, height in (group["bounding"] for group in groups):
+            if left <= x <= left + width and top <= y <= top + height:
+                bottom = max(bottom, top + height - 2 * CELL)
+    return x - ROOM, y - TITLE, x + w + ROOM, bottom + ROOM
+
+
+def _title(group: dict) -> Box:
+    left, top, width, _ = group["bounding"]
+    return left, top - TITLE, left + min(width, LETTER * len(group["title"])), top + TITLE
+
+
+def _cell(place: list[float], side: int) -> Cell:
+    return round(place[0] / CELL) + 2 * side, round(place[1] / CELL)
+
+
+def _cells(box: Box) -> list[Cell]:
+    left, top, right, bottom = (side / CELL for side in box)
+    return list(
+        itertools.product(range(math.ceil(left), math.floor(right) + 1), range(math.ceil(top), math.floor(bottom) + 1))
+    )
+
+
+def _behind(start: list[float], end: list[float], box: Box) -> bool:
+    """Whether the frontend's curve between two sockets passes through a box."""
+    reach = math.dist(start, end) / 4
+    controls = (start, (start[0] + reach, start[1]), (end[0] - reach, end[1]), end)
+    for i in range(61):
+        t, u = i / 60, 1 - i / 60
+        weights = (u**3, 3 * u * u * t, 3 * u * t * t, t**3)
+        x, y = (sum(w * point[axis] for w, point in zip(weights, controls, strict=True)) for axis in (0, 1))
+        if box[0] + ROOM < x < box[2] - ROOM and box[1] < y < box[3] - ROOM:
+            return True
+    return False
+
+
+def _path(starts: list[tuple[Cell, int | None]], end: Cell, blocked: set[Cell], busy: set[Cell]) -> list[Cell]:
+    """The cheapest way through the free cells to `end`, which it reaches from the left."""
+    todo: list = [(0, cell, way, ()) for cell, ways in starts for way in ([ways] if ways is not None else range(4))]
+    heapq.heapify(todo)
+    seen: dict[tuple[Cell, int], tuple] = {}  # and where each was reached from
+    limits = [(min(c[axis] for c in blocked) - 12, max(c[axis] for c in blocked) + 12) for axis in (0, 1)]
+    while todo:
+        cost, cell, way, before = heapq.heappop(todo)
+        if (cell, way) in seen:
+            continue
+        seen[cell, way] = before
+        if cell == end and way == 0:
+            path, here = [], (cell, way)
+            while here:
+                path.append(here[0])
+                here = seen[here]
+            return path[::-1]
+        for turn, (dx, dy) in enumerate(MOVES):
+            to = (cell[0] + dx, cell[1] + dy)
+            inside = all(low <= at <= high for at, (low, high) in zip(to, limits, strict=True))
+            if turn != (way + 2) % 4 and inside and (to not in blocked or to == end):
+                more = 1 + BEND * (turn != way) + BUSY * (to in busy)
+                heapq.heappush(todo, (cost + more, to, turn, (cell, way)))
+    raise ValueError(f"no way to {end}")
+
+
+def _bends(path: list[Cell]) -> list[Cell]:
+    around = zip(path, path[1:], path[2:], strict=False)
+    return [b for a, b, c in around if (b[0] - a[0], b[1] - a[1]) != (c[0] - b[0], c[1] - b[1])]
 
 
 def main() -> None:
