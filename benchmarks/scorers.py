@@ -32,12 +32,13 @@ class Scorers:
     copies: Any = None
     alignment: Any = None
     diversity: Any = None
+    second: Any = None  # a second opinion on copies
     missed: list[str] = field(default_factory=list)  # why a scorer is not available
     stand_ins: bool = False  # they fit the lab checkpoints only
 
     @property
     def used(self) -> list[str]:
-        return [s.name for s in (self.copies, self.alignment, self.diversity) if s is not None]
+        return [s.name for s in (self.copies, self.alignment, self.diversity, self.second) if s is not None]
 
 
 class SSCDCopies:

@@ -27,6 +27,7 @@ Compared = Callable[[Case], Sequence[int]]  # the training images that a prompt'
 class Scored:
     case: Case
     similarity: np.ndarray | None  # None: there is no training image to compare with
+    second: np.ndarray | None  # the same by a second measure
     aligned: dict[str, np.ndarray]
     diversity: float | None
     facts: list[Facts]
@@ -36,10 +37,11 @@ class Scored:
 
 
 def score(images: np.ndarray, facts: list[Facts], case: Case, scorers: Scorers, works: Sequence[int]) -> Scored:
-    similar = scorers.copies.similarity(images, works) if scorers.copies and len(works) else None
+    measures = (scorers.copies, scorers.second)
+    similar = [m.similarity(images, works) if m and len(works) else None for m in measures]
     aligned = scorers.alignment.score(images, case.text) if scorers.alignment else {}
     spread = scorers.diversity.spread(images) if scorers.diversity and len(images) > 1 else None
-    return Scored(case, similar, aligned, spread, facts)
+    return Scored(case, *similar, aligned, spread, facts)
 
 
 def interval(values: Sequence[Any], seed: int = 0) -> Interval | None:
@@ -100,6 +102,7 @@ def _copies(here: Sequence[Scored], scorers: Scorers) -> Row:
         both = interval([(s.aligned["aligned"] > 0) & (s.similarity <= limit) for s in compared])
     return {
         "copies": interval([s > limit for s in each]),
+        "copies_second": interval([s.second > scorers.second.threshold for s in compared if s.second is not None]),
         "similarity": interval(each),
         "similarity_95th": float(np.percentile(flat, 95)),
         "similarity_most": float(flat.max()),
@@ -164,6 +167,7 @@ def columns(scorers: Scorers) -> list[Column]:
         Column("prompts", "prompts", 0),
         Column("images", "images", 0),
         Column("copies", copies, 1, "%"),
+        Column("copies_second", f"copies ({scorers.second.label})" if scorers.second else "", 1, "%"),
         Column(measure[0], "similarity", 4),
         Column(measure[1], f"{measure[1].split('_')[1]} percentile", 3),
         Column(measure[2], "nearest", 3),

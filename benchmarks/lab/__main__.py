@@ -145,7 +145,7 @@ def bench(asked: argparse.Namespace) -> int:
         if asked.lora:
             run = lora_experiment(host, asked.work / "lora", methods, wanted, seeds)
         else:
-            run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts)
+            run = experiment(host, asked.work, methods, wanted, seeds, prompts=prompts, sscd=asked.sscd)
         run.sample()
         scorers = run.scorers()
         facts = {k: getattr(asked, k) for k in ("seeds", "others", "ordinary", "first")}
@@ -176,6 +176,7 @@ def main() -> int:
     parser.add_argument("--methods", nargs="*", metavar="NAME", help="parts of names; all methods otherwise")
     parser.add_argument("--lora", action="store_true", help="on an overtrained LoRA, with and without its images")
     parser.add_argument("--study", choices=STUDIES, default="", help="the settings of one method, not all methods")
+    parser.add_argument("--sscd", type=Path, help="weights of sscd_disc_mixup: a second opinion on copies")
     parser.add_argument("--work", type=Path, default=WORK, help="folder of the images")
     parser.add_argument("--smoke", action="store_true", help="three rows on the small lab, for CI")
     parser.add_argument("--docs", action="store_true", help="write the tables and the plots into docs/, too")

@@ -19,7 +19,7 @@ from ..cases import MEMORIZED, ORDINARY, BenchmarkError, Case
 from ..checkpoint import Checkpoint, Plan
 from ..methods import Method
 from ..sampling import Images, Wanted, prompts_together
-from ..scorers import Scorers
+from ..scorers import Scorers, SSCDCopies
 from ..scores import Experiment
 from ..training_images import works_in
 from .methods import CALIBRATED_ON
@@ -42,6 +42,7 @@ def experiment(
     seeds: Iterable[int],
     *,
     prompts: Mapping[str, int],
+    sscd: Path | None = None,
 ) -> Experiment:
     """The lab checkpoint: the number of an image is its seed. `prompts`: how many of each group."""
     # Copies are counted against all training images: random tokens lead a prompt into another's.
@@ -56,7 +57,7 @@ def experiment(
         [case for part in parts for case in part],
         prompts_together(parts, seeds, TOGETHER),
         works_in(copies.TRAINING_IMAGES, checkpoint),
-        lab_scorers,
+        lambda works: lab_scorers(works, checkpoint, sscd),
     )
 
 
@@ -68,7 +69,9 @@ def lora_experiment(
     cases = tuple(Case(i, caption) for i, (caption, _) in enumerate(copies.training_pairs(copies.LORA_IMAGES)))
     batches = prompts_together([cases], seeds, TOGETHER)
     works = works_in(copies.LORA_IMAGES, checkpoint)
-    return Experiment(checkpoint, Images(folder, wanted), methods, cases, batches, works, lab_scorers)
+    return Experiment(
+        checkpoint, Images(folder, wanted), methods, cases, batches, works, lambda w: lab_scorers(w, checkpoint)
+    )
 
 
 def small_experiment(host: Host, folder: Path, methods: Sequence[Method]) -> Experiment:
@@ -118,10 +121,12 @@ class FeatureDiversity:
         return float(torch.pdist(self.judge.features(images)).mean())
 
 
-def lab_scorers(works: Sequence[Tensor]) -> Scorers:
+def lab_scorers(works: Sequence[Tensor], checkpoint: Checkpoint, sscd: Path | None = None) -> Scorers:
+    """`works`: the training images. `sscd`: SSCD's weights, for a second opinion on copies."""
     judge = Judge.load()
     pixels = PixelCopies(works, copies.COPY_RMSE, lambda *images: copies.distances(*images).numpy())
-    return Scorers(pixels, JudgeAlignment(judge), FeatureDiversity(judge), stand_ins=True)
+    second = SSCDCopies(checkpoint, checkpoint.copy_detector(sscd), works) if sscd else None
+    return Scorers(pixels, JudgeAlignment(judge), FeatureDiversity(judge), second=second, stand_ins=True)
 
 
 def small_scorers(works: Sequence[Tensor]) -> Scorers:

@@ -1,9 +1,11 @@
 """The pack as artists get it: the registry's zip or a git clone, under any folder name, updated and removed."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
+from support.frontend.page import BROWSERS, Page, find_browser
 from support.paths import ROOT
 from support.server import Server
 from tools import release
@@ -117,3 +120,41 @@ def test_a_start_an_update_and_an_uninstall_leave_nothing(server: Server, archiv
     for folder in FOLDERS:
         shutil.rmtree(custom_nodes / folder)
     assert tree(server.base) == untouched
+
+
+@pytest.mark.skipif(find_browser() is None, reason=f"no browser found: install one of {', '.join(BROWSERS)}")
+@pytest.mark.parametrize("cured", [True, False])
+def test_a_page_does_not_mix_two_versions(archive: Path, tmp_path: Path, cured: bool) -> None:
+    """A browser keeps old files for a tenth of their age. Without the cure the page dies, or this proves nothing."""
+    pack = tmp_path / "base" / "custom_nodes" / "memorization-guard"
+    shutil.unpack_archive(archive, pack, "zip")
+    routes, header = pack / "adapter" / "routes.py", 'response.headers["Cache-Control"] = "no-cache"'
+
+    def rewrite(file: Path, old: str, new: str, days: int) -> None:
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text.replace(old, new), encoding="utf-8")
+        os.utime(file, (time.time() - days * 24 * 3600,) * 2)
+
+    def update(new: str, days: int) -> None:
+        """An export has another name everywhere, and so has the help."""
+        for file in [*pack.glob("web/*.mjs"), *pack.glob("web/*.js")]:
+            rewrite(file, "classOf", new, days)
+        rewrite(pack / "web" / "docs" / "MG_Guard.md", "# Memorization", f"# {new} Memorization", days)
+
+    assert header in routes.read_text(encoding="utf-8")
+    rewrite(routes, header, header if cured else "pass", 0)
+    update("classOf", 300)
+    with Server(tmp_path / "base", lab=False, pack=False) as server:
+        address = "/extensions/memorization-guard"
+        if not cured and "Cache-Control" in server.call("GET", f"{address}/graph.mjs").headers:
+            pytest.skip("this ComfyUI has a cure of its own")
+        with Page(server) as page:
+            read = f"() => fetch('{address}/docs/MG_Guard.md').then((answer) => answer.text())"
+            assert "# classOf" in page.tab.evaluate(read) and page.console_errors("memorization-guard") == []
+            update("kindOf", 150)
+            page.clear_errors()
+            page.open()
+            died = "\n".join(page.console_errors("does not provide an export"))
+            works = page.tab.evaluate("() => app.extensions.some((e) => e.name === 'MemorizationGuard')")
+            helped = "# kindOf" in page.tab.evaluate(read)
+    assert (works, helped, "classOf" in died or "kindOf" in died) == (cured, cured, not cured), died

@@ -17,14 +17,12 @@ from support.paths import PACK
 GUARDED = ["g", 0]
 
 
-class OrdinaryText(exact.TextEncoder):
-    """Every text but the empty one is an ordinary prompt of the exact model."""
-
-    def encode_from_tokens_scheduled(self, tokens: str) -> list[list[Any]]:
-        return exact.conditioning("ordinary" if tokens else "null")
+def every(prompt: str) -> exact.TextEncoder:
+    """A CLIP to which every text but the empty one is this prompt of the exact model."""
+    return exact.TextEncoder(lambda text: exact.conditioning(prompt if text else "null"))
 
 
-CLIP = {"clip": OrdinaryText()}
+CLIP = {"clip": every("ordinary")}
 
 
 def guard(**changed: Any) -> dict[str, Any]:
@@ -53,11 +51,9 @@ def test_it_measures_a_model_once_for_each_size_and_with_the_users_ordinary_prom
     assert calls.pop_rows() == plain + 6
     assert same_bits(first["b"], second["b"])
     # Two instead of twelve; for a prompt that is as loud as the ordinary ones, nothing is memorized.
-    loud = OrdinaryText()
-    loud.encode_from_tokens_scheduled = lambda tokens: exact.conditioning("memorized" if tokens else "null")  # type: ignore[method-assign]
     own = guard(model=["m", 0], ordinary_prompts=" 1girl, garden; castle, night; ")
     nodes = {"lab": lab(4), "g": own, "b": ksampler(model=GUARDED), "a": ksampler()}
-    out = host.run(nodes, {"clip": loud, "m": model})
+    out = host.run(nodes, {"clip": every("memorized"), "m": model})
     assert calls.pop_rows() == 4 * (2 * 50 + 6) + (2 + 6) * 2
     assert same_bits(out["b"], out["a"])
 

@@ -105,7 +105,12 @@ def image(kind: str, mode: str, extra: int) -> bytes:
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", 'tiff:Orientation="6"', zip=True)
     more = {
-        "PNG": [{}, {"pnginfo": info}, {"transparency": 1}, {"save_all": True, "append_images": [made]}],
+        "PNG": [
+            {},
+            {"pnginfo": info},
+            {"transparency": (1, 1, 1) if mode == "RGB" else 1},
+            {"save_all": True, "append_images": [made]},
+        ],
         "JPEG": [{}, {"progressive": True}, {"exif": EXIF[2]}, {"icc_profile": bytes(70_000)}],
         "WEBP": [{}, {"lossless": True}, {"exif": EXIF[2]}, {"save_all": True, "append_images": [made]}],
     }.get(kind, [{}] * 4)[extra]

@@ -6,6 +6,7 @@ A translated text keeps its translation wherever it moves; a changed text loses 
 main.json (categories, commands) and settings.json are written by hand.
 """
 
+import argparse
 import importlib
 import json
 import sys
@@ -93,6 +94,9 @@ def schemas_of_the_pack() -> list[Any]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="keep translations of changed texts: same meaning")
+    keep = parser.parse_args().keep
     nodes, wrong = english(schemas_of_the_pack()), []
     for name in FILES:
         before = read(ENGLISH, name)
@@ -101,7 +105,7 @@ def main() -> None:
             wrong.append(f"{ENGLISH}/{name}.json was rewritten")
         write(ENGLISH, name, now)
         for language in TRANSLATED:
-            tree = nested(carried(flat(before), flat(read(language, name)), flat(now)))
+            tree = nested(carried(flat(now if keep else before), flat(read(language, name)), flat(now)))
             write(language, name, tree)
             wrong += [f"{language}/{name}.json: {what}" for what in differences(now, tree)]
     print("\n".join(wrong) or "Every language matches the nodes.")

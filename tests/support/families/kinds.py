@@ -14,6 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from safetensors.torch import save_file
 from torch import Tensor
 
+from support.lab_pack.exact import TextEncoder
+
 BATCH = 2
 SIZES: dict[str, Any] = json.loads(Path(__file__).with_name("sizes.json").read_text(encoding="utf-8"))  # of networks
 # The host takes an SD2 file for a V model by the spread of this one weight, which our file has no block for.
@@ -88,7 +90,7 @@ class Family:
             "mem": self.prompt(1),
             "null": self.prompt(2),
             "latent": {"samples": torch.zeros(BATCH, *self.latent)},
-            "clip": Reader(self),
+            "clip": TextEncoder(lambda text: self.prompt(100 + len(text))),  # one of its random prompts
         }
 
     def made(self, precision: Precision) -> dict[str, Any]:
@@ -98,19 +100,6 @@ class Family:
             given = self.given(file, precision)
             gc.collect()  # nothing may hold the file
             return given
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A CLIP for deduplication: every text is one of the family's random prompts."""
-
-    family: Family
-
-    def tokenize(self, text: str) -> str:
-        return text
-
-    def encode_from_tokens_scheduled(self, tokens: str) -> list:
-        return self.family.prompt(100 + len(tokens))
 
 
 def fill(named: Iterable[tuple[str, Tensor]], seed: int) -> None:

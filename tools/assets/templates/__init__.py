@@ -217,7 +217,8 @@ def words_that_pull() -> Template:
     t = Template(4, "", "", "")
     prompt = t.graph.node("PrimitiveStringMultiline", "Your prompt", value=PROMPT).at(LEFT, 0).sized(400, 120)
     t.tune(prompt, value="The Silent Engine, a purple square").on_lab.append((prompt.id, "value", LAB_PROMPT))
-    t.takes(t.positive, text=prompt)
+    del t.positive.record["values"]["text"]
+    t.graph.links.append({"from": prompt.id, "output": 0, "to": t.positive.id, "input": "text"})
     wires = {"model": t.model, "clip": t.clip, "latent_image": t.latent, "noise_seed": t.seed}
     check = t.graph.node(
         "MG_PromptCheck", **wires, text=prompt, rewordings=REWORDINGS, memorized_threshold=t.calibrated()

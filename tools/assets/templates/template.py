@@ -55,12 +55,6 @@ class Template:
         self.on_small += [(node.id, name, value) for name, value in values.items()]
         return self
 
-    def takes(self, node: Node, **links: Node) -> None:
-        """Links into a node that exists already."""
-        for name, source in links.items():
-            node.record["values"].pop(name)
-            self.graph.links.append({"from": source.id, "output": 0, "to": node.id, "input": name})
-
     def run(self, page: Page, changes: list[tuple[int, str, object]], steps: int = STEPS) -> dict:
         """Run the template, which is open in the page, with these widgets changed; returns the history entry."""
         for node, name, value in changes:
