@@ -136,7 +136,7 @@ def test_copy_check_shows_the_threshold_of_its_references_alone(page: Page) -> N
 
     for _ in page.renderers():
         for metric, threshold in every.items():
-            page.set_node(1, "metric", metric)
+            page.mg("setOne", 1, "metric", metric)
             assert shown() == {threshold}
         page.mg("link", 4, 3, "references", True)
         assert shown() == set(every.values())
