@@ -19,9 +19,7 @@ def main(others: int = 100) -> None:
         near.append(distances(vae.taesd_decoder(vae.taesd_encoder(own)).clamp(0, 1), own).item())
         kinds = torch.full((others,), asked(caption))
         far.append(distances(world.draw(world.generator(9, i), kinds, 2 * SIDE), own).min().item())
-        print(
-            f"{caption:40s} itself through the VAE {near[-1]:.4f}, nearest of {others} others {far[-1]:.4f}", flush=True
-        )
+        print(f"{caption:40s} itself: {near[-1]:.4f}, nearest of {others} others: {far[-1]:.4f}", flush=True)
     for name, found in (("itself through the VAE", near), ("the nearest other scene of its kind", far)):
         print(f"{name}: smallest {min(found):.4f}, median {np.median(found):.4f}, largest {max(found):.4f}")
 

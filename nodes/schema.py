@@ -46,8 +46,8 @@ TOOLTIPS = {
     "Each other choice sets all values as in a paper or its released code. Use it to repeat the paper's runs on "
     "Stable Diffusion.",
     "metric": "How images are compared. latent: fast, finds copies of the same composition, needs vae. descriptor: "
-    "also finds copies that are moved, cropped or recoloured, with the network connected to descriptor. nL2: "
-    "compares pixels with the 50 nearest references, needs at least 51 images.",
+    "uses the network that you connect to the input descriptor, and also finds copies that are moved, cropped or "
+    "recoloured. nL2: compares pixels with the 50 nearest references, needs at least 51 images.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 

@@ -31,6 +31,7 @@ def test_the_step_does_not_depend_on_units_and_is_never_longer_than_its_reach():
     assert torch.equal(step(1.0, 0.1, 4.0), short), "a short step is not touched"
     broken = torch.full_like(d, torch.nan)
     assert torch.equal(maths.dissimilarity_step(d, broken, torch.ones(2), 1.0, 4.0), torch.zeros_like(d))
+    assert [maths.noise_ratio(*at) for at in ((3.0, False), (0.5, True), (0.75, True))] == [3.0, 1.0, 3.0]
     kept, changed = torch.randn(2, 3, 4, 5, 5)
     kept[2, 0, 0, 0] = torch.nan
     found = replace_samples(torch.tensor([True, False, False]), changed.double(), kept)

@@ -94,6 +94,10 @@ def test_a_batch_gives_each_sample_what_it_gets_alone(noise, predict, constraint
         alone, one = adjust_per_sample(noise[i : i + 1], predict, **how)
         torch.testing.assert_close(together[i], alone[0], atol=1e-5, rtol=0)
         assert one.evaluations[0] == report.evaluations[i]
+    best, missed = adjust_per_sample(noise, predict, target=0.0, learning_rate=5.0, max_iterations=15)  # it overshoots
+    torch.testing.assert_close(predict(best).flatten(1).norm(dim=1), missed.after)
+    torch.testing.assert_close(missed.history.min(dim=0).values, missed.after)
+    assert "NOT REACHED for 6 of 6" in missed.lines()[1]
 
 
 def test_on_the_sphere_the_norm_stays_and_chi_follows_the_log_density_of_the_norm(noise, predict):
