@@ -24,8 +24,8 @@ TOOLTIPS = {
     "cfg": "Guidance scale (CFG) after an image has left the basin. Higher: the image follows the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
     "curve": "Dynamic only: this curve decides when guidance starts, and nothing is measured. Then rule, drop_ratio "
-    "and memorized_threshold are not used. Each step before guidance starts costs one model evaluation instead of "
-    "two.",
+    "and memorized_threshold are not used. Each step before guidance starts then costs one model evaluation instead "
+    "of two, if pre_escape_cfg is 0 or 1.",
     "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull is far below its "
     "highest value so far and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
     "less reliable.",
@@ -36,7 +36,7 @@ TOOLTIPS = {
     "above this. Below this value nothing is changed. Lower: more cautious, but ordinary prompts are affected more "
     "often.",
     "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
-    "from start_percent on; the steps before it cost half as much. Off: changes nothing.",
+    "from start_percent on. The steps before it cost half as much if pre_escape_cfg is 0 or 1. Off: changes nothing.",
     "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 uses the prompt, but "
     "with no guidance to strengthen it. Negative values push the image away from the prompt, so that it leaves the "
     "basin sooner (opposite guidance, −1 to −9).",
@@ -47,7 +47,8 @@ TOOLTIPS = {
     "Stable Diffusion.",
     "metric": "How images are compared. latent: fast, finds copies of the same composition, needs vae. descriptor: "
     "uses the network that you connect to the input descriptor, and also finds copies that are moved, cropped or "
-    "recoloured. nL2: compares pixels with the 50 nearest references, needs at least 51 images.",
+    "recoloured. nL2: compares pixels. The distance to the nearest reference is set against the mean distance to the "
+    "50 nearest, so the set needs at least 51 images.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
