@@ -37,9 +37,10 @@ TOOLTIPS = {
     "deduplication": "How strongly to steer away from a caption that several references share. Higher: stronger; 13 "
     "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
-    "copies. Above 10 little changes, because a push has a limit. 0 turns it off.",
-    "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this. 1 "
-    "is a copy; 0.5 acts well before an image becomes one. Lower: the node acts sooner and changes more images. With "
+    "copies. Values above 10 have little more effect than 10, because the push has an upper limit. 0 turns it off.",
+    "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this. A "
+    "closeness of 1 is a copy; with 0.5 the node acts well before an image becomes a copy. Lower: the node acts "
+    "sooner and changes more images. With "
     "SSCD start at 0.3.",
     "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this. "
     "Higher: finished images can come closer to a reference.",
@@ -55,7 +56,8 @@ TOOLTIPS = {
     "every": "Compare with the references only in every n-th step. Higher: faster, mostly for references that need a "
     "VAE, but less reliable.",
     "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step "
-    "(d/√dim, as on Deferred-CFG KSampler). The other images are not compared and stay exactly the same. 0: steers "
+    "(d/√dim, as on Deferred-CFG KSampler). The other images are not compared with the references and come out "
+    "exactly as without this node. 0: steers "
     "all images that come too close.",
 }
 
@@ -70,7 +72,8 @@ class AMGGuidance(io.ComfyNode):
             category=schema.CATEGORY,
             description="Patches a model so that sampling steers away from reference images when an image comes too "
             "close to them. It reduces guidance (CFG), steers away from a caption that several references share, and "
-            "pushes away from the reference itself. An image that stays far from all references is not changed. Chen "
+            "pushes away from the nearest reference itself. An image that stays far from all references is not "
+            "changed. Chen "
             "et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,

@@ -28,7 +28,7 @@ TOOLTIPS = {
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
     "denoise": "How much to denoise, as in KSampler. Lower: keeps more of the input latent.",
-    "noise": "Start from this noise instead of the seed's, such as the Noise Optimizer's.",
+    "noise": "Sampling starts from this noise, for example from the Noise Optimizer, instead of the seed's noise.",
 }
 
 

@@ -80,7 +80,8 @@ class Guard(io.ComfyNode):
             category=schema.CATEGORY,
             description="Put this between your model and any sampler. It measures what is normal for your model. "
             "If a prompt pulls an image towards a training image, the node starts this image from different noise or "
-            "delays guidance. If you choose a folder, it steers away from the images in it. It lowers the risk of "
+            "delays guidance. If you choose a folder, the node also steers away from the images in that folder. It "
+            "lowers the risk of "
             "copies, but guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,

@@ -39,8 +39,8 @@ class LoadCopyDetector(io.ComfyNode):
                     default=PREPARATIONS[0],
                     optional=True,
                     tooltip="How images are prepared for the network. As SSCD: as the authors of SSCD recommend. AMG "
-                    "as released: as in the released code of Chen et al. Use it with the preset of that name on AMG "
-                    "Guidance.",
+                    "as released: as in the released code of Chen et al. Use AMG as released together with the preset "
+                    "AMG as released on AMG Guidance.",
                 ),
             ],
             outputs=[

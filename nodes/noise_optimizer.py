@@ -36,14 +36,15 @@ TOOLTIPS = {
     "target_units": "Relative: a value means about the same at every resolution (d/√dim). Absolute: the papers' unit "
     "(d).",
     "learning_rate": "Per-sample: size of each update. Higher: fewer iterations, but less natural noise. The paper "
-    "uses 0.01 for SD 1.4. Its 0.1 for SD 2 is 0.006842 on this node.",
+    "uses 0.01 for SD 1.4. For SD 2 the paper uses 0.1, which must be set as 0.006842 on this node.",
     "weight_decay": "Per-sample: makes the noise a little weaker at each update. Higher: the noise stays weaker.",
     "max_iterations": "Per-sample: the highest number of updates. Each costs about as much as three sampling steps. 0 "
     "only measures.",
     "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. With higher values the image "
     "leaves the basin sooner, but the noise drifts further from the seed's noise. 0 leaves the noise as it is.",
     "sharpness_radius": "Batch-wise (ρ): the radius around the noise at which the pull is tested. 50 suits SD 1.4 at "
-    "512×512. The paper's 30 for SD 2 is 2.053 on this node. Raise it in proportion to the width and height.",
+    "512×512. For SD 2 the paper uses 30, which must be set as 2.053 on this node. For larger images, raise the "
+    "radius in proportion to the width and height.",
     "adjustments": "Batch-wise (M): the number of adjustments. Each costs about as much as two sampling steps. The "
     "paper uses 2 for SD 1.4 and 4 for SD 2.",
     "candidates": "Search: how many noises are tried for each image. Higher: finds a weaker pull, but takes longer.",

@@ -67,7 +67,8 @@ class ReferencesFromImages(io.ComfyNode):
                     "size_of",
                     optional=True,
                     tooltip="Connect the latent that goes into the sampler. The images are then scaled to fill its "
-                    "size and cropped at the centre. Without it they keep their own size, which must be the sampler's.",
+                    "size and cropped at the centre. If nothing is connected, the images keep their own size, which "
+                    "must be the size of the images that you generate.",
                 ),
             ],
             outputs=outputs(),

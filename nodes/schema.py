@@ -27,8 +27,8 @@ TOOLTIPS = {
     "and memorized_threshold are not used. Each step before guidance starts then costs one model evaluation instead "
     "of two, if pre_escape_cfg is 0 or 1.",
     "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull is far below its "
-    "highest value so far and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier and is "
-    "less reliable.",
+    "highest value so far and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier than "
+    "sharp drop and is less reliable.",
     "drop_ratio": "Sharp drop only: how far the pull must fall before guidance starts. 0.5 waits until a quarter of "
     "the highest pull is left (0.5 squared). Lower: waits longer, which gives fewer copies but leaves the prompt "
     "less time to take effect.",
@@ -36,7 +36,8 @@ TOOLTIPS = {
     "above this. Below this value nothing is changed. Lower: more cautious, but ordinary prompts are affected more "
     "often.",
     "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
-    "from start_percent on. The steps before it cost half as much if pre_escape_cfg is 0 or 1. Off: changes nothing.",
+    "from start_percent on. Each step before start_percent costs half as much as a guided step if pre_escape_cfg is 0 "
+    "or 1. Off: changes nothing.",
     "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 uses the prompt, but "
     "with no guidance to strengthen it. Negative values push the image away from the prompt, so that it leaves the "
     "basin sooner (opposite guidance, −1 to −9).",
@@ -47,8 +48,8 @@ TOOLTIPS = {
     "Stable Diffusion.",
     "metric": "How images are compared. latent: fast, finds copies of the same composition, needs vae. descriptor: "
     "uses the network that you connect to the input descriptor, and also finds copies that are moved, cropped or "
-    "recoloured. nL2: compares pixels. The distance to the nearest reference is set against the mean distance to the "
-    "50 nearest, so the set needs at least 51 images.",
+    "recoloured. nL2: compares pixels. The distance to the nearest reference is compared with the mean distance to "
+    "the 50 nearest. The set must hold more images than these 50: at least 51.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 

@@ -142,7 +142,7 @@ def test_folders_that_have_not_changed_are_not_listed_again(host: Host, monkeypa
     (root / "link").symlink_to(root / "a")
     expected = ["many", "many/a", "many/a/b", "many/a/b/c", "many/a/d", "many/f", "many/link"]
     assert [name for name in folders.input_folders() if name.startswith("many")] == expected
-    for path in [root.parent, root, *root.rglob("*")]:
+    for path in [root.parent, *root.parent.rglob("*")]:  # also what another test left there
         os.utime(path, (1e9, 1e9))
     folders.input_folders()
     listed, real = [], os.scandir
