@@ -71,8 +71,8 @@ class NoiseOptimizer(io.ComfyNode):
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Finds starting noise from which an image leaves its attraction basin early. Inside the "
-            "basin, guidance (CFG) would drag the image towards a training image. Han et al., NeurIPS 2025.",
+            description="Finds starting noise from which an image soon leaves its attraction basin, the region in "
+            "which guidance (CFG) would drag the image towards a training image. Han et al., NeurIPS 2025.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
