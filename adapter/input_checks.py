@@ -55,11 +55,14 @@ def check_inputs(execute: Callable) -> Callable:
             if spec.id not in given:
                 continue
             values = given[spec.id] if schema.is_input_list else [given[spec.id]]
-            if schema.is_input_list and spec.id != cls.LIST:
-                given[spec.id] = values[0]
-            wrong = next(filter(None, (_wrong(cls, spec, value) for value in values)), "")
-            if schema.is_input_list and spec.id != cls.LIST and len(values) > 1:
+            many = schema.is_input_list and spec.id == cls.LIST
+            if not values:
+                wrong = f"is an empty list. {CONNECT.get(str(spec.get_io_type()), 'Connect a value, or type it in.')}"
+            elif len(values) > 1 and not many:
                 wrong = f"is a list of {len(values)}. Only `{cls.LIST}` may be a list: connect one."
+            else:
+                wrong = next(filter(None, (_wrong(cls, spec, value) for value in values)), "")
+                given[spec.id] = values if many else values[0]
             if wrong:
                 raise GuardError(f"{schema.display_name}: `{spec.id}` {wrong}")
         with explain_out_of_memory(

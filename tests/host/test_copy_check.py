@@ -239,6 +239,8 @@ def test_a_folder_of_finished_images_of_any_size_is_one_check(host: Host, lab: d
     prompt["c"]["inputs"]["threshold"] = ["t", 0]
     failed = fails(host, prompt | {"t": node("MG_CopyCheck", **check()["inputs"])}, given)
     assert "`threshold` is a list of 3. Only `images` may be a list: connect one." in failed.message
+    with pytest.raises(ValueError, match="`images` is an empty list"):
+        nodes.NODE_CLASS_MAPPINGS["MG_CopyCheck"].execute(images=[], references=[lab["r"]])
 
 
 def made(kind: str, folder: Path) -> LoadedDescriptor:
