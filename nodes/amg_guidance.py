@@ -39,9 +39,8 @@ TOOLTIPS = {
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
     "copies. Values above 10 have little more effect than 10, because the push has an upper limit. 0 turns it off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this. A "
-    "closeness of 1 is a copy; with 0.5 the node acts well before an image becomes a copy. Lower: the node acts "
-    "sooner and changes more images. With "
-    "SSCD start at 0.3.",
+    "closeness of 1 is a copy; with 0.5 the node acts well before an image becomes a copy. Lower: the node acts sooner "
+    "and changes more images. With SSCD start at 0.3.",
     "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this. "
     "Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "
@@ -55,10 +54,9 @@ TOOLTIPS = {
     "Constant: the paper's formula, strong in early steps and nearly gone later.",
     "every": "Compare with the references only in every n-th step. Higher: faster, mostly for references that need a "
     "VAE, but less reliable.",
-    "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step "
-    "(d/√dim, as on Deferred-CFG KSampler). The other images are not compared with the references and come out "
-    "exactly as without this node. 0: steers "
-    "all images that come too close.",
+    "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step (d/√dim, "
+    "as on Deferred-CFG KSampler). The other images are not compared with the references and come out exactly as "
+    "without this node. 0: steers all images that come too close.",
 }
 
 
@@ -73,8 +71,7 @@ class AMGGuidance(io.ComfyNode):
             description="Patches a model so that sampling steers away from reference images when an image comes too "
             "close to them. It reduces guidance (CFG), steers away from a caption that several references share, and "
             "pushes away from the nearest reference itself. An image that stays far from all references is not "
-            "changed. Chen "
-            "et al., CVPR 2024.",
+            "changed. Chen et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),

@@ -55,8 +55,8 @@ class Calibrate(io.ComfyNode):
             outputs=[
                 io.Float.Output(
                     display_name="ordinary_magnitude",
-                    tooltip="How hard an ordinary prompt pulls: the median of your "
-                    "prompts, in relative units (d/√dim).",
+                    tooltip="How hard an ordinary prompt pulls: the median of your prompts, in relative units "
+                    "(d/√dim).",
                 ),
                 io.Float.Output(
                     display_name="target_magnitude", tooltip="For the Noise Optimizer, with target_units relative."

@@ -78,11 +78,10 @@ class Guard(io.ComfyNode):
             node_id="MG_Guard",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Put this between your model and any sampler. It measures what is normal for your model. "
-            "If a prompt pulls an image towards a training image, the node starts this image from different noise or "
-            "delays guidance. If you choose a folder, the node also steers away from the images in that folder. It "
-            "lowers the risk of "
-            "copies, but guarantees nothing.",
+            description="Put this between your model and any sampler. It measures what is normal for your model. If a "
+            "prompt pulls an image towards a training image, the node starts this image from different noise or delays "
+            "guidance. If you choose a folder, the node also steers away from the images in that folder. It lowers the "
+            "risk of copies, but guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),
