@@ -16,7 +16,7 @@ from support.graphs.words import Host
 from support.paths import PACK
 
 from .cases import BenchmarkError, Case
-from .methods import NODES, NONE, Inputs, Method, checked
+from .methods import NODES, NONE, PATCHES, Inputs, Method, checked
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Checkpoint:
         return [[torch.cat([self._encoded[t][0][0] for t in texts]), {}]]
 
     def graph(self, method: Method, batch: Batch) -> Prompt:
-        """Node `sampler` samples the batch; `positive` and `negative` are given."""
+        """Node `sampler` samples the batch; `positive` and `negative` are given, and `reworded` for re-anchoring."""
         plan, size = self.plan, self.plan.size
         nodes = {
             "all": node("EmptyLatentImage", width=size, height=size, batch_size=batch.whole),
@@ -142,7 +142,11 @@ class Checkpoint:
         sampled |= {"sampler_name": plan.sampler, "scheduler": plan.scheduler, "model": ["model", 0]}
         if "guard" in method.inputs:
             sampled["model"] = [self.guarded(method.inputs["guard"]), 0]
-        if not method.inputs.keys() - {"guard"}:
+        for patch in (name for name in PATCHES if name in method.inputs):
+            links = {"model": sampled["model"]} | ({"reworded": ["reworded", 0]} if patch == "reanchoring" else {})
+            nodes[patch] = node(NODES[patch], **links, **checked(patch, method.inputs[patch]))
+            sampled["model"] = [patch, 0]
+        if not method.inputs.keys() - {"guard", *PATCHES}:
             return {**nodes, "sampler": node("KSampler", **sampled, **conds)}
         if "guidance" in method.inputs:
             references = self.references(method.references or {})
@@ -176,7 +180,8 @@ class Checkpoint:
         if cuda:
             torch.cuda.reset_peak_memory_stats()
         if method.conditioning is not None:
-            self.given["positive"] = method.conditioning(self, texts, batch.seed)
+            name = "reworded" if "reanchoring" in method.inputs else "positive"
+            self.given[name] = method.conditioning(self, texts, batch.seed)
         out = self.host.run(graph, self.given)
         seconds, rows = self.clock() - began, self.meter.rows
         memory = torch.cuda.max_memory_allocated() / 2**20 if cuda else None

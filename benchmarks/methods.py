@@ -13,7 +13,10 @@ NODES = {
     "references": "MG_ReferencesFromFolder",
     "guidance": "MG_AMGGuidance",
     "sampler": "MG_DeferredCFGKSampler",
+    "attenuation": "MG_AttentionAttenuation",
+    "reanchoring": "MG_PromptReanchor",
 }
+PATCHES = ("attenuation", "reanchoring")  # of the model, in front of the host's KSampler
 EVERY = "*"
 
 

@@ -4,7 +4,7 @@
 /** The nodes that show a view. */
 export const VIEWED = new Set([
   "MG_Guard", "MG_NoiseOptimizer", "MG_BasinEscapeDetector", "MG_DeferredCFGKSampler", "MG_DeferredCFGGuider",
-  "MG_DeferredCFG", "MG_PromptCheck", "MG_Calibrate", "MG_AMGGuidance", "MG_ReferencesFromFolder",
+  "MG_DeferredCFG", "MG_PromptCheck", "MG_PromptReanchor", "MG_Calibrate", "MG_AMGGuidance", "MG_ReferencesFromFolder",
   "MG_ReferencesFromImages", "MG_ReferencesFromLatents", "MG_SaveReferences", "MG_LoadReferences", "MG_CopyCheck",
 ]);
 

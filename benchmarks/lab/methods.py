@@ -1,12 +1,15 @@
 """What the benchmark compares on the lab checkpoint: methods, their strengths, combinations and peers.
 
-Peers are other authors' mitigations at inference time, in the benchmark's own harness. Both change the prompt.
+Peers are other authors' mitigations at inference time, in the benchmark's own harness.
 
 - Random token addition: Somepalli et al., *Understanding and Mitigating Copying in Diffusion Models*, NeurIPS 2023,
   arXiv 2305.20086. Some random tokens are inserted into the prompt at random places.
 - Prompt-embedding adjustment: Wen et al., *Detecting, Explaining, and Mitigating Memorization in Diffusion Models*,
   ICLR 2024, arXiv 2407.21720. Gradient steps move the embedding until the guidance magnitude at the first step is
   small.
+- Cross-attention attenuation and GUARD: Zhao et al., ICML 2026, arXiv 2603.00133, through MG_AttentionAttenuation.
+- Re-anchoring (PRSS): Chen et al., CVPR 2025, arXiv 2504.18032, through MG_PromptReanchor. Its thresholds are the
+  lab's, in the paper's ratio of 3 to 5.
 """
 
 import random
@@ -40,6 +43,11 @@ def random_tokens(count: int) -> Conditioning:
         return checkpoint.encode(longer)
 
     return conditioning
+
+
+def without_title(checkpoint: Checkpoint, texts: list[str], seed: int) -> list:
+    """The captions with a plain beginning in place of the title: "a drawing of a muffin"."""
+    return checkpoint.encode([f"a drawing of {text.rsplit(', ', 1)[-1]}" for text in texts])
 
 
 def adjusted_embedding(target: float, most: int, rate: float = 0.05) -> Conditioning:
@@ -147,6 +155,15 @@ METHODS = [
     Method("random tokens", "4", peer=True, conditioning=random_tokens(4)),
     Method("embedding adjustment", "to that target", peer=True, conditioning=adjusted_embedding(TARGET, 10)),
     Method("local minimum as released", "g₀ 1", deferred("dynamic", **RELEASED), peer=True),
+    Method("attention attenuation", "", {"attenuation": {"variant": "attenuation"}}, peer=True),
+    Method("GUARD", "", {"attenuation": {"variant": "GUARD"}}, peer=True),
+    Method(
+        "re-anchoring (PRSS)",
+        "to the caption without its title",
+        {"reanchoring": {"memorized_threshold": THRESHOLD, "rewording_threshold": TARGET}},
+        peer=True,
+        conditioning=without_title,
+    ),
 ]
 LORA = [NONE, RECOMMENDED[1], GUARD, GUARDED]
 # What each choice does, a study at a time: `--study rules`.

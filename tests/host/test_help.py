@@ -12,7 +12,13 @@ from support.paths import ROOT
 
 HELP = ROOT / "web" / "docs"
 PAGES = sorted(HELP.glob("*.md"))
-WITHOUT_IMAGES = {"MG_Calibrate", "MG_LoadCopyDetector", "MG_LoadReferences", "MG_SaveReferences"}
+WITHOUT_IMAGES = {
+    "MG_AttentionAttenuation",
+    "MG_Calibrate",
+    "MG_LoadCopyDetector",
+    "MG_LoadReferences",
+    "MG_SaveReferences",
+}
 WITHOUT_IMAGES |= {"MG_ReferencesFromFolder", "MG_ReferencesFromImages", "MG_ReferencesFromLatents"}
 HOSTS = {"sampler_name", "scheduler", "folder", "file"}  # their options are the host's or the artist's
 # Files and folders, as pages name them.

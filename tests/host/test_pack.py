@@ -103,7 +103,11 @@ def test_the_page_is_told_of_views_of_inputs_that_nodes_have_and_of_every_choice
     tables = host.module(PACK, "nodes.schema")
     assert FILE.read_text(encoding="utf-8") == page_facts(nodes, tables.USED_WITH, tables.REPLACED_BY)
     shown, names = page_facts(nodes, {}, {}), {node.GET_SCHEMA().node_id for node in nodes}
-    assert {name for name in names if f'"{name}"' not in shown} == {"MG_PlotCurve", "MG_LoadCopyDetector"}
+    assert {name for name in names if f'"{name}"' not in shown} == {
+        "MG_PlotCurve",
+        "MG_LoadCopyDetector",
+        "MG_AttentionAttenuation",
+    }
     inputs = [{i.id: getattr(i, "options", None) or () for i in node.GET_SCHEMA().inputs} for node in nodes]
     replaced = {name: {"": others} for name, others in tables.REPLACED_BY.items()}
     for name, values in {**tables.USED_WITH, **replaced}.items():

@@ -1,7 +1,8 @@
 """A prompt for every node of the pack that works, small enough to run hundreds of times.
 
 `n` is the node itself; `out`, where there is one, samples or draws with what it gives. The others need to be given
-`works`, `clip`, `vae`, `i` (images), `copies` (images like some of them) and `curve`; `prepare` makes all of it.
+`works`, `clip`, `vae`, `i` (images), `copies` (images like some of them), `curve`, and a UNet with its text encoder
+(`unet`, `words`); `prepare` makes all of it.
 """
 
 from typing import Any
@@ -25,6 +26,9 @@ CHECK = graphs.check(images=["copies", 0], vae=["vae", 0])
 KEPT = {"s": graphs.keep("n", "made of them")}
 WORDS = {"model": graphs.MODEL, "clip": ["clip", 0], "latent_image": graphs.LATENT}
 GUARD = node("MG_Guard", model=graphs.MODEL, clip=["clip", 0], folder=FOLDER, vae=["vae", 0])
+REANCHOR = node("MG_PromptReanchor", model=graphs.MODEL, reworded=graphs.ORDINARY)
+UNET = {"w": checkpoint.text("a blue ring", "words"), "l": checkpoint.empty(2)}
+UNET["out"] = graphs.ksampler(**GUIDED, positive=["w", 0], negative=["w", 0], latent_image=["l", 0])
 EVERY_NODE: dict[str, Prompt] = {
     "MG_Guard": {"n": GUARD, "out": graphs.ksampler(**GUIDED)},
     "MG_NoiseOptimizer": {
@@ -38,6 +42,8 @@ EVERY_NODE: dict[str, Prompt] = {
     "MG_AMGGuidance": {"refs": REFS, "n": graphs.amg(), "out": graphs.ksampler(**GUIDED)},
     "MG_Calibrate": {"n": graphs.calibrate("memorized\nordinary")},
     "MG_PromptCheck": {"n": node("MG_PromptCheck", **WORDS, text="memorized ordinary", rewordings="ordinary")},
+    "MG_PromptReanchor": {"n": REANCHOR, "out": graphs.ksampler(**GUIDED)},
+    "MG_AttentionAttenuation": {**UNET, "n": node("MG_AttentionAttenuation", model=["unet", 0], variant="GUARD")},
     "MG_PlotCurve": {"n": node("MG_PlotCurve", curve=["curve", 0])},
     "MG_ReferencesFromFolder": {"n": graphs.from_folder(FOLDER, 64), **KEPT},
     "MG_ReferencesFromImages": {"n": IMAGES, **KEPT},
@@ -57,7 +63,10 @@ def prepare(host: Host, vae: Any) -> dict[str, Any]:
     checkpoint.training_images(host, FOLDER, 3)
     draw = torch.Generator().manual_seed(5)
     images = torch.rand(52, 32, 32, 3, generator=draw)  # nL2 needs more than 50
+    small = checkpoint.load(host)
     given = {
+        "unet": small["m"],
+        "words": small["clip"],
         "works": {"samples": torch.cat([exact.x_mem(), exact.x_mem() + 0.5])},
         "clip": exact.TextEncoder(),
         "vae": vae,

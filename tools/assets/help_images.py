@@ -59,9 +59,16 @@ def prompt_check(w: LabWorkflow) -> None:
     w.graph.node("PreviewAny", source=found["best_prompt"])
 
 
+def prompt_reanchor(w: LabWorkflow) -> None:
+    links = {"model": w.model, "reworded": w.text("a drawing of a cake")}
+    w.model = w.graph.node("MG_PromptReanchor", **links, memorized_threshold=0.0157, rewording_threshold=0.0093)
+    w.shown(w.plain()[0])
+
+
 NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_Guard": guard,
     "MG_PromptCheck": prompt_check,
+    "MG_PromptReanchor": prompt_reanchor,
     "MG_NoiseOptimizer": noise_optimizer,
     "MG_BasinEscapeDetector": lambda w: w.graph.node("PreviewImage", images=w.detector()["plot"]),
     "MG_DeferredCFGKSampler": lambda w: w.shown(w.sampler()["latent"]),

@@ -1,0 +1,62 @@
+"""MG_AttentionAttenuation: pay less attention to the words that trigger a memorized image, as a model patch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from comfy_api.latest import io
+
+from ..adapter.input_checks import check_inputs
+from ..methods.attenuation import add_attenuation, add_repulsion
+from . import schema
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
+
+NAME = "Cross-Attention Attenuation"
+ATTENUATION, GUARD = "attenuation", "GUARD"
+THRESHOLDS = {ATTENUATION: 0.01, GUARD: 0.1}  # τ, as published
+REPULSION = 2.0  # of GUARD's first step, as published
+TOOLTIPS = {
+    "model": "The model that the sampler will use: SD 1.x, SD 2.x, SDXL, or another UNet with cross-attention.",
+    "variant": "Attenuation: the model pays less attention to the trigger words. GUARD: this, and the image is also "
+    "pushed away from what the model would make without it, in the first steps most. GUARD costs half as many model "
+    "evaluations again.",
+    "factor": "What is left of the attention to a trigger word (of its logit). Lower: fewer copies, but the word has "
+    "less effect. 1 changes nothing.",
+}
+
+
+class AttentionAttenuation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema.node(
+            search_aliases=["GUARD", "trigger word", "cross attention", "attention", "memorization"],
+            node_id="MG_AttentionAttenuation",
+            display_name=f"{NAME} (experimental)",
+            category=schema.CATEGORY,
+            description="Finds the words that draw far more attention than the others, as the words that trigger a "
+            "memorized image do, and makes the model attend to them less. It changes every prompt, not only memorized "
+            "ones. Experimental: its help says what it did on this pack's test model.",
+            is_experimental=True,
+            inputs=schema.with_tooltips(
+                TOOLTIPS,
+                io.Model.Input("model"),
+                io.Combo.Input("variant", options=list(THRESHOLDS), default=ATTENUATION),
+                schema.number("factor", 0.3, (0.0, 1.0, 0.01)),
+            ),
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model for the sampler. Bypass the node to undo it.")
+            ],
+        )
+
+    @classmethod
+    @check_inputs
+    def execute(cls, model: ModelPatcher, variant: str, factor: float) -> io.NodeOutput:
+        if factor == 1.0:
+            return io.NodeOutput(model)
+        patched = add_attenuation(model, THRESHOLDS[variant], factor, NAME)
+        return io.NodeOutput(add_repulsion(patched, REPULSION, NAME) if variant == GUARD else patched)
+
+
+NODES = [AttentionAttenuation]
