@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NAME = "Calibrate Thresholds"
 TOOLTIPS = {
-    "latent_image": "The size to calibrate for. Its batch size is the number of noises that are tried for each "
-    "prompt: 4 gives a steadier result than 1.",
+    "latent_image": "A latent of the size at which you will generate. Its batch size is the number of noises that are "
+    "tried for each prompt: 4 noises give a more reliable result than 1.",
     "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles, and no captions of anything "
     "famous. More prompts give a steadier threshold.",
     "noise_seed": "Seed of the noises that are tried. You can leave it as it is: other seeds change little.",

@@ -34,7 +34,8 @@ class DeferredCFG(io.ComfyNode):
             "KSampler (Advanced), detailers and tiled samplers. Use it in finished workflows where you cannot use the "
             "Deferred-CFG KSampler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the sampler will use. Its other patches stay."),
+                io.Model.Input("model", tooltip="The model that the sampler will use. Other patches on it stay "
+                    "active."),
                 *schema.mode_inputs(),
                 schema.curve_input(),
                 schema.null_input(),

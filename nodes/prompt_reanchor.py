@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "Prompt Re-anchoring (PRSS)"
 TOOLTIPS = {
-    "model": "The model that the sampler will use. Its other patches stay.",
+    "model": "The model that the sampler will use. Other patches on it stay active.",
     "reworded": "Your other wording of the sampler's prompt, from a CLIP Text Encode of its own. Prompt Check ranks "
     "wordings by how hard they pull.",
     "memorized_threshold": "An image is changed if its prompt pulls at the first step with this much (d/√dim) or more. "
