@@ -33,30 +33,37 @@ DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0
 TOOLTIPS = {
     "references": "The images to stay away from, such as the training images of the model or LoRA.",
     "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher: "
-    "guidance is reduced more, but never below a scale of 1. Needs a cfg above 1. 0 turns it off.",
-    "deduplication": "How strongly to steer away from a caption that several references share. Higher: stronger; 13 "
-    "is a good start. Needs captions, `clip` and a cfg above 1. 0 turns it off.",
+    "guidance is reduced more, but the CFG scale never falls below 1. Despecification works only with a cfg above 1. "
+    "The value 0 turns despecification off.",
+    "deduplication": "How strongly to steer away from a caption that several references share, because such a caption "
+    "often brings a memorized image back. Higher: steers away more strongly. Start with 13. Deduplication needs "
+    "references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns deduplication "
+    "off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
     "copies. Values above 10 have little more effect than 10, because the push has an upper limit. 0 turns it off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this. A "
-    "closeness of 1 is a copy; with 0.5 the node acts well before an image becomes a copy. Lower: the node acts sooner "
-    "and changes more images. With SSCD start at 0.3.",
+    "closeness of 1 is a copy. With 0.5, the node acts well before an image becomes a copy. Lower: the node acts "
+    "sooner, but also changes images that would not become copies. If the references were made with SSCD, start with "
+    "0.3.",
     "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this. "
     "Higher: finished images can come closer to a reference.",
-    "threshold_schedule": "How the threshold rises from threshold_min to threshold_max. Parabolic: it rises slowly, "
-    "as in the paper. Exponential: it rises late, as in the authors' code. Constant: stays at threshold_min.",
-    "gradient": "How dissimilarity finds the direction that leads away from the reference. Through prediction: fast, "
-    "as in the authors' code. Through model: exactly the paper's formula, which costs as much as two more steps and "
-    "needs much VRAM.",
-    "vae": "Decodes the predicted image for references with metric nL2 or descriptor. A TAESD works and is much "
-    "faster.",
-    "dissimilarity_growth": "Ramp: dissimilarity grows as the image forms and comes closer, as in the authors' code. "
-    "Constant: the paper's formula, strong in early steps and nearly gone later.",
-    "every": "Compare with the references only in every n-th step. Higher: faster, mostly for references that need a "
-    "VAE, but less reliable.",
-    "memorized_threshold": "Above 0: steers only images whose prompt pulls harder than this at the first step (d/√dim, "
-    "as on Deferred-CFG KSampler). The other images are not compared with the references and come out exactly as "
-    "without this node. 0: steers all images that come too close.",
+    "threshold_schedule": "How the threshold rises during sampling, from threshold_min to threshold_max. Parabolic: "
+    "the threshold rises slowly at first and faster later, as in the paper of Chen et al. Exponential: the threshold "
+    "rises mostly near the end, as in the code of Chen et al. Constant: the threshold stays at threshold_min.",
+    "gradient": "How dissimilarity finds the direction that leads away from the reference. Through prediction: the "
+    "fast way, which the code of Chen et al. uses. Through model: exactly the formula of their paper. This way needs "
+    "much VRAM, and in each step in which dissimilarity acts it costs as much as two more steps.",
+    "vae": "Needed for references with metric nL2 or descriptor, because these metrics compare decoded images. A "
+    "TAESD works, too, and is much faster than the model's own VAE.",
+    "dissimilarity_growth": "How strong the push away from the nearest reference is during the run. Ramp: the push "
+    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the formula "
+    "of their paper. With this formula the push is strong in early steps and nearly gone in late steps.",
+    "every": "The node compares the image with the references only in every n-th step. This input is n. Higher: saves "
+    "time, above all with references that need a VAE, but the node may notice too late that an image becomes a copy.",
+    "memorized_threshold": "The pull is how far guidance (CFG) moves an image. With a value above 0, the node steers "
+    "an image only if the pull at the first step is above this value. The unit (d/√dim) is the same as on "
+    "Deferred-CFG KSampler. Images with a smaller pull are not compared with the references and come out exactly as "
+    "without this node. With 0, the node steers every image that comes too close to a reference.",
 }
 
 
@@ -68,10 +75,11 @@ class AMGGuidance(io.ComfyNode):
             node_id="MG_AMGGuidance",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Patches a model so that sampling steers away from reference images when an image comes too "
-            "close to them. It reduces guidance (CFG), steers away from a caption that several references share, and "
-            "pushes away from the nearest reference itself. An image that stays far from all references is not "
-            "changed. Chen et al., CVPR 2024.",
+            description="Patches a model so that sampling steers an image away from your reference images when the "
+            "image comes too close to one of them. To steer, the node reduces guidance (CFG), moves the image "
+            "away from what a caption asks for if several references share this caption, and pushes the image "
+            "away from the nearest reference. An image that stays far from all references is not changed. The "
+            "method is from Chen et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),

@@ -19,11 +19,13 @@ THRESHOLDS = {ATTENUATION: 0.01, GUARD: 0.1}  # τ, as published
 REPULSION = 2.0  # of GUARD's first step, as published
 TOOLTIPS = {
     "model": "The model that the sampler will use: SD 1.x, SD 2.x, SDXL, or another UNet with cross-attention.",
-    "variant": "Attenuation: the model pays less attention to the trigger words. GUARD: this, and the image is also "
-    "pushed away from what the model would make without it, in the first steps most. GUARD costs half as many model "
-    "evaluations again.",
-    "factor": "What is left of the attention to a trigger word (of its logit). Lower: fewer copies, but the word has "
-    "less effect. 1 changes nothing.",
+    "variant": "Attenuation: the model pays less attention to the trigger words, which are words that draw far more "
+    "attention than the other words. GUARD: does the same as attenuation, and also pushes the image away from what "
+    "the model would make without attenuation. This push is strongest in the first steps. GUARD needs half as many "
+    "model evaluations more than attenuation.",
+    "factor": "How much attention to a trigger word is left: the number that the model computes for this attention "
+    "(the logit) is multiplied by this factor. Lower: gives fewer copies, but the word has less effect on the image. "
+    "A factor of 1 changes nothing.",
 }
 
 
@@ -35,9 +37,10 @@ class AttentionAttenuation(io.ComfyNode):
             node_id="MG_AttentionAttenuation",
             display_name=f"{NAME} (experimental)",
             category=schema.CATEGORY,
-            description="Finds the words that draw far more attention than the others, as the words that trigger a "
-            "memorized image do, and makes the model attend to them less. It changes every prompt, not only memorized "
-            "ones. Experimental: its help says what it did on this pack's test model.",
+            description="Finds the words of a prompt to which the model pays far more attention than to the other "
+            "words. Such words often trigger a memorized image, so the node makes the model pay less attention to "
+            "them. The node changes the images of every prompt, not only of memorized prompts. It is "
+            "experimental: the help of this node says what it did on this pack's test model.",
             is_experimental=True,
             inputs=schema.with_tooltips(
                 TOOLTIPS,
@@ -46,7 +49,11 @@ class AttentionAttenuation(io.ComfyNode):
                 schema.number("factor", 0.3, (0.0, 1.0, 0.01)),
             ),
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model for the sampler. Bypass the node to undo it.")
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The patched model. Connect it to the sampler. Bypass "
+                    "the node to sample with the unpatched model.",
+                )
             ],
         )
 

@@ -28,14 +28,18 @@ if TYPE_CHECKING:
 
 NAME = "Basin-Escape Detector"
 TOOLTIPS = {
-    "steps": "The sampler's steps. Higher: finds the step of the escape more precisely, but takes longer.",
-    "scheduler": "The sampler's scheduler, so that step numbers mean the same in both nodes.",
-    "noise": "Measure this noise instead of the seed's, for example the noise of the Noise Optimizer.",
+    "steps": "Set the same number of steps as on the sampler. Higher: finds more precisely when guidance (CFG) can "
+    "start, but takes longer.",
+    "scheduler": "Set the same scheduler as on the sampler, so that a step number means the same moment in both nodes.",
+    "noise": "The node measures with this noise instead of the seed's noise. Connect, for example, the noise from the "
+    "Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
-    "drop_ratio": "Sharp drop only: how far the pull must fall until the image has left the basin. 0.5 means: to a "
-    "quarter of its highest value so far (0.5 squared). Lower: the escape is found later, but more reliably.",
-    "memorized_threshold": "An image counts as inside a basin if the prompt's pull at the first step (d/√dim) is "
-    "above this. Lower: more cautious, but more ordinary prompts count as memorized, too.",
+    "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
+    "(CFG) can start. With 0.5, the pull must fall to a quarter of its highest value so far (0.5 squared). Lower: the "
+    "pull must fall further, so the node finds a later step, but finds it more reliably.",
+    "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
+    "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node misses fewer memorized "
+    "prompts, but takes more ordinary prompts for memorized prompts.",
 }
 
 
@@ -47,10 +51,10 @@ class BasinEscapeDetector(io.ComfyNode):
             node_id="MG_BasinEscapeDetector",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Samples without guidance (CFG) and measures how hard the prompt pulls at each step. While "
-            "the pull is high, the image is inside an attraction basin: guidance would drag it towards a training "
-            "image. When the pull drops sharply, the image has left the basin. The node stops as soon as every "
-            "image has left.",
+            description="Samples without guidance (CFG) and measures at each step how far guidance would move the "
+            "image. This is the prompt's pull. While the pull is high, guidance would drag the image towards a "
+            "training image: the image is inside an attraction basin. When the pull drops sharply, the image has "
+            "left the basin. The node stops as soon as every image of the batch has left its basin.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -58,7 +62,9 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="The negative prompt that goes into the sampler."),
                 io.Latent.Input("latent_image", tooltip="The same latent that goes into the sampler."),
                 schema.seed_input(
-                    "noise_seed", "The sampler's seed. With another seed, the image leaves the basin at another step."
+                    "noise_seed",
+                    "The seed that you use on the sampler. With a different seed the image is "
+                    "different, and guidance can start at a different step.",
                 ),
                 io.Int.Input("steps", default=50, min=1, max=10000),
                 io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
@@ -69,16 +75,20 @@ class BasinEscapeDetector(io.ComfyNode):
             ),
             outputs=[
                 io.Boolean.Output(
-                    display_name="memorized", tooltip="True if any image of the batch starts inside a basin."
+                    display_name="memorized",
+                    tooltip="True if, at the first step, the prompt pulls any image of the "
+                    "batch at least as hard as memorized_threshold.",
                 ),
                 io.Int.Output(
                     display_name="transition_step",
-                    tooltip="How many steps it takes until the last image has left the basin; 0 if the prompt is not "
-                    "memorized.",
+                    tooltip="How many steps it takes until the prompt no longer pulls any image towards a training "
+                    "image. The number is 0 if the prompt is not memorized.",
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="When the last image has left the basin, as a number from 0 to 1 for start_percent.",
+                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, as "
+                    "a number from 0 to 1. Connect this number to start_percent on the Deferred-CFG KSampler, "
+                    "with mode set to static.",
                 ),
                 schema.Curve.Output(display_name="curve", tooltip="For the Deferred-CFG KSampler."),
                 io.Image.Output(display_name="plot", tooltip="The curve as an image."),

@@ -26,9 +26,10 @@ NAME = "Calibrate Thresholds"
 TOOLTIPS = {
     "latent_image": "A latent of the size at which you will generate. Its batch size is the number of noises that are "
     "tried for each prompt: 4 noises give a more reliable result than 1.",
-    "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles, and no captions of anything "
-    "famous. More prompts give a steadier threshold.",
-    "noise_seed": "Seed of the noises that are tried. You can leave it as it is: other seeds change little.",
+    "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles and no captions of famous works, "
+    "because the model may have memorized them. The more prompts you give, the steadier the threshold.",
+    "noise_seed": "Seed of the noises that are tried. You can leave it as it is, because other seeds change the "
+    "result little.",
     "sigmas": "The sampler's schedule. Needed only if sampling does not start at full noise.",
 }
 
@@ -41,8 +42,9 @@ class Calibrate(io.ComfyNode):
             node_id="MG_Calibrate",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Measures how hard ordinary prompts pull on your model, at your size and with your LoRAs, "
-            "and suggests thresholds for the other nodes. This costs about as much as one sampling step per prompt.",
+            description="Measures how far guidance (CFG) moves an image when the prompt is ordinary, with your model, "
+            "your LoRAs and your image size. From this measurement the node suggests thresholds for the other "
+            "nodes of this pack. The measurement costs about as much as one sampling step per prompt.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -55,11 +57,12 @@ class Calibrate(io.ComfyNode):
             outputs=[
                 io.Float.Output(
                     display_name="ordinary_magnitude",
-                    tooltip="How hard an ordinary prompt pulls: the median of your prompts, in relative units "
-                    "(d/√dim).",
+                    tooltip="How far guidance (CFG) moves an image with an ordinary prompt: the median of your "
+                    "prompts (unit d/√dim).",
                 ),
                 io.Float.Output(
-                    display_name="target_magnitude", tooltip="For the Noise Optimizer, with target_units relative."
+                    display_name="target_magnitude",
+                    tooltip="The value for target_magnitude on the Noise Optimizer, with target_units set to relative.",
                 ),
                 io.Float.Output(
                     display_name="memorized_threshold", tooltip="For every node of this pack that has this input."

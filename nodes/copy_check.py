@@ -30,14 +30,18 @@ NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 4 copies 0.993 … 0.996, 76 other images 0.28 … 0.76
 SAVED_AT_ONCE = 4
 TOOLTIPS = {
-    "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity is above "
-    "this. With SSCD, papers use 0.5; above 0.75 about 90 % of the alarms are real copies (Meta). Lower: finds more "
-    "copies, but gives more false alarms. For CLIP vision use 0.9 or more.",
-    "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity is above "
-    "this. Lower: finds more copies, but gives more false alarms. This metric finds copies of the same composition, "
+    "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
+    "reference is above this value. With SSCD, papers on memorization use 0.5. Above 0.75 about 90 % of the alarms "
+    "are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more false alarms. "
+    "With CLIP vision use 0.9 or more, because CLIP vision finds all images similar.",
+    "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
+    "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
+    "of the same composition, "
     "even if they are mirrored or moved by a few percent, but not if they are cropped.",
     "nl2_threshold": "For references with the nL2 metric: an image counts as a copy if its ratio of distances is "
-    "below this (0 is the same image). 1.4 is the paper's value. Higher: finds more copies, but gives more false "
+    "below this value. The ratio is the distance to the nearest reference, divided by half the mean distance to the "
+    "50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses 1.4. Higher: finds more "
+    "copies, but gives more false "
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
 }
@@ -54,8 +58,8 @@ class CopyCheck(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Compares finished images with a set of references and shows the nearest reference beside "
-            "each image. It knows only these references: an image without an alarm can still be a copy of something "
-            "else.",
+            "each image. The node knows only these references, so an image without an alarm can still be a copy of "
+            "something else.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Image.Input("images", tooltip="The images to check, of any size: a batch, or a list."),
@@ -72,8 +76,9 @@ class CopyCheck(io.ComfyNode):
                 io.Float.Output(
                     display_name="similarity",
                     is_output_list=True,
-                    tooltip="One number per image: its similarity to the nearest reference, where 1 is the same. For "
-                    "nL2 it is the ratio of distances with a minus sign.",
+                    tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
+                    "the same image. With the nL2 metric the number is the ratio of distances with a minus sign, "
+                    "so that 0 means the same image.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

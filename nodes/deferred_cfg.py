@@ -29,20 +29,23 @@ class DeferredCFG(io.ComfyNode):
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,
-            description="Makes any sampler that uses this model apply guidance (CFG) only after an image has left its "
-            "attraction basin. Inside the basin, guidance would drag the image towards a training image. Works with "
-            "KSampler (Advanced), detailers and tiled samplers. Use it in finished workflows where you cannot use the "
-            "Deferred-CFG KSampler.",
+            description="Makes any sampler that uses this model delay guidance (CFG) for as long as guidance would "
+            "drag an image towards a training image. The region in which this happens is called an attraction "
+            "basin. The node works with KSampler (Advanced), detailers and tiled samplers. Use this node in "
+            "workflows in which you cannot replace the sampler by the Deferred-CFG KSampler.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that the sampler will use. Other patches on it stay "
-                    "active."),
+                io.Model.Input(
+                    "model", tooltip="The model that the sampler will use. Other patches on it stay active."
+                ),
                 *schema.mode_inputs(),
                 schema.curve_input(),
                 schema.null_input(),
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The model with deferred guidance. Bypass the node to undo it."
+                    display_name="model",
+                    tooltip="The model, with which any sampler now delays guidance (CFG). "
+                    "Bypass the node to sample without this delay.",
                 )
             ],
             hidden=[io.Hidden.unique_id],

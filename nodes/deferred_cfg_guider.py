@@ -30,10 +30,11 @@ class DeferredCFGGuider(io.ComfyNode):
             node_id="MG_DeferredCFGGuider",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="A CFGGuider that applies guidance (CFG) only after an image has left its attraction basin. "
-            "Inside the basin, guidance would drag the image towards a training image. For SamplerCustomAdvanced.",
+            description="A CFGGuider that delays guidance (CFG) for as long as guidance would drag an image towards a "
+            "training image. The region in which this happens is called an attraction basin. Connect this guider "
+            "to SamplerCustomAdvanced.",
             inputs=[
-                io.Model.Input("model", tooltip="The model used for denoising. Its other patches stay."),
+                io.Model.Input("model", tooltip="The model used for denoising. Other patches on it stay active."),
                 io.Conditioning.Input("positive", tooltip="What you want in the image."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the image."),
                 schema.cfg_input(),

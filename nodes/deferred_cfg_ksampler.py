@@ -40,13 +40,13 @@ class DeferredCFGKSampler(io.ComfyNode):
             node_id="MG_DeferredCFGKSampler",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="A KSampler that applies guidance (CFG) only after an image has left its attraction basin. "
-            "Inside the basin, guidance would drag the image towards a training image. A prompt without a basin gives "
-            "the same image as KSampler.",
+            description="A KSampler that delays guidance (CFG) for as long as guidance would drag an image towards a "
+            "training image. The region in which this happens is called an attraction basin. A prompt without a "
+            "basin gives the same image as KSampler.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model used for denoising the input latent."),
-                schema.seed_input("seed", "The random seed. The same seed gives the same noise as in KSampler."),
+                schema.seed_input("seed", "The random seed. A seed gives the same noise here as in KSampler."),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="The number of denoising steps."),
                 schema.cfg_input(),
                 io.Combo.Input("sampler_name", options=sampler_names(), default="euler"),

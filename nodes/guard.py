@@ -60,13 +60,15 @@ WAYS_OUT = {  # where an image was still in a basin at start_percent
     "strong": "try another seed, or reword the prompt",
 }
 TOOLTIPS = {
-    "strength": "Gentle: changes least, but some copies remain. Normal: right for most images. Strong: fewest copies, "
-    "but images that were pulled towards a training image follow the prompt less.",
-    "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. It must be in "
-    "ComfyUI's input directory. Needs vae.",
+    "strength": "Gentle: changes the images least, but lets some copies through. Normal: right for most images. "
+    "Strong: gives the fewest copies, but an image that was pulled towards a training image then follows the prompt "
+    "less closely.",
+    "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. The folder must be "
+    "in ComfyUI's input directory. If you choose a folder, connect a VAE, too.",
     "vae": "The model's VAE. It encodes the images of the folder.",
-    "ordinary_prompts": "Optional: ordinary prompts for your model, separated by semicolons. Give some if your model "
-    "was trained on tags or in another language. If empty, twelve everyday prompts in English are used.",
+    "ordinary_prompts": "Optional: ordinary prompts with which the node measures your model, separated by semicolons. "
+    "Give about a dozen if your model was trained on tags, or on captions in a language other than English. If you "
+    "leave this empty, the node uses twelve everyday prompts in English.",
 }
 
 
@@ -78,7 +80,8 @@ class Guard(io.ComfyNode):
             node_id="MG_Guard",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Put this between your model and any sampler. It measures what is normal for your model. If a "
+            description="Put this between your model and any sampler. The node measures how far guidance (CFG) moves "
+            "an image with ordinary prompts on your model. If a "
             "prompt pulls an image towards a training image, the node starts this image from different noise or delays "
             "guidance. If you choose a folder, the node also steers away from the images in that folder. It lowers the "
             "risk of copies, but guarantees nothing.",

@@ -24,7 +24,8 @@ class LoadCopyDetector(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Loads SSCD, a network trained to recognise copies even when they are cropped, recoloured or "
-            "edited. Its weights are not part of this pack: put them into models/copy_detection.",
+            "edited. The weights of SSCD are not part of this pack, so download them and put the file into "
+            "models/copy_detection.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -38,9 +39,9 @@ class LoadCopyDetector(io.ComfyNode):
                     options=PREPARATIONS,
                     default=PREPARATIONS[0],
                     optional=True,
-                    tooltip="How images are prepared for the network. As SSCD: as the authors of SSCD recommend. AMG "
-                    "as released: as in the released code of Chen et al. Use AMG as released together with the preset "
-                    "AMG as released on AMG Guidance.",
+                    tooltip="How images are prepared for the network. As SSCD: the way that the authors of SSCD "
+                    "recommend. AMG as released: the way of the code that Chen et al. released. Choose it only if "
+                    "you use the preset `Chen 2024, AMG as released` on AMG Guidance.",
                 ),
             ],
             outputs=[

@@ -27,39 +27,51 @@ NAME = "Noise Optimizer"
 DEFAULT_TARGET = 0.007  # d/√dim
 TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
-    "noise_seed": "Seed of the noise to start from. The same seed gives the same noise as in KSampler.",
-    "method": "Per-sample: optimizes each image's noise with gradients; it is the strongest and needs the most VRAM. "
-    "Batch-wise: needs a few evaluations and no gradients; sample with delayed guidance afterwards. Search: tries "
-    "several seeds and keeps the best; works on quantized models.",
-    "target_magnitude": "How small the prompt's pull must become. Lower: fewer copies, but more iterations. 0.007 is "
-    "the same as the paper's 0.9 for SD 1.4 at 512×512.",
-    "target_units": "Relative: a value means about the same at every resolution (d/√dim). Absolute: the papers' unit "
-    "(d).",
-    "learning_rate": "Per-sample: size of each update. Higher: fewer iterations, but less natural noise. The paper "
-    "uses 0.01 for SD 1.4. For SD 2 the paper uses 0.1, which must be set as 0.006842 on this node.",
-    "weight_decay": "Per-sample: makes the noise a little weaker at each update. Higher: the noise stays weaker.",
-    "max_iterations": "Per-sample: the highest number of updates. Each costs about as much as three sampling steps. 0 "
-    "only measures.",
-    "adjustment_strength": "Batch-wise (γ̃): how far each adjustment moves the noise. With higher values the image "
-    "leaves the basin sooner, but the noise drifts further from the seed's noise. 0 leaves the noise as it is.",
-    "sharpness_radius": "Batch-wise (ρ): the radius around the noise at which the pull is tested. 50 suits SD 1.4 at "
-    "512×512. For SD 2 the paper uses 30, which must be set as 2.053 on this node. For larger images, raise the "
-    "radius in proportion to the width and height.",
-    "adjustments": "Batch-wise (M): the number of adjustments. Each costs about as much as two sampling steps. The "
-    "paper uses 2 for SD 1.4 and 4 for SD 2.",
-    "candidates": "Search: how many noises are tried for each image. Higher: finds a weaker pull, but takes longer.",
-    "sigmas": "The sampler's schedule. The pull is measured at the first value of this schedule, or at the model's "
-    "highest noise level if nothing is connected.",
-    "constraint": "Per-sample: what keeps the noise natural. Free: only the paper's weight decay. Shell: the noise "
+    "noise_seed": "Seed of the noise to start from. A seed gives the same noise here as in KSampler.",
+    "method": "Per-sample: changes the noise of each image in small steps, with gradients. This is the strongest "
+    "method, and it needs the most VRAM. Batch-wise: changes the noise with a few model evaluations and without "
+    "gradients, so it needs less VRAM than per-sample. Set mode of the Deferred-CFG KSampler to static afterwards, "
+    "because delayed guidance is half of this method. Search: tries several seeds and keeps the noise that pulls "
+    "least towards a training image. This method also works on quantized models.",
+    "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
+    "image. Lower: gives fewer copies, but needs more iterations. For SD 1.4 at 512×512, 0.007 in relative units is "
+    "the same as 0.9 in the paper (Han et al.).",
+    "target_units": "The unit of target_magnitude. Relative (d/√dim): a number means about the same at every "
+    "resolution. Absolute (d): the unit of the papers, in which a larger image needs a larger number.",
+    "learning_rate": "Per-sample only: how much each update changes the noise. Higher: needs fewer iterations, but "
+    "makes the noise less natural, so images become grainier. The paper (Han et al.) uses 0.01 for SD 1.4. For SD 2 "
+    "the paper uses 0.1. On this node, set 0.006842 for SD 2 instead, because the authors scale the noise differently.",
+    "weight_decay": "Per-sample only: makes the noise a little weaker at each update, so that it does not grow too "
+    "strong. Higher: each update weakens the noise more.",
+    "max_iterations": "Per-sample only: after how many updates of the noise the node gives up. Each update costs "
+    "about as much as three sampling steps. With 0, the node only measures and leaves the noise as it is.",
+    "adjustment_strength": "Batch-wise (γ̃ in the paper of Han et al.): how far each adjustment moves the noise. "
+    "Higher: the image gets away from the training image sooner, but the noise becomes less like the seed's noise. 0 "
+    "leaves the noise as it is.",
+    "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures at the noise and at a second "
+    "point, to find out which way to move the noise. This input is the distance between the two points. 50 suits SD "
+    "1.4 at 512×512. For SD 2 the paper uses 30. On this node, set 2.053 for SD 2 instead, because the authors scale "
+    "the noise differently. For larger images, raise this value in proportion to the width and height.",
+    "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
+    "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
+    "for SD 2.",
+    "candidates": "Search only: how many noises the node tries for each image. Higher: the node is more likely to "
+    "find noise that does not pull towards a training image, but takes longer.",
+    "sigmas": "The sampler's schedule. The node measures at the first noise level of this schedule. If nothing is "
+    "connected, the node measures at the model's highest noise level.",
+    "constraint": "Per-sample only: what keeps the noise natural. Free: only weight_decay, as in the paper of Han et "
+    "al. Shell: the noise "
     "never gets stronger or weaker than random noise can be. Sphere: the pattern of the noise changes, but its "
-    "strength does not. Chi: the noise is discouraged from growing stronger. Noise that grows less gives cleaner "
-    "images.",
-    "memorized_threshold": "Change only noise that pulls at least this hard (d/√dim), so that ordinary prompts give "
-    "the same images as in KSampler. 0 changes every noise whose pull is above the target. Calibrate Thresholds finds "
-    "the value for your model.",
-    "checkpointing": "Per-sample: saves VRAM by computing parts of the model twice. Auto: as much as memory "
-    "requires. On: for half of the model's blocks. Full: for all blocks, which needs the least VRAM and is slowest. "
-    "Off: does not save VRAM, and is fastest.",
+    "strength does not. Chi: the noise is drawn back towards the strength of random noise, but may still differ from "
+    "this strength. Noise that has grown too strong gives grainy images.",
+    "memorized_threshold": "The pull is how far guidance (CFG) would move the image. The node changes a noise only if "
+    "the pull with this noise is at least this value (unit d/√dim). Ordinary prompts then give the same images as in "
+    "KSampler. With 0, the node changes every noise whose pull is above target_magnitude. The node Calibrate "
+    "Thresholds finds the value for your model.",
+    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: computes only as many "
+    "parts twice as your VRAM requires. On: computes half of the model's blocks twice. Full: computes all blocks "
+    "twice, which needs the least VRAM and takes the longest. Off: computes no block twice, which is the fastest but "
+    "needs the most VRAM.",
 }
 
 
@@ -71,8 +83,9 @@ class NoiseOptimizer(io.ComfyNode):
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Finds starting noise from which an image soon leaves its attraction basin, the region in "
-            "which guidance (CFG) would drag the image towards a training image. Han et al., NeurIPS 2025.",
+            description="Inside an attraction basin, guidance (CFG) drags an image towards a training image. This "
+            "node finds starting noise from which the image soon leaves the basin. The methods per-sample and "
+            "batch-wise are from Han et al., NeurIPS 2025.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -103,9 +116,14 @@ class NoiseOptimizer(io.ComfyNode):
             ),
             outputs=[
                 io.Noise.Output(
-                    display_name="noise", tooltip="For the Deferred-CFG KSampler or SamplerCustomAdvanced."
+                    display_name="noise",
+                    tooltip="The noise that was found. Connect it to the Deferred-CFG KSampler "
+                    "or SamplerCustomAdvanced.",
                 ),
-                schema.Report.Output(display_name="report", tooltip="The pull before and after, for each image."),
+                schema.Report.Output(
+                    display_name="report",
+                    tooltip="For each image: how hard the prompt pulls before and after the node changed the noise.",
+                ),
                 io.String.Output(
                     display_name="summary",
                     tooltip="The report in words. It names the images that did not reach the target.",

@@ -20,8 +20,8 @@ class PlotCurve(io.ComfyNode):
             node_id="MG_PlotCurve",
             display_name="Plot Escape Curve",
             category=schema.CATEGORY,
-            description="Draws one to four escape curves: how hard the prompt pulls at each step, where each image "
-            "leaves the basin, and which steps ran with and without CFG.",
+            description="Draws one to four escape curves. A curve shows how hard the prompt pulls each image towards "
+            "a training image at each step, when this pull ends, and which steps ran with and without CFG.",
             inputs=[
                 schema.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
                 *(schema.Curve.Input(k, optional=True, tooltip="Another curve, in a colour of its own.") for k in MORE),
@@ -30,8 +30,9 @@ class PlotCurve(io.ComfyNode):
                     options=QUANTITIES,
                     default="pull",
                     optional=True,
-                    tooltip="Pull: how far guidance would move the image; the rule `sharp drop` uses it. Guidance "
-                    "magnitude: the papers' measure (d/√dim), which grows as the noise falls.",
+                    tooltip="What the curves show. Pull: how far guidance (CFG) would move the image. The rule `sharp "
+                    "drop` decides by the pull. Guidance magnitude: the measure that the papers use (d/√dim). It "
+                    "grows during sampling, even for ordinary prompts.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="896×512 pixels, on a dark background.")],

@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 NAME = "Prompt Check"
 TOOLTIPS = {
     "text": "The prompt to check.",
-    "latent_image": "The size to check at. Its batch size is the number of noises that are tried: 4 gives a steadier "
-    "answer than 1.",
+    "latent_image": "A latent of the size at which you will generate. Its batch size is the number of noises that are "
+    "tried: 4 noises give a more reliable answer than 1.",
     "rewordings": "Other wordings of the prompt, one per line. The node ranks them by how hard they pull.",
-    "noise_seed": "Seed of the noises that are tried. You can leave it as it is: other seeds change little.",
-    "memorized_threshold": "The prompt counts as memorized if its pull (d/√dim) is at or above this. Calibrate "
-    "Thresholds finds the value for your model and size.",
+    "noise_seed": "Seed of the noises that are tried. You can leave it as it is, because other seeds change the "
+    "result little.",
+    "memorized_threshold": "The prompt's pull is how far guidance (CFG) moves an image. If the pull is at least this "
+    "value (unit d/√dim), the prompt counts as memorized. The node Calibrate Thresholds finds the value for your "
+    "model and size.",
 }
 
 
@@ -42,9 +44,9 @@ class PromptCheck(io.ComfyNode):
             node_id="MG_PromptCheck",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Measures how hard a prompt pulls towards a memorized image, colours the words that do it, "
-            "and ranks your rewordings. This costs about as much as one sampling step per word, and one step more. "
-            "It needs no gradients.",
+            description="Measures how hard a prompt pulls towards a memorized image, colours the words that pull, and "
+            "ranks your rewordings. The check costs about as much as one sampling step per word, and one step "
+            "more. The node needs no gradients, so it also works on quantized models.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -56,19 +58,24 @@ class PromptCheck(io.ComfyNode):
                 schema.number("memorized_threshold", EscapeRule.memorized_threshold, (0.0, 10.0, 0.001), finer=True),
             ),
             outputs=[
-                io.String.Output(display_name="worst_word", tooltip="The word that pulls most."),
+                io.String.Output(
+                    display_name="worst_word", tooltip="The word that pulls hardest towards a memorized image."
+                ),
                 io.String.Output(
                     display_name="best_prompt",
-                    tooltip="The prompt itself if it is not memorized. Otherwise the rewording that pulls least, or, "
-                    "if there are no rewordings, the prompt without its worst word.",
+                    tooltip="The prompt itself if it is not memorized. If the prompt is memorized, this output is the "
+                    "rewording that pulls least. If there are no rewordings, this output is the prompt without "
+                    "the word that pulls hardest.",
                 ),
                 io.Float.Output(
-                    display_name="pull", tooltip="How hard the prompt pulls (d/√dim, the mean over the noises)."
+                    display_name="pull",
+                    tooltip="How hard the prompt pulls towards a memorized image: the mean over "
+                    "all noises that the node tried (unit d/√dim).",
                 ),
                 io.Float.Output(
                     display_name="scores",
                     is_output_list=True,
-                    tooltip="One number per word, in the order of the words.",
+                    tooltip="How hard each word pulls: one number per word, in the order of the prompt.",
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, word by word."),
             ],

@@ -23,11 +23,13 @@ TOOLTIPS = {
     "model": "The model that the sampler will use. Other patches on it stay active.",
     "reworded": "Your other wording of the sampler's prompt, from a CLIP Text Encode of its own. Prompt Check ranks "
     "wordings by how hard they pull.",
-    "memorized_threshold": "An image is changed if its prompt pulls at the first step with this much (d/√dim) or more. "
-    "The default is the paper's, for SD 1.4. Calibrate Thresholds finds the value for your model and size.",
-    "rewording_threshold": "While the other wording pulls less than this, it simply replaces the prompt. Above this "
-    "value the image is also pushed away from what the prompt asks for. Keep it below memorized_threshold; the paper "
-    "has 0.6 of it.",
+    "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the prompt's pull at the "
+    "first step is at least this value (unit d/√dim), the node changes the image. The default is the value of the "
+    "paper for SD 1.4. Calibrate Thresholds finds the value for your model and size.",
+    "rewording_threshold": "The pull of your other wording is how far guidance (CFG) would move the image with it. "
+    "While this pull is below rewording_threshold, the other wording simply replaces the prompt. While the pull is "
+    "above rewording_threshold, the node also pushes the image away from what the prompt asks for. Keep "
+    "rewording_threshold below memorized_threshold. In the paper, it is 0.6 times memorized_threshold.",
 }
 
 
@@ -39,9 +41,11 @@ class PromptReanchor(io.ComfyNode):
             node_id="MG_PromptReanchor",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Replaces a memorized prompt by another wording of yours while sampling, and pushes the image "
-            "away from what the memorized prompt asks for. Images whose prompt does not pull stay as they are. Each "
-            "step of a changed image costs at most one model evaluation more.",
+            description="If the sampler's prompt is memorized, this node replaces it during sampling with another "
+            "wording that you give. If the other wording also pulls towards a memorized image, the node pushes "
+            "the image away from what the memorized prompt asks for. An image whose prompt does not pull towards "
+            "a memorized image stays as it is. For an image that the node changes, each step costs at most one "
+            "additional model evaluation.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model"),
@@ -50,7 +54,11 @@ class PromptReanchor(io.ComfyNode):
                 *schema.advanced(schema.number("rewording_threshold", 0.0234, (0.0, 10.0, 0.001), finer=True)),
             ),
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model for the sampler. Bypass the node to undo it.")
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="The patched model. Connect it to the sampler. Bypass "
+                    "the node to sample with the unpatched model.",
+                )
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -29,7 +29,7 @@ TOOLTIPS = {
     "width": "Width of the images you will generate. References are scaled to fill this size and cropped at the "
     "centre, so that latents can be compared. The descriptor metric does not use it.",
     "height": "Height of the images you will generate.",
-    "subfolders": "Also read the folders inside, such as 10_mystyle in a training folder.",
+    "subfolders": "Also read the images in subfolders, such as 10_mystyle in a training folder.",
     "size_of": "Connect the latent that goes into the sampler. Width and height are then taken from it.",
 }
 

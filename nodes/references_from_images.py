@@ -104,8 +104,8 @@ class ReferencesFromLatents(io.ComfyNode):
             node_id="MG_ReferencesFromLatents",
             display_name=FROM_LATENTS,
             category=schema.CATEGORY,
-            description="Makes references from latents, for example from earlier results that came out as copies. "
-            "They are compared as latents, so this needs neither a VAE nor a descriptor.",
+            description="Makes references from latents, for example from earlier results that came out as copies. The "
+            "references are compared as latents, so this node needs neither a VAE nor a descriptor.",
             inputs=[
                 io.Latent.Input("latents", tooltip="The latents. They must have the size at which you will sample."),
                 captions_input(),

@@ -32,7 +32,7 @@ class SaveReferences(io.ComfyNode):
             display_name=SAVE,
             category=schema.CATEGORY,
             description="Saves a set of references in models/memorization_references, so that you need not make it "
-            "again. The file contains small images of the references and their captions: share it with care.",
+            "again. The file contains small images of the references and their captions, so share it with care.",
             inputs=[
                 schema.References.Input("references", tooltip="The set to save."),
                 io.String.Input(
@@ -82,13 +82,15 @@ class LoadReferences(io.ComfyNode):
                     default=CHOOSE,
                     tooltip="A file in models/memorization_references. Press R after adding one.",
                 ),
-                schema.descriptor_input("Only for a set made with the descriptor metric: the network that made it."),
+                schema.descriptor_input(
+                    "Needed only for a set with the descriptor metric: connect the network with which the set was made."
+                ),
             ],
             outputs=[
                 schema.References.Output(
                     display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
                 ),
-                io.Int.Output(display_name="count", tooltip="How many references it holds."),
+                io.Int.Output(display_name="count", tooltip="How many references the set holds."),
                 io.String.Output(display_name="report", tooltip="What the set holds, and duplicated captions."),
             ],
         )

@@ -19,37 +19,43 @@ Curve = io.Custom("MG_CURVE")
 References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
 Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
 TOOLTIPS = {
-    "null": "The empty prompt. Connect it if `negative` is not empty. The prompt's pull is then measured against no "
-    "prompt at all, as it should be. If nothing is connected, the pull is measured against `negative`.",
-    "cfg": "Guidance scale (CFG) after an image has left the basin. Higher: the image follows the prompt more "
+    "null": "The empty prompt: a CLIP Text Encode without text. Connect it if your negative prompt is not empty. The "
+    "node then compares your prompt with no prompt at all, as it should. If nothing is connected here, the node "
+    "compares your prompt with your negative prompt and may miss a memorized prompt.",
+    "cfg": "Guidance scale (CFG) once guidance has started for an image. Higher: the image follows the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
-    "curve": "Dynamic only: this curve decides when guidance starts, and nothing is measured. Then rule, drop_ratio "
-    "and memorized_threshold are not used. Each step before guidance starts then costs one model evaluation instead "
-    "of two, if pre_escape_cfg is 0 or 1.",
-    "rule": "How the node decides that an image has left the basin. Sharp drop: the prompt's pull is far below its "
-    "highest value so far and has stopped falling. Local minimum: the rule of Jain et al., which acts earlier than "
+    "curve": "Dynamic only: a curve from the Basin-Escape Detector or from another run decides when guidance starts. "
+    "The node then measures nothing, so it does not use rule, drop_ratio and memorized_threshold. If pre_escape_cfg "
+    "is 0 or 1, each step before guidance starts then costs one model evaluation instead of two.",
+    "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
+    "pull is far below its highest value so far and has stopped falling. Local minimum: the rule of Jain et al., "
+    "which acts earlier than "
     "sharp drop and is less reliable.",
-    "drop_ratio": "Sharp drop only: how far the pull must fall before guidance starts. 0.5 waits until a quarter of "
-    "the highest pull is left (0.5 squared). Lower: waits longer, which gives fewer copies but leaves the prompt "
-    "less time to take effect.",
-    "memorized_threshold": "An image counts as inside a basin if the prompt's pull at the first step (d/√dim) is "
-    "above this. Below this value nothing is changed. Lower: more cautious, but ordinary prompts are affected more "
-    "often.",
-    "mode": "Dynamic: measures each image and guides it as soon as it has left the basin. Static: guides all images "
-    "from start_percent on. Each step before start_percent costs half as much as a guided step if pre_escape_cfg is 0 "
-    "or 1. Off: changes nothing.",
-    "pre_escape_cfg": "CFG scale while an image is inside the basin. 0 ignores the prompt. 1 uses the prompt, but "
-    "with no guidance to strengthen it. Negative values push the image away from the prompt, so that it leaves the "
-    "basin sooner (opposite guidance, −1 to −9).",
-    "start_percent": "Static: guidance starts here (0 is the model's highest noise level, 1 the end of sampling). "
-    "Dynamic: guidance starts here at the latest. Higher: fewer copies, but the image follows the prompt less.",
-    "preset": "Custom: uses the values on this node, such as those that Calibrate Thresholds finds for your model. "
-    "Each other choice sets all values as in a paper or its released code. Use it to repeat the paper's runs on "
-    "Stable Diffusion.",
-    "metric": "How images are compared. latent: fast, finds copies of the same composition, needs vae. descriptor: "
-    "uses the network that you connect to the input descriptor, and also finds copies that are moved, cropped or "
-    "recoloured. nL2: compares pixels. The distance to the nearest reference is compared with the mean distance to "
-    "the 50 nearest. The set must hold more images than these 50: at least 51.",
+    "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
+    "starts. With 0.5, the pull must fall to a quarter of its highest value so far (0.5 squared). Lower: guidance "
+    "starts later. This gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
+    "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
+    "at least this value (unit d/√dim), the node delays guidance for this image. If the pull is smaller, the node "
+    "changes nothing. Lower: the node misses fewer memorized prompts, but delays guidance for more ordinary prompts.",
+    "mode": "Dynamic: measures each image and starts guidance (CFG) when the prompt no longer pulls this image "
+    "towards a training image. Static: starts guidance for all images at start_percent. In static mode, each step "
+    "before start_percent costs half as much as a step with guidance if pre_escape_cfg is 0 or 1. Off: does not delay "
+    "guidance.",
+    "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt "
+    "in these steps. With 1, the sampler uses the prompt, but without guidance to strengthen it. Negative values "
+    "(opposite guidance, −1 to −9) push the image away from the prompt, so that in dynamic mode guidance can start "
+    "sooner.",
+    "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "
+    "Static: guidance starts exactly at this value. Dynamic: guidance starts at this value at the latest. Higher: "
+    "gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
+    "preset": "Custom: uses the values on this node, which you type in or take from Calibrate Thresholds. Every "
+    "choice except custom sets all values as in a paper or its released code. Use such a choice to repeat the runs of "
+    "that paper on Stable Diffusion.",
+    "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
+    "of the same composition. descriptor: uses the network that you connect to the input descriptor. This metric also "
+    "finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image counts as close if its "
+    "nearest reference is much closer than its 50 nearest references are on average. For this reason nL2 needs at "
+    "least 51 references.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 

@@ -22,7 +22,7 @@ WITHOUT_IMAGES = {
 WITHOUT_IMAGES |= {"MG_ReferencesFromFolder", "MG_ReferencesFromImages", "MG_ReferencesFromLatents"}
 HOSTS = {"sampler_name", "scheduler", "folder", "file"}  # their options are the host's or the artist's
 # Files and folders, as pages name them.
-FILES = {"10_mystyle", "copy_detection", "extra_model_paths", "memorization_references"}
+FILES = {"10_mystyle", "memorization_guard", "copy_detection", "extra_model_paths", "memorization_references"}
 FILES |= {"sscd_disc_large", "sscd_disc_mixup", "taesd_decoder", "taesd_encoder", "vae_approx"}
 
 
