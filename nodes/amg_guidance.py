@@ -61,7 +61,7 @@ TOOLTIPS = {
     "every": "The node compares the image with the references only in every n-th step. This input is n. Higher: saves "
     "time, above all with references that need a VAE, but the node may notice too late that an image becomes a copy.",
     "memorized_threshold": "The pull is how far guidance (CFG) moves an image. With a value above 0, the node steers "
-    "an image only if the pull at the first step is above this value. The unit (d/√dim) is the same as on "
+    "an image only if the pull at the first step is at or above this value. The unit (d/√dim) is the same as on "
     "Deferred-CFG KSampler. Images with a smaller pull are not compared with the references and come out exactly as "
     "without this node. With 0, the node steers every image that comes too close to a reference.",
 }

@@ -63,8 +63,8 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Latent.Input("latent_image", tooltip="The same latent that goes into the sampler."),
                 schema.seed_input(
                     "noise_seed",
-                    "The seed that you use on the sampler. With a different seed the image is "
-                    "different, and guidance can start at a different step.",
+                    "The seed that you use on the sampler. With another seed, the sampler makes another image, and "
+                    "the result of this node does not apply to it.",
                 ),
                 io.Int.Input("steps", default=50, min=1, max=10000),
                 io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),

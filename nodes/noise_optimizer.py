@@ -126,7 +126,8 @@ class NoiseOptimizer(io.ComfyNode):
                 ),
                 io.String.Output(
                     display_name="summary",
-                    tooltip="The report in words. It names the images that did not reach the target.",
+                    tooltip="The report in words. NOT REACHED marks the images whose pull is still above "
+                    "target_magnitude.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],

@@ -53,16 +53,16 @@ class GuidanceTrace:
         kept[:, step] = torch.maximum(kept[:, step], strength.float().cpu())
 
     def record_pull(self, pull: Tensor, memorized_threshold: float) -> Tensor:
-        """Keep the pull (B,) and return which samples may be steered: those above the threshold, and unknown ones."""
+        """Keep the pull (B,) and return which samples may be steered: those at or above it, and unknown ones."""
         self.pull, self.memorized_threshold = pull.float().cpu(), memorized_threshold
-        return ~(pull <= memorized_threshold)
+        return ~(pull < memorized_threshold)
 
     @property
     def ordinary(self) -> Tensor:
-        """(B,) bool: never steered, because the prompt pulls no harder than memorized_threshold."""
+        """(B,) bool: never steered, because the prompt pulls less than memorized_threshold."""
         if self.pull is None:
             return torch.zeros(self.batch, dtype=torch.bool)
-        return self.pull <= self.memorized_threshold
+        return self.pull < self.memorized_threshold
 
     @property
     def steps(self) -> int:
