@@ -107,6 +107,7 @@ def test_the_trace_keeps_the_first_look_and_the_largest_action():
     assert gated.record_pull(torch.tensor([0.03, 0.01, torch.nan]), 0.02).tolist() == [True, False, True]
     assert gated.ordinary.tolist() == [False, True, False]
     assert gated.record_pull(torch.tensor([0.02, 0.0199, 0.0]), 0.02).tolist() == [True, False, False], "as elsewhere"
+    assert not gated.record_pull(torch.tensor([0.0199, 0.01, 0.0]), 0.02).any()
     assert gated.headline("a").startswith("The prompt does not pull (at most 0.020, memorized_threshold 0.02)")
     calm.record_comparison(0, 0.4, torch.tensor([0.2]), torch.tensor([0]))
     assert calm.headline("a").startswith("No image came too close to a reference (closest 0.20)")
