@@ -26,6 +26,7 @@ MODULES = (
     "references_on_disk",
     "load_copy_detector",
     "copy_check",
+    "lora_audit",
 )
 log = logging.getLogger("memorization_guard")
 

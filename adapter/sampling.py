@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,11 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from torch import Tensor
 
 from .errors import GuardError, check_latent
+from .long_work import check_interrupted
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,12 @@ def prepare_latent(model: ModelPatcher, latent: dict, node: str) -> dict:
     return {**latent, "samples": fitted}
 
 
-def run_ksampler(model: ModelPatcher, noise: Tensor, latent: dict, steps: int, **inputs: Any) -> dict:
+def run_ksampler(
+    model: ModelPatcher, noise: Tensor, latent: dict, steps: int, callback: Callable | None = None, **inputs: Any
+) -> dict:
     """A KSampler run by the calls of the host's `common_ksampler`, so that equal inputs give equal bits.
 
-    `inputs`: KSampler's other inputs, by its names.
+    `callback`: instead of a progress bar over the steps. `inputs`: KSampler's other inputs, by its names.
     """
     samples = comfy.sample.sample(
         model,
@@ -73,11 +78,29 @@ def run_ksampler(model: ModelPatcher, noise: Tensor, latent: dict, steps: int, *
         steps,
         latent_image=latent["samples"],
         noise_mask=latent.get("noise_mask"),
-        callback=latent_preview.prepare_callback(model, steps),
+        callback=callback or latent_preview.prepare_callback(model, steps),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
         **inputs,
     )
     return {**latent, "samples": samples}
+
+
+def part_of_progress(model: ModelPatcher, bar: comfy.utils.ProgressBar, done: int) -> Callable:
+    """A callback for one image of many: `bar`, which counts images, moves with each step and shows the preview."""
+    previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
+        check_interrupted()  # newer hosts' progress bars do not look
+        preview = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
+        bar.update_absolute(done + (step + 1) / total, preview=preview)
+
+    return callback
+
+
+def decode_first(vae: VAE, latent: dict) -> Tensor:
+    """The first image (H, W, C) of what VAE Decode makes of a latent."""
+    images = vae.decode(latent["samples"])
+    return images.reshape(-1, *images.shape[-3:])[0]
 
 
 class StopSampling(Exception):

@@ -105,33 +105,46 @@ def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtr
     return FeatureExtractor("descriptor", embed, network)
 
 
-def features_to_compare(
-    references: ReferenceSet, images: Sequence[Tensor], vae: VAE | None, node: str
-) -> tuple[list[Tensor], str]:
-    """For each image (H, W, 3) the features (V, D) to compare with the set, and a warning or "".
+class FeaturesToCompare:
+    """An image (H, W, 3) -> the features (V, D) to compare with a set; `warning` says what may be wrong with them.
 
     An image is also compared mirrored, and for the metrics that compare place by place, moved by up to 6 %.
     Raises GuardError if they cannot be compared.
     """
-    size = latent_in_pixels(references.shape, vae, node) if references.metric == "latent" else None
-    if references.metric == "descriptor" and references.descriptor is None:
-        raise GuardError(
-            f"{node}: `references` holds embeddings of {references.descriptor_name or 'a descriptor'}, which is not "
-            "loaded. Connect it to `descriptor` on Load References."
-        )
-    extractor = feature_extractor(references.metric, node, vae=vae, descriptor=references.descriptor, size=size)
-    compared, bar = [], progress(len(images))
-    for image in interruptible(images):
-        both = [extractor.extract(image), extractor.extract(image.flip(1))]
-        if tuple(both[0].shape) != references.shape:
+
+    def __init__(self, references: ReferenceSet, vae: VAE | None, node: str) -> None:
+        self.references, self.node = references, node
+        size = latent_in_pixels(references.shape, vae, node) if references.metric == "latent" else None
+        if references.metric == "descriptor" and references.descriptor is None:
             raise GuardError(
-                f"{node}: `references` holds features of {dims(references.shape)}, but these images give "
+                f"{node}: `references` holds embeddings of {references.descriptor_name or 'a descriptor'}, which is "
+                "not loaded. Connect it to `descriptor` on Load References."
+            )
+        self.extractor = feature_extractor(
+            references.metric, node, vae=vae, descriptor=references.descriptor, size=size
+        )
+        self.warning = _vae_warning(references.model_hash, self.extractor.model_hash)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        both = [self.extractor.extract(image), self.extractor.extract(image.flip(1))]
+        if tuple(both[0].shape) != self.references.shape:
+            raise GuardError(
+                f"{self.node}: `references` holds features of {dims(self.references.shape)}, but these images give "
                 f"{dims(both[0].shape)}. Connect the VAE that the references were made with, or make them again."
             )
-        placed = torch.stack(both) if references.metric == "descriptor" else torch.cat([moved(one) for one in both])
-        compared.append(extractor.rows(placed))
+        by_place = self.references.metric != "descriptor"
+        return self.extractor.rows(torch.cat([moved(one) for one in both]) if by_place else torch.stack(both))
+
+
+def features_to_compare(
+    references: ReferenceSet, images: Sequence[Tensor], vae: VAE | None, node: str
+) -> tuple[list[Tensor], str]:
+    """For each image (H, W, 3) the features (V, D) to compare with the set, and a warning or "". Raises GuardError."""
+    features, compared, bar = FeaturesToCompare(references, vae, node), [], progress(len(images))
+    for image in interruptible(images):
+        compared.append(features(image))
         bar.update(1)
-    return compared, _vae_warning(references.model_hash, extractor.model_hash)
+    return compared, features.warning
 
 
 def vae_warning(references: ReferenceSet, vae: VAE | None) -> str:

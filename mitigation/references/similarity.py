@@ -35,24 +35,34 @@ def similarity(metric: Metric, query: Tensor, neighbours: Tensor, alpha: float =
     return (query * neighbours[:, 0]).sum(dim=1)  # the cosine, because features have length 1
 
 
-def nearest_similarity(references: ReferenceSet, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """σ to the nearest reference (B,) float32, and its row (B,) int64, of B images.
+class NearestReference:
+    """Finds the nearest reference of one image at a time.
 
-    Each image is the features (V, D) of all the ways in which it may be placed; its σ is the largest of them.
+    An image is the features (V, D) of all the ways in which it may be placed; its σ is the largest of them.
     Latents are compared after the set's shared mean is removed (features.py), so that a shared style does not count
     as a copy.
     """
-    kept, mean = references.features, None
-    if references.metric == "latent":
-        mean = shared_mean(kept)
-        kept = centre_all(kept, mean)
-    index = ReferenceIndex(kept, references.metric)
-    sigma, nearest = [], []
-    for features in images:
+
+    def __init__(self, references: ReferenceSet) -> None:
+        self.references = references
+        kept, self.mean = references.features, None
+        if references.metric == "latent":
+            self.mean = shared_mean(kept)
+            kept = centre_all(kept, self.mean)
+        self.index = ReferenceIndex(kept, references.metric)
+
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """σ to the nearest reference () float32, and its row () int64."""
+        references, mean = self.references, self.mean
         queries = features.float() if mean is None else remove_mean(mean.to(features.device), features)
-        _, rows = index.nearest(queries, references.neighbours)
-        values = similarity(references.metric, queries, index.take(rows), references.alpha)
+        _, rows = self.index.nearest(queries, references.neighbours)
+        values = similarity(references.metric, queries, self.index.take(rows), references.alpha)
         best = int(values.argmax())
-        sigma.append(values[best])
-        nearest.append(rows[best, 0])
+        return values[best], rows[best, 0]
+
+
+def nearest_similarity(references: ReferenceSet, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """σ to the nearest reference (B,) float32, and its row (B,) int64, of B images, each as for NearestReference."""
+    find = NearestReference(references)
+    sigma, nearest = zip(*map(find, images), strict=True)
     return torch.stack(sigma), torch.stack(nearest)

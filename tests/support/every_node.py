@@ -17,7 +17,7 @@ from support.graphs import checkpoint, node
 from support.graphs.words import Prompt
 from support.lab_pack import exact
 
-SET, DETECTOR, FOLDER = "every node", "every_node.safetensors", "every node"
+SET, DETECTOR, FOLDER, LORA = "every node", "every_node.safetensors", "every node", "every_node.safetensors"
 SHORT = {"steps": 3}
 GUIDED = {"model": ["n", 0], **SHORT}
 REFS = graphs.references("a ring")
@@ -25,6 +25,10 @@ IMAGES = graphs.from_images("nL2", captions="a ring", vae=["vae", 0])
 CHECK = graphs.check(images=["copies", 0], vae=["vae", 0])
 KEPT = {"s": graphs.keep("n", "made of them")}
 WORDS = {"model": graphs.MODEL, "clip": ["clip", 0], "latent_image": graphs.LATENT}
+AUDITED = {"model": graphs.MODEL, "clip": ["clip", 0], "vae": ["vae", 0], "latent_image": graphs.LATENT}
+AUDIT = node(
+    "MG_LoRAAudit", **AUDITED, references=["refs", 0], loras=LORA, strengths="0", captions="memorized", **SHORT
+)
 GUARD = node("MG_Guard", model=graphs.MODEL, clip=["clip", 0], folder=FOLDER, vae=["vae", 0])
 REANCHOR = node("MG_PromptReanchor", model=graphs.MODEL, reworded=graphs.ORDINARY)
 UNET = {"w": checkpoint.text("a blue ring", "words"), "l": checkpoint.empty(2)}
@@ -51,6 +55,7 @@ EVERY_NODE: dict[str, Prompt] = {
     "MG_SaveReferences": {"refs": REFS, "n": graphs.keep("refs", SET)},
     "MG_LoadReferences": {"n": node("MG_LoadReferences", file=f"{SET}.safetensors"), **KEPT},
     "MG_LoadCopyDetector": {"n": node("MG_LoadCopyDetector", file=DETECTOR)},
+    "MG_LoRAAudit": {"refs": graphs.from_images(images=["copies", 0]), "n": AUDIT},
     "MG_CopyCheck": {"refs": graphs.from_images(images=["copies", 0]), "n": CHECK},
 }
 
@@ -60,6 +65,8 @@ def prepare(host: Host, vae: Any) -> dict[str, Any]:
     detectors = host.base / "models" / "copy_detection"
     detectors.mkdir(parents=True, exist_ok=True)
     save_file({name: weight.clone() for name, weight in random_sscd().state_dict().items()}, detectors / DETECTOR)
+    (host.base / "models" / "loras").mkdir(parents=True, exist_ok=True)
+    save_file({"fits no layer": torch.zeros(1)}, host.base / "models" / "loras" / LORA)
     checkpoint.training_images(host, FOLDER, 3)
     draw = torch.Generator().manual_seed(5)
     images = torch.rand(52, 32, 32, 3, generator=draw)  # nL2 needs more than 50
