@@ -42,8 +42,8 @@ TOOLTIPS = {
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
     "loras": "One LoRA file per line, as Load LoRA lists them. my_lora-* stands for all files whose names begin with "
     "my_lora-, sorted by their numbers: use it for the epochs of one training.",
-    "strengths": "The strengths to try, separated by commas. Each is used for the model and the text encoder. 0 is the "
-    "checkpoint without a LoRA. More strengths: takes longer.",
+    "strengths": "The strengths to try, separated by commas. Each is used for the model and for the text encoder. 0 is "
+    "the checkpoint without a LoRA. More strengths: takes longer.",
     "captions": "The prompts to sample, one per line. If it is empty, the captions of the references are used: with "
     "them, a LoRA is most likely to copy.",
     "most_captions": "At most this many captions are used, evenly spread over the list. Higher: more certain results, "
@@ -52,7 +52,7 @@ TOOLTIPS = {
     "longer.",
     "seed": "The first seed; the next ones follow it. Every LoRA and strength gets the same seeds.",
     "negative_text": "The negative prompt of all images.",
-    "steps": "The number of denoising steps, as in KSampler.",
+    "steps": "The number of denoising steps.",
     "cfg": "Guidance scale (CFG), as in KSampler. Use the value that you sample with: more copies appear at higher "
     "values.",
     "sampler_name": "The algorithm used when sampling, as in KSampler.",

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from memorization_guard.adapter.lora import natural_order
 from memorization_guard.drawing.audit_plot import short_names
 from memorization_guard.methods.lora_audit import parse_strengths
 from memorization_guard.mitigation.copy_rates import LoraAudit, SampledImage, wilson
@@ -135,7 +134,7 @@ def test_names_patterns_captions_and_what_is_refused(host: Host, lab: dict[str, 
     table = host.run(audit(loras="memory*", **few), lab)["a"][2]
     epochs = ["memory-000002.safetensors", "memory-000010.safetensors", "memory.safetensors"]
     assert [line.partition(",")[0] for line in table.splitlines()[1:]] == epochs
-    assert sorted(reversed(epochs), key=natural_order) == epochs and short_names(epochs[:2]) == ["2", "10"]
+    assert short_names(epochs) == ["2", "10", "memory"]
     own = host.run(audit(**{**few, "captions": "", "most_captions": 4}), lab)["a"][2]
     assert [line["caption"] for line in csv.DictReader(io.StringIO(own))] == [p[0] for p in training_pairs()[::4]]
     for changed, said in (
