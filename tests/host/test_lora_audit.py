@@ -2,6 +2,9 @@
 
 import csv
 import io
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from memorization_guard.mitigation.copy_rates import LoraAudit, SampledImage, wi
 from support import graphs
 from support.executor import Host
 from support.graphs import node
-from support.graphs.checkpoint import empty, text, training_images
+from support.graphs.checkpoint import empty, loader, text, training_images
 from support.outcomes import fails, refused
 from support.paths import PACK
+from support.server import Server
 from support.small_lab import training_pairs
 
 CAPTIONS = [training_pairs()[i][0] for i in (5, 7)]
@@ -57,14 +61,13 @@ def seen(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def forgotten(host: Host) -> None:
-    for file in (host.base / "models" / "memorization_references").glob(".audits/*/.*"):
+def forget(host: Host) -> None:
+    for file in kept(host.base):
         file.unlink()
 
 
-def kept(host: Host) -> list[Path]:
-    files = (host.base / "models" / "memorization_references").glob(".audits/*/.*")
-    return [file for file in files if "made_with" not in file.name]
+def kept(base: Path) -> list[Path]:
+    return [f for f in base.glob("models/memorization_references/.audits/*/.*.unfinished") if "made_with" not in f.name]
 
 
 def audit(**changed: Any) -> dict[str, Any]:
@@ -82,51 +85,70 @@ def test_copies_rise_with_strength_and_each_image_is_the_hosts(host: Host, lab: 
     assert sheets.shape[0] == plot.shape[0] == 1 and f"{sum(copies)} of 12 images may be copies" in summary
     assert host.views("a")[-1]["headline"] in summary
     for i, strength in ((1, 0.0), (5, 0.5), (11, 1.0)):
-        given = {"model": ["d", 0], "clip": ["clip", 0], "lora_name": "memory.safetensors"}
-        lora = node("LoraLoader", **given, strength_model=strength, strength_clip=strength)
-        prompts = {"p": text(CAPTIONS[i % 4 // 2], "l"), "n": text("", "l")}
-        prompts["p"]["inputs"]["clip"] = prompts["n"]["inputs"]["clip"] = ["l", 1]
+        lora = {**DAMAGED["inputs"], "model": ["d", 0], "strength_model": strength, "strength_clip": strength}
+        prompts = {"p": text(CAPTIONS[i % 4 // 2], "c"), "n": text("", "c")}
         wires = {"model": ["l", 0], "positive": ["p", 0], "negative": ["n", 0], "latent_image": ["z", 0]}
-        sampled = node("KSampler", **wires, **SAMPLING, seed=5 + i % 2, denoise=1.0)
-        vanilla = {"d": DAMAGED, "z": empty(1, 12), "l": lora, **prompts, "k": sampled}
-        image = host.run({**vanilla, "i": node("VAEDecode", samples=["k", 0], vae=["vae", 0])}, lab)["i"][0]
-        assert torch.equal(image[0], seen[i])
+        vanilla = {"d": DAMAGED, "z": empty(1, 12), "l": node("LoraLoader", **lora), **prompts}
+        vanilla["k"] = node("KSampler", **wires, **SAMPLING, seed=5 + i % 2, denoise=1.0)
+        vanilla["i"] = node("VAEDecode", samples=["k", 0], vae=["vae", 0])
+        for encoded in ("p", "n"):
+            vanilla[encoded]["inputs"]["clip"] = ["l", 1]
+        assert torch.equal(host.run(vanilla, lab)["i"][0][0], seen[i])
 
 
-def test_a_run_that_ends_early_loses_one_image(host: Host, lab: dict[str, Any], seen: list, monkeypatch) -> None:
-    """A stop within a step, and a fault: nothing but the finished images' own files is there for the next run."""
+def test_a_stopped_run_goes_on_to_the_same_result(host: Host, lab: dict[str, Any], seen: list, monkeypatch) -> None:
     asked = audit(loras="memory*", strengths="0 1", captions=CAPTIONS[0], steps=4)
     whole = host.run(asked, lab)["a"]
     assert len(seen) == 2 * (1 + 3), "without a LoRA, all LoRAs have the same images"
-    for file in kept(host):
+    for file in kept(host.base):
         file.unlink()
-    del seen[:]
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", None)
-    sampling = host.module(PACK, "adapter.sampling")
-    real, steps = sampling.check_interrupted, []
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", None)  # newer hosts' does not look
+    sampling, method, steps, reads = (
+        host.module(PACK, "adapter.sampling"),
+        host.module(PACK, "methods.lora_audit"),
+        [],
+        [],
+    )
+    check, load = sampling.check_interrupted, method.load_lora
 
-    def check() -> None:
+    def step() -> None:
         steps.append(len(seen))
         if len(steps) == 4 * 3 + 2:
             comfy.model_management.interrupt_current_processing()
-        real()
+        check()
 
-    monkeypatch.setattr(sampling, "check_interrupted", check)
-    assert fails(host, asked, lab).kind == "interrupted"
-    assert len(steps) == 4 * 3 + 2 and len(seen) == len(kept(host)) == 3
-    assert "Stopped after 3 of 12 images" in host.views("a")[-1]["headline"]
-    kept(host)[0].write_bytes(b"damaged")
-    reads, method = [], host.module(PACK, "methods.lora_audit")
-    load = method.load_lora
+    monkeypatch.setattr(sampling, "check_interrupted", step)
     monkeypatch.setattr(method, "load_lora", lambda file, name: (reads.append(file.name), load(file, name))[1])
+    assert fails(host, asked, lab).kind == "interrupted"
+    assert len(steps) == 4 * 3 + 2 and len(seen) == 8 + 3 == 8 + len(kept(host.base))
+    assert "Stopped after 3 of 12 images" in host.views("a")[-1]["headline"]
+    kept(host.base)[0].write_bytes(b"damaged")
+    del reads[:]
     again = host.run(asked, lab)["a"]
-    assert len(seen) == 8 + 1 and len(reads) == len(set(reads)) <= 3
-    assert again[2] == whole[2] and torch.equal(again[0], whole[0]) and torch.equal(again[1], whole[1])
-    assert "7 images of an earlier run" not in again[3] and "earlier run were used again" in again[3]
+    assert len(seen) == 8 + 3 + 6 and len(reads) == len(set(reads)) <= 3
+    assert again[2] == whole[2] and torch.equal(again[0], whole[0]) and "earlier run were used again" in again[3]
     host.run({**asked, "a": node("MG_LoRAAudit", **{**asked["a"]["inputs"], "latent_threshold": 0.5})}, lab)
-    assert len(seen) == 9, "the threshold changes no image"
+    assert len(seen) == 17, "a threshold changes no image"
     host.run({**asked, "d": node("LoraLoader", **{**DAMAGED["inputs"], "strength_model": -0.5})}, lab)
-    assert len(seen) == 9 + 8, "another model does"
+    assert len(seen) == 17 + 8, "another model does"
+
+
+def test_a_server_that_is_killed_loses_one_image(tmp_path: Path) -> None:
+    (tmp_path / "models" / "loras").mkdir(parents=True)
+    save_file({"x": torch.zeros(1)}, tmp_path / "models" / "loras" / "memory.safetensors")
+    model = {"m": loader(), "r": graphs.from_folder("training", vae=["m", 2])}
+    wires = {"model": ["m", 0], "clip": ["m", 1], "vae": ["m", 2], "strengths": "0", "seeds": 4}
+    prompt = {**model, "z": empty(1, 12), "a": audit(**wires)["a"]}
+    with Server(tmp_path) as server:
+        server.queue(prompt)
+        while len(kept(tmp_path)) < 3:
+            time.sleep(0.02)
+        os.kill(server.process.pid, signal.SIGKILL)
+    done = len(kept(tmp_path))
+    assert 3 <= done < 8
+    with Server(tmp_path) as server:
+        said = server.run(prompt)["outputs"]["a"]["text"][0]
+    assert f"{done} images of an earlier run were used again" in said and "of 8 images" in said
 
 
 def test_names_patterns_captions_and_what_is_refused(host: Host, lab: dict[str, Any]) -> None:
