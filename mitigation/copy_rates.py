@@ -124,19 +124,18 @@ class LoraAudit:
         return file.getvalue()
 
     def summary_lines(self, sign: float = 1.0) -> list[str]:
-        """A line per row, and what they say together. `sign`: −1 shows σ of nL2 as the ratio that it is made of."""
-        lines = [self._line(row, sign) for row in self.rows if row.images]
-        if len(self.strengths) > 1 or len(self.loras) > 1:
-            lines += ["", "Without a copy in this sample:", *map(self._clean, self.loras)]
+        """What the rows say together, then each row. `sign`: −1 shows σ of nL2 as the ratio that it is made of."""
         best = self.strongest_clean
         if best is None:
-            return [*lines, "None of the LoRAs is without a copy in this sample."]
-        images, most = counted(len(best.images), "image"), f"{100 * best.interval[1]:.0f} %"
-        return [
-            *lines,
-            f"The strongest without a copy: {shown(best.lora)} at strength {best.strength:g}. With {images}, a share "
-            f"of copies up to {most} cannot be excluded.",
-        ]
+            answer = "None of the LoRAs is without a copy in this sample."
+        else:
+            images, most = counted(len(best.images), "image"), f"{100 * best.interval[1]:.0f} %"
+            answer = (
+                f"The strongest without a copy: {shown(best.lora)} at strength {best.strength:g}. With {images}, a "
+                f"share of copies up to {most} cannot be excluded."
+            )
+        each = ["Without a copy in this sample:", *map(self._clean, self.loras)] if len(self.rows) > 1 else []
+        return [answer, *each, "At each strength:", *(self._line(row, sign) for row in self.rows if row.images)]
 
     def _line(self, row: Row, sign: float) -> str:
         low, high = (100 * end for end in row.interval)

@@ -15,6 +15,7 @@ PAGES = sorted(HELP.glob("*.md"))
 WITHOUT_IMAGES = {
     "MG_AttentionAttenuation",
     "MG_Calibrate",
+    "MG_LoRAAudit",
     "MG_LoadCopyDetector",
     "MG_LoadReferences",
     "MG_SaveReferences",
@@ -23,7 +24,7 @@ WITHOUT_IMAGES |= {"MG_ReferencesFromFolder", "MG_ReferencesFromImages", "MG_Ref
 HOSTS = {"sampler_name", "scheduler", "folder", "file"}  # their options are the host's or the artist's
 # Files and folders, as pages name them.
 FILES = {"10_mystyle", "memorization_guard", "copy_detection", "extra_model_paths", "memorization_references"}
-FILES |= {"sscd_disc_large", "sscd_disc_mixup", "taesd_decoder", "taesd_encoder", "vae_approx"}
+FILES |= {"my_lora", "sscd_disc_large", "sscd_disc_mixup", "taesd_decoder", "taesd_encoder", "vae_approx"}
 
 
 def schema(node: str):
