@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
     from comfy.sd import CLIP, VAE
 
+Key = tuple[str, float, str, int]  # LoRA, strength, prompt, seed
 STRONGEST = 4.0  # 0,6 written with a comma is 0 and 6: refused, not sampled
 
 
@@ -93,9 +94,13 @@ def parse_strengths(text: str, node: str) -> list[float]:
 class AuditRun:
     """One LoRA after the other, so that each file is read once. Images that an earlier run made are not sampled."""
 
-    def __init__(self, plan: AuditPlan, audit: LoraAudit, kept: Kept, tell: Callable[[str], object]) -> None:
+    def __init__(
+        self, plan: AuditPlan, audit: LoraAudit, kept: Kept, tell: Callable[[Callable[[], str]], object]
+    ) -> None:
+        """`tell`: is given what says, when it is called, how far the run is."""
         self.plan, self.audit, self.kept, self.tell = plan, audit, kept, tell
-        self.done = self.sampled = 0
+        self.done = 0
+        self.sampled, self.resumed = set[Key](), set[Key]()  # without a LoRA, several LoRAs share an image
         self.bar, self.began = progress(plan.images), time.monotonic()
 
     def run(self) -> None:
@@ -113,16 +118,18 @@ class AuditRun:
         identity = lora.identity if strength else ""  # without the LoRA all images are the same
         for prompt in plan.prompts:
             for seed in interruptible(plan.seeds):
-                key = [identity, strength, prompt.text, seed]
+                key = (identity, strength, prompt.text, seed)
                 found = self.kept.get(key)
                 if found is None:
                     sampler = sampler or self._sampler(lora, strength, weights)
                     found = plan.look(sampler(prompt.text, seed))
                     self.kept.put(key, found)
-                    self.sampled += 1
+                    self.sampled.add(key)
+                elif key not in self.sampled:
+                    self.resumed.add(key)
                 add(SampledImage(prompt.caption, seed, found.similarity, found.nearest, found.thumbnail))
                 self.done += 1
-                self.tell(self._state())
+                self.tell(self._state)
         self.bar.update_absolute(self.done)
 
     def _sampler(self, lora: LoraFile, strength: float, weights: dict[str, Tensor]) -> Callable[[str, int], Tensor]:
@@ -153,6 +160,6 @@ class AuditRun:
 
     def _state(self) -> str:
         left = self.plan.images - self.done
-        minutes = (time.monotonic() - self.began) / max(self.sampled, 1) * left / 60
+        minutes = (time.monotonic() - self.began) / max(len(self.sampled), 1) * left / 60
         rest = f" About {minutes:.0f} min left." if self.sampled and minutes >= 1 and left else ""
         return f"{self.done} of {self.plan.images} images: {self.audit.copies} may be copies so far.{rest}"

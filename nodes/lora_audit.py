@@ -144,15 +144,16 @@ class LoRAAudit(io.ComfyNode):
         ]
         kept = KeptImages(model_folder(REFERENCES), common, networks_fingerprint(model, clip, vae), references)
         live = LiveView()
-        run = AuditRun(plan, audit, kept, lambda state: live.show(lambda: text_view(state)))
+        run = AuditRun(plan, audit, kept, lambda state: live.show(lambda: text_view(state())))
         try:
             run.run()
         except BaseException:
             done = f"Stopped after {run.done} of {counted(plan.images, 'image')}."
             live.finish(text_view(f"{done} They are kept for 30 days: run it again, and it goes on from there."))
             raise
-        summary = _summary(audit, references, look.warning, run.done - run.sampled)
-        view = live.finish(text_view(summary, look.warning))
+        summary, n = _summary(audit, references, look.warning), len(run.resumed)
+        resumed = f"{counted(n, 'image')} of an earlier run {'was' if n == 1 else 'were'} used again." if n else ""
+        view = live.finish(text_view(f"{summary}\n{resumed}", look.warning))
         sheets = contact_sheets(audit, references.thumbnails, -1.0 if references.metric == "nL2" else 1.0)
         return io.NodeOutput(sheets, plot_audit(audit), audit.csv(), summary, ui={"text": (summary,), **view})
 
@@ -171,18 +172,17 @@ def _prompts(captions: str, references: ReferenceSet, most: int) -> list[Prompt]
     return [prompts[i * len(prompts) // count] for i in range(count)]
 
 
-def _summary(audit: LoraAudit, references: ReferenceSet, warning: str, resumed: int) -> str:
+def _summary(audit: LoraAudit, references: ReferenceSet, warning: str) -> str:
     """As Copy Check's: what was found, by what rule, and what it does not say."""
     ratio = references.metric == "nL2"
     side = f"ratio below {-audit.limit:.2f}" if ratio else f"similarity above {audit.limit:.2f}"
     found = f"{audit.copies} of {counted(audit.images, 'image')} may be {'a copy' if audit.copies == 1 else 'copies'}."
-    earlier = f"{counted(resumed, 'image')} of an earlier run {'was' if resumed == 1 else 'were'} used again."
     foot = (
         f"Compared with {counted(len(references), 'reference')} only, in this sample of images. No guarantee: other "
         "captions and seeds can give copies. The brackets are 95 % intervals."
     )
     lines = [found, *([warning] if warning else []), f"Metric {references.metric}: {side} counts as a copy."]
-    return "\n".join([*lines, *audit.summary_lines(-1.0 if ratio else 1.0), *([earlier] if resumed else []), "", foot])
+    return "\n".join([*lines, *audit.summary_lines(-1.0 if ratio else 1.0), "", foot])
 
 
 NODES = [LoRAAudit]
