@@ -19,8 +19,8 @@ THRESHOLDS = {ATTENUATION: 0.01, GUARD: 0.1}  # τ, as published
 REPULSION = 2.0  # of GUARD's first step, as published
 TOOLTIPS = {
     "model": "The model that the sampler will use: SD 1.x, SD 2.x, SDXL, or another UNet with cross-attention.",
-    "variant": "Attenuation: the model pays less attention to the trigger words, which are words that draw far more "
-    "attention than the other words. GUARD: does the same as attenuation, and also pushes the image away from what "
+    "variant": "Attenuation: the model pays less attention to the trigger words, which are words that draw more "
+    "attention than the average word. GUARD: does the same as attenuation, and also pushes the image away from what "
     "the model would make without attenuation. This push is strongest in the first steps. GUARD needs half as many "
     "model evaluations more than attenuation.",
     "factor": "How much attention to a trigger word is left: the number that the model computes for this attention "
@@ -37,8 +37,8 @@ class AttentionAttenuation(io.ComfyNode):
             node_id="MG_AttentionAttenuation",
             display_name=f"{NAME} (experimental)",
             category=schema.CATEGORY,
-            description="Finds the words of a prompt to which the model pays far more attention than to the other "
-            "words. Such words often trigger a memorized image, so the node makes the model pay less attention to "
+            description="Finds the words of a prompt to which the model pays more attention than to the average word. "
+                "Such words often trigger a memorized image, so the node makes the model pay less attention to "
             "them. The node changes the images of every prompt, not only of memorized prompts. It is "
             "experimental: the help of this node says what it did on this pack's test model.",
             is_experimental=True,

@@ -76,8 +76,8 @@ class BasinEscapeDetector(io.ComfyNode):
             outputs=[
                 io.Boolean.Output(
                     display_name="memorized",
-                    tooltip="True if, at the first step, the prompt pulls any image of the "
-                    "batch at least as hard as memorized_threshold.",
+                    tooltip="True if, at the first step, the pull on any image of the batch is at or above "
+                        "memorized_threshold.",
                 ),
                 io.Int.Output(
                     display_name="transition_step",
