@@ -38,7 +38,7 @@ class AttentionAttenuation(io.ComfyNode):
             display_name=f"{NAME} (experimental)",
             category=schema.CATEGORY,
             description="Finds the words of a prompt to which the model pays more attention than to the average word. "
-                "Such words often trigger a memorized image, so the node makes the model pay less attention to "
+            "Such words often trigger a memorized image, so the node makes the model pay less attention to "
             "them. The node changes the images of every prompt, not only of memorized prompts. It is "
             "experimental: the help of this node says what it did on this pack's test model.",
             is_experimental=True,

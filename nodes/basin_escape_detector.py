@@ -77,7 +77,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Boolean.Output(
                     display_name="memorized",
                     tooltip="True if, at the first step, the pull on any image of the batch is at or above "
-                        "memorized_threshold.",
+                    "memorized_threshold.",
                 ),
                 io.Int.Output(
                     display_name="transition_step",
