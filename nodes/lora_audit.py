@@ -42,7 +42,8 @@ TOOLTIPS = {
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
     "loras": "One LoRA file per line, as Load LoRA lists them. my_lora-* stands for all files whose names begin with "
     "my_lora-, sorted by their numbers: use it for the epochs of one training.",
-    "strengths": "The strengths to try, separated by commas. Each is used for the model and for the text encoder. 0 is "
+    "strengths": "The strengths to try, separated by commas. Each strength is used for the model and for the text "
+    "encoder. 0 is "
     "the checkpoint without a LoRA. More strengths: takes longer.",
     "captions": "The prompts to sample, one per line. If it is empty, the captions of the references are used: with "
     "them, a LoRA is most likely to copy.",
