@@ -47,10 +47,10 @@ TOOLTIPS = {
     "the checkpoint without a LoRA. More strengths: takes longer.",
     "captions": "The prompts to sample, one per line. If it is empty, the captions of the references are used: with "
     "them, a LoRA is most likely to copy.",
-    "most_captions": "At most this many captions are used, evenly spread over the list. Higher: more certain results, "
-    "but takes longer.",
-    "seeds": "How many images are sampled for each caption at each strength. Higher: more certain results, but takes "
-    "longer.",
+    "most_captions": "At most this many captions are used, evenly spread over the list. Higher: gives more certain "
+    "results, but takes longer.",
+    "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
+    "takes longer.",
     "seed": "The first seed; the next ones follow it. Every LoRA and strength gets the same seeds.",
     "negative_text": "The negative prompt of all images.",
     "steps": "The number of denoising steps.",

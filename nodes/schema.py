@@ -54,8 +54,8 @@ TOOLTIPS = {
     "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
     "of the same composition. descriptor: uses the network that you connect to the input descriptor. This metric also "
     "finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image counts as close if its "
-    "nearest reference is much closer than its 50 nearest references are on average. For this reason nL2 needs at "
-    "least 51 references.",
+    "nearest reference is much closer than its 50 nearest references are on average. nL2 needs more than these 50 "
+    "references, so at least 51.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
