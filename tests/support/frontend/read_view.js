@@ -10,7 +10,8 @@
   const points = (line) => line.getAttribute("points").split(" ").map((p) => p.split(",").map(Number));
   return {
     view: widget.view ? JSON.parse(JSON.stringify(widget.view)) : null,
-    there: root.isConnected, width: box.width / app.canvas.ds.scale, height: box.height / app.canvas.ds.scale,
+    there: root.isConnected, // A zoom leaves its rounding in a size.
+    width: Math.round(box.width / app.canvas.ds.scale), height: Math.round(box.height / app.canvas.ds.scale),
     inside: all(root, "*").every((e) => e.closest(".mg-notes, .mg-nearest, svg")
       || e.getBoundingClientRect().bottom <= box.bottom + 1),
     headline: text(".mg-headline"), warning: text(".mg-warning"), notes: text(".mg-notes"), axis: text(".mg-name"),
