@@ -161,7 +161,11 @@ def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: s
         own, more = patch(**early), {"k": ksampler(model=["own", 0])}
     else:
         own, more = guider(**early), custom(["own", 0])
-    assert view(host, own, **more)["warning"] == "4 of 4 images had not left the basin at start_percent 0.05: raise it."
+    seen = view(host, own, **more)
+    assert seen["warning"] == "4 of 4 images had not left the basin at start_percent 0.05: raise it."
+    measured = seen["headline"].startswith("Memorized: 4 of 4 images; guided from step")
+    assert seen["done"] and measured == (way != "curve")
+    assert len(seen["begins"]) == 4 and all(len(series["lines"]) == 4 for series in seen["series"])
 
 
 def test_a_deferral_says_whether_it_acts_and_from_which_step(host: Host) -> None:

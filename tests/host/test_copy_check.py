@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import nodes
 from memorization_guard.adapter.autograd.inference_weights import autograd_through
 from memorization_guard.adapter.copy_detector import LoadedDescriptor, clip_vision_descriptor, load_sscd
-from memorization_guard.mitigation.references.weights_fingerprint import same_weights
+from memorization_guard.mitigation.references.weights_fingerprint import same_weights, weights_fingerprint
 from support import graphs
 from support.copy_detectors import random_clip_vision, random_sscd
 from support.executor import Host, NodeError, Prompt
@@ -152,21 +152,24 @@ def test_other_metrics(host: Host, clip_vision: Any, metric: str) -> None:
     assert nearest.shape[0] == 8
 
 
-def test_the_copy_detector_over_real_links(host: Host) -> None:
+@pytest.mark.parametrize("file", ["tiny.safetensors", "tiny.pt"])
+def test_the_copy_detector_over_real_links(host: Host, file: str) -> None:
     """From its file to an alarm, and the host's CLIP_VISION fits the same socket."""
     folder = host.base / "models" / "copy_detection"
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: w.clone() for n, w in random_sscd().state_dict().items()}, str(folder / "tiny.safetensors"))
+    weights = {n: w.clone() for n, w in random_sscd().state_dict().items()}
+    (save_file if file.endswith("safetensors") else torch.save)(weights, str(folder / file))
     known = torch.rand(2, 64, 80, 3, generator=torch.Generator().manual_seed(0))
     prompt = {
-        "d": node("MG_LoadCopyDetector", file="tiny.safetensors"),
+        "d": node("MG_LoadCopyDetector", file=file),
         "r": graphs.from_images("descriptor", images=["k", 0], descriptor=["d", 0]),
         "c": graphs.check("r", images=["k", 0]),
     }
     out = host.run(prompt, {"k": known})
     torch.testing.assert_close(torch.tensor(out["c"][0]), torch.ones(2), atol=2e-3, rtol=0)
-    assert out["r"][0].descriptor_name == "SSCD (tiny.safetensors)"
-    (folder / "tiny.safetensors").unlink()
+    assert out["r"][0].descriptor_name == f"SSCD ({file})"
+    assert out["d"][0].fingerprint == weights_fingerprint(weights)
+    (folder / file).unlink()
     sockets = nodes.NODE_CLASS_MAPPINGS["MG_ReferencesFromImages"].INPUT_TYPES()["optional"]["descriptor"][0]
     assert validate_node_input("CLIP_VISION", sockets) and validate_node_input("MG_DESCRIPTOR", sockets)
     assert not validate_node_input("VAE", sockets)

@@ -131,16 +131,3 @@ def test_image_to_image_is_judged_from_where_it_begins(host: Host) -> None:
     out = host.run({"lab": lab(4), **nodes}, given)
     assert same_bits(out["a"], out["b"])
     assert out["a"][1].sigmas[0] < 14
-
-
-@pytest.mark.parametrize("way", ["sampler", "patch", "guider"])
-def test_each_of_them_says_on_its_own_node_what_it_did(host: Host, way: str) -> None:
-    runs = {
-        "sampler": {"own": deferred()},
-        "patch": {"own": patch(), "b": ksampler(model=["own", 0])},
-        "guider": {"own": guider(), **custom(["own", 0])},
-    }
-    host.run({"lab": lab(2), **runs[way]})
-    view = host.views("own")[-1]
-    assert view["done"] and "Memorized: 2 of 2 images; guided from step" in view["headline"]
-    assert len(view["begins"]) == 2 and all(len(s["lines"]) == 2 for s in view["series"])

@@ -13,10 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from memorization_guard.mitigation.references.sscd import prepare
 from memorization_guard.mitigation.wording import clean, shown
 from support import hostile_files
-from support.copy_detectors import Planted, Scripted, random_clip_vision, random_sscd
+from support.copy_detectors import Planted, random_clip_vision
 from support.executor import Host, Prompt
 from support.graphs import from_images, node
 from support.outcomes import fails
@@ -179,23 +178,6 @@ def test_a_descriptor_that_did_not_make_the_set(host: Host, sets: Path, given: d
     (sets / "mine.safetensors").write_bytes(hostile_files.pack(facts, tensors))
     assert host.run(load(descriptor=["descriptor", 0]), given)["l"][0].descriptor is not None
     assert "unknown whether `descriptor` made it" in said(host, load(descriptor=["e", 0]), given)
-
-
-def test_both_files_of_the_copy_detector_agree(host: Host, detectors: Path) -> None:
-    network = random_sscd()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        torch.jit.save(torch.jit.trace(Scripted(network), torch.randn(1, 3, 64, 64)), str(detectors / "a.pt"))
-        save_file({n: w.clone() for n, w in network.state_dict().items()}, str(detectors / "a.safetensors"))
-        one, two = (host.run(detector(f"a.{kind}"))["d"][0] for kind in ("pt", "safetensors"))
-    shown = torch.rand(2, 3, 50, 70)
-    assert one.fingerprint == two.fingerprint
-    with torch.no_grad():
-        embeddings = one(shown)
-        assert torch.equal(embeddings, two(shown))
-        theirs = Scripted(network)(prepare(shown, 320, one.mean, one.std))
-    torch.testing.assert_close(torch.nn.functional.normalize(embeddings), theirs, atol=1e-5, rtol=0)
-    assert (theirs[0] - theirs[1]).abs().max() > 1e-4
 
 
 def test_a_missing_choice_is_explained_and_a_branch_beside_it_does_not_hide_that(host: Host, detectors: Path) -> None:

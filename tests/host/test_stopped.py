@@ -91,7 +91,10 @@ def test_a_stopped_folder_goes_on_to_the_same_set(host: Host, folder: Path, stop
     assert "stopped" not in report
     calls = stop("references.image_folder", "read_image", 40)
     assert fails(host, {"r": READ}).kind == "interrupted"
-    assert "Stopped after 40 of 60 images" in host.views("r")[-1]["warning"]
+    assert "Stopped after 40 of 60 images" in (said := host.views("r")[-1]["warning"])
+    assert "run it again, and it goes on from there" in said
+    bars = [(data["value"], data["max"]) for event, data in host.events if event == "progress"]
+    assert bars == sorted(bars) and 0 < bars[-1][0] <= 40 and {most for _, most in bars} == {IMAGES}
     kept = sorted((host.base / "models").glob(WRITTEN))
     assert len(kept) == 6 and len(calls) == 40
     kept[1].write_bytes(kept[1].read_bytes()[:-9])  # a damaged file costs its seven images only

@@ -24,17 +24,6 @@ def random_sscd(dims: int = 64) -> ResNet:
     return made.eval()
 
 
-class Scripted(nn.Module):
-    """As the official archive: the network under `backbone`, its output of length 1."""
-
-    def __init__(self, network: ResNet) -> None:
-        super().__init__()
-        self.backbone = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.normalize(self.backbone(x))
-
-
 def random_clip_vision(folder: Path, seed: int = 0, **config) -> comfy.clip_vision.ClipVisionModel:
     """The host's own CLIP vision class, tiny, loaded under inference mode as the host does it."""
     file = folder / "clip.json"
