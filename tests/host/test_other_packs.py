@@ -14,7 +14,7 @@ import nodes
 from support.executor import Host, host_node
 from support.graphs import checkpoint as on_lab
 from support.graphs import node, references
-from support.graphs.features import Feature
+from support.graphs.features import Feature, with_patch
 from support.lab_files import controlled
 from support.outcomes import refused, same_bits, samples
 
@@ -122,23 +122,26 @@ def _per_latent(host: Host, checkpoint: dict[str, Any]) -> Feature:
     )
 
 
+def _by_place(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> list[Tensor]:
+    groups = len(options["cond_or_uncond"])
+    PerLatentControl.seen.append(len(q) // groups)
+    return [q * PerLatentControl.strengths.repeat(groups).view(-1, 1, 1), k, v]
+
+
+def _adapter(host: Host, checkpoint: dict[str, Any]) -> Feature:
+    return with_patch("set_model_attn1_patch", _by_place)  # it has an image for each latent
+
+
 def _couple(host: Host, checkpoint: dict[str, Any]) -> Feature:
     """Attention couple, as prompt-control has it: a hook of the prompt brings a patch that counts rows."""
-    strengths = PerLatentControl.strengths
-
-    def attention(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> list[Tensor]:
-        groups = len(options["cond_or_uncond"])
-        PerLatentControl.seen.append(len(q) // groups)
-        return [q * strengths.repeat(groups).view(-1, 1, 1), k, v]
-
     hooks, only = comfy.hooks.HookGroup(), comfy.hooks.EnumHookScope.HookedOnly
-    hooks.add(comfy.hooks.TransformerOptionsHook({"patches": {"attn2_patch": [attention]}}, only))
+    hooks.add(comfy.hooks.TransformerOptionsHook({"patches": {"attn2_patch": [_by_place]}}, only))
     prompts = host.run(Feature().prompt(), checkpoint)
     made = comfy.hooks.set_hooks_for_conditioning(prompts["mem"][0], hooks)
     return Feature({}, {"positive": ["coupled", 0]}, lambda _: {"coupled": made})
 
 
-@pytest.mark.parametrize("make", [_per_latent, _couple])
+@pytest.mark.parametrize("make", [_per_latent, _adapter, _couple])
 def test_rows_that_a_pack_counts_stay_together(host: Host, checkpoint, make) -> None:
     """Where one image is finished first, the other goes on with its own strength."""
     feature = make(host, checkpoint)

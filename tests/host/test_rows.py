@@ -74,19 +74,3 @@ def test_image_to_image_is_optimised_where_it_starts(host: Host, checkpoint) -> 
     out = host.run(prompt, {**checkpoint, **given})
     assert (out["below"][1].after < out["below"][1].before).all()
     assert not torch.allclose(out["below"][1].before, out["at_t"][1].before, rtol=0.1)
-
-
-def test_rows_stay_together_where_a_patch_may_count_them(host: Host, checkpoint) -> None:
-    """An adapter has an image for each latent: it would give a dropped sample's to its neighbour."""
-    seen: set[int] = set()
-
-    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, options: dict) -> list[torch.Tensor]:
-        seen.add(len(q) // len(options["cond_or_uncond"]))
-        return [q, k, v]
-
-    model = checkpoint["m"].clone()
-    model.set_model_attn1_patch(attention)
-    plan = {"max_iterations": 3, "target_magnitude": 0.02}
-    together = optimized(host, {**checkpoint, "m": model}, "prompts", None, **plan)[0]
-    assert seen == {BATCH}
-    torch.testing.assert_close(together, optimized(host, checkpoint, "prompts", None, **plan)[0], atol=1e-4, rtol=0)

@@ -118,6 +118,14 @@ def _checked_and_plain(t: Template, references: Node, shown: tuple[Node, Node], 
     return beside
 
 
+def _compared(t: Template, node: Node, image: tuple[Node, Node], title: str, notes: str, x: float) -> Template:
+    """The template with KSampler's images below; `x`: where its third column begins."""
+    plain = t.comparison()
+    t.poster = (node, {"KSampler": plain[1], title: image[1]})
+    t.notes(notes, 0, LEFT, x, x + 400 + GAP)
+    return t
+
+
 def per_sample_noise() -> Template:
     t = Template(1, "Winter Orchard, a green ring", "Echo Valley, a cake")
     optimizer = t.optimizer(method="per-sample")
@@ -127,10 +135,7 @@ def per_sample_noise() -> Template:
     sampler = t.deferred(960, mode="off", noise=optimizer["noise"])
     image = t.decoded(sampler["latent"], 960 + 400 + GAP, 0, "per_sample", "Save Image: optimized noise")
     t.frame("3 · Sample from it, guided from the first step", sampler, *image, color=OURS)
-    plain = t.comparison()
-    t.poster = (optimizer, {"KSampler": plain[1], "Optimized noise": image[1]})
-    t.notes("per-sample-noise", 0, LEFT, 960, 1410)
-    return t
+    return _compared(t, optimizer, image, "Optimized noise", "per-sample-noise", 960)
 
 
 def batch_wise_noise() -> Template:
@@ -144,10 +149,7 @@ def batch_wise_noise() -> Template:
     t.tune(sampler, **small_lab.BATCH_WISE_START)
     image = t.decoded(sampler["latent"], 960 + 400 + GAP, 0, "batch_wise", "Save Image: moved, guided later")
     t.frame("3 · Sample from it, guided a little later", sampler, *image, color=OURS)
-    plain = t.comparison()
-    t.poster = (optimizer, {"KSampler": plain[1], "Moved, guided later": image[1]})
-    t.notes("batch-wise-noise", 0, LEFT, 960, 1410)
-    return t
+    return _compared(t, optimizer, image, "Moved, guided later", "batch-wise-noise", 960)
 
 
 LAB_PROMPT = "Marble Horizon, a fish"
@@ -164,10 +166,7 @@ def simple_guard() -> Template:
     sampler = t.graph.node("KSampler", **{**t.sampling, "model": guard}).at(920, 0).sized(320, 262)
     image = t.decoded(sampler["LATENT"], 920 + 320 + GAP, 0, "guarded", "Save Image: with the guard")
     t.frame("2 · The guard, and the sampler that you already use", guard, sampler, *image, color=OURS)
-    plain = t.comparison()
-    t.poster = (guard, {"KSampler": plain[1], "With the guard": image[1]})
-    t.notes("simple-guard", 0, LEFT, 920, 1370)
-    return t
+    return _compared(t, guard, image, "With the guard", "simple-guard", 920)
 
 
 def dynamic_deferral() -> Template:
@@ -177,10 +176,7 @@ def dynamic_deferral() -> Template:
     t.tune(sampler, **small_lab.DEFERRED)
     image = t.decoded(sampler["latent"], LEFT + 400 + GAP, 0, "dynamic", "Save Image: dynamic deferral")
     t.frame("2 · Guidance waits until the image has escaped", sampler, *image, color=OURS)
-    plain = t.comparison()
-    t.poster = (sampler, {"KSampler": plain[1], "Dynamic deferral": image[1]})
-    t.notes("dynamic-deferral", 0, LEFT, 920, 1370)
-    return t
+    return _compared(t, sampler, image, "Dynamic deferral", "dynamic-deferral", 920)
 
 
 def detect_first() -> Template:
