@@ -1,25 +1,24 @@
 """The models of the lab in the host: the checkpoints are what they are for, the exact one tells the truth (lab.md)."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
 from comfy.model_detection import model_config_from_unet
 from safetensors.torch import load_file
-from torch import Tensor
 
 from lab.copies import is_copy, training_pairs
 from lab.judge import Judge
-from support import graphs, small_lab
+from support import small_lab
 from support.executor import Host
 from support.families import cells, files, kinds
 from support.families.files import PREFIX, SD1
+from support.graphs import ORDINARY, ksampler, lab, node
 from support.graphs import checkpoint as on_lab
-from support.graphs import lab, node
 from support.graphs.checkpoint import WORDS, base, text
 from support.lab_pack import exact
 from support.lab_pack.arch import LAB512, SMALL
+from support.outcomes import samples
 from support.paths import LAB_CHECKPOINT, SMALL_CHECKPOINT
 
 
@@ -76,25 +75,14 @@ def test_every_node_runs_and_changes_nothing_at_zero(host: Host, monkeypatch, fa
         assert str(found["Sampler, off"]) == "FAIL: it did nothing"
 
 
-SLOT = {"memorized": 1, "ordinary": 2, "null": 3}
-BATCH = 128
-
-
-ksampler = partial(graphs.ksampler, seed=3)
-
-
-def sample(host: Host, prompt: str, cfg: float, kind: str = "eps") -> Tensor:
-    nodes = {"lab": lab(BATCH, kind), "out": ksampler(positive=["lab", SLOT[prompt]], cfg=cfg)}
-    return host.run(nodes)["out"][0]["samples"]
-
-
 @pytest.mark.parametrize("kind", exact.PARAMETERISATIONS)
 def test_copies_with_guidance_and_only_then_and_has_no_naive_gradient(host: Host, kind: str) -> None:
-    copied = sample(host, "memorized", 7.0, kind)
+    plans = {"copied": {}, "unguided": {"cfg": 0.0}, "ordinary": {"positive": ORDINARY}}
+    out = host.run({"lab": lab(128, kind), **{name: ksampler(seed=3, **plan) for name, plan in plans.items()}})
+    copied, unguided, ordinary = (samples(out[name]) for name in plans)
     assert exact.is_copy(copied).float().mean() >= 0.97
     assert 0.01 < exact.rmse(copied).median() < 0.03
-    assert not exact.is_copy(sample(host, "memorized", 0.0, kind)).any()
-    assert exact.rmse(sample(host, "ordinary", 7.0, kind)).min() > 0.7
+    assert not exact.is_copy(unguided).any() and exact.rmse(ordinary).min() > 0.7
     model = exact.build(kind)
     assert all(tensor.is_inference() for tensor in [*model.model.parameters(), *model.model.buffers()])
     with torch.inference_mode(), torch.inference_mode(False), torch.enable_grad():
