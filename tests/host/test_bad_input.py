@@ -48,22 +48,18 @@ def test_a_schedule_too_short_for_start_percent(host: Host, caplog, mode: str) -
     assert said(host, caplog, {"lab": lab(1), "p": graphs.patch(mode, start_percent=0.9), "k": first})[1] == ""
 
 
-@pytest.mark.parametrize("start", ["sampler", "detector"])
-def test_a_noise_that_was_found_at_another_level(host: Host, caplog, start: str) -> None:
+def test_a_noise_that_was_found_at_another_level(host: Host, caplog) -> None:
     """All of the host's schedulers begin at the noise's own level."""
     late = graphs.node("BasicScheduler", model=graphs.MODEL, scheduler="normal", steps=20, denoise=0.5)
-    use = {
-        "sampler": deferred("off", noise=["o", 0], steps=20, denoise=0.5),
-        "detector": detector(noise=["o", 0], sigmas=["s", 0]),
-    }[start]
-    prompt = {"lab": lab(1), "s": late, "o": optimizer("search", candidates=1), "use": use}
-    hint = said(host, caplog, prompt)[1]
-    assert "made for noise level 14.6" in hint and "`sigmas`" in hint
+    uses = {"k": deferred("off", noise=["o", 0], steps=20, denoise=0.5)}
+    uses["d"] = detector(noise=["o", 0], sigmas=["s", 0])
+    plain = {"lab": lab(1), "s": late, "o": optimizer("search", candidates=1)}
+    hint = said(host, caplog, plain | uses)[1]
+    assert hint.count("made for noise level 14.6") == 2 and "`sigmas`" in hint, "by either of them"
     for scheduler in ("normal", "karras", "simple", "beta", "sgm_uniform"):
-        prompt["use"] = deferred("off", noise=["o", 0], scheduler=scheduler)
-        assert said(host, caplog, prompt)[1] == "", scheduler
-    prompt |= {"o": optimizer("search", candidates=1, sigmas=["s", 0]), "use": use}
-    assert said(host, caplog, prompt)[1] == ""
+        use = deferred("off", noise=["o", 0], scheduler=scheduler)
+        assert said(host, caplog, plain | {"k": use})[1] == "", scheduler
+    assert said(host, caplog, {**plain, "o": optimizer("search", candidates=1, sigmas=["s", 0]), **uses})[1] == ""
 
 
 def test_a_filled_negative_without_null_is_said(host: Host, checkpoint, caplog) -> None:

@@ -1,4 +1,7 @@
-"""Weights that the host lends for one call, holds in half precision, or keeps elsewhere, under the pack's gradients."""
+"""The pack's gradients through weights that the host lends for one call, holds in half precision, or keeps elsewhere.
+
+And AMG's against finite differences, inside a run on the exact model.
+"""
 
 from typing import Any
 
@@ -8,14 +11,16 @@ import torch
 from comfy.model_patcher import LowVramPatch
 from torch import Tensor
 
+from support import graphs
 from support.executor import Host
 from support.families import cells, files
 from support.families.kinds import STATES as LEFT_BEHIND
 from support.families.kinds import with_lora
 from support.gradients import Gradient, amg_gradient_node, checked, gradient
 from support.graphs import from_images
-from support.graphs.checkpoint import LINKS, MEASURED, amg, ksampler
+from support.graphs.checkpoint import LINKS, MEASURED, amg, ksampler, load
 from support.graphs.features import Feature
+from support.lab_pack import exact
 from support.lent_weights import DYNAMIC, STATES, lending, loaded, recast
 
 PLAIN = Feature()
@@ -62,9 +67,9 @@ def test_under_a_lora(host: Host, checkpoint, plain, state: str) -> None:
 def half(host: Host, checkpoint, request) -> tuple[torch.dtype, Gradient]:
     """A precision, and the gradient of plain weights in it, which differs from that in float64 only by rounding."""
     plain = gradient(host, PLAIN, checkpoint | loaded(request.param, request.param))
-    exact = gradient(host, PLAIN, checkpoint | loaded(request.param, torch.float64), differences=True)
-    assert exact.error < FINITE_DIFFERENCES
-    assert 0 < (plain.gradient - exact.gradient).norm() / exact.gradient.norm() < plain.allowed
+    precise = gradient(host, PLAIN, checkpoint | loaded(request.param, torch.float64), differences=True)
+    assert precise.error < FINITE_DIFFERENCES
+    assert 0 < (plain.gradient - precise.gradient).norm() / precise.gradient.norm() < plain.allowed
     return request.param, plain
 
 
@@ -108,6 +113,27 @@ def test_amg(host: Host, checkpoint, clip_vision, images, way) -> None:
             found = guided(host, given, *how)
             assert torch.equal(latents(host, VANILLA, given), first)
         torch.testing.assert_close(found.gradient, plain.gradient, rtol=1e-4, atol=1e-4 * scale, msg=state)
+
+
+# The other ways of each metric are above, on the small lab.
+EXACT = [("latent", "prediction", "eps"), ("nL2", "model", "eps"), ("descriptor", "prediction", "eps")]
+EXACT += [("latent", "model", kind) for kind in ("v", "flow")]
+
+
+@pytest.mark.parametrize(("metric", "through", "kind"), EXACT)
+def test_amg_on_the_exact_model(host: Host, clip_vision, twins, images, metric, through, kind) -> None:
+    """With despecification, which the gradient through the model includes."""
+    twin = exact.build(kind)
+    twin.model.diffusion_model.dtype = torch.float64  # what the host casts the model's input to
+    given = {**load(host), **twins, "descriptor": recast(clip_vision, torch.float16), "exact_model": twin}
+    given["vae"].process_output = torch.sigmoid  # the host clamps: differences would see the kinks
+    given["i"] = images["i"] if metric == "nL2" else images["i"][:3]
+    strengths = {**MEASURED, "despecification": 2.0, "gradient": f"through {through}", "vae": ["vae", 0]}
+    links = {"positive": graphs.ORDINARY, "negative": graphs.NULL, "latent_image": graphs.LATENT}
+    prompt = {"lab": graphs.lab(2, kind), "refs": from_images(metric), "a": graphs.amg(**strengths)}
+    found = host.run({**prompt, "g": amg_gradient_node(twins, model=["a", 0], **links)}, given)["g"][0]
+    print(f"{metric} through {through}, {kind}: {found.said}")
+    assert found.good and found.error < FINITE_DIFFERENCES
 
 
 @pytest.mark.parametrize("name", ["fp32, LoRA, --lowvram", "fp32, LoRA, --novram"])
