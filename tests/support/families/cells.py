@@ -16,9 +16,11 @@ from support.gradients import gradient_node
 from support.graphs import references
 from support.graphs.checkpoint import LINKS, NO_BASIN
 from support.graphs.words import Link, Node, Words
+from support.lab_pack.exact import TextEncoder
 
 STEPS = 3
 BASIN = {"memorized_threshold": 0.0}
+CLIP = {"clip": ["clip", 0]}
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,34 @@ def amg(bench: Bench, **strengths: Any) -> None:
     bench.other(refs=near, g=guided(0.0, **strengths), k=k)
 
 
+def prompt_check(bench: Bench) -> None:
+    word, best, pull, shares, _ = bench.run(c=bench.words.ours("MG_PromptCheck", **CLIP, text="a red house"))["c"]
+    assert word in ("a", "red", "house") and best and len(shares) == 3, "not one share a word"
+    assert 0 < pull < float("inf") and torch.isfinite(torch.tensor(shares)).all(), "a pull that cannot be"
+
+
+def reanchoring(bench: Bench) -> None:
+    k = bench.words.ksampler(model=["g", 0])
+    for check, threshold in ((bench.same, 10.0), (bench.other, 1e-6)):
+        own = {"reworded": bench.words.links["negative"], "memorized_threshold": threshold, "rewording_threshold": 0.0}
+        check(g=bench.words.ours("MG_PromptReanchor", **own), k=k)
+
+
+def attenuation(bench: Bench) -> None:
+    for check, factor in ((bench.same, 1.0), (bench.other, 0.0)):
+        check(g=bench.words.ours("MG_AttentionAttenuation", factor=factor), k=bench.words.ksampler(model=["g", 0]))
+
+
+def guard(bench: Bench) -> None:
+    """What is ordinary is the prompt itself, or a prompt that hardly differs from none: then this one is memorized."""
+    null = bench.given["null"]
+    k = bench.words.ksampler(model=["g", 0])
+    for check, share in ((bench.same, 1.0), (bench.other, 0.1)):
+        usual = [[n.lerp(own, share), said] for (own, said), (n, _) in zip(bench.given["mem"], null, strict=True)]
+        bench.given["usual"] = TextEncoder(lambda text, usual=usual: usual if text else null)
+        check(g=bench.words.ours("MG_Guard", clip=["usual", 0]), k=k)
+
+
 def gradient(bench: Bench) -> None:
     exact: Link = ["exact", 0]
     nodes = {"g": gradient_node(**bench.words.links, exact=exact)}
@@ -185,8 +215,12 @@ NODES: dict[str, Callable[[Bench], None]] = {
     "AMG, deduplication": lambda b: amg(b, deduplication=13.0),
     "AMG, through model": lambda b: amg(b, dissimilarity=10.0, gradient="through model"),
     "Gradient": gradient,
+    "Guard": guard,
+    "Prompt Check": prompt_check,
+    "Re-anchoring": reanchoring,
+    "Attention attenuation": attenuation,
 }
-GUIDED = ("AMG, deduplication",)  # without guidance there is nothing that it could lower
+GUIDED = ("AMG, deduplication", "Re-anchoring")  # without guidance there is nothing that it could lower
 
 
 class Made:
