@@ -21,10 +21,11 @@ TOOLTIPS = {
     "model": "The model that the sampler will use: SD 1.x, SD 2.x, SDXL, or another UNet with cross-attention.",
     "variant": "Attenuation: the model pays less attention to the trigger words, which are words that draw more "
     "attention than the average word. GUARD: does the same as attenuation, and also pushes the image away from what "
-    "the model would make without attenuation. This push is strongest in the first steps. GUARD needs half as many "
-    "model evaluations more than attenuation.",
-    "factor": "How much attention to a trigger word is left: the number that the model computes for this attention "
-    "(the logit) is multiplied by this factor. Lower: gives fewer copies, but the word has less effect on the image. "
+    "the model would make without attenuation. This push is strongest in the first steps. GUARD needs three model "
+    "evaluations per step, and attenuation needs two.",
+    "factor": "A trigger word draws more attention than the average word. The model computes a number (the logit) for "
+    "the attention to each word, and the node multiplies the number of a trigger word by this factor. Lower: gives "
+    "fewer copies, but the word has less effect on the image. "
     "A factor of 1 changes nothing.",
 }
 

@@ -31,8 +31,9 @@ LATENT_THRESHOLD = 0.85  # lab checkpoint: 4 copies 0.993 … 0.996, 76 other im
 SAVED_AT_ONCE = 4
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
-    "reference is above this value. With SSCD, papers on memorization use 0.5. Above 0.75 about 90 % of the alarms "
-    "are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more false alarms. "
+    "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
+    "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
+    "false alarms. "
     "With CLIP vision use 0.9 or more, because CLIP vision finds all images similar.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
@@ -77,8 +78,8 @@ class CopyCheck(io.ComfyNode):
                     display_name="similarity",
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
-                    "the same image. With the nL2 metric the number is the ratio of distances with a minus sign, "
-                    "so that 0 means the same image.",
+                    "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) "
+                    "with a minus sign, so that 0 means the same image.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

@@ -28,7 +28,8 @@ TOOLTIPS = {
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
     "denoise": "How much to denoise, as in KSampler. Lower: keeps more of the input latent.",
-    "noise": "Sampling starts from this noise, for example from the Noise Optimizer, instead of the seed's noise.",
+    "noise": "Sampling starts from this noise instead of the seed's noise. Connect, for example, the noise from the "
+    "Noise Optimizer.",
 }
 
 
@@ -63,7 +64,8 @@ class DeferredCFGKSampler(io.ComfyNode):
             ),
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
-                schema.Curve.Output(display_name="curve", tooltip="What was measured, and where guidance started."),
+                schema.Curve.Output(display_name="curve", tooltip="The prompt's pull at each step, and the step at "
+                    "which guidance started."),
                 io.Int.Output(
                     display_name="transition_step",
                     tooltip="How many steps it took until all images were guided; 0 "

@@ -40,13 +40,14 @@ class LoadCopyDetector(io.ComfyNode):
                     default=PREPARATIONS[0],
                     optional=True,
                     tooltip="How images are prepared for the network. As SSCD: the way that the authors of SSCD "
-                    "recommend. AMG as released: the way of the code that Chen et al. released. Choose it only if "
+                    "recommend. AMG as released: the way of the code that Chen et al. released. Choose AMG as "
+                    "released only if "
                     "you use the preset `Chen 2024, AMG as released` on AMG Guidance.",
                 ),
             ],
             outputs=[
                 schema.Descriptor.Output(
-                    display_name="descriptor", tooltip="For the nodes that make or load references."
+                    display_name="descriptor", tooltip="The copy detector, for the nodes that make or load references."
                 )
             ],
         )

@@ -36,26 +36,29 @@ PER_IMAGE = ("samples", "noise_mask", "batch_index")
 FROM_MODEL = ("model", "clip", "vae")
 TOOLTIPS = {
     **COPY_CHECK,
-    "vae": "The VAE that decodes the images. References with the latent metric must be made with it, too.",
+    "vae": "The VAE that decodes the images. References with the latent metric must be made with the same VAE.",
     "references": "The LoRA's training images, for example from References from Folder. Their metric decides how "
     "images are compared.",
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
-    "loras": "One LoRA file per line, as Load LoRA lists them. my_lora-* stands for all files whose names begin with "
-    "my_lora-, sorted by their numbers: use it for the epochs of one training.",
+    "loras": "One LoRA file per line, written as in the list of Load LoRA. my_lora-* stands for all files whose names "
+    "begin with "
+    "my_lora-, sorted by their numbers. Use such a line for the epochs of one training.",
     "strengths": "The strengths to try, separated by commas. Each strength is used for the model and for the text "
     "encoder. 0 is "
     "the checkpoint without a LoRA. More strengths: takes longer.",
-    "captions": "The prompts to sample, one per line. If it is empty, the captions of the references are used: with "
-    "them, a LoRA is most likely to copy.",
-    "most_captions": "At most this many captions are used, evenly spread over the list. Higher: gives more certain "
+    "captions": "The prompts to sample, one per line. If this is empty, the captions of the references are used, "
+    "because a LoRA is most likely to copy with these captions.",
+    "most_captions": "At most this many captions are used, taken evenly from the whole list. Higher: gives more "
+    "certain "
     "results, but takes longer.",
     "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
     "takes longer.",
-    "seed": "The first seed; the next ones follow it. Every LoRA and strength gets the same seeds.",
+    "seed": "The first seed. The next seeds are the numbers that follow it. Every LoRA and strength gets the same "
+    "seeds.",
     "negative_text": "The negative prompt of all images.",
     "steps": "The number of denoising steps.",
-    "cfg": "Guidance scale (CFG), as in KSampler. Use the value that you sample with: more copies appear at higher "
-    "values.",
+    "cfg": "Guidance scale (CFG), as in KSampler. Use the value that you sample with, because more copies appear at "
+    "higher values.",
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
 }
@@ -69,9 +72,10 @@ class LoRAAudit(io.ComfyNode):
             node_id="MG_LoRAAudit",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Samples training captions with several LoRAs, or epochs of one, at several strengths, and "
-            "counts the images that may be copies of training images. It answers which epoch to use, and up to which "
-            "strength. If you stop it, the next run continues with the first image that is missing.",
+            description="Samples training captions with several LoRAs, or with several epochs of one LoRA, at several "
+                "strengths. Counts the images that may be copies of training images, so that you see which epoch to "
+                "use, and up to which strength. If you stop the run, the next run continues with the first image that "
+                "is missing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The checkpoint, without the LoRAs that you audit."),
@@ -97,10 +101,11 @@ class LoRAAudit(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     display_name="contact_sheets",
-                    tooltip="One image per LoRA: at each strength, the images that are nearest to a training image, "
-                    "each beside it.",
+                    tooltip="One sheet per LoRA: for each strength, the images that are nearest to a training image, "
+                        "each beside this training image.",
                 ),
-                io.Image.Output(display_name="plot", tooltip="The share of copies over the LoRAs or the strengths."),
+                io.Image.Output(display_name="plot", tooltip="The share of copies for each LoRA and strength, as a "
+                    "plot."),
                 io.String.Output(display_name="csv", tooltip="One line per image, for a spreadsheet."),
                 io.String.Output(display_name="summary", tooltip="The result in words."),
             ],

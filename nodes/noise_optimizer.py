@@ -31,7 +31,7 @@ TOOLTIPS = {
     "method": "Per-sample: changes the noise of each image in small steps, with gradients. This is the strongest "
     "method, and it needs the most VRAM. Batch-wise: changes the noise with a few model evaluations and without "
     "gradients, so it needs less VRAM than per-sample. Set mode of the Deferred-CFG KSampler to static afterwards, "
-    "because delayed guidance is half of this method. Search: tries several seeds and keeps the noise that pulls "
+    "because batch-wise needs delayed guidance, too. Search: tries several seeds and keeps the noise that pulls "
     "least towards a training image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. For SD 1.4 at 512×512, 0.007 in relative units is "
@@ -40,25 +40,28 @@ TOOLTIPS = {
     "resolution. Absolute (d): the unit of the papers, in which a larger image needs a larger number.",
     "learning_rate": "Per-sample only: how much each update changes the noise. Higher: needs fewer iterations, but "
     "makes the noise less natural, so images become grainier. The paper (Han et al.) uses 0.01 for SD 1.4. For SD 2 "
-    "the paper uses 0.1. On this node, set 0.006842 for SD 2 instead, because the authors scale the noise differently.",
+    "the paper uses 0.1. On this node, set 0.006842 for SD 2 instead, because the authors' code scales the noise "
+    "differently from this node.",
     "weight_decay": "Per-sample only: makes the noise a little weaker at each update, so that it does not grow too "
     "strong. Higher: each update weakens the noise more.",
     "max_iterations": "Per-sample only: after how many updates of the noise the node gives up. Each update costs "
-    "about as much as three sampling steps. With 0, the node only measures and leaves the noise as it is.",
+    "about as much as three sampling steps. With 0, the node only measures the prompt's pull and leaves the noise as "
+    "it is.",
     "adjustment_strength": "Batch-wise (γ̃ in the paper of Han et al.): how far each adjustment moves the noise. "
     "Higher: the image gets away from the training image sooner, but the noise becomes less like the seed's noise. 0 "
     "leaves the noise as it is.",
-    "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures at the noise and at a second "
-    "point, to find out which way to move the noise. This input is the distance between the two points. 50 suits SD "
-    "1.4 at 512×512. For SD 2 the paper uses 30. On this node, set 2.053 for SD 2 instead, because the authors scale "
-    "the noise differently. For larger images, raise this value in proportion to the width and height.",
+    "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures the prompt's pull with two "
+    "noises, to find out how to change the noise. This input is the distance between these two noises. 50 suits SD "
+    "1.4 at 512×512. For SD 2 the paper uses 30. On this node, set 2.053 for SD 2 instead, because the authors' code "
+    "scales the noise differently from this node. For larger images, raise this value in proportion to the width and "
+    "height, for example to 100 at 1024×1024.",
     "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
     "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
     "for SD 2.",
     "candidates": "Search only: how many noises the node tries for each image. Higher: the node is more likely to "
     "find noise that does not pull towards a training image, but takes longer.",
-    "sigmas": "The sampler's schedule. The node measures at the first noise level of this schedule. If nothing is "
-    "connected, the node measures at the model's highest noise level.",
+    "sigmas": "The sampler's schedule. The node measures the prompt's pull at the first noise level of this schedule. "
+    "If nothing is connected, the node uses the model's highest noise level.",
     "constraint": "Per-sample only: what keeps the noise natural. Free: only weight_decay, as in the paper of Han et "
     "al. Shell: the noise "
     "never gets stronger or weaker than random noise can be. Sphere: the pattern of the noise changes, but its "
@@ -68,8 +71,8 @@ TOOLTIPS = {
     "the pull with this noise is at least this value (unit d/√dim). Ordinary prompts then give the same images as in "
     "KSampler. With 0, the node changes every noise whose pull is above target_magnitude. The node Calibrate "
     "Thresholds finds the value for your model.",
-    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: computes only as many "
-    "parts twice as your VRAM requires. On: computes half of the model's blocks twice. Full: computes all blocks "
+    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: computes as few parts "
+    "twice as your VRAM allows. On: computes half of the model's blocks twice. Full: computes all blocks "
     "twice, which needs the least VRAM and takes the longest. Off: computes no block twice, which is the fastest but "
     "needs the most VRAM.",
 }

@@ -45,8 +45,8 @@ class PromptCheck(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Measures how hard a prompt pulls towards a memorized image, colours the words that pull, and "
-            "ranks your rewordings. The check costs about as much as one sampling step per word, and one step "
-            "more. The node needs no gradients, so it also works on quantized models.",
+            "ranks your rewordings. The check costs about as much as one sampling step per word of the prompt, plus "
+            "one step. The node needs no gradients, so it also works on quantized models.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -75,7 +75,8 @@ class PromptCheck(io.ComfyNode):
                 io.Float.Output(
                     display_name="scores",
                     is_output_list=True,
-                    tooltip="How hard each word pulls: one number per word, in the order of the prompt.",
+                    tooltip="How hard each word pulls towards a memorized image: one number per word, in the order of "
+                        "the prompt.",
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, word by word."),
             ],

@@ -27,7 +27,7 @@ TOOLTIPS = {
     "folder": "A folder in ComfyUI's input directory, with png, jpg or webp images. Caption files (.txt or .caption) "
     "beside them are optional. Press R after adding a folder.",
     "width": "Width of the images you will generate. References are scaled to fill this size and cropped at the "
-    "centre, so that latents can be compared. The descriptor metric does not use it.",
+    "centre, so that latents can be compared. The descriptor metric does not use this size.",
     "height": "Height of the images you will generate.",
     "subfolders": "Also read the images in subfolders, such as 10_mystyle in a training folder.",
     "size_of": "Connect the latent that goes into the sampler. Width and height are then taken from it.",

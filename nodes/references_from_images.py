@@ -31,8 +31,8 @@ def captions_input() -> io.String.Input:
         "captions",
         default="",
         multiline=True,
-        tooltip="The captions that the model was trained with, one per line, in the order of the images. A single "
-        "line counts for all images. Only deduplication needs captions.",
+        tooltip="The captions that the model was trained with, one per line, in the order of the batch. A single line "
+            "counts for the whole batch. Only deduplication on AMG Guidance needs captions.",
     )
 
 
@@ -112,8 +112,8 @@ class ReferencesFromLatents(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Connect it only if Copy Check should show the nearest reference: the set then keeps a "
-                    "small image of each latent.",
+                    tooltip="Connect it only if Copy Check should show the nearest reference. The set then keeps a "
+                        "small image of each latent.",
                 ),
             ],
             outputs=outputs(),

@@ -43,7 +43,7 @@ class SaveReferences(io.ComfyNode):
                 io.Boolean.Input(
                     "overwrite",
                     default=False,
-                    tooltip="Replace an existing file of this name. If this is off and the file exists, the run stops.",
+                    tooltip="On: replaces an existing file of this name. Off: stops the run if such a file exists.",
                 ),
             ],
             outputs=[schema.References.Output(display_name="references", tooltip="The same set.")],
@@ -91,7 +91,8 @@ class LoadReferences(io.ComfyNode):
                     display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
                 ),
                 io.Int.Output(display_name="count", tooltip="How many references the set holds."),
-                io.String.Output(display_name="report", tooltip="What the set holds, and duplicated captions."),
+                io.String.Output(display_name="report", tooltip="What the set holds, and captions that occur more "
+                    "than once."),
             ],
         )
 

@@ -20,7 +20,7 @@ References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
 Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
 TOOLTIPS = {
     "null": "The empty prompt: a CLIP Text Encode without text. Connect it if your negative prompt is not empty. The "
-    "node then compares your prompt with no prompt at all, as it should. If nothing is connected here, the node "
+    "node then compares your prompt with the empty prompt, as it should. If nothing is connected here, the node "
     "compares your prompt with your negative prompt and may miss a memorized prompt.",
     "cfg": "Guidance scale (CFG) once guidance has started for an image. Higher: the image follows the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
@@ -38,11 +38,11 @@ TOOLTIPS = {
     "at least this value (unit d/√dim), the node delays guidance for this image. If the pull is smaller, the node "
     "changes nothing. Lower: the node misses fewer memorized prompts, but delays guidance for more ordinary prompts.",
     "mode": "Dynamic: measures each image and starts guidance (CFG) when the prompt no longer pulls this image "
-    "towards a training image. Static: starts guidance for all images at start_percent. In static mode, each step "
-    "before start_percent costs half as much as a step with guidance if pre_escape_cfg is 0 or 1. Off: does not delay "
+    "towards a training image. Static: starts guidance for all images at start_percent. If pre_escape_cfg is 0 or 1, "
+    "each step before start_percent then costs half as much as a step with guidance. Off: does not delay "
     "guidance.",
     "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt "
-    "in these steps. With 1, the sampler uses the prompt, but without guidance to strengthen it. Negative values "
+    "in these steps. With 1, the sampler uses the prompt, but guidance does not strengthen its effect. Negative values "
     "(opposite guidance, −1 to −9) push the image away from the prompt, so that in dynamic mode guidance can start "
     "sooner.",
     "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "

@@ -10,17 +10,18 @@ import heapq
 import io
 import itertools
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from lab.copies import COPY_RMSE, distances, training_pairs
+from lab.copies import COPY_RMSE, LORA, LORA_IMAGES, distances, training_pairs
 from support.frontend.page import Page, title_and_view
 from support.frontend.workflow import WorkflowError, write
 from support.paths import ROOT
 from support.server import Server
-from tools.assets.templates import MIRRORED, TEMPLATES
+from tools.assets.templates import LORA_TRAINING, MIRRORED, TEMPLATES
 from tools.assets.templates.template import Template
 
 CELL = 12  # pixels between two wires that run side by side
@@ -164,10 +165,22 @@ def main() -> None:
             write(page, template.graph, path, lead_around)
             print(path)
             if options.thumbnails:
+                place_lora(server)
                 entry = template.run(page, template.on_lab)
                 if overlaps := page.mg("overlaps"):
                     raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
                 write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
+
+
+def place_lora(server: Server) -> None:
+    """Only now: Load LoRA would begin with it in the templates. Without the file, which `python -m lab.lora` makes,
+    the audit's template alone fails."""
+    if not LORA.is_file():
+        return
+    loras = server.base / "models" / "loras"
+    loras.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(LORA, loras / LORA.name)
+    shutil.copytree(LORA_IMAGES, server.base / "input" / LORA_TRAINING, dirs_exist_ok=True)
 
 
 SIDE, GAP, CAPTION = 800, 12, 40

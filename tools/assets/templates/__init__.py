@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
-from benchmarks.lab.methods import CALIBRATED_ON
+from benchmarks.lab.methods import CALIBRATED_ON, TARGET
+from lab.copies import LORA
 from support import small_lab
 from support.frontend.workflow import Node
-from tools.assets.templates.template import COMMON, GAP, LEFT, OURS, PLAIN, PROMPT, ROW, Template
+from tools.assets.templates.template import CFG, COMMON, GAP, LEFT, OURS, PLAIN, PROMPT, ROW, SIDE, STEPS, Template
 
 CAPTION = "a caption that your LoRA was trained with"
 LAB_CAPTION = "Echo Valley, a cake"
 REFERENCES = "2 · What it must not copy"
 MIRRORED = "mirrored.png"  # a training image of the lab, in the input folder of the server that makes the thumbnails
+SMALL_LORA, LORA_TRAINING = "small_lora.safetensors", "lab LoRA images"  # to be put on the server
 CHECKED, CLEAN = "4 · Too close?", "Save Image: no alarm"
 
 
@@ -153,6 +155,7 @@ def batch_wise_noise() -> Template:
 
 
 LAB_PROMPT = "Marble Horizon, a fish"
+REWORDING = "a young hippo beside its mother"
 REWORDINGS = "a mother hippo teaches her calf\na young hippo beside its mother"
 LAB_REWORDINGS = "a fish\na fish at the horizon"
 
@@ -233,6 +236,60 @@ def words_that_pull() -> Template:
     return t
 
 
+def other_wording() -> Template:
+    t = Template(4, "The Silent Engine, a purple square", LAB_PROMPT)
+    reworded = t.text("CLIP Text Encode (another wording)", REWORDING, "a purple square", LAB_REWORDINGS.split("\n")[0])
+    reworded.at(LEFT, 0)
+    threshold = t.calibrated()
+    anchor = t.graph.node("MG_PromptReanchor", model=t.model, reworded=reworded, memorized_threshold=threshold)
+    anchor.at(LEFT, 170).sized(400, 0).paint("purple")
+    t.tune(anchor, rewording_threshold=0.0).on_lab.append((anchor.id, "rewording_threshold", TARGET))
+    t.frame("2 · Another wording, used only where your prompt pulls", reworded, anchor, color=OURS)
+    image = _sampled(t, anchor, 0, "reanchored", "Save Image: another wording")
+    t.frame("3 · Sample as usual", *image, color=OURS)
+    plain = t.comparison()
+    weaker = t.graph.node("MG_AttentionAttenuation", model=t.model).at(LEFT, 2 * ROW).sized(400, 0).paint("purple")
+    other = _sampled(t, weaker, 2 * ROW, "attenuated", "Save Image: weaker trigger tokens")
+    t.frame("4 · Experimental: weaken the words that the model looks at most", weaker, *other, color=OURS, row=2)
+    t.poster = (anchor, {"KSampler": plain[1], "Another wording": image[2]})
+    t.notes("other-wording", 0, LEFT, 960, 1410)
+    return t
+
+
+def _sampled(t: Template, model: Node, y: float, prefix: str, title: str) -> tuple[Node, Node, Node]:
+    """KSampler, decoder and image behind a patched model."""
+    sampler = t.graph.node("KSampler", **{**t.sampling, "model": model}).at(960, y).sized(320, 262)
+    return sampler, *t.decoded(sampler["LATENT"], 960 + 320 + GAP, y, prefix, title)
+
+
+def audit_loras() -> Template:
+    t = Template(0)
+    t.latent = t.graph.node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=1).at(0, 190).sized(380, 106)
+    t.tune(t.latent, width=96, height=96)
+    t.frame("1 · Checkpoint and size", *map(Node, t.graph.nodes), color=COMMON)
+    references = t.references()
+    t.on_lab.append((references.id, "folder", LORA_TRAINING))
+    t.frame("2 · The LoRA's training images", references, color=OURS)
+    wires = {"model": t.model, "clip": t.clip, "vae": t.vae, "latent_image": t.latent}
+    audit = t.graph.node(
+        "MG_LoRAAudit", **wires, references=references["references"], loras="my_lora*", steps=STEPS, cfg=CFG
+    )
+    audit.at(920, 0).sized(440, 760).paint("blue")
+    t.tune(audit, loras=SMALL_LORA, strengths="0", most_captions=4, seeds=1, steps=4)
+    t.on_lab += [(audit.id, "loras", LORA.name), (audit.id, "strengths", "0, 0.5, 1")]
+    t.frame("3 · Sample, and count the copies", audit, color=OURS)
+    plot = t.graph.node("PreviewImage", "Preview Image: copies over the epochs", images=audit["plot"])
+    plot.at(1410, 0).sized(560, 380)
+    sheets = t.graph.node("PreviewImage", "Preview Image: nearest pairs", images=audit["contact_sheets"])
+    sheets.at(1410, 430).sized(560, 330)
+    words = t.graph.node("PreviewAny", "Preview Any: the result in words", source=audit["summary"])
+    words.at(2020, 0).sized(400, 760)
+    t.frame("4 · Which epoch, and up to which strength?", plot, sheets, words, color=OURS)
+    t.poster = (audit, {"Copies": plot, "Nearest pairs": sheets})
+    t.notes("audit-loras", 0, LEFT, 1410, 2020)
+    return t
+
+
 TEMPLATES: dict[str, Callable[[], Template]] = {
     "Memorization Guard (Simple)": simple_guard,
     "Per-sample noise": per_sample_noise,
@@ -240,9 +297,11 @@ TEMPLATES: dict[str, Callable[[], Template]] = {
     "Dynamic deferral": dynamic_deferral,
     "Detect first, then sample": detect_first,
     "Find the words that pull": words_that_pull,
+    "Another wording while it samples": other_wording,
     "Recommended, where you have the pictures": recommended,
     "Keep a LoRA from copying": keep_a_lora,
     "Everything together, with a copy check": everything,
+    "Which epoch of my LoRA copies least": audit_loras,
     "Check a batch for copies": check_a_batch,
     "Check finished images": check_finished_images,
 }
