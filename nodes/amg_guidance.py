@@ -97,8 +97,11 @@ class AMGGuidance(io.ComfyNode):
                     io.Combo.Input("gradient", options=GRADIENTS, default=GRADIENTS[0]),
                 ),
                 io.Vae.Input("vae", optional=True),
-                io.Clip.Input("clip", optional=True, tooltip="The model's text encoder, which reads the captions for "
-                    "deduplication."),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The model's text encoder, which reads the captions for deduplication.",
+                ),
                 *schema.advanced(
                     io.Combo.Input("dissimilarity_growth", options=list(GROWTHS), default="ramp", optional=True),
                     io.Int.Input("every", default=1, min=1, max=100, optional=True),

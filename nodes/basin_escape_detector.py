@@ -90,8 +90,9 @@ class BasinEscapeDetector(io.ComfyNode):
                     "a number from 0 to 1. Connect this number to start_percent on the Deferred-CFG KSampler, "
                     "with mode set to static.",
                 ),
-                schema.Curve.Output(display_name="curve", tooltip="The prompt's pull at each step, for the "
-                    "Deferred-CFG KSampler."),
+                schema.Curve.Output(
+                    display_name="curve", tooltip="The prompt's pull at each step, for the Deferred-CFG KSampler."
+                ),
                 io.Image.Output(display_name="plot", tooltip="The prompt's pull at each step, drawn as a curve."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],

@@ -65,8 +65,8 @@ class Calibrate(io.ComfyNode):
                     tooltip="The value for target_magnitude on the Noise Optimizer, with target_units set to relative.",
                 ),
                 io.Float.Output(
-                    display_name="memorized_threshold", tooltip="The value for memorized_threshold on every node of "
-                        "this pack that has this input."
+                    display_name="memorized_threshold",
+                    tooltip="The value for memorized_threshold on every node of this pack that has this input.",
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
             ],

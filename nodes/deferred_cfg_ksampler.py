@@ -64,8 +64,10 @@ class DeferredCFGKSampler(io.ComfyNode):
             ),
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The denoised latent."),
-                schema.Curve.Output(display_name="curve", tooltip="The prompt's pull at each step, and the step at "
-                    "which guidance started."),
+                schema.Curve.Output(
+                    display_name="curve",
+                    tooltip="The prompt's pull at each step, and the step at which guidance started.",
+                ),
                 io.Int.Output(
                     display_name="transition_step",
                     tooltip="How many steps it took until all images were guided; 0 "

@@ -73,9 +73,9 @@ class LoRAAudit(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Samples training captions with several LoRAs, or with several epochs of one LoRA, at several "
-                "strengths. Counts the images that may be copies of training images, so that you see which epoch to "
-                "use, and up to which strength. If you stop the run, the next run continues with the first image that "
-                "is missing.",
+            "strengths. Counts the images that may be copies of training images, so that you see which epoch to "
+            "use, and up to which strength. If you stop the run, the next run continues with the first image that "
+            "is missing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The checkpoint, without the LoRAs that you audit."),
@@ -102,10 +102,11 @@ class LoRAAudit(io.ComfyNode):
                 io.Image.Output(
                     display_name="contact_sheets",
                     tooltip="One sheet per LoRA: for each strength, the images that are nearest to a training image, "
-                        "each beside this training image.",
+                    "each beside this training image.",
                 ),
-                io.Image.Output(display_name="plot", tooltip="The share of copies for each LoRA and strength, as a "
-                    "plot."),
+                io.Image.Output(
+                    display_name="plot", tooltip="The share of copies for each LoRA and strength, as a plot."
+                ),
                 io.String.Output(display_name="csv", tooltip="One line per image, for a spreadsheet."),
                 io.String.Output(display_name="summary", tooltip="The result in words."),
             ],

@@ -31,9 +31,9 @@ class PlotCurve(io.ComfyNode):
                     default="pull",
                     optional=True,
                     tooltip="What the curves show. Pull: how far guidance (CFG) would move the image. The rule `sharp "
-                        "drop` uses the pull to decide when guidance can start. Guidance magnitude (d/√dim in the "
-                        "papers): how much the model's predictions with and without the prompt differ. This "
-                        "difference grows during sampling, even for ordinary prompts.",
+                    "drop` uses the pull to decide when guidance can start. Guidance magnitude (d/√dim in the "
+                    "papers): how much the model's predictions with and without the prompt differ. This "
+                    "difference grows during sampling, even for ordinary prompts.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The plot: 896×512 pixels, on a dark background.")],

@@ -76,7 +76,7 @@ class PromptCheck(io.ComfyNode):
                     display_name="scores",
                     is_output_list=True,
                     tooltip="How hard each word pulls towards a memorized image: one number per word, in the order of "
-                        "the prompt.",
+                    "the prompt.",
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, word by word."),
             ],

@@ -32,7 +32,7 @@ def captions_input() -> io.String.Input:
         default="",
         multiline=True,
         tooltip="The captions that the model was trained with, one per line, in the order of the batch. A single line "
-            "counts for the whole batch. Only deduplication on AMG Guidance needs captions.",
+        "counts for the whole batch. Only deduplication on AMG Guidance needs captions.",
     )
 
 
@@ -113,7 +113,7 @@ class ReferencesFromLatents(io.ComfyNode):
                     "vae",
                     optional=True,
                     tooltip="Connect it only if Copy Check should show the nearest reference. The set then keeps a "
-                        "small image of each latent.",
+                    "small image of each latent.",
                 ),
             ],
             outputs=outputs(),

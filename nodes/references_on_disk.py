@@ -91,8 +91,9 @@ class LoadReferences(io.ComfyNode):
                     display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
                 ),
                 io.Int.Output(display_name="count", tooltip="How many references the set holds."),
-                io.String.Output(display_name="report", tooltip="What the set holds, and captions that occur more "
-                    "than once."),
+                io.String.Output(
+                    display_name="report", tooltip="What the set holds, and captions that occur more than once."
+                ),
             ],
         )
 
