@@ -64,7 +64,7 @@ class BasinEscapeDetector(io.ComfyNode):
                 schema.seed_input(
                     "noise_seed",
                     "The seed that you use on the sampler. With another seed, the sampler makes another image, and "
-                    "the result of this node does not apply to it.",
+                    "the result of this node does not apply to that image.",
                 ),
                 io.Int.Input("steps", default=50, min=1, max=10000),
                 io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
