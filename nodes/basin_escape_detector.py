@@ -35,7 +35,8 @@ TOOLTIPS = {
     "Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
-    "(CFG) can start. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. Lower: the "
+    "(CFG) can start. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. "
+    "Lower: the "
     "pull must fall further, so the node finds a later step, but finds it more reliably.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
     "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node misses fewer memorized "

@@ -39,7 +39,9 @@ def captions_input() -> io.String.Input:
 def outputs() -> list[io.Output]:
     return [
         schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance and Copy Check."),
-        io.String.Output(display_name="report", tooltip="A list of what the set holds, and of references that are in it twice."),
+        io.String.Output(
+            display_name="report", tooltip="A list of what the set holds, and of references that are in it twice."
+        ),
     ]
 
 

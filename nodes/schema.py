@@ -32,7 +32,8 @@ TOOLTIPS = {
     "which acts earlier than "
     "sharp drop and is less reliable.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
-    "starts. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. Lower: guidance "
+    "starts. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. Lower: "
+    "guidance "
     "starts later. This gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
     "at least this value (unit d/√dim), the node delays guidance for this image. If the pull is smaller, the node "
