@@ -41,7 +41,7 @@ class Phase(NamedTuple):
     early: bool = False
 
 
-PHASES = (Phase(1500, 3e-3), Phase(400, 2e-3, COARSE, 0, 50, early=True), Phase(400, 3e-3, COARSE, 1, 50))
+PHASES = (Phase(1500, 3e-3), Phase(400, 2e-3, COARSE, 0, 50, early=True), Phase(500, 1.5e-3, COARSE, 1, 50))
 
 
 def draw_images() -> None:

@@ -40,13 +40,13 @@ TOOLTIPS = {
     "references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns deduplication "
     "off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
-    "copies. Values above 10 have little more effect than 10, because the push has an upper limit. The value 0 turns "
+    "copies. Values above 10 change little, because the push has an upper limit. The value 0 turns "
     "the push off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this "
     "value. A closeness of 1 is a copy. With 0.5, the node acts well before an image becomes a copy. Lower: the node "
     "acts "
-    "sooner, but also changes images that would not become copies. If the references were made with SSCD, start with "
-    "0.3.",
+    "sooner, but also changes images that would not become copies. If the references were made with the copy detector "
+    "SSCD, start with 0.3.",
     "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this "
     "value. Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises during sampling, from threshold_min to threshold_max. Parabolic: "
@@ -58,8 +58,9 @@ TOOLTIPS = {
     "vae": "Needed for references with metric nL2 or descriptor, because these metrics compare decoded images. A "
     "TAESD works, too, and is much faster than the model's own VAE.",
     "dissimilarity_growth": "How strong the push away from the nearest reference is during the run. Ramp: the push "
-    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the formula "
-    "of their paper. With this formula the push is strong in early steps and nearly gone in late steps.",
+    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node "
+    "does not make the push grow, as in the formula of their paper. With this formula the push is strong in early "
+    "steps and nearly gone in late steps.",
     "every": "With 3, for example, the node compares the image with the references only in every third step. Higher: "
     "saves "
     "time, above all with references that need a VAE, but the node may notice too late that an image becomes a copy.",

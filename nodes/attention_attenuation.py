@@ -23,8 +23,8 @@ TOOLTIPS = {
     "attention than the average word. GUARD: does the same as attenuation, and also pushes the image away from what "
     "the model would make without attenuation. This push is strongest in the first steps. GUARD needs three model "
     "evaluations per step, and attenuation needs two.",
-    "factor": "A trigger word draws more attention than the average word. The model computes a number (the logit) for "
-    "the attention to each word, and the node multiplies the number of a trigger word by this factor. Lower: gives "
+    "factor": "A trigger word draws more attention than the average word. The model gives each word an attention "
+    "score (the logit), and the node multiplies the score of a trigger word by this factor. Lower: gives "
     "fewer copies, but the word has less effect on the image. "
     "A factor of 1 changes nothing.",
 }
@@ -38,7 +38,7 @@ class AttentionAttenuation(io.ComfyNode):
             node_id="MG_AttentionAttenuation",
             display_name=f"{NAME} (experimental)",
             category=schema.CATEGORY,
-            description="Finds the words of a prompt to which the model pays more attention than to the average word. "
+            description="Finds the words of a prompt that get more attention from the model than the average word. "
             "Such words often trigger a memorized image, so the node makes the model pay less attention to "
             "them. The node changes the images of every prompt, not only of memorized prompts. It is "
             "experimental: the help of this node says what it did on this pack's test model.",

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 NAME = "Basin-Escape Detector"
 TOOLTIPS = {
-    "steps": "Set the same number of steps as on the sampler. Higher: finds more precisely when guidance (CFG) can "
-    "start, but takes longer.",
+    "steps": "Set the same number of steps as on the sampler. Higher: gives a more exact moment at which guidance "
+    "(CFG) can start, but takes longer.",
     "scheduler": "Set the same scheduler as on the sampler, so that a step number means the same moment in both nodes.",
     "noise": "The node measures with this noise instead of the seed's noise. Connect, for example, the noise from the "
     "Noise Optimizer.",
@@ -40,7 +40,7 @@ TOOLTIPS = {
     "pull must fall further, so the node finds a later step, but finds it more reliably.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
     "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node misses fewer memorized "
-    "prompts, but takes more ordinary prompts for memorized prompts.",
+    "prompts, but more often takes an ordinary prompt for a memorized one.",
 }
 
 
@@ -54,7 +54,8 @@ class BasinEscapeDetector(io.ComfyNode):
             category=schema.CATEGORY,
             description="Samples without guidance (CFG) and measures at each step how far guidance would move the "
             "image. This is the prompt's pull. While the pull is high, guidance would drag the image towards a "
-            "training image: the image is inside an attraction basin. When the pull drops sharply, the image has "
+            "training image. This means that the image is inside an attraction basin. When the pull drops sharply, "
+            "the image has "
             "left the basin. The node stops as soon as every image of the batch has left its basin.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,

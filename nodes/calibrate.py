@@ -57,8 +57,8 @@ class Calibrate(io.ComfyNode):
             outputs=[
                 io.Float.Output(
                     display_name="ordinary_magnitude",
-                    tooltip="How far guidance (CFG) moves an image with an ordinary prompt: the median of your "
-                    "prompts (unit d/√dim).",
+                    tooltip="How far guidance (CFG) moves an image with an ordinary prompt: the middle value (median) "
+                    "over all your prompts (unit d/√dim).",
                 ),
                 io.Float.Output(
                     display_name="target_magnitude",

@@ -34,7 +34,7 @@ TOOLTIPS = {
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
     "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
     "false alarms. "
-    "With CLIP vision use 0.9 or more, because CLIP vision finds all images similar.",
+    "With CLIP vision use 0.9 or more, because CLIP vision gives all images a high similarity.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
     "of the same composition, "
@@ -79,7 +79,7 @@ class CopyCheck(io.ComfyNode):
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
                     "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) "
-                    "with a minus sign, so that 0 means the same image.",
+                    "with a minus sign: a higher number means a closer image, and 0 means the same image.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

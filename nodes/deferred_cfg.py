@@ -29,8 +29,9 @@ class DeferredCFG(io.ComfyNode):
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,
-            description="Makes any sampler that uses this model delay guidance (CFG) for as long as guidance would "
-            "drag an image towards a training image. The region in which this happens is called an attraction "
+            description="With this node, any sampler that uses the model delays guidance (CFG) for as long as "
+            "guidance would drag an image towards a training image. While guidance would do this, the image is "
+            "inside an attraction "
             "basin. The node works with KSampler (Advanced), detailers and tiled samplers. Use this node in "
             "workflows in which you cannot replace the sampler by the Deferred-CFG KSampler.",
             inputs=[

@@ -31,8 +31,8 @@ class LoadCopyDetector(io.ComfyNode):
                     "file",
                     options=files or [OFFICIAL],
                     default=OFFICIAL if not files or OFFICIAL in files else files[0],
-                    tooltip="A file in models/copy_detection: the official sscd_disc_mixup.torchscript.pt, or the same "
-                    "weights as safetensors. Press R after adding it.",
+                    tooltip="A file in models/copy_detection: the official sscd_disc_mixup.torchscript.pt, or its "
+                    "weights in a safetensors file. Press R after adding it.",
                 ),
                 io.Combo.Input(
                     "preparation",
@@ -40,7 +40,7 @@ class LoadCopyDetector(io.ComfyNode):
                     default=PREPARATIONS[0],
                     optional=True,
                     tooltip="How images are prepared for the network. As SSCD: the way that the authors of SSCD "
-                    "recommend. AMG as released: the way of the code that Chen et al. released. Choose AMG as "
+                    "recommend. AMG as released: as in the code that Chen et al. released. Choose AMG as "
                     "released only if "
                     "you use the preset `Chen 2024, AMG as released` on AMG Guidance.",
                 ),

@@ -28,10 +28,12 @@ DEFAULT_TARGET = 0.007  # d/√dim
 TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
     "noise_seed": "Seed of the noise to start from. A seed gives the same noise here as in KSampler.",
-    "method": "Per-sample: changes the noise of each image in small steps, with gradients. This is the strongest "
+    "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). "
+    "This is the strongest "
     "method, and it needs the most VRAM. Batch-wise: changes the noise with a few model evaluations and without "
-    "gradients, so it needs less VRAM than per-sample. Set mode of the Deferred-CFG KSampler to static afterwards, "
-    "because batch-wise needs delayed guidance, too. Search: tries several seeds and keeps the noise that pulls "
+    "gradients, so it needs less VRAM than per-sample. Then set the input mode of the Deferred-CFG KSampler to "
+    "static, because batch-wise needs delayed guidance, too. Search: tries several seeds and keeps the noise that "
+    "pulls "
     "least towards a training image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. For SD 1.4 at 512×512, 0.007 in relative units is "
@@ -126,7 +128,8 @@ class NoiseOptimizer(io.ComfyNode):
                 ),
                 schema.Report.Output(
                     display_name="report",
-                    tooltip="For each image: how hard the prompt pulls before and after the node changed the noise.",
+                    tooltip="For each image: the prompt's pull before the node changed the noise, and the pull after "
+                    "the change.",
                 ),
                 io.String.Output(
                     display_name="summary",

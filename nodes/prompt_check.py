@@ -44,9 +44,10 @@ class PromptCheck(io.ComfyNode):
             node_id="MG_PromptCheck",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Measures how hard a prompt pulls towards a memorized image, colours the words that pull, and "
-            "ranks your rewordings. The check costs about as much as one sampling step per word of the prompt, plus "
-            "one step. The node needs no gradients, so it also works on quantized models.",
+            description="Measures how hard a prompt pulls towards a memorized image, shows in colour which words "
+            "pull, and ranks your rewordings. The check costs about as much as one sampling step per word of the "
+            "prompt, plus "
+            "one step. The node also works on quantized models.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),

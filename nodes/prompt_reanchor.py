@@ -44,8 +44,8 @@ class PromptReanchor(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="If the sampler's prompt is memorized, this node replaces it during sampling with another "
-            "wording that you give. If the other wording also pulls towards a memorized image, the node pushes "
-            "the image away from what the memorized prompt asks for. An image whose prompt does not pull towards "
+            "wording that you give. If the other wording also pulls towards a memorized image, the node also pushes "
+            "your image away from what the memorized prompt asks for. An image whose prompt does not pull towards "
             "a memorized image stays as it is. For an image that the node changes, each step costs at most one "
             "additional model evaluation.",
             inputs=schema.with_tooltips(

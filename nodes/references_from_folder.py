@@ -63,7 +63,7 @@ class ReferencesFromFolder(io.ComfyNode):
                 io.String.Output(
                     display_name="report",
                     tooltip="What was left out and why, and which images and captions are "
-                    "duplicates. Connect it to Preview Any.",
+                    "duplicates. Connect this report to Preview Any.",
                 ),
             ],
         )

@@ -25,8 +25,9 @@ TOOLTIPS = {
     "cfg": "Guidance scale (CFG) once guidance has started for an image. Higher: the image follows the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
     "curve": "Dynamic only: a curve from the Basin-Escape Detector or from another run decides when guidance starts. "
-    "The node then measures nothing, so it does not use rule, drop_ratio and memorized_threshold. If pre_escape_cfg "
-    "is 0 or 1, each step before guidance starts then costs one model evaluation instead of two.",
+    "The node then measures nothing, so it does not use the inputs rule, drop_ratio and memorized_threshold. If "
+    "pre_escape_cfg is 0 or 1, a step in which guidance is delayed costs one model evaluation with a curve, and two "
+    "without a curve.",
     "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
     "pull is far below its highest value so far and has stopped falling. Local minimum: the rule of Jain et al., "
     "which acts earlier than "
@@ -37,13 +38,16 @@ TOOLTIPS = {
     "starts later. This gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
     "at least this value (unit d/√dim), the node delays guidance for this image. If the pull is smaller, the node "
-    "changes nothing. Lower: the node misses fewer memorized prompts, but delays guidance for more ordinary prompts.",
+    "changes nothing. Lower: the node misses fewer memorized prompts, but more often delays guidance for an ordinary "
+    "prompt.",
     "mode": "Dynamic: measures each image and starts guidance (CFG) when the prompt no longer pulls this image "
-    "towards a training image. Static: starts guidance for all images at start_percent. If pre_escape_cfg is 0 or 1, "
-    "each step before start_percent then costs half as much as a step with guidance. Off: does not delay "
+    "towards a training image. Static: starts guidance for all images at start_percent. In this mode, if "
+    "pre_escape_cfg is 0 or 1, each step before start_percent costs half as much as a step with guidance. Off: does "
+    "not delay "
     "guidance.",
     "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt "
-    "in these steps. With 1, the sampler uses the prompt, but guidance does not strengthen its effect. Negative values "
+    "in these steps. With 1, the sampler uses the prompt, but guidance does not strengthen the prompt's effect. "
+    "Negative values "
     "(opposite guidance, −1 to −9) push the image away from the prompt, so that in dynamic mode guidance can start "
     "sooner.",
     "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "
@@ -54,9 +58,9 @@ TOOLTIPS = {
     "that paper on Stable Diffusion.",
     "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
     "of the same composition. descriptor: uses the network that you connect to the input descriptor. This metric also "
-    "finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image counts as close if its "
-    "nearest reference is much closer than its 50 nearest references are on average. nL2 needs more than these 50 "
-    "references, so at least 51.",
+    "finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image counts as close if the "
+    "distance to its nearest reference is much smaller than the mean distance to its 50 nearest references. nL2 needs "
+    "more than 50 references, so at least 51.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 

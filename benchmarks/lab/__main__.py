@@ -155,8 +155,11 @@ def bench(asked: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
         write_page(run, results, scorers, out, ROOT / "docs" if asked.docs and out == OUT else None)
+        page = ROOT / "docs" / "bench.md"
         if asked.docs and name:
-            put(ROOT / "docs" / "bench.md", name, table(results["rows"], [*columns(scorers), *TOLD[1:]]))
+            put(page, name, table(results["rows"], [*columns(scorers), *TOLD[1:]]))
+        if asked.docs and asked.lora:
+            put(page, "lora-grid", grid(run, page.parent / "img" / "bench-lora.jpg", asked.first))
     shown = [c for c in columns(scorers) if c.key in SHORT]
     for group in GROUPS:
         print(f"\n{group} prompts\n{table([r for r in results['rows'] if r['group'] == group], shown)}")

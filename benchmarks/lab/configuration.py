@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from ..training_images import works_in
 from .methods import CALIBRATED_ON
 
 PLAN = Plan(steps=30, scheduler="normal", size=scenes.SIZE)
+LORA_PLAN = replace(PLAN, cfg=3.0)  # at 7 the colours behind the copied things are too strong to count as copies
 SMALL_PLAN = Plan(sampler="euler", scheduler="normal", size=small_lab.SIZE)
 GPU = torch.cuda.is_available()
 TOGETHER = 24 if GPU else 4  # images of a batch: what is lost when a run is interrupted, and what memory has to hold
@@ -64,7 +65,7 @@ def experiment(
 def lora_experiment(
     host: Host, folder: Path, methods: Sequence[Method], wanted: Wanted, seeds: Iterable[int]
 ) -> Experiment:
-    checkpoint = Checkpoint(host, LAB_CHECKPOINT, PLAN)
+    checkpoint = Checkpoint(host, LAB_CHECKPOINT, LORA_PLAN)
     checkpoint.put_lora(copies.LORA)
     cases = tuple(Case(i, caption) for i, (caption, _) in enumerate(copies.training_pairs(copies.LORA_IMAGES)))
     batches = prompts_together([cases], seeds, TOGETHER)
