@@ -9,11 +9,15 @@ from collections.abc import Callable
 
 from PIL import Image
 
+from benchmarks.lab.configuration import LORA_PLAN
 from benchmarks.lab.methods import CALIBRATED_ON
+from lab.copies import LORA
 from support.frontend.page import Page, single_node
 from support.frontend.workflow import Graph, LabWorkflow, build, write
 from support.paths import ROOT
 from support.server import Server
+from tools.assets.templates import LORA_TRAINING
+from tools.assets.write_templates import place_lora
 
 OUT = ROOT / "web" / "docs" / "img"
 PRESETS = ROOT / "docs" / "img" / "presets-help.jpg"  # the list of presets, as the page shows a node's help
@@ -65,6 +69,15 @@ def prompt_reanchor(w: LabWorkflow) -> None:
     w.shown(w.plain()[0])
 
 
+def lora_audit(w: LabWorkflow) -> None:
+    references = w.graph.node("MG_ReferencesFromFolder", folder=LORA_TRAINING, vae=w.vae, size_of=w.latent)
+    links = {"model": w.model, "clip": w.clip, "vae": w.vae, "latent_image": w.latent}
+    plan = {"loras": LORA.name, "strengths": "0, 0.25, 0.5, 0.75, 1", "seeds": 1, "steps": STEPS, "cfg": LORA_PLAN.cfg}
+    audit = w.graph.node("MG_LoRAAudit", **links, references=references["references"], **plan, sampler_name="ddim")
+    w.graph.node("PreviewImage", images=audit["plot"])
+    w.graph.node("SaveImage", images=audit["contact_sheets"], filename_prefix="audit")
+
+
 NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_Guard": guard,
     "MG_PromptCheck": prompt_check,
@@ -76,12 +89,14 @@ NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_DeferredCFG": lambda w: (w.patched(), w.shown(w.plain()[0])),
     "MG_AMGGuidance": lambda w: (w.guided(w.references()), w.shown(w.plain()[0])),
     "MG_CopyCheck": lambda w: w.check(w.shown(w.plain()[0]), w.references()),
+    "MG_LoRAAudit": lora_audit,
     "MG_PlotCurve": plot_curve,
 }
+DRAWING = ("MG_LoRAAudit", "MG_PlotCurve")  # shown by the host's Preview Image
 
 
 def image_of(page: Page, node: str, entry: dict) -> Image.Image:
-    if node != "MG_PlotCurve":
+    if node not in DRAWING:
         return Image.open(io.BytesIO(single_node(page, node, scale=1.5, margin=12)))
     plot = next(output["images"][0] for output in entry["outputs"].values() if "images" in output)
     return Image.open(io.BytesIO(page.server.image(**plot)))
@@ -108,7 +123,8 @@ def main() -> None:
     with Server() as server, Page(server) as page:
         page.set("MemorizationGuard.Warnings", False)  # a message would cover the node
         for node in sys.argv[1:] or NODES:
-            batch = 1 if node == "MG_CopyCheck" else 4
+            place_lora(server)
+            batch = 1 if node in ("MG_CopyCheck", "MG_LoRAAudit") else 4
             workflow = LabWorkflow(batch, MEMORIZED, STEPS, tuned=False, small=False)
             NODES[node](workflow)
             for record in workflow.graph.nodes:

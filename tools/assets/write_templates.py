@@ -173,10 +173,7 @@ def main() -> None:
 
 
 def place_lora(server: Server) -> None:
-    """Only now: Load LoRA would begin with it in the templates. Without the file, which `python -m lab.lora` makes,
-    the audit's template alone fails."""
-    if not LORA.is_file():
-        return
+    """Only now: Load LoRA would begin with it in the templates."""
     loras = server.base / "models" / "loras"
     loras.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(LORA, loras / LORA.name)

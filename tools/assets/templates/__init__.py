@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from benchmarks.lab.configuration import LORA_PLAN
 from benchmarks.lab.methods import CALIBRATED_ON, TARGET
 from lab.copies import LORA
 from support import small_lab
@@ -276,7 +277,8 @@ def audit_loras() -> Template:
     )
     audit.at(920, 0).sized(440, 760).paint("blue")
     t.tune(audit, loras=SMALL_LORA, strengths="0", most_captions=4, seeds=1, steps=4)
-    t.on_lab += [(audit.id, "loras", LORA.name), (audit.id, "strengths", "0, 0.5, 1")]
+    on_lab = {"loras": LORA.name, "strengths": "0, 0.5, 1", "most_captions": 5, "seeds": 1, "cfg": LORA_PLAN.cfg}
+    t.on_lab += [(audit.id, name, value) for name, value in on_lab.items()]
     t.frame("3 · Sample, and count the copies", audit, color=OURS)
     plot = t.graph.node("PreviewImage", "Preview Image: copies over the epochs", images=audit["plot"])
     plot.at(1410, 0).sized(560, 380)
