@@ -16,10 +16,13 @@ from ..adapter.live_view import LiveView
 from ..adapter.long_work import interruptible
 from ..drawing.copy_comparison import side_by_side
 from ..drawing.node_views import text_view
+from ..drawing.similarity_histogram import LEAST, histogram
+from ..mitigation.copy_verdict import CopyVerdict
 from ..mitigation.references.reference_set import ReferenceSet
+from ..mitigation.references.score_normalisation import background_similarity
 from ..mitigation.references.similarity import nearest_similarity
-from ..mitigation.wording import counted
-from ..references.feature_extraction import features_to_compare
+from ..references.background import check_background, overlap_warning
+from ..references.feature_extraction import FeaturesToCompare
 from ..references.image_resize import opaque
 from . import schema
 
@@ -45,6 +48,10 @@ TOOLTIPS = {
     "copies, but gives more false "
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
+    "background": "Only for references with the descriptor metric: a set of ordinary images, made with the same "
+    "descriptor, that holds none of the references. Some images are similar to everything. The node subtracts the mean "
+    "similarity to the three nearest images of this set, so that these images give fewer false alarms. Then lower "
+    "`threshold`, for example to 0.3. Use a few hundred images or more.",
 }
 
 
@@ -72,6 +79,7 @@ class CopyCheck(io.ComfyNode):
                 schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),
                 schema.number("nl2_threshold", 1.4, (0.0, 2.0, 0.01)),
                 io.Vae.Input("vae", optional=True),
+                schema.References.Input("background", optional=True),
             ),
             outputs=[
                 io.Float.Output(
@@ -79,7 +87,8 @@ class CopyCheck(io.ComfyNode):
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
                     "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) "
-                    "with a minus sign, so that 0 means the same image.",
+                    "with a minus sign, so that 0 means the same image. With `background`, what the background takes "
+                    "is subtracted.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(
@@ -108,48 +117,48 @@ class CopyCheck(io.ComfyNode):
         latent_threshold: float,
         nl2_threshold: float,
         vae: VAE | None = None,
+        background: ReferenceSet | None = None,
     ) -> io.NodeOutput:
         batches = [opaque(check_images(batch, NAME)) for batch in images]
         every = [image for batch in batches for image in batch]
-        features, missed = features_to_compare(references, every, vae, NAME)
-        sigma, rows = nearest_similarity(references, interruptible(features))
-        nearest = rows.tolist()
+        if background is not None:
+            check_background(background, references, NAME)
+        look = FeaturesToCompare(references, vae, NAME)
+        features = look.of_all(every)
+        closeness, rows, placements = nearest_similarity(references, interruptible(features))
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
-        copies = sigma > limit
-        by_batch = copies.split([len(batch) for batch in batches])
-        words = [
-            f"{i}: {-s if references.metric == 'nL2' else s:.2f}  {'COPY?' if c else 'no alarm'}  {references.names[n]}"
-            for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True), start=1)
-        ]
+        warnings, subtracted = [look.warning] if look.warning else [], None
+        if background is not None:
+            placed = torch.stack([views[i] for views, i in zip(features, placements.tolist(), strict=True)])
+            subtracted = background_similarity(placed, background)
+            warnings += [warning for warning in [overlap_warning(references, rows, background)] if warning]
+        verdict = CopyVerdict(references, closeness, rows, limit, subtracted)
+        by_batch = verdict.copies.split([len(batch) for batch in batches])
         thumbnails = references.thumbnails
-        shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
-        if references.metric == "nL2":  # the bar runs from 0 to 1, but the ratio from 2 (far) to 0 (the same)
-            drawn = side_by_side(interruptible(every), shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
-        else:
-            drawn = side_by_side(interruptible(every), shown, sigma.tolist(), limit, words)
-        found = int(copies.sum())
-        count = f"{found} of {counted(len(words), 'image')} may be {'a copy' if found == 1 else 'copies'}"
-        notes = [n for n in (missed, _steered_note(cls.hidden.prompt, cls.hidden.unique_id)) if n]
-        summary = _summary(references, count, words, limit, notes)
+        shown = None if thumbnails is None else thumbnails[rows].float() / 255
+        drawn = side_by_side(interruptible(every), shown, *verdict.bars, verdict.lines)
+        below = [histogram(*verdict.distribution)] if len(every) >= LEAST else []
+        steered = _steered_note(cls.hidden.prompt, cls.hidden.unique_id)
+        summary = verdict.summary([*warnings, *([steered] if steered else [])])
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
             cls.hidden.extra_pnginfo["memorization_guard"] = summary
-        warning = " ".join([*([f"{count}."] if found else []), *([missed] if missed else [])])
-        view = LiveView().finish(text_view(summary, warning))
+        alarm = [f"{verdict.count}."] if verdict.copies.any() else []
+        view = LiveView().finish(text_view(summary, " ".join([*alarm, *warnings])))
         return io.NodeOutput(
-            sigma.tolist(),
+            verdict.sigma.tolist(),
             torch.zeros(len(every), 64, 64, 3) if shown is None else shown,
-            bool(copies.any()),
+            bool(verdict.copies.any()),
             summary,
             drawn,
             images_or_nothing([batch[~own] for batch, own in zip(batches, by_batch, strict=True)]),
             images_or_nothing([batch[own] for batch, own in zip(batches, by_batch, strict=True)]),
-            ui={**_previews(drawn, cls), "text": (summary,), **view},
+            ui={**_previews([*drawn.split(SAVED_AT_ONCE), *below], cls), "text": (summary,), **view},
         )
 
 
-def _previews(drawn: Tensor, node: type[io.ComfyNode]) -> dict:
+def _previews(parts: list[Tensor], node: type[io.ComfyNode]) -> dict:
     """As the host's Preview Image, which saves a whole batch before it looks whether the user has stopped the run."""
-    saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(drawn.split(SAVED_AT_ONCE))]
+    saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(parts)]
     return {**saved[0], "images": [image for part in saved for image in part["images"]]}
 
 
@@ -162,16 +171,6 @@ def _steered_note(graph: dict | None, node: str | None) -> str:
         if guided
         else ""
     )
-
-
-def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, notes: list[str]) -> str:
-    side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
-    head = f"Metric {references.metric}: {side} counts as a copy."
-    foot = (
-        f"Compared with {counted(len(references), 'reference')} only. No guarantee either way: compare by eye before "
-        "you publish."
-    )
-    return "\n".join([f"{count}.", head, *(f"- image {line}" for line in words), *notes, "", foot])
 
 
 NODES = [CopyCheck]

@@ -53,19 +53,21 @@ def test_latent_similarity_is_the_correlation_and_one_style_is_no_copy() -> None
     known, new = style + noise(40, 64, seed=1), style + noise(10, 64, seed=2)
     references = set_of(latent_features(known))
     raw = (latent_features(new) @ references.features.float().T).amax(dim=1)
-    sigma, _ = nearest_similarity(references, latent_features(new).split(1))
+    sigma, *_ = nearest_similarity(references, latent_features(new).split(1))
     assert raw.min() > 0.75 and sigma.max() < 0.6
-    sigma, rows = nearest_similarity(references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)).split(1))
+    sigma, rows, _ = nearest_similarity(
+        references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)).split(1)
+    )
     assert sigma.min() > 0.95 and rows.tolist() == [3, 30]
     one = known[:1]  # a single reference is compared as it is
-    sigma, rows = nearest_similarity(set_of(latent_features(one)), latent_features(3 * one + 1).split(1))
+    sigma, rows, _ = nearest_similarity(set_of(latent_features(one)), latent_features(3 * one + 1).split(1))
     torch.testing.assert_close(sigma, torch.ones(1), atol=1e-3, rtol=0)
     assert rows.tolist() == [0]
 
 
 def test_nl2_is_equation_8_over_the_k_nearest() -> None:
     known, new = noise(60, 12, seed=0).half().float(), noise(3, 12, seed=1)
-    sigma, rows = nearest_similarity(set_of(known, "nL2", k=7), new.split(1))
+    sigma, rows, _ = nearest_similarity(set_of(known, "nL2", k=7), new.split(1))
     distances, near = torch.cdist(new, known).topk(7, largest=False)
     torch.testing.assert_close(sigma, -distances[:, 0] / (0.5 * distances.mean(dim=1)))
     assert torch.equal(rows, near[:, 0])
