@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import comfy.model_management
@@ -43,6 +44,8 @@ class LoadedDescriptor:
     std: tuple[float, ...]
     antialias: bool = True
     amg_as_released: bool = False
+    places: Callable[[Tensor], Tensor] | None = None  # (B, 3, side, side) -> (B, D, h, w), whose sum is the embedding
+    advice: str = ""  # which threshold to use, where it is not SSCD's
 
     @property
     def for_predictions(self) -> LoadedDescriptor:
@@ -57,14 +60,21 @@ class LoadedDescriptor:
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) on the images' device; differentiable."""
+        return self.embed(self._prepared(images)).to(images.device)
+
+    def by_place(self, images: Tensor) -> Tensor | None:
+        """The same as a sum over places (B, D, h, w), or None if this network's embedding is none."""
+        return None if self.places is None else self.places(self._prepared(images)).to(images.device)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """On the network's device."""
         device = self.patcher.load_device
 
         def prepare_on(where: torch.device) -> Tensor:
             return sscd.prepare(images.to(where).float(), self.side, self.mean, self.std, self.antialias).to(device)
 
         # An image can be much larger than what the network sees of it.
-        prepared = retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
-        return self.embed(prepared).to(images.device)
+        return retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
 
 
 def as_descriptor(given: LoadedDescriptor | ClipVisionModel | None, node: str) -> LoadedDescriptor:
@@ -121,7 +131,7 @@ def load_sscd(path: Path, node: str, amg_as_released: bool = False) -> LoadedDes
         kind = "a safetensors file" if plain else "a PyTorch archive"
         why = " ".join(str(error).split())[:120]
         raise GuardError(
-            f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({why}). {SOURCE}"
+            f"{node}: `file` {path.name} is not {kind} with the weights of SSCD ({why}). {SOURCE}"
         ) from None
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     made = LoadedDescriptor(
@@ -132,6 +142,7 @@ def load_sscd(path: Path, node: str, amg_as_released: bool = False) -> LoadedDes
         sscd.SIDE,
         sscd.MEAN,
         sscd.STD,
+        places=partial(sscd.embedding_by_place, network),
     )
     if not amg_as_released:
         return made

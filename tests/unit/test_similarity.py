@@ -247,3 +247,21 @@ def test_other_weights_and_an_older_hash_which_proves_only_that_weights_are_the_
     for numbers in ("", ":", ":?", ":AAAA"):
         assert same_weights(own.partition(":")[0] + numbers, own) is True
         assert same_weights("0" * 64 + numbers, own) is None
+
+
+def test_sscd_disc_large_is_read_by_its_shapes() -> None:
+    """A ResNeXt-101 with 32 groups, in Classy Vision's names: the only ones that its authors publish."""
+    blocks = torchvision.models.resnet.Bottleneck
+    made = torchvision.models.ResNet(blocks, [3, 4, 23, 3], 1024, groups=32, width_per_group=4)
+    made.avgpool = GeM()
+    images = torch.randn(1, 3, 64, 64)
+    ours = sscd.sscd_from(classy_names(made.state_dict()))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), made.eval()(images))
+        places = sscd.embedding_by_place(ours, images)
+    assert places.shape == (1, 1024, 2, 2)
+    torch.testing.assert_close(places.sum(dim=(2, 3)), ours(images))
+    many = dict.fromkeys(("layer1.0.conv1.weight", "layer1.0.conv2.weight"), torch.zeros(4, 4, 1, 1))
+    many |= {f"layer{stage}.{i}.a": torch.zeros(1) for stage in range(1, 5) for i in range(40)}
+    with pytest.raises(ValueError, match="stages of 40, 40, 40, 40 blocks"):
+        sscd.sscd_from({**many, "fc.weight": torch.zeros(4, 4)})
