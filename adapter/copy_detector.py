@@ -62,9 +62,11 @@ class LoadedDescriptor:
         """(B, 3, H, W) in [0, 1] -> (B, D) on the images' device; differentiable."""
         return self.embed(self._prepared(images)).to(images.device)
 
-    def by_place(self, images: Tensor) -> Tensor | None:
-        """The same as a sum over places (B, D, h, w), or None if this network's embedding is none."""
-        return None if self.places is None else self.places(self._prepared(images)).to(images.device)
+    def by_place(self, images: Tensor) -> Tensor:
+        """The same as a sum over places, (B, D, h, w). Raises ValueError if this network's embedding is none."""
+        if self.places is None:
+            raise ValueError(f"the embedding of {self.name} is no sum over places")
+        return self.places(self._prepared(images)).to(images.device)
 
     def _prepared(self, images: Tensor) -> Tensor:
         """On the network's device."""

@@ -9,12 +9,13 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..adapter.errors import check_images
-from ..adapter.hints import made_through
+from ..adapter.hints import steered_note
 from ..adapter.images import images_or_nothing
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.long_work import interruptible
 from ..drawing.copy_comparison import side_by_side
+from ..drawing.match_overlay import match_pictures, nothing_to_colour
 from ..drawing.node_views import text_view
 from ..drawing.similarity_histogram import LEAST, histogram
 from ..mitigation.copy_verdict import CopyVerdict
@@ -24,6 +25,7 @@ from ..mitigation.references.similarity import nearest_similarity
 from ..references.background import check_background, overlap_warning
 from ..references.feature_extraction import FeaturesToCompare
 from ..references.image_resize import opaque
+from ..references.match_maps import matched_pair
 from . import schema
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 4 copies 0.993 … 0.996, 76 other images 0.28 … 0.76
 SAVED_AT_ONCE = 4
+TURN_ON = "Turn on draw_matches to see here which places match."
+NEEDS_SSCD = "Only references that were made with SSCD show which places match."
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
@@ -52,6 +56,8 @@ TOOLTIPS = {
     "descriptor, that holds none of the references. Some images are similar to everything. The node subtracts the mean "
     "similarity to the three nearest images of this set, so that these images give fewer false alarms. Then lower "
     "`threshold`, for example to 0.3. Use a few hundred images or more.",
+    "draw_matches": "Only for references that were made with SSCD: draws which places of each image and of its nearest "
+    "reference match, on the output match_map. This costs two more passes of SSCD per image.",
 }
 
 
@@ -80,6 +86,7 @@ class CopyCheck(io.ComfyNode):
                 schema.number("nl2_threshold", 1.4, (0.0, 2.0, 0.01)),
                 io.Vae.Input("vae", optional=True),
                 schema.References.Input("background", optional=True),
+                *schema.advanced(io.Boolean.Input("draw_matches", default=False, optional=True)),
             ),
             outputs=[
                 io.Float.Output(
@@ -101,6 +108,11 @@ class CopyCheck(io.ComfyNode):
                     display_name="clean", is_output_list=True, tooltip="The images without an alarm. Save these."
                 ),
                 io.Image.Output(display_name="copies", is_output_list=True, tooltip="The images that may be copies."),
+                io.Image.Output(
+                    display_name="match_map",
+                    tooltip="Each image beside its nearest reference, with the places that match coloured. Turn on "
+                    "draw_matches for it.",
+                ),
             ],
             is_input_list=True,
             is_output_node=True,
@@ -118,6 +130,7 @@ class CopyCheck(io.ComfyNode):
         nl2_threshold: float,
         vae: VAE | None = None,
         background: ReferenceSet | None = None,
+        draw_matches: bool = False,
     ) -> io.NodeOutput:
         batches = [opaque(check_images(batch, NAME)) for batch in images]
         every = [image for batch in batches for image in batch]
@@ -138,8 +151,8 @@ class CopyCheck(io.ComfyNode):
         shown = None if thumbnails is None else thumbnails[rows].float() / 255
         drawn = side_by_side(interruptible(every), shown, *verdict.bars, verdict.lines)
         below = [histogram(*verdict.distribution)] if len(every) >= LEAST else []
-        steered = _steered_note(cls.hidden.prompt, cls.hidden.unique_id)
-        summary = verdict.summary([*warnings, *([steered] if steered else [])])
+        steered = steered_note(cls.hidden.prompt, cls.hidden.unique_id)
+        summary = verdict.summary([*warnings, *steered])
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
             cls.hidden.extra_pnginfo["memorization_guard"] = summary
         alarm = [f"{verdict.count}."] if verdict.copies.any() else []
@@ -152,25 +165,26 @@ class CopyCheck(io.ComfyNode):
             drawn,
             images_or_nothing([batch[~own] for batch, own in zip(batches, by_batch, strict=True)]),
             images_or_nothing([batch[own] for batch, own in zip(batches, by_batch, strict=True)]),
+            _match_map(look, every, verdict, placements.tolist()) if draw_matches else nothing_to_colour(TURN_ON),
             ui={**_previews([*drawn.split(SAVED_AT_ONCE), *below], cls), "text": (summary,), **view},
         )
+
+
+def _match_map(look: FeaturesToCompare, images: list[Tensor], verdict: CopyVerdict, placements: list[int]) -> Tensor:
+    network = look.extractor.descriptor
+    if network is None or network.places is None:
+        return nothing_to_colour(NEEDS_SSCD)
+    network.load()
+    found = zip(images, verdict.rows.tolist(), placements, strict=True)
+    pairs = (matched_pair(look.references, network, image, row, bool(placed)) for image, row, placed in found)
+    words = [line + "  (mirrored)" * placed for line, placed in zip(verdict.lines, placements, strict=True)]
+    return match_pictures(interruptible(images), pairs, *verdict.bars, words)
 
 
 def _previews(parts: list[Tensor], node: type[io.ComfyNode]) -> dict:
     """As the host's Preview Image, which saves a whole batch before it looks whether the user has stopped the run."""
     saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(parts)]
     return {**saved[0], "images": [image for part in saved for image in part["images"]]}
-
-
-def _steered_note(graph: dict | None, node: str | None) -> str:
-    """The metric that guided an image says little about it: it was used until it said no."""
-    own = (graph or {}).get(node or "", {"inputs": {}})["inputs"]
-    guided = made_through(graph, own.get("images"), ("MG_AMGGuidance", "MG_Guard"))
-    return (
-        "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too."
-        if guided
-        else ""
-    )
 
 
 NODES = [CopyCheck]
