@@ -217,7 +217,7 @@ def test_a_copy_that_was_mirrored_or_moved_is_found(host: Host, lab: dict[str, A
         many = {"i": torch.cat([training, torch.rand(47, side, side, 3)])}
         given["r"] = host.run({"r": graphs.from_images("nL2")}, many)["r"][0]
     out = host.run({"c": check()}, given)["c"]
-    clean, (copies,) = out[5:]
+    clean, (copies,) = out[5:7]
     assert len(copies) == 8 and out[2], out[3]
     assert not isinstance(clean[0], torch.Tensor), "nothing behind `clean` is to run"
 
@@ -233,7 +233,7 @@ def test_a_folder_of_finished_images_of_any_size_is_one_check(host: Host, lab: d
     prompt = {"i": node("LoadImageDataSetFromFolder", folder="finished"), "c": check()}
     prompt["s"] = node("SaveImage", images=["c", 5], filename_prefix="clean")
     given = {k: v for k, v in lab.items() if k != "i"}
-    similarity, nearest, is_copy, summary, comparison, clean, copies = host.run(prompt, given)["c"]
+    similarity, nearest, is_copy, summary, comparison, clean, copies, _ = host.run(prompt, given)["c"]
     assert len(similarity) == len(nearest) == len(comparison) == 3 and is_copy
     assert "1 of 3 images may be a copy" in summary == host.ui["c"]["text"][0]
     assert [c.shape for c in copies] == [(1, 200, 200, 3)] and len(clean) == 2
