@@ -45,7 +45,7 @@ class LoadedDescriptor:
     antialias: bool = True
     amg_as_released: bool = False
     places: Callable[[Tensor], Tensor] | None = None  # (B, 3, side, side) -> (B, D, h, w), whose sum is the embedding
-    advice: str = ""  # which threshold to use, where it is not SSCD's
+    least_threshold: float = 0.0  # below it, most images would count as copies
 
     @property
     def for_predictions(self) -> LoadedDescriptor:
@@ -54,6 +54,15 @@ class LoadedDescriptor:
         """
         half = (0.5, 0.5, 0.5)
         return replace(self, mean=half, std=half, antialias=False) if self.amg_as_released else self
+
+    def threshold_note(self, threshold: float) -> list[str]:
+        """A sentence in a list if the threshold is one for another network, or an empty list."""
+        if threshold >= self.least_threshold:
+            return []
+        return [
+            f"{self.name} finds most images similar. Start with a threshold of {self.least_threshold:g}, and raise it "
+            "until ordinary images have no alarm. Or connect them as `background`."
+        ]
 
     def load(self) -> None:
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
@@ -86,28 +95,50 @@ def as_descriptor(given: LoadedDescriptor | ClipVisionModel | None, node: str) -
             f"{node}: the descriptor metric needs a network that compares images: connect `descriptor` (Load Copy "
             "Detector (SSCD) or Load CLIP Vision), or set metric to latent."
         )
-    return given if isinstance(given, LoadedDescriptor) else clip_vision_descriptor(given)
+    if isinstance(given, LoadedDescriptor):
+        return given
+    if given.image_size < 1:
+        raise GuardError(
+            f"{node}: `descriptor` is a network without an image size of its own (SigLIP 2 NaFlex), which this pack "
+            "does not support. Load another file with Load CLIP Vision, or connect Load Copy Detector (SSCD)."
+        )
+    return clip_vision_descriptor(given)
 
 
 def clip_vision_descriptor(clip_vision: ClipVisionModel) -> LoadedDescriptor:
-    """The host's CLIP_VISION: its embedding of the whole image, squeezed to a square."""
+    """The host's CLIP_VISION: its embedding of the whole image, squeezed to a square.
+
+    The host's network returns it third: for CLIP the projected first token, for DINOv2 and DINOv3 the first token. For
+    SigLIP, whose own pooling the host does not have, it is every token, of which we take the mean.
+    """
     network = clip_vision.model
+    kind, threshold = _kind_of(network)
 
     def embed(images: Tensor) -> Tensor:
         with _cloned_layer_norm_inputs(network):
             pooled = network(pixel_values=images, intermediate_output=-2)[2].float()
-        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled  # SigLIP returns every token
+        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled
 
     weights = network.state_dict()
     return LoadedDescriptor(
-        f"CLIP vision ({sum(w.numel() for w in weights.values()) / 1e6:.0f} M weights)",
+        f"{kind} ({sum(w.numel() for w in weights.values()) / 1e6:.0f} M weights)",
         weights_fingerprint(weights),
         clip_vision.patcher,
         embed,
         clip_vision.image_size,
         tuple(clip_vision.image_mean),
         tuple(clip_vision.image_std),
+        least_threshold=threshold,
     )
+
+
+def _kind_of(network: nn.Module) -> tuple[str, float]:
+    """What a network of the host is called, and with which threshold to start. We measured none of them."""
+    name = type(network).__name__.replace("Dino", "DINO")
+    if name.startswith("DINO"):  # DINOv3 is not in every version of the host
+        return name[:6], 0.8
+    siglip = getattr(getattr(network, "vision_model", None), "output_layernorm", False)
+    return ("SigLIP" if siglip else "CLIP vision"), 0.9
 
 
 @contextmanager

@@ -41,7 +41,8 @@ TOOLTIPS = {
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
     "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
     "false alarms. "
-    "With CLIP vision use 0.9 or more, because CLIP vision finds all images similar.",
+    "With CLIP vision or SigLIP use 0.9 or more, and with DINOv2 0.8 or more, because these networks find most images "
+    "similar.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
     "of the same composition, "
@@ -152,7 +153,9 @@ class CopyCheck(io.ComfyNode):
         drawn = side_by_side(interruptible(every), shown, *verdict.bars, verdict.lines)
         below = [histogram(*verdict.distribution)] if len(every) >= LEAST else []
         steered = steered_note(cls.hidden.prompt, cls.hidden.unique_id)
-        summary = verdict.summary([*warnings, *steered])
+        network = look.extractor.descriptor
+        unfit = network.threshold_note(threshold) if network and background is None else []
+        summary = verdict.summary([*warnings, *unfit, *steered])
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
             cls.hidden.extra_pnginfo["memorization_guard"] = summary
         alarm = [f"{verdict.count}."] if verdict.copies.any() else []

@@ -8,7 +8,7 @@ from .index import ReferenceIndex
 from .reference_set import ReferenceSet
 
 NEAREST = 3  # images of the background whose mean is subtracted
-SAME_IMAGE = 0.98  # cosine
+SAME_IMAGE = 0.995  # cosine
 
 
 def background_similarity(queries: Tensor, background: ReferenceSet) -> Tensor:

@@ -50,7 +50,7 @@ def test_the_three_nearest_of_the_placement_that_won_are_subtracted(host: Host, 
     torch.testing.assert_close(torch.tensor(out["c"][0]), torch.stack(expected), atol=2e-4, rtol=0)
     plain = torch.tensor(out["plain"][0])
     torch.testing.assert_close(plain, cosines.amax(dim=(0, 2)), atol=2e-4, rtol=0)
-    assert "similarity minus background above 0.05" in out["c"][3] and "background" not in out["plain"][3]
+    assert "similarity minus background above 0.05" in out["c"][3] and "minus background" not in out["plain"][3]
     taken = (plain - torch.tensor(out["c"][0])).mean()
     assert f"a threshold of {0.05 + taken:.2f} without it" in out["c"][3]
     assert f"image 1: {out['c'][0][0]:.2f} ({plain[0]:.2f} − {plain[0] - out['c'][0][0]:.2f})" in out["c"][3]
@@ -84,3 +84,11 @@ def test_what_is_no_background_is_named(
     prompt = {"c": graphs.check("r", background=["b", 0])}
     failed = fails(host, prompt, {"r": known[references], "b": known[background], "i": sets["k"][:2]})
     assert failed.message.startswith(f"Copy Check: {says}")
+
+
+def test_a_network_that_finds_most_images_similar_says_so(host: Host, sets: dict[str, Any]) -> None:
+    """Not with a background, which is one of the ways out."""
+    prompt = {name: graphs.check("r", threshold=limit) for name, limit in (("low", 0.5), ("high", 0.9))}
+    out = host.run({**prompt, "c": CHECK}, {**sets, "i": coarse(2, 5)})
+    said = ["finds most images similar. Start with a threshold of 0.9" in out[name][3] for name in ("low", "high", "c")]
+    assert said == [True, False, False]
