@@ -54,9 +54,11 @@ TOOLTIPS = {
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
     "background": "Only for references with the descriptor metric: a set of ordinary images, made with the same "
-    "descriptor, that holds none of the references. Some images are similar to everything. The node subtracts the mean "
-    "similarity to the three nearest images of this set, so that these images give fewer false alarms. Then lower "
-    "`threshold`, for example to 0.3. Use a few hundred images or more.",
+    "descriptor, that holds none of the references. Use a few hundred images or more. Some images are similar to "
+    "everything. The node subtracts the mean similarity to the three nearest images of this set, so these images give "
+    "fewer false alarms. `threshold` then applies to what is left, so lower it. Start with 0.3: an image that is no "
+    "copy has about 0, because it is about as similar to these images as to the references. We have not measured a "
+    "better value.",
     "draw_matches": "Only for references that were made with SSCD: draws which places of each image and of its nearest "
     "reference match, on the output match_map. This costs two more passes of SSCD per image.",
 }
