@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import comfy.model_management
@@ -43,6 +44,8 @@ class LoadedDescriptor:
     std: tuple[float, ...]
     antialias: bool = True
     amg_as_released: bool = False
+    places: Callable[[Tensor], Tensor] | None = None  # (B, 3, side, side) -> (B, D, h, w), whose sum is the embedding
+    least_threshold: float = 0.0  # below it, most images would count as copies
 
     @property
     def for_predictions(self) -> LoadedDescriptor:
@@ -52,19 +55,37 @@ class LoadedDescriptor:
         half = (0.5, 0.5, 0.5)
         return replace(self, mean=half, std=half, antialias=False) if self.amg_as_released else self
 
+    def threshold_note(self, threshold: float) -> list[str]:
+        """A sentence in a list if the threshold is one for another network, or an empty list."""
+        if threshold >= self.least_threshold:
+            return []
+        return [
+            f"{self.name} finds most images similar. Start with a threshold of {self.least_threshold:g}, and raise it "
+            "until ordinary images have no alarm. Or connect them as `background`."
+        ]
+
     def load(self) -> None:
         comfy.model_management.load_models_gpu([self.patcher], force_full_load=True)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D) on the images' device; differentiable."""
+        return self.embed(self._prepared(images)).to(images.device)
+
+    def by_place(self, images: Tensor) -> Tensor:
+        """The same as a sum over places, (B, D, h, w). Raises ValueError if this network's embedding is none."""
+        if self.places is None:
+            raise ValueError(f"the embedding of {self.name} is no sum over places")
+        return self.places(self._prepared(images)).to(images.device)
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """On the network's device."""
         device = self.patcher.load_device
 
         def prepare_on(where: torch.device) -> Tensor:
             return sscd.prepare(images.to(where).float(), self.side, self.mean, self.std, self.antialias).to(device)
 
         # An image can be much larger than what the network sees of it.
-        prepared = retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
-        return self.embed(prepared).to(images.device)
+        return retry_with_less(lambda: prepare_on(device), lambda: prepare_on(torch.device("cpu")))
 
 
 def as_descriptor(given: LoadedDescriptor | ClipVisionModel | None, node: str) -> LoadedDescriptor:
@@ -74,28 +95,50 @@ def as_descriptor(given: LoadedDescriptor | ClipVisionModel | None, node: str) -
             f"{node}: the descriptor metric needs a network that compares images: connect `descriptor` (Load Copy "
             "Detector (SSCD) or Load CLIP Vision), or set metric to latent."
         )
-    return given if isinstance(given, LoadedDescriptor) else clip_vision_descriptor(given)
+    if isinstance(given, LoadedDescriptor):
+        return given
+    if given.image_size < 1:
+        raise GuardError(
+            f"{node}: `descriptor` is a network without an image size of its own (SigLIP 2 NaFlex), which this pack "
+            "does not support. Load another file with Load CLIP Vision, or connect Load Copy Detector (SSCD)."
+        )
+    return clip_vision_descriptor(given)
 
 
 def clip_vision_descriptor(clip_vision: ClipVisionModel) -> LoadedDescriptor:
-    """The host's CLIP_VISION: its embedding of the whole image, squeezed to a square."""
+    """The host's CLIP_VISION: its embedding of the whole image, squeezed to a square.
+
+    The host's network returns it third: for CLIP the projected first token, for DINOv2 and DINOv3 the first token. For
+    SigLIP, whose own pooling the host does not have, it is every token, of which we take the mean.
+    """
     network = clip_vision.model
+    kind, threshold = _kind_of(network)
 
     def embed(images: Tensor) -> Tensor:
         with _cloned_layer_norm_inputs(network):
             pooled = network(pixel_values=images, intermediate_output=-2)[2].float()
-        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled  # SigLIP returns every token
+        return pooled.mean(dim=1) if pooled.ndim == 3 else pooled
 
     weights = network.state_dict()
     return LoadedDescriptor(
-        f"CLIP vision ({sum(w.numel() for w in weights.values()) / 1e6:.0f} M weights)",
+        f"{kind} ({sum(w.numel() for w in weights.values()) / 1e6:.0f} M weights)",
         weights_fingerprint(weights),
         clip_vision.patcher,
         embed,
         clip_vision.image_size,
         tuple(clip_vision.image_mean),
         tuple(clip_vision.image_std),
+        least_threshold=threshold,
     )
+
+
+def _kind_of(network: nn.Module) -> tuple[str, float]:
+    """What a network of the host is called, and with which threshold to start. We measured none of them."""
+    name = type(network).__name__.replace("Dino", "DINO")
+    if name.startswith("DINO"):  # DINOv3 is not in every version of the host
+        return name[:6], 0.8
+    siglip = getattr(getattr(network, "vision_model", None), "output_layernorm", False)
+    return ("SigLIP" if siglip else "CLIP vision"), 0.9
 
 
 @contextmanager
@@ -121,7 +164,7 @@ def load_sscd(path: Path, node: str, amg_as_released: bool = False) -> LoadedDes
         kind = "a safetensors file" if plain else "a PyTorch archive"
         why = " ".join(str(error).split())[:120]
         raise GuardError(
-            f"{node}: `file` {path.name} is not {kind} with the weights of a ResNet-50 SSCD ({why}). {SOURCE}"
+            f"{node}: `file` {path.name} is not {kind} with the weights of SSCD ({why}). {SOURCE}"
         ) from None
     device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
     made = LoadedDescriptor(
@@ -132,6 +175,7 @@ def load_sscd(path: Path, node: str, amg_as_released: bool = False) -> LoadedDes
         sscd.SIDE,
         sscd.MEAN,
         sscd.STD,
+        places=partial(sscd.embedding_by_place, network),
     )
     if not amg_as_released:
         return made

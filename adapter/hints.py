@@ -26,6 +26,7 @@ FILLED_NEGATIVE_GUIDANCE = (
     "Hint: the sampler's `negative` is not empty, so guidance is measured against it and not as in the paper. If "
     "copies remain, leave it empty."
 )
+STEERED = "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too."
 SD_LATENT = (4, 64, 64)  # of an image of 512×512 pixels
 TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's text
 Graph = dict[str, dict[str, Any]]
@@ -49,6 +50,12 @@ def negative_hint_behind(node_id: str | None, null: list | None) -> list[str]:
 def guidance_negative_hint(node_id: str | None) -> list[str]:
     """FILLED_NEGATIVE_GUIDANCE in a list if a sampler behind the patch has a filled `negative`."""
     return [FILLED_NEGATIVE_GUIDANCE] if _filled_behind(running_graph(), node_id) else []
+
+
+def steered_note(graph: Graph | None, node_id: str | None) -> list[str]:
+    """STEERED in a list if AMG Guidance guided what made the `images` of this node, until its metric said no."""
+    own = (graph or {}).get(node_id or "", {"inputs": {}})["inputs"]
+    return [STEERED] if made_through(graph, own.get("images"), ("MG_AMGGuidance", "MG_Guard")) else []
 
 
 def made_through(graph: Graph | None, link: Any, kinds: Sequence[str]) -> bool:

@@ -17,9 +17,13 @@ CALM, HOT = (74, 158, 116), (226, 88, 76)
 
 
 def side_by_side(
-    images: Iterable[Tensor], nearest: Tensor | None, closeness: Sequence[float], mark: float, words: Sequence[str]
+    images: Iterable[Tensor],
+    nearest: Sequence[Tensor] | Tensor | None,
+    closeness: Sequence[float],
+    mark: float,
+    words: Sequence[str],
 ) -> Tensor:
-    """IMAGE (B, h, w, 3) of images (H, W, 3) of any size and their references (B, s, s, 3), both in [0, 1].
+    """IMAGE (B, h, w, 3) of images (H, W, 3) and their references, of any size, both in [0, 1].
 
     closeness: 0 … 1 of the bar, one per image; above `mark` it is red. words: a line under each.
     """
@@ -41,11 +45,16 @@ def side_by_side(
     return torch.stack(drawn)
 
 
-def _paste(canvas: Image.Image, pixels: Tensor, left: int) -> None:
+def fitted(pixels: Tensor) -> Image.Image:
+    """The image (H, W, 3) in [0, 1], with a longer side of SIDE."""
     image = Image.fromarray((pixels.float().clamp(0, 1) * 255).round().byte().cpu().numpy())
     width, height = (max(round(side * SIDE / max(image.size)), 1) for side in image.size)
-    place = (left + (SIDE - width) // 2, GAP + (SIDE - height) // 2)
-    canvas.paste(image.resize((width, height), Image.Resampling.LANCZOS), place)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _paste(canvas: Image.Image, pixels: Tensor, left: int) -> None:
+    image = fitted(pixels)
+    canvas.paste(image, (left + (SIDE - image.width) // 2, GAP + (SIDE - image.height) // 2))
 
 
 def _bar(pen: ImageDraw.ImageDraw, closeness: float, mark: float) -> None:

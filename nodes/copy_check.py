@@ -9,18 +9,23 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..adapter.errors import check_images
-from ..adapter.hints import made_through
+from ..adapter.hints import steered_note
 from ..adapter.images import images_or_nothing
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.long_work import interruptible
 from ..drawing.copy_comparison import side_by_side
+from ..drawing.match_overlay import match_pictures, nothing_to_colour
 from ..drawing.node_views import text_view
+from ..drawing.similarity_histogram import LEAST, histogram
+from ..mitigation.copy_verdict import CopyVerdict
 from ..mitigation.references.reference_set import ReferenceSet
+from ..mitigation.references.score_normalisation import background_similarity
 from ..mitigation.references.similarity import nearest_similarity
-from ..mitigation.wording import counted
-from ..references.feature_extraction import features_to_compare
+from ..references.background import check_background, overlap_warning
+from ..references.feature_extraction import FeaturesToCompare
 from ..references.image_resize import opaque
+from ..references.match_maps import matched_pair
 from . import schema
 
 if TYPE_CHECKING:
@@ -29,12 +34,15 @@ if TYPE_CHECKING:
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 4 copies 0.993 … 0.996, 76 other images 0.28 … 0.76
 SAVED_AT_ONCE = 4
+TURN_ON = "Turn on draw_matches to see here which places match."
+NEEDS_SSCD = "Only references that were made with SSCD show which places match."
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
     "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
     "false alarms. "
-    "With CLIP vision use 0.9 or more, because CLIP vision gives all images a high similarity.",
+    "With CLIP vision or SigLIP use 0.9 or more, and with DINOv2 0.8 or more, because these networks give most images a "
+    "high similarity.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
     "of the same composition, "
@@ -45,6 +53,14 @@ TOOLTIPS = {
     "copies, but gives more false "
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
+    "background": "Only for references with the descriptor metric: a set of ordinary images, made with the same "
+    "descriptor, that holds none of the references. Use a few hundred images or more. Some images are similar to "
+    "everything. The node subtracts the mean similarity to the three nearest images of this set, so these images give "
+    "fewer false alarms. `threshold` then applies to what is left, so lower it. Start with 0.3: an image that is no "
+    "copy has about 0, because it is about as similar to these images as to the references. We have not measured a "
+    "better value.",
+    "draw_matches": "Only for references that were made with SSCD: draws which places of each image and of its nearest "
+    "reference match, on the output match_map. This costs two more passes of SSCD per image.",
 }
 
 
@@ -72,6 +88,8 @@ class CopyCheck(io.ComfyNode):
                 schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),
                 schema.number("nl2_threshold", 1.4, (0.0, 2.0, 0.01)),
                 io.Vae.Input("vae", optional=True),
+                schema.References.Input("background", optional=True),
+                *schema.advanced(io.Boolean.Input("draw_matches", default=False, optional=True)),
             ),
             outputs=[
                 io.Float.Output(
@@ -79,7 +97,8 @@ class CopyCheck(io.ComfyNode):
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
                     "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) "
-                    "with a minus sign: a higher number means a closer image, and 0 means the same image.",
+                    "with a minus sign: a higher number means a closer image, and 0 means the same image. If "
+                    "`background` is connected, what the background takes is already subtracted.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(
@@ -92,6 +111,11 @@ class CopyCheck(io.ComfyNode):
                     display_name="clean", is_output_list=True, tooltip="The images without an alarm. Save these."
                 ),
                 io.Image.Output(display_name="copies", is_output_list=True, tooltip="The images that may be copies."),
+                io.Image.Output(
+                    display_name="match_map",
+                    tooltip="Each image beside its nearest reference, with the places that match coloured. Turn on "
+                    "draw_matches for it.",
+                ),
             ],
             is_input_list=True,
             is_output_node=True,
@@ -108,70 +132,64 @@ class CopyCheck(io.ComfyNode):
         latent_threshold: float,
         nl2_threshold: float,
         vae: VAE | None = None,
+        background: ReferenceSet | None = None,
+        draw_matches: bool = False,
     ) -> io.NodeOutput:
         batches = [opaque(check_images(batch, NAME)) for batch in images]
         every = [image for batch in batches for image in batch]
-        features, missed = features_to_compare(references, every, vae, NAME)
-        sigma, rows = nearest_similarity(references, interruptible(features))
-        nearest = rows.tolist()
+        if background is not None:
+            check_background(background, references, NAME)
+        look = FeaturesToCompare(references, vae, NAME)
+        features = look.of_all(every)
+        closeness, rows, placements = nearest_similarity(references, interruptible(features))
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
-        copies = sigma > limit
-        by_batch = copies.split([len(batch) for batch in batches])
-        words = [
-            f"{i}: {-s if references.metric == 'nL2' else s:.2f}  {'COPY?' if c else 'no alarm'}  {references.names[n]}"
-            for i, (s, c, n) in enumerate(zip(sigma.tolist(), copies.tolist(), nearest, strict=True), start=1)
-        ]
+        warnings, subtracted = [look.warning] if look.warning else [], None
+        if background is not None:
+            placed = torch.stack([views[i] for views, i in zip(features, placements.tolist(), strict=True)])
+            subtracted = background_similarity(placed, background)
+            warnings += [warning for warning in [overlap_warning(references, rows, background)] if warning]
+        verdict = CopyVerdict(references, closeness, rows, limit, subtracted)
+        by_batch = verdict.copies.split([len(batch) for batch in batches])
         thumbnails = references.thumbnails
-        shown = None if thumbnails is None else thumbnails[torch.tensor(nearest)].float() / 255
-        if references.metric == "nL2":  # the bar runs from 0 to 1, but the ratio from 2 (far) to 0 (the same)
-            drawn = side_by_side(interruptible(every), shown, (1 + sigma / 2).tolist(), 1 + limit / 2, words)
-        else:
-            drawn = side_by_side(interruptible(every), shown, sigma.tolist(), limit, words)
-        found = int(copies.sum())
-        count = f"{found} of {counted(len(words), 'image')} may be {'a copy' if found == 1 else 'copies'}"
-        notes = [n for n in (missed, _steered_note(cls.hidden.prompt, cls.hidden.unique_id)) if n]
-        summary = _summary(references, count, words, limit, notes)
+        shown = None if thumbnails is None else thumbnails[rows].float() / 255
+        drawn = side_by_side(interruptible(every), shown, *verdict.bars, verdict.lines)
+        below = [histogram(*verdict.distribution)] if len(every) >= LEAST else []
+        steered = steered_note(cls.hidden.prompt, cls.hidden.unique_id)
+        network = look.extractor.descriptor
+        unfit = network.threshold_note(threshold) if network and background is None else []
+        summary = verdict.summary([*warnings, *unfit, *steered])
         if isinstance(cls.hidden.extra_pnginfo, dict):  # what ComfyUI writes into the images that it saves
             cls.hidden.extra_pnginfo["memorization_guard"] = summary
-        warning = " ".join([*([f"{count}."] if found else []), *([missed] if missed else [])])
-        view = LiveView().finish(text_view(summary, warning))
+        alarm = [f"{verdict.count}."] if verdict.copies.any() else []
+        view = LiveView().finish(text_view(summary, " ".join([*alarm, *warnings])))
         return io.NodeOutput(
-            sigma.tolist(),
+            verdict.sigma.tolist(),
             torch.zeros(len(every), 64, 64, 3) if shown is None else shown,
-            bool(copies.any()),
+            bool(verdict.copies.any()),
             summary,
             drawn,
             images_or_nothing([batch[~own] for batch, own in zip(batches, by_batch, strict=True)]),
             images_or_nothing([batch[own] for batch, own in zip(batches, by_batch, strict=True)]),
-            ui={**_previews(drawn, cls), "text": (summary,), **view},
+            _match_map(look, every, verdict, placements.tolist()) if draw_matches else nothing_to_colour(TURN_ON),
+            ui={**_previews([*drawn.split(SAVED_AT_ONCE), *below], cls), "text": (summary,), **view},
         )
 
 
-def _previews(drawn: Tensor, node: type[io.ComfyNode]) -> dict:
+def _match_map(look: FeaturesToCompare, images: list[Tensor], verdict: CopyVerdict, placements: list[int]) -> Tensor:
+    network = look.extractor.descriptor
+    if network is None or network.places is None:
+        return nothing_to_colour(NEEDS_SSCD)
+    network.load()
+    found = zip(images, verdict.rows.tolist(), placements, strict=True)
+    pairs = (matched_pair(look.references, network, image, row, bool(placed)) for image, row, placed in found)
+    words = [line + "  (mirrored)" * placed for line, placed in zip(verdict.lines, placements, strict=True)]
+    return match_pictures(interruptible(images), pairs, *verdict.bars, words)
+
+
+def _previews(parts: list[Tensor], node: type[io.ComfyNode]) -> dict:
     """As the host's Preview Image, which saves a whole batch before it looks whether the user has stopped the run."""
-    saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(drawn.split(SAVED_AT_ONCE))]
+    saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(parts)]
     return {**saved[0], "images": [image for part in saved for image in part["images"]]}
-
-
-def _steered_note(graph: dict | None, node: str | None) -> str:
-    """The metric that guided an image says little about it: it was used until it said no."""
-    own = (graph or {}).get(node or "", {"inputs": {}})["inputs"]
-    guided = made_through(graph, own.get("images"), ("MG_AMGGuidance", "MG_Guard"))
-    return (
-        "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too."
-        if guided
-        else ""
-    )
-
-
-def _summary(references: ReferenceSet, count: str, words: list[str], limit: float, notes: list[str]) -> str:
-    side = f"ratio below {-limit:.2f}" if references.metric == "nL2" else f"similarity above {limit:.2f}"
-    head = f"Metric {references.metric}: {side} counts as a copy."
-    foot = (
-        f"Compared with {counted(len(references), 'reference')} only. No guarantee either way: compare by eye before "
-        "you publish."
-    )
-    return "\n".join([f"{count}.", head, *(f"- image {line}" for line in words), *notes, "", foot])
 
 
 NODES = [CopyCheck]

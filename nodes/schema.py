@@ -183,7 +183,11 @@ USED_WITH: dict[str, dict[str, list[str]]] = {
     "rule": {"sharp drop": ["drop_ratio"], "local minimum": []},
     "threshold_schedule": {"parabolic": ["threshold_max"], "exponential": ["threshold_max"], "constant": []},
     # also for nodes behind the one that has it: Copy Check has a threshold for each metric of its references
-    "metric": {"latent": [*SIZE, "latent_threshold"], "nL2": [*SIZE, "nl2_threshold"], "descriptor": ["threshold"]},
+    "metric": {
+        "latent": [*SIZE, "latent_threshold"],
+        "nL2": [*SIZE, "nl2_threshold"],
+        "descriptor": ["threshold", "draw_matches"],
+    },
     "preset": {
         published.CUSTOM: list(dict.fromkeys(name for table in PRESETS for name in published.inputs_set_by(table))),
         **{name: [] for table in PRESETS for name in table},

@@ -135,16 +135,13 @@ class FeaturesToCompare:
         by_place = self.references.metric != "descriptor"
         return self.extractor.rows(torch.cat([moved(one) for one in both]) if by_place else torch.stack(both))
 
-
-def features_to_compare(
-    references: ReferenceSet, images: Sequence[Tensor], vae: VAE | None, node: str
-) -> tuple[list[Tensor], str]:
-    """For each image (H, W, 3) the features (V, D) to compare with the set, and a warning or "". Raises GuardError."""
-    features, compared, bar = FeaturesToCompare(references, vae, node), [], progress(len(images))
-    for image in interruptible(images):
-        compared.append(features(image))
-        bar.update(1)
-    return compared, features.warning
+    def of_all(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """The same of each image, with a progress bar."""
+        features, bar = [], progress(len(images))
+        for image in interruptible(images):
+            features.append(self(image))
+            bar.update(1)
+        return features
 
 
 def vae_warning(references: ReferenceSet, vae: VAE | None) -> str:

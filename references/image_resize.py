@@ -13,6 +13,7 @@ from ..adapter.errors import GuardError, check_latent
 if TYPE_CHECKING:
     from comfy.sd import VAE
 
+AROUND = 0.1  # the grey beside a thumbnail that is no square
 Size = tuple[int, int]  # (width, height)
 
 
@@ -64,7 +65,14 @@ def contain(image: Tensor, side: int) -> Tensor:
     scale = side / max(high, wide)
     size = (max(round(high * scale), 1), max(round(wide * scale), 1))
     small = F.interpolate(image.movedim(-1, 0)[None], size, mode="bilinear", antialias=True, align_corners=False)
-    out = torch.full((side, side, 3), 0.1)
+    out = torch.full((side, side, 3), AROUND)
     top, left = (side - size[0]) // 2, (side - size[1]) // 2
     out[top : top + size[0], left : left + size[1]] = small[0].movedim(0, -1).clamp(0, 1).to(out.device)
     return (out * 255).round().to(torch.uint8)
+
+
+def contained(thumbnail: Tensor) -> Tensor:
+    """The image (h, w, 3) uint8 inside what `contain` made of it, without the grey around it."""
+    inside = (thumbnail != round(AROUND * 255)).any(dim=2)
+    high, wide = inside.any(dim=1).nonzero(), inside.any(dim=0).nonzero()
+    return thumbnail[high[0] : high[-1] + 1, wide[0] : wide[-1] + 1] if len(high) else thumbnail

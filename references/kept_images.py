@@ -52,7 +52,7 @@ class ImageLook:
 
     def __call__(self, image: Tensor) -> KeptImage:
         pixels = opaque(image[None])[0]
-        similarity, nearest = self.nearest(self.features(pixels))
+        similarity, nearest, _ = self.nearest(self.features(pixels))
         return KeptImage(float(similarity), int(nearest), contain(pixels.cpu(), THUMBNAIL))
 
 

@@ -26,7 +26,7 @@ export const USED_WITH = {
   metric: {
     "latent": ["width", "height", "latent_threshold"],
     "nL2": ["width", "height", "nl2_threshold"],
-    "descriptor": ["threshold"],
+    "descriptor": ["threshold", "draw_matches"],
   },
   preset: {
     "custom": ["method", "target_units", "max_iterations", "constraint", "memorized_threshold", "target_magnitude", "learning_rate", "weight_decay", "adjustment_strength", "sharpness_radius", "adjustments", "steps", "sampler_name", "scheduler", "cfg", "mode", "pre_escape_cfg", "start_percent", "rule", "despecification", "deduplication", "dissimilarity", "threshold_min", "threshold_max", "threshold_schedule", "gradient", "dissimilarity_growth", "every"],

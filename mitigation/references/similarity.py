@@ -51,18 +51,18 @@ class NearestReference:
             kept = centre_all(kept, self.mean)
         self.index = ReferenceIndex(kept, references.metric)
 
-    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """σ to the nearest reference () float32, and its row () int64."""
+    def __call__(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """σ to the nearest reference () float32, its row () int64, and which placement found it () int64."""
         references, mean = self.references, self.mean
         queries = features.float() if mean is None else remove_mean(mean.to(features.device), features)
         _, rows = self.index.nearest(queries, references.neighbours)
         values = similarity(references.metric, queries, self.index.take(rows), references.alpha)
-        best = int(values.argmax())
-        return values[best], rows[best, 0]
+        best = values.argmax()
+        return values[best], rows[best, 0], best
 
 
-def nearest_similarity(references: ReferenceSet, images: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """σ to the nearest reference (B,) float32, and its row (B,) int64, of B images, each as for NearestReference."""
+def nearest_similarity(references: ReferenceSet, images: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """σ to the nearest reference, its row, and the placement that found it, (B,) each, of B images (V, D)."""
     find = NearestReference(references)
-    sigma, nearest = zip(*map(find, images), strict=True)
-    return torch.stack(sigma), torch.stack(nearest)
+    sigma, nearest, placement = zip(*map(find, images), strict=True)
+    return torch.stack(sigma), torch.stack(nearest), torch.stack(placement)

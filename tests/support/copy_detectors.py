@@ -13,10 +13,10 @@ from support.families.kinds import SIZES, fill
 
 def random_sscd(dims: int = 64) -> ResNet:
     """SSCD with blocks of an eighth of the width and random weights that keep the differences between images."""
-    from memorization_guard.mitigation.references.sscd import sscd_network
+    from memorization_guard.mitigation.references.sscd import Size, sscd_network
 
     torch.manual_seed(3)
-    made = sscd_network(dims=dims, width=8)
+    made = sscd_network(Size(dims, width=8))
     for part in made.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.normal_(std=0.1)

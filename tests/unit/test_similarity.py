@@ -53,19 +53,21 @@ def test_latent_similarity_is_the_correlation_and_one_style_is_no_copy() -> None
     known, new = style + noise(40, 64, seed=1), style + noise(10, 64, seed=2)
     references = set_of(latent_features(known))
     raw = (latent_features(new) @ references.features.float().T).amax(dim=1)
-    sigma, _ = nearest_similarity(references, latent_features(new).split(1))
+    sigma, *_ = nearest_similarity(references, latent_features(new).split(1))
     assert raw.min() > 0.75 and sigma.max() < 0.6
-    sigma, rows = nearest_similarity(references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)).split(1))
+    sigma, rows, _ = nearest_similarity(
+        references, latent_features(known[[3, 30]] + 0.1 * noise(2, 64, seed=3)).split(1)
+    )
     assert sigma.min() > 0.95 and rows.tolist() == [3, 30]
     one = known[:1]  # a single reference is compared as it is
-    sigma, rows = nearest_similarity(set_of(latent_features(one)), latent_features(3 * one + 1).split(1))
+    sigma, rows, _ = nearest_similarity(set_of(latent_features(one)), latent_features(3 * one + 1).split(1))
     torch.testing.assert_close(sigma, torch.ones(1), atol=1e-3, rtol=0)
     assert rows.tolist() == [0]
 
 
 def test_nl2_is_equation_8_over_the_k_nearest() -> None:
     known, new = noise(60, 12, seed=0).half().float(), noise(3, 12, seed=1)
-    sigma, rows = nearest_similarity(set_of(known, "nL2", k=7), new.split(1))
+    sigma, rows, _ = nearest_similarity(set_of(known, "nL2", k=7), new.split(1))
     distances, near = torch.cdist(new, known).topk(7, largest=False)
     torch.testing.assert_close(sigma, -distances[:, 0] / (0.5 * distances.mean(dim=1)))
     assert torch.equal(rows, near[:, 0])
@@ -245,3 +247,21 @@ def test_other_weights_and_an_older_hash_which_proves_only_that_weights_are_the_
     for numbers in ("", ":", ":?", ":AAAA"):
         assert same_weights(own.partition(":")[0] + numbers, own) is True
         assert same_weights("0" * 64 + numbers, own) is None
+
+
+def test_sscd_disc_large_is_read_by_its_shapes() -> None:
+    """A ResNeXt-101 with 32 groups, in Classy Vision's names: the only ones that its authors publish."""
+    blocks = torchvision.models.resnet.Bottleneck
+    made = torchvision.models.ResNet(blocks, [3, 4, 23, 3], 1024, groups=32, width_per_group=4)
+    made.avgpool = GeM()
+    images = torch.randn(1, 3, 64, 64)
+    ours = sscd.sscd_from(classy_names(made.state_dict()))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), made.eval()(images))
+        places = sscd.embedding_by_place(ours, images)
+    assert places.shape == (1, 1024, 2, 2)
+    torch.testing.assert_close(places.sum(dim=(2, 3)), ours(images))
+    many = dict.fromkeys(("layer1.0.conv1.weight", "layer1.0.conv2.weight"), torch.zeros(4, 4, 1, 1))
+    many |= {f"layer{stage}.{i}.a": torch.zeros(1) for stage in range(1, 5) for i in range(40)}
+    with pytest.raises(ValueError, match="stages of 40, 40, 40, 40 blocks"):
+        sscd.sscd_from({**many, "fc.weight": torch.zeros(4, 4)})
