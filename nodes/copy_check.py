@@ -41,7 +41,8 @@ TOOLTIPS = {
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
     "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
     "false alarms. "
-    "With CLIP vision or SigLIP use 0.9 or more, and with DINOv2 0.8 or more, because these networks give most images a "
+    "With CLIP vision or SigLIP use 0.9 or more, and with DINOv2 0.8 or more, because these networks give most images "
+    "a "
     "high similarity.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
