@@ -59,7 +59,7 @@ TOOLTIPS = {
     "TAESD works, too, and is much faster than the model's own VAE.",
     "dissimilarity_growth": "How strong the push away from the nearest reference is during the run. Ramp: the push "
     "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node "
-    "does not make the push grow, as in the formula of their paper. With this formula the push is strong in early "
+    "adds no growth, and the formula of their paper has none either. With this formula the push is strong in early "
     "steps and nearly gone in late steps.",
     "every": "With 3, for example, the node compares the image with the references only in every third step. Higher: "
     "saves "

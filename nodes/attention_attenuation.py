@@ -38,10 +38,11 @@ class AttentionAttenuation(io.ComfyNode):
             node_id="MG_AttentionAttenuation",
             display_name=f"{NAME} (experimental)",
             category=schema.CATEGORY,
-            description="Finds the words of a prompt that get more attention from the model than the average word. "
+            description="Finds the words of a prompt that get more attention from the model than the average word "
+            "does. "
             "Such words often trigger a memorized image, so the node makes the model pay less attention to "
-            "them. The node changes the images of every prompt, not only of memorized prompts. It is "
-            "experimental: the help of this node says what it did on this pack's test model.",
+            "them. The node changes the images of every prompt, not only of memorized prompts. The node is "
+            "experimental: its help page gives the results on this pack's test model.",
             is_experimental=True,
             inputs=schema.with_tooltips(
                 TOOLTIPS,

@@ -54,14 +54,15 @@ TOOLTIPS = {
     "copies, but gives more false "
     "alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
-    "background": "Only for references with the descriptor metric: a set of ordinary images, made with the same "
-    "descriptor, that holds none of the references. Use a few hundred images or more. Some images are similar to "
-    "everything. The node subtracts the mean similarity to the three nearest images of this set, so these images give "
-    "fewer false alarms. `threshold` then applies to what is left, so lower it. Start with 0.3: an image that is no "
-    "copy has about 0, because it is about as similar to these images as to the references. We have not measured a "
-    "better value.",
-    "draw_matches": "Only for references that were made with SSCD: draws which places of each image and of its nearest "
-    "reference match, on the output match_map. This costs two more passes of SSCD per image.",
+    "background": "Only for references with the descriptor metric: a set made from ordinary images with the same "
+    "descriptor. It must hold none of the references. Use a few hundred images or more. Some images are similar to "
+    "everything. For each image, the node subtracts its mean similarity to the three nearest images of this set, so "
+    "images that are similar to everything give fewer false alarms. `threshold` then applies to what is left, so "
+    "lower it. Start with 0.3: for an image that is "
+    "no copy, about 0 is left, because this image is about as similar to the background as to the references. We have "
+    "not measured which value is best.",
+    "draw_matches": "Only for references that were made with SSCD: the output match_map then shows in colour which "
+    "places of an image match its nearest reference. This costs two more passes of SSCD per image.",
 }
 
 
@@ -99,7 +100,7 @@ class CopyCheck(io.ComfyNode):
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
                     "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) "
                     "with a minus sign: a higher number means a closer image, and 0 means the same image. If "
-                    "`background` is connected, what the background takes is already subtracted.",
+                    "`background` is connected, the similarity to the background is already subtracted.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(
@@ -114,7 +115,7 @@ class CopyCheck(io.ComfyNode):
                 io.Image.Output(display_name="copies", is_output_list=True, tooltip="The images that may be copies."),
                 io.Image.Output(
                     display_name="match_map",
-                    tooltip="Each image beside its nearest reference, with the places that match coloured. Turn on "
+                    tooltip="Each image beside its nearest reference, with the matching places in colour. Turn on "
                     "draw_matches for it.",
                 ),
             ],

@@ -66,7 +66,7 @@ TOOLTIPS = {
     "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. The folder must be "
     "in ComfyUI's input directory. If you choose a folder, connect a VAE, too.",
     "vae": "The model's VAE. It encodes the images of the folder.",
-    "ordinary_prompts": "Optional: ordinary prompts with which the node measures your model, separated by semicolons. "
+    "ordinary_prompts": "Optional: ordinary prompts, separated by semicolons, with which the node measures your model. "
     "Give about a dozen if your model was trained on tags, or on captions in a language other than English. If you "
     "leave this empty, the node uses twelve everyday prompts in English.",
 }

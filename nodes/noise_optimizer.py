@@ -31,15 +31,15 @@ TOOLTIPS = {
     "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). "
     "This is the strongest "
     "method, and it needs the most VRAM. Batch-wise: changes the noise with a few model evaluations and without "
-    "gradients, so it needs less VRAM than per-sample. Then set the input mode of the Deferred-CFG KSampler to "
-    "static, because batch-wise needs delayed guidance, too. Search: tries several seeds and keeps the noise that "
+    "gradients, so it needs less VRAM than per-sample. With batch-wise, also set mode to static on the Deferred-CFG "
+    "KSampler, because batch-wise needs delayed guidance. Search: tries several seeds and keeps the noise that "
     "pulls "
     "least towards a training image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
-    "image. Lower: gives fewer copies, but needs more iterations. For SD 1.4 at 512×512, 0.007 in relative units is "
-    "the same as 0.9 in the paper (Han et al.).",
+    "image. Lower: gives fewer copies, but needs more iterations. The paper (Han et al.) uses 0.9 in absolute units, "
+    "which is 0.007 in relative units for SD 1.4 at 512×512.",
     "target_units": "The unit of target_magnitude. Relative (d/√dim): a number means about the same at every "
-    "resolution. Absolute (d): the unit of the papers, in which a larger image needs a larger number.",
+    "resolution. Absolute (d): the unit that the papers use. With this unit, a larger image needs a larger number.",
     "learning_rate": "Per-sample only: how much each update changes the noise. Higher: needs fewer iterations, but "
     "makes the noise less natural, so images become grainier. The paper (Han et al.) uses 0.01 for SD 1.4. For SD 2 "
     "the paper uses 0.1. On this node, set 0.006842 for SD 2 instead, because the authors' code scales the noise "
@@ -55,8 +55,8 @@ TOOLTIPS = {
     "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures the prompt's pull with two "
     "noises, to find out how to change the noise. This input is the distance between these two noises. 50 suits SD "
     "1.4 at 512×512. For SD 2 the paper uses 30. On this node, set 2.053 for SD 2 instead, because the authors' code "
-    "scales the noise differently from this node. For larger images, raise this value in proportion to the width and "
-    "height, for example to 100 at 1024×1024.",
+    "scales the noise differently from this node. For larger images, raise this value in proportion to the "
+    "width and height, for example to 100 at 1024×1024.",
     "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
     "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
     "for SD 2.",
@@ -90,7 +90,7 @@ class NoiseOptimizer(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Inside an attraction basin, guidance (CFG) drags an image towards a training image. This "
-            "node finds starting noise from which the image soon leaves the basin. The methods per-sample and "
+            "node finds a starting noise with which the image soon leaves the basin. The methods per-sample and "
             "batch-wise are from Han et al., NeurIPS 2025.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,

@@ -43,8 +43,9 @@ class PromptReanchor(io.ComfyNode):
             node_id="MG_PromptReanchor",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="If the sampler's prompt is memorized, this node replaces it during sampling with another "
-            "wording that you give. If the other wording also pulls towards a memorized image, the node also pushes "
+            description="If the sampler's prompt is memorized, then during sampling this node replaces it with "
+            "another wording that you give. If the other wording also pulls towards a memorized image, the node "
+            "also pushes "
             "your image away from what the memorized prompt asks for. An image whose prompt does not pull towards "
             "a memorized image stays as it is. For an image that the node changes, each step costs at most one "
             "additional model evaluation.",

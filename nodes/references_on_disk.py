@@ -32,7 +32,7 @@ class SaveReferences(io.ComfyNode):
             display_name=SAVE,
             category=schema.CATEGORY,
             description="Saves a set of references in models/memorization_references, so that you need not make it "
-            "again. The file contains small images of the references and their captions, so share it with care.",
+            "again. The file contains the captions and small images of the references, so share it with care.",
             inputs=[
                 schema.References.Input("references", tooltip="The set to save."),
                 io.String.Input(

@@ -25,13 +25,12 @@ TOOLTIPS = {
     "cfg": "Guidance scale (CFG) once guidance has started for an image. Higher: the image follows the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
     "curve": "Dynamic only: a curve from the Basin-Escape Detector or from another run decides when guidance starts. "
-    "The node then measures nothing, so it does not use the inputs rule, drop_ratio and memorized_threshold. If "
-    "pre_escape_cfg is 0 or 1, a step in which guidance is delayed costs one model evaluation with a curve, and two "
-    "without a curve.",
+    "The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. With a curve, a step "
+    "in which guidance is delayed costs one model evaluation if pre_escape_cfg is 0 or 1. Without a curve, such a "
+    "step costs two.",
     "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
-    "pull is far below its highest value so far and has stopped falling. Local minimum: the rule of Jain et al., "
-    "which acts earlier than "
-    "sharp drop and is less reliable.",
+    "pull is far below its highest value so far and has stopped falling. Local minimum: the rule of Jain et al. This "
+    "rule acts earlier than sharp drop and is less reliable.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
     "starts. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. Lower: "
     "guidance "
@@ -48,8 +47,8 @@ TOOLTIPS = {
     "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt "
     "in these steps. With 1, the sampler uses the prompt, but guidance does not strengthen the prompt's effect. "
     "Negative values "
-    "(opposite guidance, −1 to −9) push the image away from the prompt, so that in dynamic mode guidance can start "
-    "sooner.",
+    "(opposite guidance, −1 to −9) push the image away from the prompt, so that guidance can start sooner in dynamic "
+    "mode.",
     "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "
     "Static: guidance starts exactly at this value. Dynamic: guidance starts at this value at the latest. Higher: "
     "gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",

@@ -12,7 +12,8 @@ from support.frontend import views
 from support.frontend.page import Page
 from support.frontend.workflow import SIDE, Graph, LabWorkflow, save, write
 from support.paths import PACK_NAME, ROOT
-from tools.assets.templates import SMALL_LORA, TEMPLATES
+from tools.assets.templates import TEMPLATES
+from tools.assets.templates.words_and_loras import SMALL_LORA
 from tools.assets.write_templates import behind_nodes
 
 

@@ -16,7 +16,7 @@ from support.frontend.page import Page, single_node
 from support.frontend.workflow import Graph, LabWorkflow, build, write
 from support.paths import ROOT
 from support.server import Server
-from tools.assets.templates import LORA_TRAINING
+from tools.assets.templates.words_and_loras import LORA_TRAINING
 from tools.assets.write_templates import place_lora
 
 OUT = ROOT / "web" / "docs" / "img"

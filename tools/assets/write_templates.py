@@ -21,8 +21,9 @@ from support.frontend.page import Page, title_and_view
 from support.frontend.workflow import WorkflowError, write
 from support.paths import ROOT
 from support.server import Server
-from tools.assets.templates import LORA_TRAINING, MIRRORED, TEMPLATES
+from tools.assets.templates import MIRRORED, TEMPLATES
 from tools.assets.templates.template import Template
+from tools.assets.templates.words_and_loras import LORA_TRAINING
 
 CELL = 12  # pixels between two wires that run side by side
 ROOM, TITLE, LETTER = 10, 34, 13  # around a node, above it for its title, and of a letter of a group's title
