@@ -122,8 +122,9 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     with Server() as server, Page(server) as page:
         page.set("MemorizationGuard.Warnings", False)  # a message would cover the node
+        place_lora(server)
+        page.open()  # with the new file among the choices
         for node in sys.argv[1:] or NODES:
-            place_lora(server)
             batch = 1 if node in ("MG_CopyCheck", "MG_LoRAAudit") else 4
             workflow = LabWorkflow(batch, MEMORIZED, STEPS, tuned=False, small=False)
             NODES[node](workflow)
