@@ -48,11 +48,11 @@ TOOLTIPS = {
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
     "of the same composition, "
     "even if they are mirrored or moved by a few percent, but not if they are cropped.",
-    "nl2_threshold": "For references with the nL2 metric: an image counts as a copy if its ratio of distances is "
-    "below this value. The ratio is the distance to the nearest reference, divided by half the mean distance to the "
+    "nl2_threshold": "For references with the nL2 metric: the limit for a ratio of two distances. An image whose ratio "
+    "is below this limit counts as a copy. The ratio is the distance to the nearest reference, divided by half the "
+    "mean distance to the "
     "50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses 1.4. Higher: finds more "
-    "copies, but gives more false "
-    "alarms.",
+    "copies, but gives more false alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
     "background": "Only for references with the descriptor metric: a set made from ordinary images with the same "
     "descriptor. It must hold none of the references. Use a few hundred images or more. Some images are similar to "

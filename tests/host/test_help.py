@@ -15,7 +15,6 @@ PAGES = sorted(HELP.glob("*.md"))
 WITHOUT_IMAGES = {
     "MG_AttentionAttenuation",
     "MG_Calibrate",
-    "MG_LoRAAudit",
     "MG_LoadCopyDetector",
     "MG_LoadReferences",
     "MG_SaveReferences",

@@ -74,8 +74,7 @@ def lora_audit(w: LabWorkflow) -> None:
     links = {"model": w.model, "clip": w.clip, "vae": w.vae, "latent_image": w.latent}
     plan = {"loras": LORA.name, "strengths": "0, 0.25, 0.5, 0.75, 1", "seeds": 1, "steps": STEPS, "cfg": LORA_PLAN.cfg}
     audit = w.graph.node("MG_LoRAAudit", **links, references=references["references"], **plan, sampler_name="ddim")
-    w.graph.node("PreviewImage", images=audit["plot"])
-    w.graph.node("SaveImage", images=audit["contact_sheets"], filename_prefix="audit")
+    w.graph.node("PreviewImage", images=audit["contact_sheets"])
 
 
 NODES: dict[str, Callable[[LabWorkflow], object]] = {
