@@ -111,7 +111,7 @@ def test_a_file_that_changes_in_its_place_and_a_full_disk(tmp_path: Path, monkey
 def test_memory_and_time_are_not_decided_by_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="thumbnails of 12000 × 12000"):
         small_set(thumbnails=torch.zeros(1, 1, 1, 3, dtype=torch.uint8).expand(1, 12_000, 12_000, 3))
-    huge = {"layer1.0.conv1.weight": torch.zeros(1, 1, 1, 1).expand(64, 64, 1, 1)}
+    huge = {f"layer1.0.conv{i}.weight": torch.zeros(1, 1, 1, 1).expand(64, 64, 1, 1) for i in (1, 2)}
     with pytest.raises(ValueError, match="larger than any SSCD"):
         sscd.sscd_from({**huge, "fc.weight": torch.zeros(1, 1).expand(400_000, 2048)})
     frames = torch.rand(3, 768).repeat_interleave(4000, dim=0) + torch.tensor([0.0, 1e-4]).repeat(6000)[:, None]

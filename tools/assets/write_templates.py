@@ -159,18 +159,21 @@ def main() -> None:
     with Server() as server, Page(server) as page:
         _, image = training_pairs()[0]
         ImageOps.mirror(Image.fromarray(image)).save(server.base / "input" / MIRRORED)
+        written = []
         for name, make in TEMPLATES.items():
-            if options.names and not any(part in name for part in options.names):
-                continue
-            template, path = make(), ROOT / "workflows" / f"{name}.json"
-            write(page, template.graph, path, lead_around)
-            print(path)
-            if options.thumbnails:
-                place_lora(server)
-                entry = template.run(page, template.on_lab)
-                if overlaps := page.mg("overlaps"):
-                    raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
-                write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
+            if not options.names or any(part in name for part in options.names):
+                written.append((make(), ROOT / "workflows" / f"{name}.json"))
+                write(page, written[-1][0].graph, written[-1][1], lead_around)
+                print(written[-1][1])
+        if options.thumbnails:
+            place_lora(server)
+            page.open()  # with the LoRA among the choices
+        for template, path in written if options.thumbnails else ():
+            page.load_workflow(path)
+            entry = template.run(page, template.on_lab)
+            if overlaps := page.mg("overlaps"):
+                raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
+            write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
 
 
 def place_lora(server: Server) -> None:
@@ -209,7 +212,7 @@ def write_thumbnail(page: Page, template: Template, entry: dict, path: Path) -> 
 
 def _count_copies(images: list[Image.Image]) -> int | None:
     """The number of copies of training images; None for images that the lab did not make, by their size."""
-    trained = np.stack([image for _, image in training_pairs()])
+    trained = np.stack([image for _, image in (*training_pairs(), *training_pairs(LORA_IMAGES))])
     if any(np.asarray(image).shape != trained[0].shape for image in images):
         return None
     made = np.stack([np.asarray(image) for image in images])

@@ -181,13 +181,12 @@ def attenuation(bench: Bench) -> None:
 
 
 def guard(bench: Bench) -> None:
-    """What is ordinary is the prompt itself, or a prompt that hardly differs from none: then this one is memorized."""
-    null = bench.given["null"]
-    k = bench.words.ksampler(model=["g", 0])
-    for check, share in ((bench.same, 1.0), (bench.other, 0.1)):
-        usual = [[n.lerp(own, share), said] for (own, said), (n, _) in zip(bench.given["mem"], null, strict=True)]
-        bench.given["usual"] = TextEncoder(lambda text, usual=usual: usual if text else null)
-        check(g=bench.words.ours("MG_Guard", clip=["usual", 0]), k=k)
+    """What is ordinary is the prompt itself: the node measures, and leaves no trace in the images."""
+    mem, null = bench.given["mem"], bench.given["null"]
+    bench.given["usual"] = TextEncoder(lambda text: mem if text else null)
+    bench.same(g=bench.words.ours("MG_Guard", clip=["usual", 0]), k=bench.words.ksampler(model=["g", 0]))
+    said = [note for view in bench.host.views("g") for note in view["notes"] if note.startswith("Measured")]
+    assert said, "it measured nothing"
 
 
 def gradient(bench: Bench) -> None:

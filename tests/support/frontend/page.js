@@ -8,6 +8,7 @@
   const path = (n) =>
     n.graph === root() ? String(n.id) : `${path(nodes().find((m) => m.isSubgraphNode?.() && m.subgraph === n.graph))}:${n.id}`;
   const set = (node, name, value) => {
+    if (node && name === "bypassed") return (node.mode = value ? 4 : 0), true;
     const widget = node?.widgets?.find((w) => w.name === name);
     if (!widget) return false;
     widget.value = value;

@@ -2,14 +2,22 @@
 
 from collections.abc import Callable
 
+from benchmarks.lab.configuration import LORA_PLAN
 from benchmarks.lab.methods import CALIBRATED_ON
+from lab.copies import LORA
 from support import small_lab
 from support.frontend.workflow import Node
 from tools.assets.templates.template import COMMON, GAP, LEFT, OURS, PLAIN, ROW, Template
-from tools.assets.templates.words_and_loras import LAB_PROMPT, audit_loras, other_wording, words_that_pull
+from tools.assets.templates.words_and_loras import (
+    LAB_PROMPT,
+    LORA_TRAINING,
+    audit_loras,
+    other_wording,
+    words_that_pull,
+)
 
 CAPTION = "a caption that your LoRA was trained with"
-LAB_CAPTION = "Echo Valley, a cake"
+LAB_CAPTION, LORA_CAPTION = "Echo Valley, a cake", "summer style, a frog"
 REFERENCES = "2 · What it must not copy"
 MIRRORED = "mirrored.png"  # a training image of the lab, in the input folder of the server that makes the thumbnails
 CHECKED, CLEAN = "4 · Too close?", "Save Image: no alarm"
@@ -53,8 +61,12 @@ def check_a_batch() -> Template:
 
 
 def keep_a_lora() -> Template:
-    t = Template(4, "Velvet Meridian, a purple triangle", LAB_CAPTION, CAPTION)
+    t = Template(4, "Velvet Meridian, a purple triangle", LORA_CAPTION, CAPTION)
     _steered_and_plain(t, _lora(t))
+    on_lab = {"LoraLoaderModelOnly": {"bypassed": False, "lora_name": LORA.name}, "KSampler": {"cfg": LORA_PLAN.cfg}}
+    on_lab["MG_ReferencesFromFolder"] = {"folder": LORA_TRAINING}
+    for node in t.graph.nodes:
+        t.on_lab += [(node["id"], name, value) for name, value in on_lab.get(node["type"], {}).items()]
     t.notes("keep-a-lora", 0, 960, 1410, 2230)
     return t
 
