@@ -45,7 +45,7 @@ def other_wording() -> Template:
     anchor = t.graph.node("MG_PromptReanchor", model=t.model, reworded=reworded, memorized_threshold=threshold)
     anchor.at(LEFT, 170).sized(400, 0).paint("purple")
     t.tune(anchor, rewording_threshold=0.0).on_lab.append((anchor.id, "rewording_threshold", TARGET))
-    t.frame("2 · Another wording, used only where your prompt pulls", reworded, anchor, color=OURS)
+    t.frame("2 · Another wording of it", reworded, anchor, color=OURS)
     image = _sampled(t, anchor, 0, "reanchored", "Save Image: another wording")
     t.frame("3 · Sample as usual", *image, color=OURS)
     plain = t.comparison()
