@@ -15,7 +15,7 @@ help:
 	@echo "make fuzz          2,000 hostile inputs and 2,000 hostile files (FUZZ=5000 for more, FUZZ_SEED=2 for others)"
 	@echo "make large-folder  100,000 images on one server: progress, a stop, going on from there (15 minutes)"
 	@echo "make soak          a hundred runs on one server, interrupted and failing (ten minutes; SOAK_RUNS=500 for more)"
-	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (five minutes)"
+	@echo "make matrix        every node on every model family and precision, into docs/matrix.md (eight minutes)"
 	@echo "make gpu-check     the same on your GPU, on a server for each way to hold weights, as a report to paste into an issue"
 	@echo "make bench         methods, combinations and peers on the lab checkpoint, into bench/ (hours; continues if stopped)"
 	@echo "make bench-smoke   three rows of it, for CI, into bench/smoke.json"
