@@ -40,19 +40,16 @@ TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
     "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
-    "false alarms. "
-    "With CLIP vision or SigLIP use 0.9 or more, and with DINOv2 0.8 or more, because these networks give most images "
-    "a "
-    "high similarity.",
+    "false alarms. With CLIP vision or SigLIP use 0.9 or more, and with DINOv2 0.8 or more, because these networks "
+    "give most images a high similarity.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
     "of the same composition, "
     "even if they are mirrored or moved by a few percent, but not if they are cropped.",
     "nl2_threshold": "For references with the nL2 metric: the limit for a ratio of two distances. An image whose ratio "
     "is below this limit counts as a copy. The ratio is the distance to the nearest reference, divided by half the "
-    "mean distance to the "
-    "50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses 1.4. Higher: finds more "
-    "copies, but gives more false alarms.",
+    "mean distance to the 50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses 1.4. "
+    "Higher: finds more copies, but gives more false alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
     "background": "Only for references with the descriptor metric: a set made from ordinary images with the same "
     "descriptor. It must hold none of the references. Use a few hundred images or more. Some images are similar to "
