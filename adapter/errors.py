@@ -12,6 +12,9 @@ class GuardError(ValueError):
     """An error that the user can fix. The message names the node, the input and what to do."""
 
 
+GuardError.__module__ = "memorization_guard"  # the page shows it before the message; the real one is a path
+
+
 def dims(shape: Iterable[int]) -> str:
     """`4 × 64 × 64`."""
     return " × ".join(map(str, shape))

@@ -26,7 +26,10 @@ FILLED_NEGATIVE_GUIDANCE = (
     "Hint: the sampler's `negative` is not empty, so guidance is measured against it and not as in the paper. If "
     "copies remain, leave it empty."
 )
-STEERED = "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too."
+STEERED = (
+    "If AMG Guidance used these references, it has lowered this very metric. Check with another metric, too, such as "
+    "descriptor with SSCD."
+)
 SD_LATENT = (4, 64, 64)  # of an image of 512×512 pixels
 TEXT_INPUTS = ("text", "string", "prompt", "value")  # prefixes of the inputs that hold a prompt's text
 Graph = dict[str, dict[str, Any]]

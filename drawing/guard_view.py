@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..adapter.live_view import LiveView
+from ..mitigation.escape.calibration import LEAST_RATIO
 from ..mitigation.wording import counted
 from .node_views import View, escape_view, text_view
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from ..mitigation.noise.report import NoiseReport
     from ..mitigation.references.reference_set import ReferenceSet
 
+NEAR = 1.5  # times the threshold
+
 
 @dataclass
 class GuardView:
@@ -25,21 +29,43 @@ class GuardView:
     live: LiveView
     hints: list[str]
     measured: str = ""
+    ordinary: float = math.inf  # what an ordinary prompt pulls with
+    above: str = ""  # advice for a prompt that pulls a little harder than the threshold
+    below: str = ""  # and for one that pulls much harder than ordinary ones, but below the threshold
     searched: str = ""
     loud: Tensor | None = None  # (B,) bool: the noises that still pull, because no quiet one was found
     steered: str = ""
     curve: EscapeCurve | None = None
 
-    def begin(self, measured: str) -> None:
-        self.measured, self.steered, self.curve = measured, "", None
+    def begin(self, ordinary: float = math.inf, above: str = "", below: str = "") -> None:
+        """A run begins; without `ordinary`, one that measures nothing."""
+        measured = f"Measured on this model: an ordinary prompt pulls with {ordinary:.4f}."
+        self.measured = measured if math.isfinite(ordinary) else ""
+        self.ordinary, self.above, self.below, self.steered, self.curve = ordinary, above, below, "", None
 
     def show_measuring(self, prompts: int) -> None:
         said = f"Measuring {counted(prompts, 'ordinary prompt')} on your model, once for this size and cfg."
         self.live.show(lambda: {**text_view(said), "done": False})
 
     def view(self, curve: EscapeCurve, done: bool) -> View:
-        notes = (self.measured, self.searched, self.steered, *self.hints)
-        return escape_view(curve, done=done, notes=[n for n in notes if n])
+        """The whole view. An image that was saved by its new noise must not be called fine."""
+        notes = (self.measured, self._advice(curve) if done else "", self.searched, self.steered, *self.hints)
+        view = escape_view(curve, done=done, notes=[n for n in notes if n])
+        if self.searched and view["headline"].startswith("Fine"):
+            view["headline"] = f"Memorized prompt, but no strong pull is left. {view['headline']}".replace(
+                "Fine: the", "The"
+            )
+        return view
+
+    def _advice(self, curve: EscapeCurve) -> str:
+        """What to do about a pull that is near the threshold, or ""."""
+        pull = float(curve.pull[:, :1].max()) if curve.steps else math.nan
+        if bool(curve.memorized.any()):
+            return self.above if pull < NEAR * curve.threshold else ""
+        times = pull / self.ordinary
+        if not self.below or not times >= LEAST_RATIO:
+            return ""
+        return f"Your prompt pulls {times:.1f} times as hard. If an image looks like a copy, {self.below}."
 
     def finish_search(self, report: NoiseReport | None) -> None:
         self.searched, self.loud = "", None if report is None else report.after >= report.keep_below
@@ -47,7 +73,8 @@ class GuardView:
             still = int(((report.after >= report.keep_below) & changed).sum())
             self.searched = (
                 f"{int(changed.sum())} of {counted(len(changed), 'image')} began with different noise, because the "
-                "seed's own pulled too hard." + (f" The new noise still pulls in {still}." if still else "")
+                "seed's own pulled too hard."
+                + (f" For {counted(still, 'image')}, the new noise pulls too hard, too." if still else "")
             )
 
     def show_curve(self, curve: EscapeCurve) -> None:

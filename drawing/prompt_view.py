@@ -21,7 +21,10 @@ def words_view(found: PromptPulls, threshold: float, hints: Sequence[str]) -> Vi
         headline = f'"{found.word(worst)}" pulls most. Without it the pull is {found.without[worst]:.4f}.'
     else:
         headline = "The prompt has no words that could be left out."
-    notes = [f"- {found.word(i)}: {found.shares[i]:.4f}, without it {found.without[i]:.4f}" for i in found.ranked]
+    notes = [
+        f"- {found.word(i)} pulls {found.shares[i]:.4f}; the prompt without it, {found.without[i]:.4f}"
+        for i in found.ranked
+    ]
     if found.rewordings:
         notes += ["Rewordings, those that pull least first:"]
         notes += [f"- {pull:.4f}  {text}" for pull, text in found.rewordings]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,6 +79,7 @@ class SelfCalibration:
     clip: CLIP
     node: str
     prompts: list[str] = field(default_factory=list)
+    sensitive: bool = False  # see Calibration
     on_begin: Callable[[int], None] = lambda prompts: None  # told how many prompts are about to be measured
     known: dict[tuple, Calibration] = field(default_factory=dict)  # by the shape of a sample, and the CFG scale ahead
 
@@ -101,7 +102,8 @@ class SelfCalibration:
             samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
             self.on_begin(len(prompts))
             noise, schedule = drawn_noise(samples, SEED), one_step_schedule(self.model, None, self.node)
-            self.known[key] = calibrate(
+            found = calibrate(
                 self.model, self.clip, prompts, {"samples": samples}, noise, schedule, self.node, measure, cfg or 1.0
             )
+            self.known[key] = replace(found, sensitive=self.sensitive)
         return self.known[key]

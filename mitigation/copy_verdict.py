@@ -41,7 +41,8 @@ class CopyVerdict:
     @property
     def count(self) -> str:
         found = int(self.copies.sum())
-        return f"{found} of {counted(len(self.rows), 'image')} may be {'a copy' if found == 1 else 'copies'}"
+        noun = "a copy" if 1 in (found, len(self.rows)) else "copies"
+        return f"{found} of {counted(len(self.rows), 'image')} may be {noun}"
 
     @property
     def lines(self) -> list[str]:

@@ -32,18 +32,21 @@ GRADIENTS = ["through prediction", "through model"]
 DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0.0}  # of optional inputs
 TOOLTIPS = {
     "references": "The images to stay away from, such as the training images of the model or LoRA.",
-    "despecification": "How much guidance (CFG) is reduced while an image is too close to a reference. Higher: "
+    "despecification": "How strongly the node reduces guidance (CFG) as long as an image is too close to a reference. "
+    "Higher: "
     "guidance is reduced more, but the CFG scale never falls below 1. Despecification works only with a cfg above 1 "
     "on the sampler. The value 0 turns despecification off.",
     "deduplication": "How strongly to steer away from a caption that several references share, because such a caption "
-    "often brings a memorized image back. Higher: steers away more strongly. Start with 13. Deduplication needs "
+    "often makes the model copy a memorized image. Higher: steers away more strongly. Start with 13. Deduplication "
+    "needs "
     "references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns deduplication "
     "off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
     "copies. Values above 10 change little, because the push has an upper limit. The value 0 turns "
     "the push off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this "
-    "value. A closeness of 1 is a copy. With 0.5, the node acts well before an image becomes a copy. Lower: the node "
+    "value. A closeness of 1 means that the image is a copy. With 0.5, the node acts well before an image becomes a "
+    "copy. Lower: the node "
     "acts "
     "sooner, but also changes images that would not become copies. If the references were made with the copy detector "
     "SSCD, start with 0.3.",
@@ -55,18 +58,20 @@ TOOLTIPS = {
     "gradient": "How dissimilarity finds the direction that leads away from the reference. Through prediction: the "
     "fast way, which the code of Chen et al. uses. Through model: exactly the formula of their paper. This way needs "
     "much VRAM, and each step in which dissimilarity acts takes about three times as long as a step of KSampler alone.",
-    "vae": "Needed for references with metric nL2 or descriptor, because these metrics compare decoded images. A "
+    "vae": "Needed for references with the nL2 metric or the descriptor metric, because these metrics compare decoded "
+    "images. A "
     "TAESD works, too, and is much faster than the model's own VAE.",
     "dissimilarity_growth": "How strong the push away from the nearest reference is during the run. Ramp: the push "
     "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node "
-    "adds no growth, and the formula of their paper has none either. With this formula the push is strong in early "
+    "does not make the push grow, as in the formula of their paper. With this formula the push is strong in early "
     "steps and nearly gone in late steps.",
     "every": "With 3, for example, the node compares the image with the references only in every third step. Higher: "
     "saves "
     "time, above all with references that need a VAE, but the node may notice too late that an image becomes a copy.",
     "memorized_threshold": "The pull is how far guidance (CFG) moves an image. With a value above 0, the node steers "
-    "an image only if the pull at the first step is at or above this value. The unit (d/√dim) is the same as on "
-    "Deferred-CFG KSampler. Images with a smaller pull are not compared with the references and come out exactly as "
+    "an image only if the pull at the first step is at or above this value. This node "
+    "measures the pull in the same unit as Deferred-CFG KSampler, so the same value fits both nodes. Images with a smaller pull are not compared with the "
+    "references and come out exactly as "
     "without this node. With 0, the node steers every image that comes too close to a reference.",
 }
 

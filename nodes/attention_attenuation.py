@@ -42,7 +42,7 @@ class AttentionAttenuation(io.ComfyNode):
             "does. "
             "Such words often trigger a memorized image, so the node makes the model pay less attention to "
             "them. The node changes the images of every prompt, not only of memorized prompts. The node is "
-            "experimental: its help page gives the results on this pack's test model.",
+            "experimental. Its help page gives the results on this pack's test model.",
             is_experimental=True,
             inputs=schema.with_tooltips(
                 TOOLTIPS,

@@ -35,7 +35,8 @@ TOOLTIPS = {
     "Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
-    "(CFG) can start. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. "
+    "(CFG) can start. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value "
+    "so far. "
     "Lower: the "
     "pull must fall further, so the node finds a later step, but finds it more reliably.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
@@ -53,8 +54,9 @@ class BasinEscapeDetector(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Samples without guidance (CFG) and measures at each step how far guidance would move the "
-            "image. This is the prompt's pull. While the pull is high, guidance would drag the image towards a "
-            "training image. This means that the image is inside an attraction basin. When the pull drops sharply, "
+            "image. This distance is the prompt's pull. As long as the pull is high, guidance would drag the image "
+            "towards a training image. This means that the image is inside an attraction basin. When the pull drops "
+            "sharply, "
             "the image has "
             "left the basin. The node stops as soon as every image of the batch has left its basin.",
             inputs=schema.with_tooltips(
@@ -88,8 +90,9 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, as "
-                    "a number from 0 to 1. Connect this number to start_percent on the Deferred-CFG KSampler, "
+                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, "
+                    "from 0 (the model's highest noise level) to 1 (the end of sampling). Connect this number to "
+                    "start_percent on the Deferred-CFG KSampler, "
                     "with mode set to static.",
                 ),
                 schema.Curve.Output(

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 NAME = "Calibrate Thresholds"
 TOOLTIPS = {
-    "latent_image": "A latent of the size at which you will generate. Its batch size is the number of noises that are "
-    "tried for each prompt: 4 noises give a more reliable result than 1.",
+    "latent_image": "A latent of the size at which you will generate. The node tries each prompt with as many noises "
+    "as the batch has latents. A batch of 4 gives a more reliable result than a batch of 1.",
     "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles and no captions of famous works, "
-    "because the model may have memorized them. The more prompts you give, the steadier the threshold.",
-    "noise_seed": "Seed of the noises that are tried. You can leave it as it is, because other seeds change the "
-    "result little.",
+    "because the model may have memorized them. More prompts give a more reliable threshold.",
+    "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because other seeds change "
+    "the result little.",
     "sigmas": "The sampler's schedule. Needed only if sampling does not start at full noise.",
 }
 

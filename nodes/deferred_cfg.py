@@ -36,7 +36,7 @@ class DeferredCFG(io.ComfyNode):
             "workflows in which you cannot replace the sampler by the Deferred-CFG KSampler.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The model that the sampler will use. Other patches on it stay active."
+                    "model", tooltip="The model that the sampler will use. Other patches on the model stay active."
                 ),
                 *schema.mode_inputs(),
                 schema.curve_input(),

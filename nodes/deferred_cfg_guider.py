@@ -35,7 +35,9 @@ class DeferredCFGGuider(io.ComfyNode):
             "guider "
             "to SamplerCustomAdvanced.",
             inputs=[
-                io.Model.Input("model", tooltip="The model used for denoising. Other patches on it stay active."),
+                io.Model.Input(
+                    "model", tooltip="The model used for denoising. Other patches on the model stay active."
+                ),
                 io.Conditioning.Input("positive", tooltip="What you want in the image."),
                 io.Conditioning.Input("negative", tooltip="What you do not want in the image."),
                 schema.cfg_input(),

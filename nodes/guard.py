@@ -46,29 +46,34 @@ class Strength:
     inside_scale: float  # g₀
     drop_ratio: float
     threshold: Threshold  # of closeness to the folder's images
+    sensitive: bool = False  # the lowest threshold of the pull
 
 
 STRENGTHS = {
     "gentle": Strength(4, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
     # From here the defaults of Deferred-CFG KSampler and AMG Guidance.
     "normal": Strength(8, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)),
-    "strong": Strength(16, 0.5, -1.0, 0.4, Threshold(0.4, 0.5)),
+    "strong": Strength(16, 0.5, -1.0, 0.4, Threshold(0.4, 0.5), sensitive=True),
 }
 WAYS_OUT = {  # where an image was still in a basin at start_percent
     "gentle": "set `strength` to normal",
     "normal": "set `strength` to strong",
     "strong": "try another seed, or reword the prompt",
 }
+OWN_PROMPTS = (
+    "If this prompt is an ordinary one, your model reacts unusually to the built-in prompts: fill `ordinary_prompts` "
+    "with ordinary prompts of your own."
+)
 TOOLTIPS = {
     "strength": "Gentle: changes the images least, but lets some copies through. Normal: right for most images. "
-    "Strong: gives the fewest copies, but an image that was pulled towards a training image then follows the prompt "
-    "less closely.",
+    "Strong: gives the fewest copies, but also changes images of some ordinary prompts, and an image that was pulled "
+    "towards a training image follows the prompt less closely.",
     "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. The folder must be "
     "in ComfyUI's input directory. If you choose a folder, connect a VAE, too.",
     "vae": "The model's VAE. It encodes the images of the folder.",
     "ordinary_prompts": "Optional: ordinary prompts, separated by semicolons, with which the node measures your model. "
-    "Give about a dozen if your model was trained on tags, or on captions in a language other than English. If you "
-    "leave this empty, the node uses twelve everyday prompts in English.",
+    "Give about a dozen if the node calls every prompt memorized, or if your model was trained on tags or on captions "
+    "in a language other than English. If you leave this empty, the node uses twelve everyday prompts in English.",
 }
 
 
@@ -83,8 +88,8 @@ class Guard(io.ComfyNode):
             description="Put this between your model and any sampler. The node measures how far guidance (CFG) moves "
             "an image with ordinary prompts on your model. If a "
             "prompt pulls an image towards a training image, the node starts this image from different noise or delays "
-            "guidance. If you choose a folder, the node also steers away from the images in that folder. It lowers the "
-            "risk of copies, but guarantees nothing.",
+            "guidance. If you choose a folder, the node also steers away from the images in that folder. The node "
+            "lowers the risk of copies, but guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),
@@ -123,11 +128,19 @@ class Guard(io.ComfyNode):
         asked = STRENGTHS[strength]
         told = GuardView(LiveView(cls.hidden.unique_id), distilled_hint(model))
         prompts = [prompt.strip() for prompt in ordinary_prompts.split(";") if prompt.strip()]
-        calibration, empty = SelfCalibration(model, clip, NAME, prompts, told.show_measuring), encode_text(clip, "")
+        calibration = SelfCalibration(model, clip, NAME, prompts, asked.sensitive, told.show_measuring)
+        empty = encode_text(clip, "")
 
         def deferral(guider: CFGGuider, noise: Tensor) -> DeferralPlan:
+            if guider.cfg == 1:  # no guidance, so nothing to measure
+                told.begin()
+                return DeferralPlan(node=NAME, on_end=told.finish_curve)
             found = calibration.at(tuple(noise.shape[1:]))
-            told.begin(f"Measured on this model: an ordinary prompt pulls with {found.ordinary_magnitude:.4f}.")
+            told.begin(
+                found.ordinary_magnitude,
+                above="" if prompts else OWN_PROMPTS,
+                below="" if asked.sensitive else WAYS_OUT[strength],
+            )
             same = is_same_text(guider.conds.get("negative"), empty)
             return DeferralPlan(
                 rule=EscapeRule("sharp drop", asked.drop_ratio, found.memorized_threshold),
@@ -136,7 +149,7 @@ class Guard(io.ComfyNode):
                 inside=told.loud,
                 null=None if same else empty,
                 node=NAME,
-                not_escaped=f"had not left the basin when guidance had to start: {WAYS_OUT[strength]}",
+                not_escaped=f"still had a strong pull when guidance had to start: {WAYS_OUT[strength]}",
                 on_end=told.finish_curve,
                 on_step=told.show_curve,
             )

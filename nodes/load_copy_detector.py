@@ -32,7 +32,7 @@ class LoadCopyDetector(io.ComfyNode):
                     options=files or [OFFICIAL],
                     default=OFFICIAL if not files or OFFICIAL in files else files[0],
                     tooltip="A file in models/copy_detection: the official sscd_disc_mixup.torchscript.pt, or its "
-                    "weights in a safetensors file. Press R after adding it.",
+                    "weights in a safetensors file. Press R after adding the file.",
                 ),
                 io.Combo.Input(
                     "preparation",

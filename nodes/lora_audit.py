@@ -44,11 +44,12 @@ TOOLTIPS = {
     "begin with "
     "my_lora-, sorted by their numbers. Use such a line for the epochs of one training.",
     "strengths": "The strengths to try, separated by commas. Each strength is used for the model and for the text "
-    "encoder. 0 is "
-    "the checkpoint without a LoRA. More strengths: takes longer.",
-    "captions": "The prompts to sample, one per line. If this is empty, the captions of the references are used, "
-    "because a LoRA is most likely to copy with these captions.",
-    "most_captions": "At most this many captions are used, taken evenly from the whole list. Higher: gives more "
+    "encoder. Strength 0 means the checkpoint without a LoRA. More strengths: takes longer.",
+    "captions": "The prompts from which the node makes images, one per line. If this field is empty, the node uses "
+    "the captions of the references, because these captions are the prompts with which a LoRA is most likely to copy "
+    "its training images.",
+    "most_captions": "The largest number of captions that the node uses, taken evenly from the whole list. Higher: "
+    "gives more "
     "certain "
     "results, but takes longer.",
     "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
@@ -72,8 +73,9 @@ class LoRAAudit(io.ComfyNode):
             node_id="MG_LoRAAudit",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Samples training captions with several LoRAs, or with several epochs of one LoRA, at several "
-            "strengths. Counts the images that may be copies of training images, so that you see which epoch to "
+            description="Makes images from training captions with several LoRAs, or with several epochs of one LoRA, "
+            "at several strengths. Counts the images that may be copies of training images, so that you see which "
+            "epoch to "
             "use, and up to which strength. If you stop the run, the next run continues with the first image that "
             "is missing.",
             inputs=schema.with_tooltips(
@@ -101,8 +103,8 @@ class LoRAAudit(io.ComfyNode):
             outputs=[
                 io.Image.Output(
                     display_name="contact_sheets",
-                    tooltip="One sheet per LoRA: for each strength, the images that are nearest to a training image, "
-                    "each beside this training image.",
+                    tooltip="One sheet per LoRA: for each strength, the images that are nearest to a training image. "
+                    "Beside each image is the training image nearest to it.",
                 ),
                 io.Image.Output(
                     display_name="plot", tooltip="The share of copies for each LoRA and strength, as a plot."

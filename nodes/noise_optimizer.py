@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NAME = "Noise Optimizer"
 DEFAULT_TARGET = 0.007  # d/√dim
 TOOLTIPS = {
-    "latent_image": "The same latent that goes into the sampler. The noise is made for its size.",
+    "latent_image": "The same latent that goes into the sampler. The node makes noise of the size of this latent.",
     "noise_seed": "Seed of the noise to start from. A seed gives the same noise here as in KSampler.",
     "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). "
     "This is the strongest "
@@ -38,23 +38,25 @@ TOOLTIPS = {
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. The paper (Han et al.) uses 0.9 in absolute units, "
     "which is 0.007 in relative units for SD 1.4 at 512×512.",
-    "target_units": "The unit of target_magnitude. Relative (d/√dim): a number means about the same at every "
-    "resolution. Absolute (d): the unit that the papers use. With this unit, a larger image needs a larger number.",
+    "target_units": "The unit of target_magnitude. Relative (d/√dim): the same number has about the same effect at "
+    "every resolution. Absolute (d): the unit that the papers use. With this unit, a larger image needs a larger "
+    "number.",
     "learning_rate": "Per-sample only: how much each update changes the noise. Higher: needs fewer iterations, but "
     "makes the noise less natural, so images become grainier. The paper (Han et al.) uses 0.01 for SD 1.4. For SD 2 "
     "the paper uses 0.1. On this node, set 0.006842 for SD 2 instead, because the authors' code scales the noise "
     "differently from this node.",
-    "weight_decay": "Per-sample only: makes the noise a little weaker at each update, so that it does not grow too "
-    "strong. Higher: each update weakens the noise more.",
+    "weight_decay": "Per-sample only: makes the noise a little weaker at each update, so that the noise does not grow "
+    "too strong. Higher: each update weakens the noise more.",
     "max_iterations": "Per-sample only: after how many updates of the noise the node gives up. Each update costs "
     "about as much as three sampling steps. With 0, the node only measures the prompt's pull and leaves the noise as "
     "it is.",
     "adjustment_strength": "Batch-wise (γ̃ in the paper of Han et al.): how far each adjustment moves the noise. "
-    "Higher: the image gets away from the training image sooner, but the noise becomes less like the seed's noise. 0 "
-    "leaves the noise as it is.",
-    "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures the prompt's pull with two "
-    "noises, to find out how to change the noise. This input is the distance between these two noises. 50 suits SD "
-    "1.4 at 512×512. For SD 2 the paper uses 30. On this node, set 2.053 for SD 2 instead, because the authors' code "
+    "Higher: the image gets away from the training image sooner, but the noise becomes less like the seed's noise. "
+    "With 0, the node does not change the noise.",
+    "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures the prompt's pull with the "
+    "current noise and with a changed noise, to find out how to adjust the current noise. This input sets the "
+    "distance between these two noises. The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this "
+    "node, set 2.053 for SD 2 instead, because the authors' code "
     "scales the noise differently from this node. For larger images, raise this value in proportion to the "
     "width and height, for example to 100 at 1024×1024.",
     "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
@@ -64,9 +66,10 @@ TOOLTIPS = {
     "find noise that does not pull towards a training image, but takes longer.",
     "sigmas": "The sampler's schedule. The node measures the prompt's pull at the first noise level of this schedule. "
     "If nothing is connected, the node uses the model's highest noise level.",
-    "constraint": "Per-sample only: what keeps the noise natural. Free: only weight_decay, as in the paper of Han et "
-    "al. Shell: the noise "
-    "never gets stronger or weaker than random noise can be. Sphere: the pattern of the noise changes, but its "
+    "constraint": "Per-sample only: what keeps the noise natural. Free: the node uses only weight_decay, as in the "
+    "paper of Han et al. Shell: the strength of the noise stays within the range of random noise. Sphere: the pattern "
+    "of the noise "
+    "changes, but its "
     "strength does not. Chi: the noise is drawn back towards the strength of random noise, but may still differ from "
     "this strength. Noise that has grown too strong gives grainy images.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with "
@@ -74,8 +77,9 @@ TOOLTIPS = {
     "same images as in "
     "KSampler. With 0, the node changes every noise whose pull is above target_magnitude. The node Calibrate "
     "Thresholds finds the value for your model.",
-    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: computes as few parts "
-    "twice as your VRAM allows. On: computes half of the model's blocks twice. Full: computes all blocks "
+    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: the node chooses how "
+    "many parts to compute twice, and computes more parts twice if your VRAM is small. On: computes half of the "
+    "model's blocks twice. Full: computes all blocks "
     "twice, which needs the least VRAM and takes the longest. Off: computes no block twice, which is the fastest but "
     "needs the most VRAM.",
 }

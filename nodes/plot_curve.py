@@ -21,7 +21,8 @@ class PlotCurve(io.ComfyNode):
             display_name="Plot Escape Curve",
             category=schema.CATEGORY,
             description="Draws one to four escape curves. A curve shows how hard the prompt pulls each image towards "
-            "a training image at each step, when this pull ends, and which steps ran with and without CFG.",
+            "a training image at each step, when this pull ends, and which steps ran with CFG and which steps ran "
+            "without it.",
             inputs=[
                 schema.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
                 *(schema.Curve.Input(k, optional=True, tooltip="Another curve, in a colour of its own.") for k in MORE),
@@ -31,7 +32,8 @@ class PlotCurve(io.ComfyNode):
                     default="pull",
                     optional=True,
                     tooltip="What the curves show. Pull: how far guidance (CFG) would move the image. The rule `sharp "
-                    "drop` uses the pull to decide when guidance can start. Guidance magnitude (d/√dim in the "
+                    "drop` of the Deferred-CFG nodes uses the pull to decide when guidance can start. Guidance "
+                    "magnitude (d/√dim in the "
                     "papers): how much the model's predictions with and without the prompt differ. This "
                     "difference grows during sampling, even for ordinary prompts.",
                 ),

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 NAME = "Prompt Check"
 TOOLTIPS = {
     "text": "The prompt to check.",
-    "latent_image": "A latent of the size at which you will generate. Its batch size is the number of noises that are "
-    "tried: 4 noises give a more reliable answer than 1.",
+    "latent_image": "A latent of the size at which you will generate. The node tries the prompt with as many noises "
+    "as the batch has latents. A batch of 4 gives a more reliable answer than a batch of 1.",
     "rewordings": "Other wordings of the prompt, one per line. The node ranks them by how hard they pull.",
-    "noise_seed": "Seed of the noises that are tried. You can leave it as it is, because other seeds change the "
-    "result little.",
+    "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because other seeds change "
+    "the result little.",
     "memorized_threshold": "The prompt's pull is how far guidance (CFG) moves an image. If the pull is at least this "
     "value (unit d/√dim), the prompt counts as memorized. The node Calibrate Thresholds finds the value for your "
     "model and size.",

@@ -30,7 +30,7 @@ TOOLTIPS = {
     "centre, so that latents can be compared. The descriptor metric does not use this size.",
     "height": "Height of the images you will generate.",
     "subfolders": "Also read the images in subfolders, such as 10_mystyle in a training folder.",
-    "size_of": "Connect the latent that goes into the sampler. Width and height are then taken from it.",
+    "size_of": "Connect the latent that goes into the sampler. The node then takes width and height from this latent.",
 }
 
 
@@ -57,7 +57,8 @@ class ReferencesFromFolder(io.ComfyNode):
             ),
             outputs=[
                 schema.References.Output(
-                    display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
+                    display_name="references",
+                    tooltip="The set of references. Connect it to AMG Guidance or Copy Check.",
                 ),
                 io.Int.Output(display_name="count", tooltip="How many images became references."),
                 io.String.Output(

@@ -38,7 +38,9 @@ def captions_input() -> io.String.Input:
 
 def outputs() -> list[io.Output]:
     return [
-        schema.References.Output(display_name="references", tooltip="The set, for AMG Guidance and Copy Check."),
+        schema.References.Output(
+            display_name="references", tooltip="The set of references. Connect it to AMG Guidance or Copy Check."
+        ),
         io.String.Output(
             display_name="report", tooltip="A list of what the set holds, and of references that are in it twice."
         ),
@@ -68,8 +70,9 @@ class ReferencesFromImages(io.ComfyNode):
                 io.Latent.Input(
                     "size_of",
                     optional=True,
-                    tooltip="Connect the latent that goes into the sampler. The images are then scaled to fill its "
-                    "size and cropped at the centre. If nothing is connected, the images keep their own size, which "
+                    tooltip="Connect the latent that goes into the sampler. The node then scales the images to fill "
+                    "the size of this latent, and crops them at the centre. If nothing is connected, the images "
+                    "keep their own size, which "
                     "must be the size of the images that you generate.",
                 ),
             ],
@@ -114,7 +117,7 @@ class ReferencesFromLatents(io.ComfyNode):
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Connect it only if Copy Check should show the nearest reference. The set then keeps a "
+                    tooltip="Connect a VAE only if Copy Check should show the nearest reference. The set then keeps a "
                     "small image of each latent.",
                 ),
             ],

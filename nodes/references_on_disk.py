@@ -83,16 +83,17 @@ class LoadReferences(io.ComfyNode):
                     tooltip="A file in models/memorization_references. Press R after adding one.",
                 ),
                 schema.descriptor_input(
-                    "Needed only for a set with the descriptor metric: connect the network with which the set was made."
+                    "Needed only if the set was made with the metric descriptor. Connect the network that made the set."
                 ),
             ],
             outputs=[
                 schema.References.Output(
-                    display_name="references", tooltip="The set, for AMG Guidance and Copy Check."
+                    display_name="references",
+                    tooltip="The set of references. Connect it to AMG Guidance or Copy Check.",
                 ),
                 io.Int.Output(display_name="count", tooltip="How many references the set holds."),
                 io.String.Output(
-                    display_name="report", tooltip="What the set holds, and captions that occur more than once."
+                    display_name="report", tooltip="What the set holds, and which captions occur more than once."
                 ),
             ],
         )

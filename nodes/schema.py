@@ -20,19 +20,22 @@ References = io.Custom("MG_REFERENCES")  # a mitigation.references.ReferenceSet
 Descriptor = io.Custom("MG_DESCRIPTOR")  # an adapter.copy_detector.LoadedDescriptor
 TOOLTIPS = {
     "null": "The empty prompt: a CLIP Text Encode without text. Connect it if your negative prompt is not empty. The "
-    "node then compares your prompt with the empty prompt, as it should. If nothing is connected here, the node "
+    "node then compares your prompt with the empty prompt, which is the right comparison. If nothing is connected "
+    "here, the node "
     "compares your prompt with your negative prompt and may miss a memorized prompt.",
-    "cfg": "Guidance scale (CFG) once guidance has started for an image. Higher: the image follows the prompt more "
+    "cfg": "The guidance scale (CFG) that an image gets after guidance has started for it. Higher: the image follows "
+    "the prompt more "
     "closely, but is also pulled harder towards a memorized image.",
     "curve": "Dynamic only: a curve from the Basin-Escape Detector or from another run decides when guidance starts. "
     "The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. With a curve, a step "
     "in which guidance is delayed costs one model evaluation if pre_escape_cfg is 0 or 1. Without a curve, such a "
     "step costs two.",
     "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
-    "pull is far below its highest value so far and has stopped falling. Local minimum: the rule of Jain et al. This "
-    "rule acts earlier than sharp drop and is less reliable.",
+    "pull is far below its highest value so far and has stopped falling. Local minimum: the node uses the rule of "
+    "Jain et al. This rule decides at an earlier step than sharp drop does, but is less reliable.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
-    "starts. The value is squared: with 0.5, the pull must fall to 0.25 times its highest value so far. Lower: "
+    "starts. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value so far. "
+    "Lower: "
     "guidance "
     "starts later. This gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
@@ -52,14 +55,15 @@ TOOLTIPS = {
     "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "
     "Static: guidance starts exactly at this value. Dynamic: guidance starts at this value at the latest. Higher: "
     "gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
-    "preset": "Custom: uses the values on this node, which you type in or take from Calibrate Thresholds. Every "
-    "choice except custom sets all values as in a paper or its released code. Use such a choice to repeat the runs of "
-    "that paper on Stable Diffusion.",
+    "preset": "Custom: uses the values on this node, which you type in or take from Calibrate Thresholds. Every other "
+    "choice sets all values as in a paper or in its released code. To repeat the experiments of that paper, use a "
+    "Stable Diffusion model.",
     "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
-    "of the same composition. descriptor: uses the network that you connect to the input descriptor. This metric also "
-    "finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image counts as close if the "
-    "distance to its nearest reference is much smaller than the mean distance to its 50 nearest references. nL2 needs "
-    "more than 50 references, so at least 51.",
+    "that have the same composition as the reference. descriptor: uses the network that you connect to the input "
+    "descriptor. This metric also "
+    "finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image counts as close to a "
+    "reference if this reference is much nearer to the image than the 50 nearest references are on average. nL2 needs "
+    "at least 51 references.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
@@ -68,6 +72,9 @@ def node(*, search_aliases: list[str], **parts: Any) -> io.Schema:
     """A node's schema, with words that find it in the search of hosts that know such words; others do not read them."""
     made = io.Schema(**parts)
     made.search_aliases = search_aliases
+    # A patch shows what the sampler does with it. The host would share one patched model between equal nodes (it looks
+    # for the hidden id as the old API writes it), so that the view of one of them would appear on the other.
+    made.not_idempotent = any(output.io_type in ("MODEL", "GUIDER") for output in parts["outputs"])
     return made
 
 

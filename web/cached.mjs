@@ -24,10 +24,23 @@ export async function restoreViews(ids, entry) {
   const runs = answer.ok ? Object.values(await answer.json()).reverse() : []; // the latest first
   for (const id of ids) {
     const node = emptyNode(id);
-    const viewOf = (/** @type {Run} */ run) => run.outputs?.[id]?.[entry]?.[0];
-    const made = node && runs.find((run) => viewOf(run)?.kind && sameRun(node, now.output, run, id));
-    if (made) showView(node, complete(viewOf(made)));
+    const made = node && runs.map((run) => viewIn(run, node, now.output, id, entry)).find(Boolean);
+    if (made) showView(node, complete(made));
   }
+}
+
+/**
+ * The view that a run showed for a node with the same values, also under another id: the server shares its cache
+ * between workflows. A patch shows what the sampler did with it: then the whole prompt has to be the same.
+ * @param {Run} run @param {Node} node @param {Prompt} now @param {string} id @param {string} entry
+ */
+function viewIn(run, node, now, id, entry) {
+  const then = run.prompt?.[2] ?? {};
+  const [own, all] = [Object.keys(now), Object.keys(then)];
+  const same = isPatch(node)
+    ? [id].filter(() => own.length === all.length && own.every((each) => sameNode(now, then, each)))
+    : [id, ...all].filter((other) => sameNode(now, then, id, other));
+  return same.map((other) => run.outputs?.[other]?.[entry]?.[0]).find((view) => view?.kind);
 }
 
 /** The node with this id, if it can show a view and shows none. @param {string} id */
@@ -37,30 +50,27 @@ function emptyNode(id) {
   return widget && !widget.view ? node : undefined;
 }
 
-/** A patch shows what the sampler did with it: then the whole prompt has to be the same. @param {Node} node */
+/** Whether a node returns a patched model, or a guider with one. @param {Node} node */
 export const isPatch = (node) => node.outputs?.some(({ type }) => type === "MODEL" || type === "GUIDER");
 
-/** @param {Node} node @param {Prompt} now @param {Run} run @param {string} id */
-function sameRun(node, now, run, id) {
-  const then = run.prompt?.[2];
-  if (!then) return false;
-  const ids = isPatch(node) ? [...Object.keys(now), ...Object.keys(then)] : [id];
-  return ids.every((each) => sameNode(now, then, each));
-}
-
 /**
- * Whether a node has the same values in both prompts, and so do all nodes that it depends on.
- * @param {Prompt} a @param {Prompt} b @param {string} id @returns {boolean}
+ * Whether a node has the same values as one of another prompt, and so do all nodes that the two depend on.
+ * @param {Prompt} a @param {Prompt} b @param {string} id @param {string} other  in `b`
+ * @returns {boolean}
  */
-export function sameNode(a, b, id, seen = new Set()) {
-  if (seen.has(id)) return true;
-  seen.add(id);
-  const [one, other] = [a[id], b[id]];
-  if (!one || !other || one.class_type !== other.class_type) return false;
-  const names = new Set([...Object.keys(one.inputs), ...Object.keys(other.inputs)]);
+export function sameNode(a, b, id, other = id, seen = new Set()) {
+  const pair = `${id} ${other}`;
+  if (seen.has(pair)) return true;
+  seen.add(pair);
+  const [one, two] = [a[id], b[other]];
+  if (!one || !two || one.class_type !== two.class_type) return false;
+  const names = new Set([...Object.keys(one.inputs), ...Object.keys(two.inputs)]);
   return [...names].every((name) => {
-    const value = one.inputs[name];
-    if (JSON.stringify(value) !== JSON.stringify(other.inputs[name])) return false;
-    return !Array.isArray(value) || !(value[0] in a) || sameNode(a, b, value[0], seen);
+    const [value, its] = [one.inputs[name], two.inputs[name]];
+    if (!isLink(value, a) || !isLink(its, b)) return JSON.stringify(value) === JSON.stringify(its);
+    return value[1] === its[1] && sameNode(a, b, value[0], its[0], seen);
   });
 }
+
+/** @param {unknown} value @param {Prompt} prompt @returns {value is [string, number]} */
+const isLink = (value, prompt) => Array.isArray(value) && value[0] in prompt;

@@ -97,7 +97,7 @@ function describe(view, sample) {
   const begin = view.begins[sample];
   const image = `image ${sample + 1}`;
   if (begin === undefined) return image;
-  return begin < view.steps ? `${image}: guided from step ${begin + 1}` : `${image}: not guided yet`;
+  return begin < view.steps ? `${image}: guidance starts at step ${begin + 1}` : `${image}: no guidance yet`;
 }
 
 /**

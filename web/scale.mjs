@@ -2,7 +2,7 @@
 // @ts-check
 
 /**
- * A range that holds all values of all lines, and zero if it is near.
+ * A range that holds all values of all lines, and zero: a small gap must not look like a large one.
  * @param {(number | null)[][]} lines @returns {[number, number]}
  */
 export function domain(lines) {
@@ -15,7 +15,7 @@ export function domain(lines) {
     }
   }
   if (least > most) return [0, 1];
-  const low = least < 0 ? least : least < 0.6 * most ? 0 : least - 0.1 * (most - least);
+  const low = Math.min(0, least);
   const high = most + 0.06 * (most - low);
   return high > low ? [low, high] : [low - 0.5, low + 0.5];
 }

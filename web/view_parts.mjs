@@ -15,6 +15,9 @@ export function element(tag, name, text = "") {
   return made;
 }
 
+/** A text of the server, with names of inputs as people write them. @param {string} text */
+export const quoted = (text) => text.replace(/`([^`]+)`/g, "“$1”");
+
 /**
  * The name of the vertical axis. With several series it is a button that shows the next one.
  * @param {View} view @param {number} chosen
@@ -50,7 +53,7 @@ export function notesOf(view) {
   const notes = element("div", "mg-notes");
   for (const [i, note] of view.notes.entries()) {
     if (i) notes.append("\n");
-    notes.append(element("span", note.startsWith("Hint:") ? "mg-hint" : "", note));
+    notes.append(element("span", note.startsWith("Hint:") ? "mg-hint" : "", quoted(note)));
   }
   return notes;
 }

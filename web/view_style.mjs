@@ -12,7 +12,8 @@ const CSS = `
 .mg-view .mg-notes { color: var(--descrip-text, #999); white-space: pre-wrap; overflow-wrap: anywhere;
   overflow-y: auto; flex: 1 1 0; }
 .mg-view .mg-notes .mg-hint { color: var(--input-text, #ddd); background: #b4530922;
-  box-shadow: -3px 0 #f59e0b; padding-left: 3px; margin-left: 3px; }
+  box-shadow: -3px 0 #f59e0b; padding-left: 3px; margin-left: 3px; -webkit-box-decoration-break: clone;
+  box-decoration-break: clone; }
 .mg-view .mg-plot ~ .mg-notes { flex: none; max-height: ${NOTES * LINE}px; }
 .mg-view .mg-plot { flex: 1 1 ${PLOT}px; min-height: ${PLOT}px; overflow: hidden; }
 .mg-view svg { width: 100%; height: 100%; display: block; }

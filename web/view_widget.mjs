@@ -6,12 +6,13 @@ import { VIEWED } from "./node_facts.mjs";
 import { plot } from "./plot.mjs";
 import { updateChildren } from "./update.mjs";
 import { MARGIN, PLOT, canGrow, hasPlot, heightOf } from "./view_layout.mjs";
-import { axisName, element, legend, nearestImages, notesOf, wordsOf } from "./view_parts.mjs";
+import { axisName, element, legend, nearestImages, notesOf, quoted, wordsOf } from "./view_parts.mjs";
 
 /** @import { Node, Widget } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
-/** @typedef {Widget & {view?: View, stale: string, chosen: number, redraw: () => void}} ViewWidget */
-// `stale`: why the view is not of the last run, or ""; `chosen`: the series that is drawn
+/** @typedef {Widget & {view?: View, stale: string, chosen: number, across: () => number, redraw: () => void}} ViewWidget */
+// `stale`: why the view is not of the last run, or ""; `chosen`: the series that is drawn; `across`: pixels of a line
+// (not `width`, by which the host would set the view's own)
 
 const NAME = "memorization_guard_view";
 
@@ -29,16 +30,17 @@ export function addView(node, name) {
   const root = element("div", "mg-view");
   /** @type {ViewWidget | undefined} */
   let widget; // undefined while the host makes it, and the host may already ask for its height
-  const height = () => (widget?.view ? heightOf(widget.view, widget.stale) + 2 * MARGIN : 0);
+  const across = () => node.size[0] - 4 * MARGIN;
+  const height = () => (widget?.view ? heightOf(widget.view, widget.stale, across()) + 2 * MARGIN : 0);
   const redraw = () => widget?.view && draw(root, widget, widget.view);
   const made = node.addDOMWidget(name, name, root, {
     serialize: false, // not in the prompt
     hideOnZoom: false,
     margin: MARGIN,
     getMinHeight: height,
-    getMaxHeight: () => (widget?.view && canGrow(widget.view) ? undefined : height()),
+    getMaxHeight: () => (widget?.view && canGrow(widget.view, across()) ? undefined : height()),
   });
-  widget = Object.assign(made, { stale: "", chosen: 0, redraw });
+  widget = Object.assign(made, { stale: "", chosen: 0, across, redraw });
   widget.serialize = false; // not in the saved workflow
   const observer = new ResizeObserver(redraw);
   observer.observe(root);
@@ -70,11 +72,11 @@ export function markStale(node, reason) {
 
 /** @param {Node} node @param {ViewWidget} widget @param {View} view @param {string} stale */
 export function change(node, widget, view, stale) {
-  const before = heightOf(widget.view, widget.stale);
+  const before = heightOf(widget.view, widget.stale, widget.across());
   [widget.view, widget.stale] = [view, stale];
   widget.redraw();
   const least = node.computeSize()[1];
-  if (heightOf(view, stale) > before && node.size[1] < least) node.setSize([node.size[0], least]);
+  if (heightOf(view, stale, widget.across()) > before && node.size[1] < least) node.setSize([node.size[0], least]);
   node.setDirtyCanvas?.(true, false);
 }
 
@@ -91,7 +93,7 @@ export function redrawView(node) {
 function draw(root, widget, view) {
   const chosen = widget.chosen % Math.max(view.series.length, 1);
   const before = sizeOfPlot(root);
-  root.style.minHeight = `${heightOf(view, widget.stale)}px`;
+  root.style.minHeight = `${heightOf(view, widget.stale, widget.across())}px`;
   root.classList.toggle("mg-dimmed", Boolean(widget.stale));
   const parts = (/** @type {number[]} */ size) => partsOf(view, chosen, size, widget.stale);
   updateChildren(root, parts(before));
@@ -107,9 +109,9 @@ function sizeOfPlot(root) {
 
 /** @param {View} view @param {number} chosen @param {number[]} size  of the plot @param {string} stale */
 function partsOf(view, chosen, [width, height], stale) {
-  const parts = [element("div", "mg-headline", view.headline)];
+  const parts = [element("div", "mg-headline", quoted(view.headline))];
   if (stale) parts.unshift(element("div", "mg-stale", stale));
-  if (view.warning) parts.unshift(element("div", "mg-warning", `⚠ ${view.warning}`));
+  if (view.warning) parts.unshift(element("div", "mg-warning", `⚠ ${quoted(view.warning)}`));
   if (view.words.length) parts.push(wordsOf(view));
   if (hasPlot(view)) {
     const frame = element("div", "mg-plot");

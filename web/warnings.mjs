@@ -2,6 +2,7 @@
 // @ts-check
 import { app } from "../../scripts/app.js";
 import { outputKey } from "./graph.mjs";
+import { quoted } from "./view_parts.mjs";
 
 /** @import { Node, Setting, Toast } from "../../scripts/app.js" */
 /** @import { View } from "./types.mjs" */
@@ -45,7 +46,7 @@ export function warn(node, view) {
   if (warned.has(key)) return;
   warned.add(key);
   if (!setting(WARNINGS)) return;
-  message("warn", node.title, view.warning);
+  message("warn", node.title, quoted(view.warning));
 }
 
 /** Show a message for some seconds. @param {Toast["severity"]} severity @param {string} summary @param {string} detail */

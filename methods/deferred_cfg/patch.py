@@ -53,13 +53,14 @@ def add_deferred_cfg(
             return
         if run.counter.step < 0 and run.n:
             run.transition.zero_()  # no sample waited for guidance
-            plan.on_end(run.curve(warning=_other_guidance(run), unmeasured_because="Nothing was deferred."))
+            warning = _unguided(guider) or _other_guidance(run)
+            plan.on_end(run.curve(warning=warning, unmeasured_because="Nothing was deferred."))
             return
         hints = [] if plan.rule is None else distilled_hint(guider.model_patcher)
         if plan.rule is not None and not hints:
             threshold = plan.rule.memorized_threshold
             hints = size_hint("memorized_threshold", threshold, EscapeRule.memorized_threshold, run.shape)
-        warning = _unguided(run, guider) or _never_guided(run, guider) or _not_escaped(run)
+        warning = _never_guided(run, guider) or _not_escaped(run)
         plan.on_end(run.curve(" ".join(hints), warning, _too_late(run, guider)))
 
     name = plan.node if isinstance(plan, DeferralPlan) else node or DeferralPlan.node
@@ -74,11 +75,12 @@ def _other_guidance(run: DeferralRun) -> str:
     )
 
 
-def _unguided(run: DeferralRun, guider: CFGGuider) -> str:
+def _unguided(guider: CFGGuider) -> str:
     """A warning when the sampler gives no guidance that could be deferred."""
-    if not run.must_guide or guider.cfg != 1.0 or distilled_hint(guider.model_patcher):
+    if guider.cfg != 1.0:
         return ""
-    return "The sampler's cfg is 1: there is no guidance to defer. Set cfg above 1."
+    advice = "" if distilled_hint(guider.model_patcher) else " Set cfg above 1."
+    return "The sampler's cfg is 1: there is no guidance to defer, so this node changed nothing." + advice
 
 
 def _never_guided(run: DeferralRun, guider: CFGGuider) -> str:

@@ -65,7 +65,7 @@ class DeferralRun:
 
     def predict(self, call: SamplerCall) -> Tensor:
         """The denoised prediction with each sample guided at its own scale. [HAN], [JAIN]"""
-        self.left_to = call.other_guidance
+        self.left_to = call.other_guidance or ("a cfg of 1" if call.cfg_is_one else "")
         if self.left_to:
             return call.predict()
         first_of_step = self.counter.advance(call.level)
@@ -145,11 +145,7 @@ class DeferralRun:
         free = None if against is null else self._ask(call, None, null, ours=True)[1]
         # Only the first step's pair is vanilla's: later ones would be measured from what a step cache remembers.
         pair = call if self.counter.step == 0 and against is negative else call.uncached
-        if call.cfg_is_one and call.may_skip_negative:  # KSampler evaluates the prompt alone, which gives other bits
-            uncond = self._ask(call, None, against, ours=True)[1]
-            cond = self._ask(pair, positive, None)[0]
-        else:
-            cond, uncond = self._ask(pair, positive, against, ours=self.splits_on_out_of_memory)
+        cond, uncond = self._ask(pair, positive, against, ours=self.splits_on_out_of_memory)
         return Predictions(cond, uncond if free is None else free, uncond)
 
     def _ask(self, call: SamplerCall, prompt: Prompt, negative: Prompt, ours: bool = False) -> Pair:

@@ -21,6 +21,7 @@ class Calibration:
     """What ordinary prompts show, and the thresholds that follow, in an EPS model's d/√dim at SD's T."""
 
     magnitudes: Tensor  # (prompts, B)
+    sensitive: bool = False  # rather change an ordinary image than let a copy through
 
     @property
     def ordinary_magnitude(self) -> float:
@@ -38,7 +39,13 @@ class Calibration:
 
     @property
     def memorized_threshold(self) -> float:
-        """The magnitude from which a prompt counts as memorized."""
+        """The magnitude from which a prompt counts as memorized.
+
+        On the lab checkpoint, at the first step and measured with twelve prompts drawn at random from 49: 43 % of nine
+        copies stay below it, and it flags 6 % of the other ordinary noises. Sensitive: 10 % and 26 %.
+        """
+        if self.sensitive:
+            return LEAST_RATIO * self.ordinary_magnitude
         mean = float(self.magnitudes.mean())
         spread = float(self.magnitudes.std()) if self.magnitudes.numel() > 1 else 0.0
         return max(mean + SPREADS * spread, LEAST_RATIO * mean)
@@ -48,8 +55,8 @@ class Calibration:
         order = self.magnitudes.mean(dim=1).argsort(descending=True).tolist()
         lines = [
             f"Suggested: memorized_threshold {self.memorized_threshold:.4f}, target_magnitude "
-            f"{self.target_magnitude:.4f} (relative).",
-            f"{counted(len(prompts), 'ordinary prompt')} × {counted(self.magnitudes.shape[1], 'noise')}: median d/√dim "
+            f"{self.target_magnitude:.4f} (with target_units relative).",
+            f"{counted(len(prompts), 'ordinary prompt')} × {counted(self.magnitudes.shape[1], 'noise')}: median pull "
             f"{self.ordinary_magnitude:.4f}, highest {float(self.magnitudes.max()):.4f}.",
         ]
         if float(self.magnitudes.max()) > self.memorized_threshold:

@@ -79,12 +79,12 @@ class EscapeCurve:
         if not self.steps:
             return self.unmeasured_because or "No step was sampled."
         if bool(self.pull[:, 0].isnan().any()):
-            return self.unmeasured_because or _sentence(self._left("guided from", "never guided"))
+            return self.unmeasured_because or _sentence(self._left("guidance starts at", "never guided"))
         if not bool(self.memorized.any()):
             return f"Fine: the pull is {float(self.pull[:, 0].max()):.4f}, below the threshold {self.threshold:.4f}."
         if self.latest and not self._first_guided:
             return _sentence(self._left("", "still in the basin"))
-        return f"Memorized: {self.inside}; {self._left('guided from', 'still in the basin')}."
+        return f"Memorized: {self.inside}; {self._left('guidance starts at', 'still in the basin')}."
 
     @property
     def escape_alone(self) -> str:
@@ -102,7 +102,7 @@ class EscapeCurve:
         return sorted(set(self.transition[self.transition < max(self.steps, 1)].tolist()))
 
     def _left(self, since: str, otherwise: str) -> str:
-        """`guided from steps 1 and 3; still in the basin: 1 of 3 images`, counted from 1 as people do."""
+        """`guidance starts at steps 1 and 3; still in the basin: 1 of 3 images`, counted from 1 as people do."""
         steps = self._first_guided
         rest = int((self.transition >= max(self.steps, 1)).sum())
         guided = [f"{since} {_steps(steps)}"] if steps else []

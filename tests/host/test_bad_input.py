@@ -159,7 +159,7 @@ def test_a_start_percent_that_comes_before_the_escape_is_said(host: Host, way: s
         own, more = guider(**early), custom(["own", 0])
     seen = view(host, own, **more)
     assert seen["warning"] == "4 of 4 images had not left the basin at start_percent 0.05: raise it."
-    measured = seen["headline"].startswith("Memorized: 4 of 4 images; guided from step")
+    measured = seen["headline"].startswith("Memorized: 4 of 4 images; guidance starts at step")
     assert seen["done"] and measured == (way != "curve")
     assert len(seen["begins"]) == 4 and all(len(series["lines"]) == 4 for series in seen["series"])
 
@@ -177,8 +177,8 @@ def test_a_deferral_says_whether_it_acts_and_from_which_step(host: Host) -> None
         (deferred("off"), "Off: same as KSampler."),
         (patch("off"), "Off"),
         (guider("off"), "Off"),
-        (deferred("static", steps=10, start_percent=0.3), "Guided from step 4."),
-        (deferred("static", start_percent=0.5, denoise=0.4), "Guided from step 1."),
+        (deferred("static", steps=10, start_percent=0.3), "Guidance starts at step 4."),
+        (deferred("static", start_percent=0.5, denoise=0.4), "Guidance starts at step 1."),
         (deferred(denoise=0.4), late),
         (deferred(denoise=0.0), "denoise 0.00"),
     ):
@@ -193,7 +193,8 @@ def test_a_deferral_says_whether_it_acts_and_from_which_step(host: Host) -> None
 def test_a_deferral_says_that_it_needs_guidance(host: Host, own: dict) -> None:
     more = {"MG_DeferredCFGGuider": custom(["own", 0]), "MG_DeferredCFG": {"k": ksampler(model=["own", 0], cfg=1.0)}}
     said = view(host, own, **more.get(own["class_type"], {}))
-    assert said["warning"] == "The sampler's cfg is 1: there is no guidance to defer. Set cfg above 1."
+    assert said["warning"].endswith("there is no guidance to defer, so this node changed nothing. Set cfg above 1.")
+    assert said["headline"] == "Nothing was deferred."
 
 
 def test_a_default_says_which_size_it_is_for(host: Host) -> None:

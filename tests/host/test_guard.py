@@ -140,3 +140,43 @@ def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkp
         nodes = {"e": cache, "g": guard(model=model, strength="gentle")}
         host.run(base(2) | nodes | {"b": on_lab(model=GUARDED, steps=4)}, checkpoint)
     assert torch.equal(searches[0][1].history, searches[1][1].history)
+
+
+def test_two_equal_guards_are_two_nodes(host: Host) -> None:
+    """The host would keep one result for both, and show the second sampler's run on the first guard."""
+    nodes = {"g": guard(), "h": guard(), "a": ksampler(model=GUARDED), "b": ksampler(model=["h", 0], seed=2)}
+    host.run({"lab": lab(2), **nodes}, CLIP)
+    first, second = (host.views(name)[-1]["series"] for name in ("g", "h"))
+    assert first and second and first != second
+
+
+def test_a_pull_below_the_threshold_and_far_above_ordinary_ones_is_said_and_strong_acts_on_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the ordinary prompts is memorized as well, which raises the threshold."""
+
+    def run(strength: str) -> tuple[dict[str, Any], bool]:
+        nodes = {"lab": lab(1), "a": ksampler(), "g": guard(strength=strength), "b": ksampler(model=GUARDED)}
+        out = host.run(nodes, CLIP)
+        return host.views("g")[-1], same_bits(out["a"], out["b"])
+
+    pull = run("normal")[0]["series"][0]["lines"][0][0]
+    calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
+    magnitudes = torch.tensor([pull / 2] * 11 + [30 * pull])[:, None]
+    monkeypatch.setattr(host.module(PACK, "methods.self_calibration"), "calibrate", lambda *_: calibration(magnitudes))
+    view, same = run("normal")
+    assert same and view["headline"].startswith("Fine")
+    said = next(note for note in view["notes"] if note.startswith("Your prompt pulls"))
+    assert said.endswith("times as hard. If an image looks like a copy, set `strength` to strong.")
+    view, same = run("strong")
+    assert not same and view["headline"].startswith("Memorized")
+    assert any("fill `ordinary_prompts`" in note for note in view["notes"]), "barely above the threshold"
+
+
+def test_at_cfg_1_it_does_nothing_and_says_so(host: Host, counted: Any) -> None:
+    model, calls = counted
+    links = {"cfg": 1.0, "model": ["m", 0]}
+    guarded = {"g": guard(model=["m", 0]), "b": ksampler(cfg=1.0, model=GUARDED)}
+    out = host.run({"lab": lab(2), "a": ksampler(**links), **guarded}, {**CLIP, "m": model})
+    assert same_bits(out["a"], out["b"]) and calls.pop_rows() == 2 * 2 * 50
+    assert "changed nothing" in host.views("g")[-1]["warning"]

@@ -69,13 +69,16 @@ def test_curve_tells_where_another_schedule_may_guide():
     )
     assert curve.transition_sigma.tolist() == pytest.approx([14.6, 3.0, 0.0])
     assert curve.latest == 4
-    assert curve.headline == "Memorized: 2 of 3 images; guided from steps 1 and 3; still in the basin: 1 of 3 images."
+    assert (
+        curve.headline
+        == "Memorized: 2 of 3 images; guidance starts at steps 1 and 3; still in the basin: 1 of 3 images."
+    )
     assert curve.escape_alone == "Out of the basin from steps 1 and 3; still in the basin: 1 of 3 images."
     curve = replace(curve, transition=torch.tensor([4, 4, 4]))
     assert curve.headline == curve.escape_alone == "Still in the basin: 3 of 3 images."
     quiet = EscapeCurve(*torch.full((2, 2, 4), 0.008), sigmas, 16, torch.zeros(2).long(), torch.zeros(2).bool(), 0.02)
     assert quiet.headline == "Fine: the pull is 0.0080, below the threshold 0.0200."
-    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Guided from step 1."
+    assert EscapeCurve.unmeasured(2, sigmas, 16).headline == "Guidance starts at step 1."
     assert EscapeCurve.unmeasured(2, sigmas, 16, "Off: same as KSampler.").headline == "Off: same as KSampler."
 
 
@@ -86,7 +89,7 @@ def test_steps_are_named_once_and_in_order(steps: list[int], said: str) -> None:
     inside = torch.ones(len(steps), dtype=torch.bool)
     measured = torch.ones(len(steps), 9)
     curve = EscapeCurve(measured, measured, torch.linspace(9, 0, 10), 16, torch.tensor(steps), inside, 0.02)
-    assert curve.headline == f"Memorized: {len(steps)} of {len(steps)} images; guided from {said}."
+    assert curve.headline == f"Memorized: {len(steps)} of {len(steps)} images; guidance starts at {said}."
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,16 @@ test("another node, another link, none at all", () => {
   assert.ok(!sameNode(run(1), run(1), "9"));
 });
 
+test("the same nodes under other ids", () => {
+  const moved = Object.fromEntries(Object.entries(run(1)).map(([id, node]) => {
+    const inputs = Object.entries(node.inputs).map(([k, v]) => [k, Array.isArray(v) ? [`1${v[0]}`, v[1]] : v]);
+    return [`1${id}`, { ...node, inputs: Object.fromEntries(inputs) }];
+  }));
+  assert.ok(sameNode(run(1), moved, "4", "14"));
+  assert.ok(!sameNode(run(1), moved, "3", "12") && !sameNode(run(1), moved, "4"));
+  assert.ok(!sameNode(run(2), moved, "3", "13"));
+});
+
 test("complete fills in every missing field", () => {
   const view = complete({ kind: "escape", series: [{ lines: [[1]] }], nearest: [{ name: "n" }] });
   assert.deepEqual([view.notes, view.steps, view.warning, view.series[0].limit], [[], 0, "", []]);

@@ -23,10 +23,16 @@ CHAINS["KSampler on optimized noise"] = (
     *("MG_DeferredCFGKSampler", SAMPLING),
 )
 # Encloses these nodes, with these inputs shown outside, and removes everything else.
-ENCLOSE = """([ids, title, shown]) => {
+ENCLOSE = """([ids, title, inputs, views]) => {
   const { node, subgraph } = app.graph.convertToSubgraph(new Set(ids.map((id) => app.graph.getNodeById(id))));
   node.title = subgraph.name = title;
-  node.properties.proxyWidgets = shown;
+  // Linked to the subgraph's own inputs: a list of inner ids is lost where a workflow has these ids already.
+  for (const [id, name] of inputs) {
+    const inner = subgraph.getNodeById(id), socket = inner.inputs.find((input) => input.widget?.name === name);
+    subgraph.addInput(subgraph.inputs.some((i) => i.name === name) ? `${inner.title}: ${name}` : name, socket.type)
+      .connect(socket, inner);
+  }
+  if (views.length) node.properties.proxyWidgets = views;
   node.pos = [0, 0];
   node.setSize([Math.max(node.size[0], 420), node.size[1]]);
   for (const other of [...app.graph.nodes]) if (other !== node) app.graph.remove(other);
@@ -58,9 +64,9 @@ def main() -> None:
             graph, inner = chain(first, sampler)
             build(page, graph, name)
             ids = [node.id for node in inner]
-            shown = [[str(i), widget] for i, names in zip(ids, (its, more), strict=True) for widget in names]
-            shown += [[str(node.id), VIEW] for node in inner if node.record["type"].startswith("MG_")]
-            workflow = page.tab.evaluate(ENCLOSE, [ids, name, shown])
+            shown = [[i, widget] for i, names in zip(ids, (its, more), strict=True) for widget in names]
+            views = [[str(node.id), VIEW] for node in inner if node.record["type"].startswith("MG_")]
+            workflow = page.tab.evaluate(ENCLOSE, [ids, name, shown, views])
             workflow.pop("extra")
             drawn, fixed = (
                 workflow["nodes"][0]["type"],

@@ -39,6 +39,15 @@
       const over = ([, x, y, w, h], [, p, q, v, u]) => x < p + v && p < x + w && y < q + u && q < y + h;
       return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => over(a, b)).map((b) => [a[0], b[0]]));
     },
+    // Nodes that stick out of their group.
+    outgrown: () => app.graph.nodes.filter((n) => !n.has_errors).map((n) => [n.title, ...box(n)])
+      .filter(([, x, y, w, h]) => app.graph.groups.map((g) => [...g._bounding]).some(([p, q, v, u]) =>
+        p <= x && x < p + v && q <= y && y < q + u && (x + w > p + v || y + h > q + u))).map(([title]) => title),
+    // Adds the only node of a workflow to the open graph, as the frontend does with a subgraph; returns its inputs.
+    drop: ({ nodes, definitions: { subgraphs } }) => {
+      app.canvas._deserializeItems({ nodes, subgraphs, links: [], reroutes: [], groups: [] }, { position: [3000, 0] });
+      return app.graph.nodes.at(-1).widgets.map((w) => w.name);
+    },
     // The rectangle around all nodes and groups of the open graph or subgraph.
     bounds: () => {
       const graph = app.canvas.graph ?? app.graph;

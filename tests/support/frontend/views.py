@@ -1,5 +1,6 @@
 """What the nodes of a page show: read out of the page, and held against the data that it should be drawn from."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,12 +43,17 @@ def check_both(page: Page, entry: dict) -> dict[str, Shown]:
     return first
 
 
+def quoted(text: str) -> str:
+    """As the page writes names of inputs."""
+    return re.sub(r"`([^`]+)`", r"“\1”", text)
+
+
 def check_drawn(seen: Shown, chosen: int = 0) -> None:
     view = seen.view
     assert view is not None and seen.there and seen.inside
-    assert seen.headline == view["headline"]
-    assert seen.warning == (f"⚠ {view['warning']}" if view["warning"] else "")
-    assert seen.notes == "\n".join(view["notes"])
+    assert seen.headline == quoted(view["headline"])
+    assert seen.warning == (f"⚠ {quoted(view['warning'])}" if view["warning"] else "")
+    assert seen.notes == quoted("\n".join(view["notes"]))
     assert [(title, kept) for title, _, kept in seen.nearest] == [
         (n["name"], bool(n["picture"])) for n in view["nearest"]
     ]

@@ -222,9 +222,10 @@ class LabWorkflow:
         wires = {"references": references["references"], "vae": self.vae}
         return self.graph.node("MG_CopyCheck", "check", images=images, **wires)
 
-    def build(self, page: Page) -> dict[str, int]:
-        """Put it into the page, with nothing in the server's cache; returns the ids of the nodes by title."""
-        page.server.emptied()
+    def build(self, page: Page, emptied: bool = True) -> dict[str, int]:
+        """Put it into the page, by default with nothing in the server's cache; returns the nodes' ids by title."""
+        if emptied:
+            page.server.emptied()
         build_classic(page, self.graph, "lab")
         return {node["title"]: node["id"] for node in self.graph.nodes if node["title"]}
 
