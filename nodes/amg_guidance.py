@@ -33,25 +33,20 @@ DEFAULTS = {"dissimilarity_growth": "ramp", "every": 1, "memorized_threshold": 0
 TOOLTIPS = {
     "references": "The images to stay away from, such as the training images of the model or LoRA.",
     "despecification": "How strongly the node reduces guidance (CFG) as long as an image is too close to a reference. "
-    "Higher: "
-    "guidance is reduced more, but the CFG scale never falls below 1. Despecification works only with a cfg above 1 "
-    "on the sampler. The value 0 turns despecification off.",
+    "Higher: guidance is reduced more, but the CFG scale never falls below 1. Despecification works only with a cfg "
+    "above 1 on the sampler. The value 0 turns despecification off.",
     "deduplication": "How strongly to steer away from a caption that several references share, because such a caption "
     "often makes the model copy a memorized image. Higher: steers away more strongly. Start with 13. Deduplication "
-    "needs "
-    "references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns deduplication "
-    "off.",
+    "needs references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns "
+    "deduplication off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
-    "copies. Values above 10 change little, because the push has an upper limit. The value 0 turns "
-    "the push off.",
+    "copies. Values above 10 change little, because the push has an upper limit. The value 0 turns the push off.",
     "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this "
     "value. A closeness of 1 means that the image is a copy. With 0.5, the node acts well before an image becomes a "
-    "copy. Lower: the node "
-    "acts "
-    "sooner, but also changes images that would not become copies. If the references were made with the copy detector "
-    "SSCD, start with 0.3.",
-    "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this "
-    "value. Higher: finished images can come closer to a reference.",
+    "copy. Lower: the node acts sooner, but also changes images that would not become copies. If the references were "
+    "made with the copy detector SSCD, start with 0.3.",
+    "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this value. "
+    "Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises during sampling, from threshold_min to threshold_max. Parabolic: "
     "the threshold rises slowly at first and faster later, as in the paper of Chen et al. Exponential: the threshold "
     "rises mostly near the end, as in the code of Chen et al. Constant: the threshold stays at threshold_min.",
@@ -59,20 +54,19 @@ TOOLTIPS = {
     "fast way, which the code of Chen et al. uses. Through model: exactly the formula of their paper. This way needs "
     "much VRAM, and each step in which dissimilarity acts takes about three times as long as a step of KSampler alone.",
     "vae": "Needed for references with the nL2 metric or the descriptor metric, because these metrics compare decoded "
-    "images. A "
-    "TAESD works, too, and is much faster than the model's own VAE.",
+    "images. A TAESD works, too, and is much faster than the model's own VAE.",
     "dissimilarity_growth": "How strong the push away from the nearest reference is during the run. Ramp: the push "
-    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node "
-    "does not make the push grow, as in the formula of their paper. With this formula the push is strong in early "
-    "steps and nearly gone in late steps.",
+    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node does "
+    "not make the push grow, as in the formula of their paper. With this formula the push is strong in early steps and "
+    "nearly gone in late steps.",
     "every": "With 3, for example, the node compares the image with the references only in every third step. Higher: "
-    "saves "
-    "time, above all with references that need a VAE, but the node may notice too late that an image becomes a copy.",
+    "saves time, above all with references that need a VAE, but the node may notice too late that an image becomes a "
+    "copy.",
     "memorized_threshold": "The pull is how far guidance (CFG) moves an image. With a value above 0, the node steers "
-    "an image only if the pull at the first step is at or above this value. This node "
-    "measures the pull in the same unit as Deferred-CFG KSampler, so the same value fits both nodes. Images with a smaller pull are not compared with the "
-    "references and come out exactly as "
-    "without this node. With 0, the node steers every image that comes too close to a reference.",
+    "an image only if the pull at the first step is at or above this value. This node measures the pull in the same "
+    "unit as Deferred-CFG KSampler, so the same value fits both nodes. Images with a smaller pull are not compared "
+    "with the references and come out exactly as without this node. With 0, the node steers every image that comes too "
+    "close to a reference.",
 }
 
 
@@ -85,10 +79,10 @@ class AMGGuidance(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Patches a model so that sampling steers an image away from your reference images when the "
-            "image comes too close to one of them. To steer, the node reduces guidance (CFG) and pushes the image "
-            "away from the nearest reference. If several references share a caption, the node also moves the image "
-            "away from what this caption asks for. An image that stays far from all references is not changed. The "
-            "method is from Chen et al., CVPR 2024.",
+            "image comes too close to one of them. To steer, the node reduces guidance (CFG) and pushes the image away "
+            "from the nearest reference. If several references share a caption, the node also moves the image away "
+            "from what this caption asks for. An image that stays far from all references is not changed. The method "
+            "is from Chen et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),

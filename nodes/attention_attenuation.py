@@ -23,10 +23,9 @@ TOOLTIPS = {
     "attention than the average word. GUARD: does the same as attenuation, and also pushes the image away from what "
     "the model would make without attenuation. This push is strongest in the first steps. GUARD needs three model "
     "evaluations per step, and attenuation needs two.",
-    "factor": "A trigger word draws more attention than the average word. The model gives each word an attention "
-    "score (the logit), and the node multiplies the score of a trigger word by this factor. Lower: gives "
-    "fewer copies, but the word has less effect on the image. "
-    "A factor of 1 changes nothing.",
+    "factor": "A trigger word draws more attention than the average word. The model gives each word an attention score "
+    "(the logit), and the node multiplies the score of a trigger word by this factor. Lower: gives fewer copies, but "
+    "the word has less effect on the image. A factor of 1 changes nothing.",
 }
 
 
@@ -39,10 +38,9 @@ class AttentionAttenuation(io.ComfyNode):
             display_name=f"{NAME} (experimental)",
             category=schema.CATEGORY,
             description="Finds the words of a prompt that get more attention from the model than the average word "
-            "does. "
-            "Such words often trigger a memorized image, so the node makes the model pay less attention to "
-            "them. The node changes the images of every prompt, not only of memorized prompts. The node is "
-            "experimental. Its help page gives the results on this pack's test model.",
+            "does. Such words often trigger a memorized image, so the node makes the model pay less attention to them. "
+            "The node changes the images of every prompt, not only of memorized prompts. The node is experimental. Its "
+            "help page gives the results on this pack's test model.",
             is_experimental=True,
             inputs=schema.with_tooltips(
                 TOOLTIPS,
@@ -53,8 +51,8 @@ class AttentionAttenuation(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The patched model. Connect it to the sampler. Bypass "
-                    "the node to sample with the unpatched model.",
+                    tooltip="The patched model. Connect it to the sampler. Bypass the node to sample with the "
+                    "unpatched model.",
                 )
             ],
         )

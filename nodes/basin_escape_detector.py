@@ -34,11 +34,9 @@ TOOLTIPS = {
     "noise": "The node measures with this noise instead of the seed's noise. Connect, for example, the noise from the "
     "Noise Optimizer.",
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
-    "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
-    "(CFG) can start. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value "
-    "so far. "
-    "Lower: the "
-    "pull must fall further, so the node finds a later step, but finds it more reliably.",
+    "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance (CFG) "
+    "can start. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value so far. "
+    "Lower: the pull must fall further, so the node finds a later step, but finds it more reliably.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
     "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node misses fewer memorized "
     "prompts, but more often takes an ordinary prompt for a memorized one.",
@@ -56,9 +54,8 @@ class BasinEscapeDetector(io.ComfyNode):
             description="Samples without guidance (CFG) and measures at each step how far guidance would move the "
             "image. This distance is the prompt's pull. As long as the pull is high, guidance would drag the image "
             "towards a training image. This means that the image is inside an attraction basin. When the pull drops "
-            "sharply, "
-            "the image has "
-            "left the basin. The node stops as soon as every image of the batch has left its basin.",
+            "sharply, the image has left the basin. The node stops as soon as every image of the batch has left its "
+            "basin.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -67,8 +64,8 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Latent.Input("latent_image", tooltip="The same latent that goes into the sampler."),
                 schema.seed_input(
                     "noise_seed",
-                    "The seed that you use on the sampler. With another seed, the sampler makes another image, and "
-                    "the result of this node does not apply to that image.",
+                    "The seed that you use on the sampler. With another seed, the sampler makes another image, and the "
+                    "result of this node does not apply to that image.",
                 ),
                 io.Int.Input("steps", default=50, min=1, max=10000),
                 io.Combo.Input("scheduler", options=scheduler_names(), default="normal"),
@@ -90,10 +87,9 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, "
-                    "from 0 (the model's highest noise level) to 1 (the end of sampling). Connect this number to "
-                    "start_percent on the Deferred-CFG KSampler, "
-                    "with mode set to static.",
+                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, from "
+                    "0 (the model's highest noise level) to 1 (the end of sampling). Connect this number to "
+                    "start_percent on the Deferred-CFG KSampler, with mode set to static.",
                 ),
                 schema.Curve.Output(
                     display_name="curve", tooltip="The prompt's pull at each step, for the Deferred-CFG KSampler."

@@ -28,8 +28,8 @@ TOOLTIPS = {
     "as the batch has latents. A batch of 4 gives a more reliable result than a batch of 1.",
     "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles and no captions of famous works, "
     "because the model may have memorized them. More prompts give a more reliable threshold.",
-    "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because other seeds change "
-    "the result little.",
+    "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because other seeds change the "
+    "result little.",
     "sigmas": "The sampler's schedule. Needed only if sampling does not start at full noise.",
 }
 
@@ -43,8 +43,8 @@ class Calibrate(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Measures how far guidance (CFG) moves an image when the prompt is ordinary, with your model, "
-            "your LoRAs and your image size. From this measurement the node suggests thresholds for the other "
-            "nodes of this pack. The measurement costs about as much as one sampling step per prompt.",
+            "your LoRAs and your image size. From this measurement the node suggests thresholds for the other nodes of "
+            "this pack. The measurement costs about as much as one sampling step per prompt.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),

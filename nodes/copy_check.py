@@ -38,29 +38,27 @@ TURN_ON = "Turn on draw_matches to see here which places match."
 NEEDS_SSCD = "Only references that were made with SSCD show which places match."
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
-    "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % "
-    "of the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
+    "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % of "
+    "the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
     "false alarms. With CLIP vision or SigLIP, use 0.9 or more. With DINOv2, use 0.8 or more. These networks give a "
     "high similarity even to images that are no copies.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
-    "that have the same composition as a reference, even if the copies are mirrored or moved by a few percent. It "
-    "does not find cropped copies.",
+    "that have the same composition as a reference, even if the copies are mirrored or moved by a few percent. It does "
+    "not find cropped copies.",
     "nl2_threshold": "For references with the nL2 metric: the limit for a ratio of two distances. An image whose ratio "
     "is below this limit counts as a copy. The ratio is the distance to the nearest reference, divided by half the "
     "mean distance to the 50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses a "
-    "limit of 1.4. "
-    "Higher: finds more copies, but gives more false alarms.",
+    "limit of 1.4. Higher: finds more copies, but gives more false alarms.",
     "vae": "Only for references with the latent metric: the VAE that they were made with.",
     "background": "Only for references with the descriptor metric: a second set, which you make from ordinary images "
-    "with the same descriptor. Put none of the references into this second set. Use a few hundred images or more. "
-    "Some images are similar to almost every image. To get fewer false alarms from such images, the node measures how "
-    "similar each image is to the three "
-    "nearest images of this second set. The node subtracts the mean of these three values from the image's similarity "
-    "to the nearest reference. `threshold` then applies to the difference, so set a lower `threshold`. Start with a "
-    "`threshold` of 0.3. For an image that is no copy, the difference is about 0, because such an image is about as "
-    "similar to the background as to the references. We have "
-    "not measured which value is best.",
+    "with the same descriptor. Put none of the references into this second set. Use a few hundred images or more. Some "
+    "images are similar to almost every image. To get fewer false alarms from such images, the node measures how "
+    "similar each image is to the three nearest images of this second set. The node subtracts the mean of these three "
+    "values from the image's similarity to the nearest reference. `threshold` then applies to the difference, so set a "
+    "lower `threshold`. Start with a `threshold` of 0.3. For an image that is no copy, the difference is about 0, "
+    "because such an image is about as similar to the background as to the references. We have not measured which "
+    "value is best.",
     "draw_matches": "Only for references that were made with SSCD: if draw_matches is on, the output match_map shows "
     "in colour which places of an image match its nearest reference. This costs two more passes of SSCD per image.",
 }
@@ -76,8 +74,8 @@ class CopyCheck(io.ComfyNode):
             node_id="MG_CopyCheck",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Compares finished images with a set of references and shows the nearest reference beside "
-            "each image. The node knows only these references, so an image without an alarm can still be a copy of "
+            description="Compares finished images with a set of references and shows the nearest reference beside each "
+            "image. The node knows only these references, so an image without an alarm can still be a copy of "
             "something else.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
@@ -98,10 +96,9 @@ class CopyCheck(io.ComfyNode):
                     display_name="similarity",
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
-                    "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) "
-                    "with a minus sign: a higher number means a closer image, and 0 means the same image. If "
-                    "`background` is connected, the node has already subtracted the similarity to the background from "
-                    "this number.",
+                    "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) with "
+                    "a minus sign: a higher number means a closer image, and 0 means the same image. If `background` "
+                    "is connected, the node has already subtracted the similarity to the background from this number.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

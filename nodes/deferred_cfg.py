@@ -29,10 +29,9 @@ class DeferredCFG(io.ComfyNode):
             node_id="MG_DeferredCFG",
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,
-            description="With this node, any sampler that uses the model delays guidance (CFG) for as long as "
-            "guidance would drag an image towards a training image. While guidance would do this, the image is "
-            "inside an attraction "
-            "basin. The node works with KSampler (Advanced), detailers and tiled samplers. Use this node in "
+            description="With this node, any sampler that uses the model delays guidance (CFG) for as long as guidance "
+            "would drag an image towards a training image. While guidance would do this, the image is inside an "
+            "attraction basin. The node works with KSampler (Advanced), detailers and tiled samplers. Use this node in "
             "workflows in which you cannot replace the sampler by the Deferred-CFG KSampler.",
             inputs=[
                 io.Model.Input(
@@ -45,8 +44,8 @@ class DeferredCFG(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The model, with which any sampler now delays guidance (CFG). "
-                    "Bypass the node to sample without this delay.",
+                    tooltip="The model, with which any sampler now delays guidance (CFG). Bypass the node to sample "
+                    "without this delay.",
                 )
             ],
             hidden=[io.Hidden.unique_id],

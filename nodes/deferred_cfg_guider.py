@@ -32,8 +32,7 @@ class DeferredCFGGuider(io.ComfyNode):
             category=schema.CATEGORY,
             description="A CFGGuider that delays guidance (CFG) for as long as guidance would drag an image towards a "
             "training image. While guidance would do this, the image is inside an attraction basin. Connect this "
-            "guider "
-            "to SamplerCustomAdvanced.",
+            "guider to SamplerCustomAdvanced.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model used for denoising. Other patches on the model stay active."

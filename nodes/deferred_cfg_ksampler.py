@@ -70,8 +70,8 @@ class DeferredCFGKSampler(io.ComfyNode):
                 ),
                 io.Int.Output(
                     display_name="transition_step",
-                    tooltip="How many steps passed until guidance was on for all images; 0 if guidance was on from "
-                    "the start.",
+                    tooltip="How many steps passed until guidance was on for all images; 0 if guidance was on from the "
+                    "start.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],

@@ -41,17 +41,14 @@ TOOLTIPS = {
     "images are compared.",
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
     "loras": "One LoRA file per line, written as in the list of Load LoRA. my_lora-* stands for all files whose names "
-    "begin with "
-    "my_lora-, sorted by their numbers. Use such a line for the epochs of one training.",
+    "begin with my_lora-, sorted by their numbers. Use such a line for the epochs of one training.",
     "strengths": "The strengths to try, separated by commas. Each strength is used for the model and for the text "
     "encoder. Strength 0 means the checkpoint without a LoRA. More strengths: takes longer.",
-    "captions": "The prompts from which the node makes images, one per line. If this field is empty, the node uses "
-    "the captions of the references, because these captions are the prompts with which a LoRA is most likely to copy "
-    "its training images.",
+    "captions": "The prompts from which the node makes images, one per line. If this field is empty, the node uses the "
+    "captions of the references, because these captions are the prompts with which a LoRA is most likely to copy its "
+    "training images.",
     "most_captions": "The largest number of captions that the node uses, taken evenly from the whole list. Higher: "
-    "gives more "
-    "certain "
-    "results, but takes longer.",
+    "gives more certain results, but takes longer.",
     "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
     "takes longer.",
     "seed": "The first seed. The next seeds are the numbers that follow it. Every LoRA and strength gets the same "
@@ -75,9 +72,8 @@ class LoRAAudit(io.ComfyNode):
             category=schema.CATEGORY,
             description="Makes images from training captions with several LoRAs, or with several epochs of one LoRA, "
             "at several strengths. Counts the images that may be copies of training images, so that you see which "
-            "epoch to "
-            "use, and up to which strength. If you stop the run, the next run continues with the first image that "
-            "is missing.",
+            "epoch to use, and up to which strength. If you stop the run, the next run continues with the first image "
+            "that is missing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The checkpoint, without the LoRAs that you audit."),

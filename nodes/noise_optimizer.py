@@ -29,12 +29,10 @@ TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The node makes noise of the size of this latent.",
     "noise_seed": "Seed of the noise to start from. A seed gives the same noise here as in KSampler.",
     "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). "
-    "This is the strongest "
-    "method, and it needs the most VRAM. Batch-wise: changes the noise with a few model evaluations and without "
-    "gradients, so it needs less VRAM than per-sample. With batch-wise, also set mode to static on the Deferred-CFG "
-    "KSampler, because batch-wise needs delayed guidance. Search: tries several seeds and keeps the noise that "
-    "pulls "
-    "least towards a training image. This method also works on quantized models.",
+    "This is the strongest method, and it needs the most VRAM. Batch-wise: changes the noise with a few model "
+    "evaluations and without gradients, so it needs less VRAM than per-sample. With batch-wise, also set mode to "
+    "static on the Deferred-CFG KSampler, because batch-wise needs delayed guidance. Search: tries several seeds and "
+    "keeps the noise that pulls least towards a training image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. The paper (Han et al.) uses 0.9 in absolute units, "
     "which is 0.007 in relative units for SD 1.4 at 512×512.",
@@ -47,41 +45,35 @@ TOOLTIPS = {
     "differently from this node.",
     "weight_decay": "Per-sample only: makes the noise a little weaker at each update, so that the noise does not grow "
     "too strong. Higher: each update weakens the noise more.",
-    "max_iterations": "Per-sample only: after how many updates of the noise the node gives up. Each update costs "
-    "about as much as three sampling steps. With 0, the node only measures the prompt's pull and leaves the noise as "
-    "it is.",
+    "max_iterations": "Per-sample only: after how many updates of the noise the node gives up. Each update costs about "
+    "as much as three sampling steps. With 0, the node only measures the prompt's pull and leaves the noise as it is.",
     "adjustment_strength": "Batch-wise (γ̃ in the paper of Han et al.): how far each adjustment moves the noise. "
     "Higher: the image gets away from the training image sooner, but the noise becomes less like the seed's noise. "
     "With 0, the node does not change the noise.",
     "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures the prompt's pull with the "
-    "current noise and with a changed noise, to find out how to adjust the current noise. This input sets the "
-    "distance between these two noises. The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this "
-    "node, set 2.053 for SD 2 instead, because the authors' code "
-    "scales the noise differently from this node. For larger images, raise this value in proportion to the "
-    "width and height, for example to 100 at 1024×1024.",
+    "current noise and with a changed noise, to find out how to adjust the current noise. This input sets the distance "
+    "between these two noises. The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this node, set "
+    "2.053 for SD 2 instead, because the authors' code scales the noise differently from this node. For larger images, "
+    "raise this value in proportion to the width and height, for example to 100 at 1024×1024.",
     "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
     "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
     "for SD 2.",
-    "candidates": "Search only: how many noises the node tries for each image. Higher: the node is more likely to "
-    "find noise that does not pull towards a training image, but takes longer.",
+    "candidates": "Search only: how many noises the node tries for each image. Higher: the node is more likely to find "
+    "noise that does not pull towards a training image, but takes longer.",
     "sigmas": "The sampler's schedule. The node measures the prompt's pull at the first noise level of this schedule. "
     "If nothing is connected, the node uses the model's highest noise level.",
     "constraint": "Per-sample only: what keeps the noise natural. Free: the node uses only weight_decay, as in the "
     "paper of Han et al. Shell: the strength of the noise stays within the range of random noise. Sphere: the pattern "
-    "of the noise "
-    "changes, but its "
-    "strength does not. Chi: the noise is drawn back towards the strength of random noise, but may still differ from "
-    "this strength. Noise that has grown too strong gives grainy images.",
-    "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with "
-    "a noise is below this value (unit d/√dim), the node leaves this noise as it is. Ordinary prompts then give the "
-    "same images as in "
+    "of the noise changes, but its strength does not. Chi: the noise is drawn back towards the strength of random "
+    "noise, but may still differ from this strength. Noise that has grown too strong gives grainy images.",
+    "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with a noise is below "
+    "this value (unit d/√dim), the node leaves this noise as it is. Ordinary prompts then give the same images as in "
     "KSampler. With 0, the node changes every noise whose pull is above target_magnitude. The node Calibrate "
     "Thresholds finds the value for your model.",
     "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: the node chooses how "
     "many parts to compute twice, and computes more parts twice if your VRAM is small. On: computes half of the "
-    "model's blocks twice. Full: computes all blocks "
-    "twice, which needs the least VRAM and takes the longest. Off: computes no block twice, which is the fastest but "
-    "needs the most VRAM.",
+    "model's blocks twice. Full: computes all blocks twice, which needs the least VRAM and takes the longest. Off: "
+    "computes no block twice, which is the fastest but needs the most VRAM.",
 }
 
 
@@ -93,9 +85,9 @@ class NoiseOptimizer(io.ComfyNode):
             node_id="MG_NoiseOptimizer",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Inside an attraction basin, guidance (CFG) drags an image towards a training image. This "
-            "node finds a starting noise with which the image soon leaves the basin. The methods per-sample and "
-            "batch-wise are from Han et al., NeurIPS 2025.",
+            description="Inside an attraction basin, guidance (CFG) drags an image towards a training image. This node "
+            "finds a starting noise with which the image soon leaves the basin. The methods per-sample and batch-wise "
+            "are from Han et al., NeurIPS 2025.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
@@ -127,8 +119,8 @@ class NoiseOptimizer(io.ComfyNode):
             outputs=[
                 io.Noise.Output(
                     display_name="noise",
-                    tooltip="The noise that was found. Connect it to the Deferred-CFG KSampler "
-                    "or SamplerCustomAdvanced.",
+                    tooltip="The noise that was found. Connect it to the Deferred-CFG KSampler or "
+                    "SamplerCustomAdvanced.",
                 ),
                 schema.Report.Output(
                     display_name="report",

@@ -23,15 +23,14 @@ TOOLTIPS = {
     "model": "The model that the sampler will use. Other patches on the model stay active.",
     "reworded": "Your other wording of the sampler's prompt, from a CLIP Text Encode of its own. Prompt Check shows "
     "which wording pulls least towards a memorized image.",
-    "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the prompt's pull at the "
-    "first step is at least this value (unit d/√dim), the node changes the image. The default is the value that the "
-    "PRSS paper uses for SD 1.4. Calibrate Thresholds finds the value for your model and size.",
+    "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the prompt's pull at the first "
+    "step is at least this value (unit d/√dim), the node changes the image. The default is the value that the PRSS "
+    "paper uses for SD 1.4. Calibrate Thresholds finds the value for your model and size.",
     "rewording_threshold": "The pull of your other wording is how far guidance (CFG) would move the image with this "
     "wording. In steps in which this pull is below rewording_threshold, the other wording simply replaces the prompt. "
     "In steps in which this pull is above rewording_threshold, the node also pushes the image away from what the "
-    "prompt asks for. Keep "
-    "rewording_threshold below memorized_threshold. In the PRSS paper, rewording_threshold is 0.6 times "
-    "memorized_threshold.",
+    "prompt asks for. Keep rewording_threshold below memorized_threshold. In the PRSS paper, rewording_threshold is "
+    "0.6 times memorized_threshold.",
 }
 
 
@@ -43,11 +42,10 @@ class PromptReanchor(io.ComfyNode):
             node_id="MG_PromptReanchor",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="If the sampler's prompt is memorized, then during sampling this node replaces it with "
-            "another wording that you give. If the other wording also pulls towards a memorized image, the node "
-            "also pushes "
-            "your image away from what the memorized prompt asks for. An image whose prompt does not pull towards "
-            "a memorized image stays as it is. For an image that the node changes, each step costs at most one "
+            description="If the sampler's prompt is memorized, then during sampling this node replaces it with another "
+            "wording that you give. If the other wording also pulls towards a memorized image, the node also pushes "
+            "your image away from what the memorized prompt asks for. An image whose prompt does not pull towards a "
+            "memorized image stays as it is. For an image that the node changes, each step costs at most one "
             "additional model evaluation.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
@@ -59,8 +57,8 @@ class PromptReanchor(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="The patched model. Connect it to the sampler. Bypass "
-                    "the node to sample with the unpatched model.",
+                    tooltip="The patched model. Connect it to the sampler. Bypass the node to sample with the "
+                    "unpatched model.",
                 )
             ],
             hidden=[io.Hidden.unique_id],

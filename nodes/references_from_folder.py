@@ -43,8 +43,8 @@ class ReferencesFromFolder(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Reads the images of a folder, with their captions, as references: training images of a LoRA "
-            "or checkpoint, or works that you must not copy. The report says what was left out, and which captions "
-            "and images occur more than once.",
+            "or checkpoint, or works that you must not copy. The report says what was left out, and which captions and "
+            "images occur more than once.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Combo.Input("folder", options=[CHOOSE, *input_folders()], default=CHOOSE),
@@ -63,8 +63,8 @@ class ReferencesFromFolder(io.ComfyNode):
                 io.Int.Output(display_name="count", tooltip="How many images became references."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="What was left out and why, and which images and captions are "
-                    "duplicates. Connect this report to Preview Any.",
+                    tooltip="What was left out and why, and which images and captions are duplicates. Connect this "
+                    "report to Preview Any.",
                 ),
             ],
         )

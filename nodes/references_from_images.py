@@ -71,9 +71,8 @@ class ReferencesFromImages(io.ComfyNode):
                     "size_of",
                     optional=True,
                     tooltip="Connect the latent that goes into the sampler. The node then scales the images to fill "
-                    "the size of this latent, and crops them at the centre. If nothing is connected, the images "
-                    "keep their own size, which "
-                    "must be the size of the images that you generate.",
+                    "the size of this latent, and crops them at the centre. If nothing is connected, the images keep "
+                    "their own size, which must be the size of the images that you generate.",
                 ),
             ],
             outputs=outputs(),
