@@ -32,7 +32,7 @@ class DeferredCFG(io.ComfyNode):
             description="With this node, any sampler that uses the model delays guidance (CFG) for as long as guidance "
             "would drag an image towards a training image. While guidance would do this, the image is inside an "
             "attraction basin. The node works with KSampler (Advanced), detailers and tiled samplers. Use this node in "
-            "workflows in which you cannot replace the sampler by the Deferred-CFG KSampler.",
+            "workflows in which you cannot replace the sampler with the Deferred-CFG KSampler.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model that the sampler will use. Other patches on the model stay active."

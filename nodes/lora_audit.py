@@ -51,8 +51,8 @@ TOOLTIPS = {
     "gives more certain results, but takes longer.",
     "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
     "takes longer.",
-    "seed": "The first seed. The next seeds are the numbers that follow it. Every LoRA and strength gets the same "
-    "seeds.",
+    "seed": "The first seed. The next seeds are the numbers that follow it. Every LoRA and every strength gets the "
+    "same seeds.",
     "negative_text": "The negative prompt of all images.",
     "steps": "The number of denoising steps.",
     "cfg": "Guidance scale (CFG), as in KSampler. Use the value that you sample with, because more copies appear at "

@@ -20,7 +20,8 @@ class PlotCurve(io.ComfyNode):
             node_id="MG_PlotCurve",
             display_name="Plot Escape Curve",
             category=schema.CATEGORY,
-            description="Draws one to four escape curves. A curve shows how hard the prompt pulls each image towards a "
+            description="Draws one to four escape curves. An escape curve shows how hard the prompt pulls each image "
+            "towards a "
             "training image at each step, when this pull ends, and which steps ran with CFG and which steps ran "
             "without it.",
             inputs=[
