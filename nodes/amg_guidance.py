@@ -39,26 +39,28 @@ TOOLTIPS = {
     "often makes the model copy a memorized image. Higher: steers away more strongly. Start with 13. Deduplication "
     "needs references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns "
     "deduplication off.",
-    "dissimilarity": "How strongly to push away from the nearest reference. Lower: a weaker push, which leaves more "
-    "copies. Values above 10 change little, because the push has an upper limit. The value 0 turns the push off.",
-    "threshold_min": "At the start of sampling, an image is steered if its closeness to a reference is above this "
-    "value. A closeness of 1 means that the image is a copy. With 0.5, the node acts well before an image becomes a "
-    "copy. Lower: the node acts sooner, but also changes images that would not become copies. If the references were "
-    "made with the copy detector SSCD, start with 0.3.",
-    "threshold_max": "At the end of sampling, an image is steered if its closeness to a reference is above this value. "
-    "Higher: finished images can come closer to a reference.",
+    "dissimilarity": "How strongly to push away from the nearest reference. Lower: the push is weaker, so more copies "
+    "remain. Raising the value above 10 has little effect, because the push has an upper limit. The value 0 turns the "
+    "push off.",
+    "threshold_min": "At the start of sampling, the node steers an image away from a reference if the image's "
+    "closeness to this reference is above this value. A closeness of 1 means that the image is a copy. With 0.5, the "
+    "node acts well before an image becomes a copy. Lower: the node steers more images, but also some that would not "
+    "become copies. If the references were made with the copy detector SSCD, start with 0.3.",
+    "threshold_max": "At the end of sampling, the node steers an image away from a reference if the image's closeness "
+    "to this reference is above this value. Higher: finished images can come closer to a reference.",
     "threshold_schedule": "How the threshold rises during sampling, from threshold_min to threshold_max. Parabolic: "
     "the threshold rises slowly at first and faster later, as in the paper of Chen et al. Exponential: the threshold "
     "rises mostly near the end, as in the code of Chen et al. Constant: the threshold stays at threshold_min.",
     "gradient": "How dissimilarity finds the direction that leads away from the reference. Through prediction: the "
     "fast way, which the code of Chen et al. uses. Through model: exactly the formula of their paper. This way needs "
-    "much VRAM, and each step in which dissimilarity acts takes about three times as long as a step of KSampler alone.",
+    "much VRAM, and if dissimilarity acts in a step, this step takes about three times as long as a step of KSampler "
+    "alone.",
     "vae": "Needed for references with the nL2 metric or the descriptor metric, because these metrics compare decoded "
     "images. A TAESD works, too, and is much faster than the model's own VAE.",
     "dissimilarity_growth": "How strong the push away from the nearest reference is during the run. Ramp: the push "
-    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node does "
-    "not make the push grow, as in the formula of their paper. With this formula the push is strong in early steps and "
-    "nearly gone in late steps.",
+    "grows as the image forms and comes closer to the reference, as in the code of Chen et al. Constant: the node uses "
+    "the formula of their paper, without this growth. The push is then strong in early steps and nearly gone in late "
+    "steps.",
     "every": "With 3, for example, the node compares the image with the references only in every third step. Higher: "
     "saves time, above all with references that need a VAE, but the node may notice too late that an image becomes a "
     "copy.",
@@ -109,7 +111,7 @@ class AMGGuidance(io.ComfyNode):
                 schema.number("memorized_threshold", 0.0, (0.0, 10.0, 0.001), optional=True, finer=True),
                 schema.preset_input(published.GUIDANCE),
             ),
-            outputs=[io.Model.Output(display_name="model", tooltip="The guided model, for any sampler.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The patched model. Connect it to any sampler.")],
             hidden=[io.Hidden.unique_id],
         )
 

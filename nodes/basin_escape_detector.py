@@ -36,10 +36,11 @@ TOOLTIPS = {
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance (CFG) "
     "can start. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value so far. "
-    "Lower: the pull must fall further, so the node finds a later step, but finds it more reliably.",
+    "Lower: the pull must fall further. The node then finds a later step, but the risk that this step is too early is "
+    "smaller.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
-    "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node misses fewer memorized "
-    "prompts, but more often takes an ordinary prompt for a memorized one.",
+    "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node finds more memorized prompts, "
+    "but also takes more ordinary prompts for memorized ones.",
 }
 
 
@@ -77,7 +78,7 @@ class BasinEscapeDetector(io.ComfyNode):
             outputs=[
                 io.Boolean.Output(
                     display_name="memorized",
-                    tooltip="True if, at the first step, the pull on any image of the batch is at or above "
+                    tooltip="True if, at the first step, the pull on at least one image of the batch is at or above "
                     "memorized_threshold.",
                 ),
                 io.Int.Output(
@@ -87,9 +88,9 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="transition_percent",
-                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, from "
-                    "0 (the model's highest noise level) to 1 (the end of sampling). Connect this number to "
-                    "start_percent on the Deferred-CFG KSampler, with mode set to static.",
+                    tooltip="The moment from which the prompt no longer pulls any image towards a training image, as a "
+                    "number from 0 (the model's highest noise level) to 1 (the end of sampling). Connect this "
+                    "number to start_percent on the Deferred-CFG KSampler, with mode set to static.",
                 ),
                 schema.Curve.Output(
                     display_name="curve", tooltip="The prompt's pull at each step, for the Deferred-CFG KSampler."

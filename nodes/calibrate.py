@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 NAME = "Calibrate Thresholds"
 TOOLTIPS = {
-    "latent_image": "A latent of the size at which you will generate. The node tries each prompt with as many noises "
-    "as the batch has latents. A batch of 4 gives a more reliable result than a batch of 1.",
-    "prompts": "Ordinary prompts of the kind you use, one per line. Use no titles and no captions of famous works, "
-    "because the model may have memorized them. More prompts give a more reliable threshold.",
-    "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because other seeds change the "
-    "result little.",
+    "latent_image": "A latent of the size at which you will generate. The node tries each prompt once for each latent "
+    "in the batch, each time with another noise. A batch of 4 gives a more reliable result than a batch of 1.",
+    "prompts": "Ordinary prompts of the kind you use, one per line. Leave out the titles and captions of famous works, "
+    "because the model may have memorized these works. More prompts give a more reliable threshold.",
+    "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because another seed hardly "
+    "changes the result.",
     "sigmas": "The sampler's schedule. Needed only if sampling does not start at full noise.",
 }
 
@@ -62,7 +62,8 @@ class Calibrate(io.ComfyNode):
                 ),
                 io.Float.Output(
                     display_name="target_magnitude",
-                    tooltip="The value for target_magnitude on the Noise Optimizer, with target_units set to relative.",
+                    tooltip="Use this value as target_magnitude on the Noise Optimizer, and set target_units to "
+                    "relative.",
                 ),
                 io.Float.Output(
                     display_name="memorized_threshold",

@@ -50,15 +50,15 @@ TOOLTIPS = {
     "is below this limit counts as a copy. The ratio is the distance to the nearest reference, divided by half the "
     "mean distance to the 50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses a "
     "limit of 1.4. Higher: finds more copies, but gives more false alarms.",
-    "vae": "Only for references with the latent metric: the VAE that they were made with.",
-    "background": "Only for references with the descriptor metric: a second set, which you make from ordinary images "
-    "with the same descriptor. Put none of the references into this second set. Use a few hundred images or more. Some "
-    "images are similar to almost every image. To get fewer false alarms from such images, the node measures how "
-    "similar each image is to the three nearest images of this second set. The node subtracts the mean of these three "
-    "values from the image's similarity to the nearest reference. `threshold` then applies to the difference, so set a "
-    "lower `threshold`. Start with a `threshold` of 0.3. For an image that is no copy, the difference is about 0, "
-    "because such an image is about as similar to the background as to the references. We have not measured which "
-    "value is best.",
+    "vae": "Only for references with the latent metric: the VAE with which the references were made.",
+    "background": "Only for references with the descriptor metric: a second set of references. Make this set from "
+    "ordinary images, and use the same descriptor. Put none of the references into this second set. Use a few hundred "
+    "images or more. Some images are similar to almost every image. To get fewer false alarms from such images, the "
+    "node measures how similar each image is to the three nearest images of this second set. The node subtracts the "
+    "mean of these three values from the image's similarity to the nearest reference. `threshold` then applies to the "
+    "difference, so set a lower `threshold`. Start with a `threshold` of 0.3. For an image that is no copy, the "
+    "difference is about 0, because such an image is about as similar to the background as to the references. We have "
+    "not measured which value is best.",
     "draw_matches": "Only for references that were made with SSCD: if draw_matches is on, the output match_map shows "
     "in colour which places of an image match its nearest reference. This costs two more passes of SSCD per image.",
 }
@@ -82,7 +82,8 @@ class CopyCheck(io.ComfyNode):
                 io.Image.Input("images", tooltip="The images to check, of any size: a batch, or a list."),
                 schema.References.Input(
                     "references",
-                    tooltip="The references to compare with. Their metric decides how images are compared.",
+                    tooltip="The references to compare with. The metric of the references decides how the node "
+                    "compares images.",
                 ),
                 schema.number("threshold", 0.5, (-1.0, 1.0, 0.01)),
                 schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),
@@ -96,9 +97,10 @@ class CopyCheck(io.ComfyNode):
                     display_name="similarity",
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
-                    "the same image. With the nL2 metric the number is the ratio of distances (see nl2_threshold) with "
-                    "a minus sign: a higher number means a closer image, and 0 means the same image. If `background` "
-                    "is connected, the node has already subtracted the similarity to the background from this number.",
+                    "the same image. With the nL2 metric, the number is the ratio of distances (see nl2_threshold) "
+                    "with a minus sign. Then 0 means the same image, and a number further below 0 means a less similar "
+                    "image. If `background` is connected, the node has already subtracted the similarity to the "
+                    "background from this number.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

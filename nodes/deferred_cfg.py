@@ -30,9 +30,10 @@ class DeferredCFG(io.ComfyNode):
             display_name="Deferred CFG (model patch)",
             category=schema.CATEGORY,
             description="With this node, any sampler that uses the model delays guidance (CFG) for as long as guidance "
-            "would drag an image towards a training image. While guidance would do this, the image is inside an "
-            "attraction basin. The node works with KSampler (Advanced), detailers and tiled samplers. Use this node in "
-            "workflows in which you cannot replace the sampler with the Deferred-CFG KSampler.",
+            "would drag an image towards a training image. As long as guidance would drag an image in this way, this "
+            "image is inside an attraction basin. The node works with KSampler (Advanced), detailers and tiled "
+            "samplers. Use this node in workflows in which you cannot replace the sampler with the Deferred-CFG "
+            "KSampler.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model that the sampler will use. Other patches on the model stay active."

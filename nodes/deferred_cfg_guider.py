@@ -31,8 +31,8 @@ class DeferredCFGGuider(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="A CFGGuider that delays guidance (CFG) for as long as guidance would drag an image towards a "
-            "training image. While guidance would do this, the image is inside an attraction basin. Connect this "
-            "guider to SamplerCustomAdvanced.",
+            "training image. As long as guidance would drag an image in this way, this image is inside an attraction "
+            "basin. Connect this guider to SamplerCustomAdvanced.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The model used for denoising. Other patches on the model stay active."

@@ -42,8 +42,8 @@ class DeferredCFGKSampler(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="A KSampler that delays guidance (CFG) for as long as guidance would drag an image towards a "
-            "training image. While guidance would do this, the image is inside an attraction basin. If the prompt has "
-            "no basin, the node makes the same image as KSampler.",
+            "training image. As long as guidance would drag an image in this way, this image is inside an attraction "
+            "basin. If the prompt has no basin, the node makes the same image as KSampler.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model used for denoising the input latent."),

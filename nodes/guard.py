@@ -66,10 +66,10 @@ OWN_PROMPTS = (
 )
 TOOLTIPS = {
     "strength": "Gentle: changes the images least, but lets some copies through. Normal: right for most images. "
-    "Strong: gives the fewest copies, but also changes images of some ordinary prompts, and an image that was pulled "
-    "towards a training image follows the prompt less closely.",
-    "folder": "Optional: a folder of images to stay away from, such as a LoRA's training images. The folder must be in "
-    "ComfyUI's input directory. If you choose a folder, connect a VAE, too.",
+    "Strong: gives the fewest copies, but also changes images of some ordinary prompts. If a prompt pulls an image "
+    "towards a training image, this image follows the prompt less closely.",
+    "folder": "Optional: a folder of images that your results must not copy, such as a LoRA's training images. The "
+    "folder must be in ComfyUI's input directory. If you choose a folder, connect a VAE, too.",
     "vae": "The model's VAE. It encodes the images of the folder.",
     "ordinary_prompts": "Optional: ordinary prompts, separated by semicolons, with which the node measures your model. "
     "Give about a dozen if the node calls every prompt memorized, or if your model was trained on tags or on captions "
@@ -85,10 +85,11 @@ class Guard(io.ComfyNode):
             node_id="MG_Guard",
             display_name=NAME,
             category=schema.CATEGORY,
-            description="Put this between your model and any sampler. The node measures how far guidance (CFG) moves "
-            "an image with ordinary prompts on your model. If a prompt pulls an image towards a training image, the "
-            "node starts this image from different noise or delays guidance. If you choose a folder, the node also "
-            "steers away from the images in that folder. The node lowers the risk of copies, but guarantees nothing.",
+            description="Put this between your model and any sampler. On your model, the node measures how far "
+            "guidance (CFG) moves the images of ordinary prompts. If a prompt pulls an image towards a training "
+            "image, the node starts this image from different noise or delays guidance. If you choose a folder, "
+            "the node also steers the new image away from the images in that folder. The node lowers the risk of "
+            "copies, but guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),

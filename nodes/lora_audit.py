@@ -36,27 +36,28 @@ PER_IMAGE = ("samples", "noise_mask", "batch_index")
 FROM_MODEL = ("model", "clip", "vae")
 TOOLTIPS = {
     **COPY_CHECK,
-    "vae": "The VAE that decodes the images. References with the latent metric must be made with the same VAE.",
-    "references": "The LoRA's training images, for example from References from Folder. Their metric decides how "
-    "images are compared.",
+    "vae": "The VAE that decodes the images. If the metric of the references is latent, make the references with the "
+    "same VAE.",
+    "references": "The LoRA's training images, for example from References from Folder. The metric of the references "
+    "decides how the node compares images.",
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
     "loras": "One LoRA file per line, written as in the list of Load LoRA. my_lora-* stands for all files whose names "
-    "begin with my_lora-, sorted by their numbers. Use such a line for the epochs of one training.",
+    "begin with my_lora-, sorted by their numbers. Use a line with * to audit all epochs of one training.",
     "strengths": "The strengths to try, separated by commas. Each strength is used for the model and for the text "
     "encoder. Strength 0 means the checkpoint without a LoRA. More strengths: takes longer.",
     "captions": "The prompts from which the node makes images, one per line. If this field is empty, the node uses the "
     "captions of the references, because these captions are the prompts with which a LoRA is most likely to copy its "
     "training images.",
-    "most_captions": "The largest number of captions that the node uses, taken evenly from the whole list. Higher: "
-    "gives more certain results, but takes longer.",
+    "most_captions": "The node uses at most this number of captions, and takes them evenly from the whole list. "
+    "Higher: gives more certain results, but takes longer.",
     "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
     "takes longer.",
     "seed": "The first seed. The next seeds are the numbers that follow it. Every LoRA and every strength gets the "
     "same seeds.",
     "negative_text": "The negative prompt of all images.",
     "steps": "The number of denoising steps.",
-    "cfg": "Guidance scale (CFG), as in KSampler. Use the value that you sample with, because more copies appear at "
-    "higher values.",
+    "cfg": "Guidance scale (CFG), as in KSampler. Use the value with which you make your own images, because the "
+    "number of copies depends on this value: a higher value gives more copies.",
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
 }

@@ -27,12 +27,13 @@ NAME = "Noise Optimizer"
 DEFAULT_TARGET = 0.007  # d/√dim
 TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The node makes noise of the size of this latent.",
-    "noise_seed": "Seed of the noise to start from. A seed gives the same noise here as in KSampler.",
-    "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). "
-    "This is the strongest method, and it needs the most VRAM. Batch-wise: changes the noise with a few model "
-    "evaluations and without gradients, so it needs less VRAM than per-sample. With batch-wise, also set mode to "
-    "static on the Deferred-CFG KSampler, because batch-wise needs delayed guidance. Search: tries several seeds and "
-    "keeps the noise that pulls least towards a training image. This method also works on quantized models.",
+    "noise_seed": "The seed of the noise from which the node starts. A seed gives the same noise here as in KSampler.",
+    "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). Of "
+    "the three methods, this one makes the prompt's pull small most reliably, but it needs the most VRAM. Batch-wise: "
+    "changes the noise with a few model evaluations and without gradients, so it needs less VRAM than per-sample. With "
+    "batch-wise, also set mode to static on the Deferred-CFG KSampler, because batch-wise needs delayed guidance. "
+    "Search: tries several seeds and keeps the noise with which the prompt pulls the image least towards a training "
+    "image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. The paper (Han et al.) uses 0.9 in absolute units, "
     "which is 0.007 in relative units for SD 1.4 at 512×512.",
@@ -54,26 +55,27 @@ TOOLTIPS = {
     "current noise and with a changed noise, to find out how to adjust the current noise. This input sets the distance "
     "between these two noises. The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this node, set "
     "2.053 for SD 2 instead, because the authors' code scales the noise differently from this node. For larger images, "
-    "raise this value in proportion to the width and height, for example to 100 at 1024×1024.",
+    "raise this value by the same factor as the width and height: for 1024×1024, set it to 100.",
     "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
     "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
     "for SD 2.",
     "candidates": "Search only: how many noises the node tries for each image. Higher: the node is more likely to find "
-    "noise that does not pull towards a training image, but takes longer.",
+    "noise with which the prompt does not pull the image towards a training image, but takes longer.",
     "sigmas": "The sampler's schedule. The node measures the prompt's pull at the first noise level of this schedule. "
     "If nothing is connected, the node uses the model's highest noise level.",
-    "constraint": "Per-sample only: what keeps the noise natural. Free: the node uses only weight_decay, as in the "
-    "paper of Han et al. Shell: the strength of the noise stays within the range of random noise. Sphere: the pattern "
-    "of the noise changes, but its strength does not. Chi: the noise is drawn back towards the strength of random "
-    "noise, but may still differ from this strength. Noise that has grown too strong gives grainy images.",
+    "constraint": "Per-sample only: how the node keeps the noise similar to random noise. Free: the node uses only "
+    "weight_decay, as in the paper of Han et al. Shell: the strength of the noise stays within the range of random "
+    "noise. Sphere: the pattern of the noise changes, but its strength does not. Chi: the noise is drawn back towards "
+    "the strength of random noise, but may still differ from this strength. Noise that has grown too strong gives "
+    "grainy images.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with a noise is below "
     "this value (unit d/√dim), the node leaves this noise as it is. Ordinary prompts then give the same images as in "
     "KSampler. With 0, the node changes every noise whose pull is above target_magnitude. The node Calibrate "
     "Thresholds finds the value for your model.",
     "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: the node chooses how "
     "many parts to compute twice, and computes more parts twice if your VRAM is small. On: computes half of the "
-    "model's blocks twice. Full: computes all blocks twice, which needs the least VRAM and takes the longest. Off: "
-    "computes no block twice, which is the fastest but needs the most VRAM.",
+    "model's parts (blocks) twice. Full: computes all blocks twice, which needs the least VRAM and takes the longest. "
+    "Off: computes no block twice, which is the fastest but needs the most VRAM.",
 }
 
 
@@ -91,7 +93,7 @@ class NoiseOptimizer(io.ComfyNode):
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),
-                io.Conditioning.Input("positive", tooltip="The prompt that pulls towards a training image."),
+                io.Conditioning.Input("positive", tooltip="The prompt that pulls the image towards a training image."),
                 io.Conditioning.Input("negative", tooltip="The negative prompt that goes into the sampler."),
                 io.Latent.Input("latent_image"),
                 schema.seed_input("noise_seed"),

@@ -31,8 +31,8 @@ def captions_input() -> io.String.Input:
         "captions",
         default="",
         multiline=True,
-        tooltip="The captions that the model was trained with, one per line, in the order of the batch. A single line "
-        "counts for the whole batch. Only deduplication on AMG Guidance needs captions.",
+        tooltip="The captions that the model was trained with, one per line, in the order of the batch. If you write "
+        "only one line, the whole batch gets this caption. Only deduplication on AMG Guidance needs captions.",
     )
 
 
@@ -42,7 +42,8 @@ def outputs() -> list[io.Output]:
             display_name="references", tooltip="The set of references. Connect it to AMG Guidance or Copy Check."
         ),
         io.String.Output(
-            display_name="report", tooltip="A list of what the set holds, and of references that are in it twice."
+            display_name="report",
+            tooltip="Says what the set holds, and which references are in the set more than once.",
         ),
     ]
 
