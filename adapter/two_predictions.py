@@ -100,24 +100,22 @@ class TwoPredictions:
         cond, uncond, _ = self._denoised(x, self.sigma, conds, alone)
         return cond, uncond
 
-    def magnitude_ahead(self, noise: Tensor, rows: Tensor | None, levels: Sequence[float]) -> Tensor:
-        """The largest d/√dim (n,), in an EPS model's units, while guided Euler steps go through these noise levels.
+    def magnitudes_ahead(self, noise: Tensor, rows: Tensor | None, levels: Sequence[float]) -> Tensor:
+        """d/√dim (n, levels), in an EPS model's units, while guided Euler steps go through these noise levels.
 
         The first of them is that of the noise. Guidance acts against what the prompt is measured against.
         """
         if rows is not None and not self._may_drop(rows):
-            return self.magnitude_ahead(self._whole(noise, rows), None, levels)[rows.to(noise.device)]
-        (x, conds), sampling, most = self._noised(noise, rows), self.model.model_sampling, None
+            return self.magnitudes_ahead(self._whole(noise, rows), None, levels)[rows.to(noise.device)]
+        (x, conds), sampling, found = self._noised(noise, rows), self.model.model_sampling, []
         kind = parameterisation(sampling)
         for here, there in zip(levels, [*levels[1:], levels[-1]], strict=True):
             cond, uncond, sigma = self._denoised(x, self.sigma.new_tensor(here), conds)
             d = guidance_magnitude(check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node))
-            d = relative(check_magnitude(d, self.node), dimension(noise)) / eps_unit(here, *kind)
-            most = d if most is None else torch.maximum(most, d)
+            found.append(relative(check_magnitude(d, self.node), dimension(noise)) / eps_unit(here, *kind))
             guided = uncond + self.guider.cfg * (cond - uncond)
             x = x + (x - guided) / here * (there - here)
-        assert most is not None
-        return most
+        return torch.stack(found, dim=1)
 
     def _may_drop(self, rows: Tensor) -> bool:
         return len(rows) == len(self.noise) or can_drop_rows(self.conds, self.options)

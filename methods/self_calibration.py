@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,6 +40,14 @@ AHEAD = (0.05, 0.1)  # the look ahead goes to these of the host's percents (0 â€
 
 
 def calibrate(
+    model: ModelPatcher, clip: CLIP, prompts: list[str], latent: dict, noise: Tensor, sigmas: Tensor, node: str
+) -> Calibration:
+    """The magnitudes of these prompts at sigmas[0] with each noise (B, ...)."""
+    return Calibration(measured(relative_magnitude, model, clip, prompts, latent, noise, sigmas, node))
+
+
+def measured(
+    measure: Callable[[SamplingInputs], Tensor],
     model: ModelPatcher,
     clip: CLIP,
     prompts: list[str],
@@ -47,16 +55,15 @@ def calibrate(
     noise: Tensor,
     sigmas: Tensor,
     node: str,
-    measure: Callable[[SamplingInputs], Tensor] = relative_magnitude,
     cfg: float = 1.0,
-) -> Calibration:
-    """What `measure` gives for these prompts with each noise (B, ...), by default at sigmas[0]."""
-    empty, bar, magnitudes = encode_text(clip, ""), progress(len(prompts)), []
+) -> Tensor:
+    """What `measure` gives for each of these prompts (prompts, ...)."""
+    empty, bar, found = encode_text(clip, ""), progress(len(prompts)), []
     for i, prompt in enumerate(prompts):
         run = SamplingInputs(model, encode_text(clip, prompt), empty, latent, noise, sigmas, SEED, node, cfg=cfg)
-        magnitudes.append(measure(run))
+        found.append(measure(run))
         bar.update_absolute(i + 1)
-    return Calibration(torch.stack(magnitudes).cpu())
+    return torch.stack(found).cpu()
 
 
 def levels_ahead(model: ModelPatcher, start: float) -> list[float]:
@@ -85,25 +92,31 @@ class SelfCalibration:
 
     def at(self, shape: tuple[int, ...]) -> Calibration:
         """What ordinary prompts show at the first step."""
-        return self._known((shape, None), relative_magnitude)
+        if (shape, None) not in self.known:
+            self._keep((shape, None), self._measured(shape, relative_magnitude))
+        return self.known[shape, None]
 
     def ahead(self, shape: tuple[int, ...], cfg: float) -> Calibration:
-        """What they show at most in the first guided steps; see `levels_ahead`."""
+        """What they show at most in the first guided steps; see `levels_ahead`. The first level is that of `at`."""
 
         def measure(run: SamplingInputs) -> Tensor:
             levels = levels_ahead(run.model, float(run.sigmas[0]))
-            return run_in_sampling_scope(lambda pair, noise: pair.magnitude_ahead(noise, None, levels).cpu(), run)
+            return run_in_sampling_scope(lambda pair, noise: pair.magnitudes_ahead(noise, None, levels).cpu(), run)
 
-        return self._known((shape, cfg), measure)
+        if (shape, cfg) not in self.known:
+            found = self._measured(shape, measure, cfg)
+            self._keep((shape, cfg), found.amax(dim=-1))
+            self._keep((shape, None), found[..., 0])
+        return self.known[shape, cfg]
 
-    def _known(self, key: tuple, measure: Callable[[SamplingInputs], Tensor]) -> Calibration:
-        if key not in self.known:
-            shape, cfg = key
-            samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
-            self.on_begin(len(prompts))
-            noise, schedule = drawn_noise(samples, SEED), one_step_schedule(self.model, None, self.node)
-            found = calibrate(
-                self.model, self.clip, prompts, {"samples": samples}, noise, schedule, self.node, measure, cfg or 1.0
-            )
-            self.known[key] = replace(found, sensitive=self.sensitive)
-        return self.known[key]
+    def _keep(self, key: tuple, magnitudes: Tensor) -> None:
+        self.known.setdefault(key, Calibration(magnitudes, self.sensitive))
+
+    def _measured(
+        self, shape: tuple[int, ...], measure: Callable[[SamplingInputs], Tensor], cfg: float = 1.0
+    ) -> Tensor:
+        samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
+        self.on_begin(len(prompts))
+        noise, schedule = drawn_noise(samples, SEED), one_step_schedule(self.model, None, self.node)
+        latent = {"samples": samples}
+        return measured(measure, self.model, self.clip, prompts, latent, noise, schedule, self.node, cfg)

@@ -21,8 +21,8 @@ TOOLTIPS = {
     "model": "The model that the sampler will use: SD 1.x, SD 2.x, SDXL, or another UNet with cross-attention.",
     "variant": "Attenuation: the model pays less attention to the trigger words, which are words that draw more "
     "attention than the average word. GUARD: does the same as attenuation, and also pushes the image away from what "
-    "the model would make without attenuation. This push is strongest in the first steps. GUARD needs three model "
-    "evaluations per step, and attenuation needs two.",
+    "the model would make without attenuation. This push is strongest in the first steps. With GUARD, the model runs "
+    "three times per step. With attenuation, it runs twice per step, as in KSampler.",
     "factor": "A trigger word draws more attention than the average word. The model gives each word an attention score "
     "(the logit), and the node multiplies the score of a trigger word by this factor. Lower: gives fewer copies, but "
     "the word has less effect on the image. A factor of 1 changes nothing.",

@@ -89,8 +89,8 @@ class BasinEscapeDetector(io.ComfyNode):
                 io.Float.Output(
                     display_name="transition_percent",
                     tooltip="The moment from which the prompt no longer pulls any image towards a training image, as a "
-                    "number from 0 (the model's highest noise level) to 1 (the end of sampling). Connect this "
-                    "number to start_percent on the Deferred-CFG KSampler, with mode set to static.",
+                    "number from 0 (the model's highest noise level) to 1 (the end of sampling). Connect this number "
+                    "to start_percent on the Deferred-CFG KSampler, with mode set to static.",
                 ),
                 schema.Curve.Output(
                     display_name="curve", tooltip="The prompt's pull at each step, for the Deferred-CFG KSampler."

@@ -86,10 +86,10 @@ class Guard(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Put this between your model and any sampler. On your model, the node measures how far "
-            "guidance (CFG) moves the images of ordinary prompts. If a prompt pulls an image towards a training "
-            "image, the node starts this image from different noise or delays guidance. If you choose a folder, "
-            "the node also steers the new image away from the images in that folder. The node lowers the risk of "
-            "copies, but guarantees nothing.",
+            "guidance (CFG) moves the images of ordinary prompts. If a prompt pulls an image towards a training image, "
+            "the node starts this image from different noise or delays guidance. If you choose a folder, the node also "
+            "steers the new image away from the images in that folder. The node lowers the risk of copies, but "
+            "guarantees nothing.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and other patches."),

@@ -30,10 +30,10 @@ TOOLTIPS = {
     "noise_seed": "The seed of the noise from which the node starts. A seed gives the same noise here as in KSampler.",
     "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). Of "
     "the three methods, this one makes the prompt's pull small most reliably, but it needs the most VRAM. Batch-wise: "
-    "changes the noise with a few model evaluations and without gradients, so it needs less VRAM than per-sample. With "
-    "batch-wise, also set mode to static on the Deferred-CFG KSampler, because batch-wise needs delayed guidance. "
-    "Search: tries several seeds and keeps the noise with which the prompt pulls the image least towards a training "
-    "image. This method also works on quantized models.",
+    "runs the model only a few times to change the noise, and uses no gradients, so it needs less VRAM than "
+    "per-sample. With batch-wise, also set mode to static on the Deferred-CFG KSampler, because batch-wise needs "
+    "delayed guidance. Search: tries several seeds and keeps the noise with which the prompt pulls the image least "
+    "towards a training image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. The paper (Han et al.) uses 0.9 in absolute units, "
     "which is 0.007 in relative units for SD 1.4 at 512×512.",

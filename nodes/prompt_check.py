@@ -65,8 +65,8 @@ class PromptCheck(io.ComfyNode):
                 io.String.Output(
                     display_name="best_prompt",
                     tooltip="If the prompt is not memorized, this output is the prompt itself. If the prompt is "
-                    "memorized, this output is the rewording that pulls least. If there are no rewordings, this "
-                    "output is the prompt without the word that pulls hardest.",
+                    "memorized, this output is the rewording that pulls least. If there are no rewordings, this output "
+                    "is the prompt without the word that pulls hardest.",
                 ),
                 io.Float.Output(
                     display_name="pull",

@@ -45,8 +45,7 @@ class PromptReanchor(io.ComfyNode):
             description="If the sampler's prompt is memorized, then during sampling this node replaces it with another "
             "wording that you give. If the other wording also pulls towards a memorized image, the node also pushes "
             "your image away from what the memorized prompt asks for. An image whose prompt does not pull towards a "
-            "memorized image stays as it is. For an image that the node changes, each step costs at most one "
-            "additional model evaluation.",
+            "memorized image stays as it is. If the node changes an image, the model runs at most once more per step.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model"),

@@ -25,9 +25,9 @@ TOOLTIPS = {
     "cfg": "The guidance scale (CFG) that an image gets after guidance has started for it. Higher: the image follows "
     "the prompt more closely, but is also pulled harder towards a memorized image.",
     "curve": "Only in mode dynamic: a curve from the Basin-Escape Detector or from another run decides when guidance "
-    "starts. The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. With a curve, "
-    "a step in which guidance is delayed costs one model evaluation if pre_escape_cfg is 0 or 1. Without a curve, such "
-    "a step costs two model evaluations.",
+    "starts. The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. As long as "
+    "guidance is delayed, the model runs twice per step. With a curve, it runs only once per step if pre_escape_cfg is "
+    "0 or 1.",
     "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
     "pull is far below its highest value so far and has stopped falling. Local minimum: the node uses the rule of Jain "
     "et al. This rule decides at an earlier step than sharp drop does, but is less reliable.",

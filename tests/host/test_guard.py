@@ -46,7 +46,7 @@ def test_it_measures_a_model_once_for_each_size_and_with_the_users_ordinary_prom
     plain = 2 * 50
     again = {"lab": lab(1), "b": ksampler(model=["guarded", 0], positive=ORDINARY)}
     first = host.run(again, {"guarded": out["g"][0]})
-    assert calls.pop_rows() == plain + 6 + (2 + 6) * 12, "three steps ahead of the noise, and of each of 12 prompts"
+    assert calls.pop_rows() == plain + 6 + 6 * 12, "three steps ahead of the noise, and of each of 12 prompts"
     second = host.run(again, {"guarded": out["g"][0]})
     assert calls.pop_rows() == plain + 6
     assert same_bits(first["b"], second["b"])
@@ -54,7 +54,7 @@ def test_it_measures_a_model_once_for_each_size_and_with_the_users_ordinary_prom
     own = guard(model=["m", 0], ordinary_prompts=" 1girl, garden; castle, night; ")
     nodes = {"lab": lab(4), "g": own, "b": ksampler(model=GUARDED), "a": ksampler()}
     out = host.run(nodes, {"clip": every("memorized"), "m": model})
-    assert calls.pop_rows() == 4 * (2 * 50 + 6) + (2 + 6) * 2
+    assert calls.pop_rows() == 4 * (2 * 50 + 6) + 6 * 2
     assert same_bits(out["b"], out["a"])
 
 
@@ -161,9 +161,8 @@ def test_a_pull_below_the_threshold_and_far_above_ordinary_ones_is_said_and_stro
         return host.views("g")[-1], same_bits(out["a"], out["b"])
 
     pull = run("normal")[0]["series"][0]["lines"][0][0]
-    calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
-    magnitudes = torch.tensor([pull / 2] * 11 + [30 * pull])[:, None]
-    monkeypatch.setattr(host.module(PACK, "methods.self_calibration"), "calibrate", lambda *_: calibration(magnitudes))
+    magnitudes = torch.tensor([pull / 2] * 11 + [30 * pull])[:, None, None]
+    monkeypatch.setattr(host.module(PACK, "methods.self_calibration"), "measured", lambda *_: magnitudes)
     view, same = run("normal")
     assert same and view["headline"].startswith("Fine")
     said = next(note for note in view["notes"] if note.startswith("Your prompt pulls"))
