@@ -39,8 +39,8 @@ TOOLTIPS = {
     "Lower: the pull must fall further. The node then finds a later step, but the risk that this step is too early is "
     "smaller.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
-    "at least this value (unit d/√dim), the prompt counts as memorized. Lower: the node finds more memorized prompts, "
-    "but also takes more ordinary prompts for memorized ones.",
+    "at least this value, the prompt counts as memorized. Lower: the node finds more of the memorized prompts, but "
+    "also mistakes more of the ordinary prompts for memorized prompts.",
 }
 
 

@@ -58,7 +58,7 @@ class Calibrate(io.ComfyNode):
                 io.Float.Output(
                     display_name="ordinary_magnitude",
                     tooltip="How far guidance (CFG) moves an image with an ordinary prompt: the middle value (median) "
-                    "over all your prompts (unit d/√dim).",
+                    "over all your prompts.",
                 ),
                 io.Float.Output(
                     display_name="target_magnitude",

@@ -56,9 +56,9 @@ TOOLTIPS = {
     "images or more. Some images are similar to almost every image. To get fewer false alarms from such images, the "
     "node measures how similar each image is to the three nearest images of this second set. The node subtracts the "
     "mean of these three values from the image's similarity to the nearest reference. `threshold` then applies to the "
-    "difference, so set a lower `threshold`. Start with a `threshold` of 0.3. For an image that is no copy, the "
-    "difference is about 0, because such an image is about as similar to the background as to the references. We have "
-    "not measured which value is best.",
+    "difference, so set a lower `threshold` than without `background`. Start with a `threshold` of 0.3. For an image "
+    "that is no copy, the difference is about 0, because such an image is about as similar to the background as to the "
+    "references. We have not measured which value is best.",
     "draw_matches": "Only for references that were made with SSCD: if draw_matches is on, the output match_map shows "
     "in colour which places of an image match its nearest reference. This costs two more passes of SSCD per image.",
 }

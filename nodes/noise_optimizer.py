@@ -69,9 +69,9 @@ TOOLTIPS = {
     "the strength of random noise, but may still differ from this strength. Noise that has grown too strong gives "
     "grainy images.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with a noise is below "
-    "this value (unit d/√dim), the node leaves this noise as it is. Ordinary prompts then give the same images as in "
-    "KSampler. With 0, the node changes every noise whose pull is above target_magnitude. The node Calibrate "
-    "Thresholds finds the value for your model.",
+    "this value, the node leaves this noise as it is. Ordinary prompts then give the same images as in KSampler. With "
+    "0, the node changes every noise whose pull is above target_magnitude. The node Calibrate Thresholds finds the "
+    "value for your model.",
     "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: the node chooses how "
     "many parts to compute twice, and computes more parts twice if your VRAM is small. On: computes half of the "
     "model's parts (blocks) twice. Full: computes all blocks twice, which needs the least VRAM and takes the longest. "

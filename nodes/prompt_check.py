@@ -32,8 +32,7 @@ TOOLTIPS = {
     "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because another seed hardly "
     "changes the result.",
     "memorized_threshold": "The prompt's pull is how far guidance (CFG) moves an image. If the pull is at least this "
-    "value (unit d/√dim), the prompt counts as memorized. The node Calibrate Thresholds finds the value for your model "
-    "and size.",
+    "value, the prompt counts as memorized. The node Calibrate Thresholds finds the value for your model and size.",
 }
 
 
@@ -71,7 +70,7 @@ class PromptCheck(io.ComfyNode):
                 io.Float.Output(
                     display_name="pull",
                     tooltip="How hard the prompt pulls towards a memorized image: the mean over all noises that the "
-                    "node tried (unit d/√dim).",
+                    "node tried.",
                 ),
                 io.Float.Output(
                     display_name="scores",

@@ -24,8 +24,8 @@ TOOLTIPS = {
     "reworded": "Your other wording of the sampler's prompt, from a CLIP Text Encode of its own. Prompt Check shows "
     "which wording pulls least towards a memorized image.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the prompt's pull at the first "
-    "step is at least this value (unit d/√dim), the node changes the image. The default is the value that the PRSS "
-    "paper uses for SD 1.4. Calibrate Thresholds finds the value for your model and size.",
+    "step is at least this value, the node changes the image. The default is the value that the PRSS paper uses for SD "
+    "1.4. Calibrate Thresholds finds the value for your model and size.",
     "rewording_threshold": "The pull of your other wording is how far guidance (CFG) would move the image if this "
     "wording were the prompt. In steps in which this pull is below rewording_threshold, the other wording simply "
     "replaces the prompt. In steps in which this pull is above rewording_threshold, the node also pushes the image "

@@ -83,8 +83,8 @@ class LoadReferences(io.ComfyNode):
                     tooltip="A file in models/memorization_references. Press R after adding one.",
                 ),
                 schema.descriptor_input(
-                    "Needed only if `metric` was descriptor when the set was made. Connect the network with which the "
-                    "set was made."
+                    "Needed only if `metric` was descriptor when the set was made. Connect the copy detector or CLIP "
+                    "vision model with which the set was made."
                 ),
             ],
             outputs=[

@@ -24,7 +24,7 @@ TOOLTIPS = {
     "here, the node compares your prompt with your negative prompt and may miss a memorized prompt.",
     "cfg": "The guidance scale (CFG) that an image gets after guidance has started for it. Higher: the image follows "
     "the prompt more closely, but is also pulled harder towards a memorized image.",
-    "curve": "Only in mode dynamic: a curve from the Basin-Escape Detector or from another run decides when guidance "
+    "curve": "Only in dynamic mode: a curve from the Basin-Escape Detector or from another run decides when guidance "
     "starts. The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. As long as "
     "guidance is delayed, the model runs twice per step. With a curve, it runs only once per step if pre_escape_cfg is "
     "0 or 1.",
@@ -36,16 +36,15 @@ TOOLTIPS = {
     "Lower: guidance starts later. This gives fewer copies, but guidance has fewer steps to make the image follow the "
     "prompt.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
-    "at least this value (unit d/√dim), the node delays guidance for this image. If the pull is smaller, the node "
-    "changes nothing. Lower: the node finds more memorized prompts, but also delays guidance for more ordinary "
-    "prompts.",
+    "at least this value, the node delays guidance for this image. If the pull is smaller, the node changes nothing. "
+    "Lower: the node finds more of the memorized prompts, but also delays guidance more often for ordinary prompts.",
     "mode": "Dynamic: measures each image and starts guidance (CFG) when the prompt no longer pulls this image towards "
     "a training image. Static: starts guidance for all images at start_percent. In this mode, if pre_escape_cfg is 0 "
     "or 1, each step before start_percent costs half as much as a step with guidance. Off: does not delay guidance.",
     "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt in "
     "these steps. With 1, the sampler uses the prompt, but guidance does not strengthen the prompt's effect. Negative "
-    "values from −1 to −9 (opposite guidance) push the image away from the prompt, so that guidance can start sooner "
-    "in dynamic mode.",
+    "values from −1 to −9 (opposite guidance) push the image away from the prompt, so that the image leaves the basin "
+    "sooner, and guidance can start sooner in dynamic mode.",
     "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "
     "Static: guidance starts exactly at this value. Dynamic: guidance starts at this value at the latest. Higher: "
     "gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
@@ -55,8 +54,8 @@ TOOLTIPS = {
     "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
     "that have the same composition as the reference. descriptor: uses the network that you connect to the input "
     "`descriptor`. This metric also finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image "
-    "counts as close to a reference if the image's distance to this reference is much smaller than the image's mean "
-    "distance to the 50 nearest references. nL2 needs at least 51 references.",
+    "counts as close to its nearest reference if the distance to this reference is much smaller than the mean distance "
+    "to the 50 nearest references. nL2 needs at least 51 references.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
