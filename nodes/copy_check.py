@@ -53,9 +53,9 @@ TOOLTIPS = {
     "vae": "Only for references with the latent metric: the VAE with which the references were made.",
     "background": "Only for references with the descriptor metric: a second set of references. Make this set from "
     "ordinary images, and use the same descriptor. Put none of the references into this second set. Use a few hundred "
-    "images or more. Some images are similar to almost every image. To get fewer false alarms from such images, the "
-    "node measures how similar each image is to the three nearest images of this second set. The node subtracts the "
-    "mean of these three values from the image's similarity to the nearest reference. `threshold` then applies to the "
+    "images or more. Some images are similar to almost every image, which gives false alarms. With this second set, "
+    "the node takes the three images of the set that are most similar to a checked image. It subtracts their mean "
+    "similarity from the similarity of the checked image to its nearest reference. `threshold` then applies to the "
     "difference, so set a lower `threshold` than without `background`. Start with a `threshold` of 0.3. For an image "
     "that is no copy, the difference is about 0, because such an image is about as similar to the background as to the "
     "references. We have not measured which value is best.",
@@ -97,10 +97,10 @@ class CopyCheck(io.ComfyNode):
                     display_name="similarity",
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
-                    "the same image. With the nL2 metric, the number is the ratio of distances (see nl2_threshold) "
-                    "with a minus sign. Then 0 means the same image, and a number further below 0 means a less similar "
-                    "image. If `background` is connected, the node has already subtracted the similarity to the "
-                    "background from this number.",
+                    "the same image. With the nL2 metric, the number is never above 0: 0 means the same image, and the "
+                    "further the number is below 0, the less similar the image is. This number is the ratio that "
+                    "nl2_threshold explains, with a minus sign in front. If `background` is connected, the node has "
+                    "already subtracted the similarity to the background from this number.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

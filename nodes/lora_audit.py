@@ -56,8 +56,8 @@ TOOLTIPS = {
     "same seeds.",
     "negative_text": "The negative prompt of all images.",
     "steps": "The number of denoising steps.",
-    "cfg": "Guidance scale (CFG), as in KSampler. Use the value with which you make your own images, because the "
-    "number of copies depends on this value: a higher value gives more copies.",
+    "cfg": "Guidance scale (CFG), as in KSampler. Use the same value as for your own images, because a higher value "
+    "gives more copies.",
     "sampler_name": "The algorithm used when sampling, as in KSampler.",
     "scheduler": "How the noise is removed over the steps, as in KSampler.",
 }

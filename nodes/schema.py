@@ -43,14 +43,14 @@ TOOLTIPS = {
     "or 1, each step before start_percent costs half as much as a step with guidance. Off: does not delay guidance.",
     "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt in "
     "these steps. With 1, the sampler uses the prompt, but guidance does not strengthen the prompt's effect. Negative "
-    "values from −1 to −9 (opposite guidance) push the image away from the prompt, so that the image leaves the basin "
-    "sooner, and guidance can start sooner in dynamic mode.",
+    "values from −1 to −9 (opposite guidance) push the image away from the prompt. The image then leaves the basin "
+    "sooner than with 0 or 1, so that in dynamic mode the sampler's cfg applies sooner.",
     "start_percent": "When guidance (CFG) starts: 0 is the model's highest noise level, and 1 is the end of sampling. "
     "Static: guidance starts exactly at this value. Dynamic: guidance starts at this value at the latest. Higher: "
     "gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
-    "preset": "Custom: uses the values on this node, which you type in or take from Calibrate Thresholds. Every other "
-    "choice sets all values to those of a paper, or of the code that its authors released. To repeat the experiments "
-    "of this paper, use a Stable Diffusion model.",
+    "preset": "Custom: uses the values that you set on this node. Type them in, or take them from Calibrate "
+    "Thresholds. Every other choice sets all values to those of a paper, or of the code that its authors released. To "
+    "repeat the experiments of this paper, use a Stable Diffusion model.",
     "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
     "that have the same composition as the reference. descriptor: uses the network that you connect to the input "
     "`descriptor`. This metric also finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image "
