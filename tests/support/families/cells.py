@@ -219,7 +219,9 @@ NODES: dict[str, Callable[[Bench], None]] = {
     "Re-anchoring": reanchoring,
     "Attention attenuation": attenuation,
 }
-GUIDED = ("AMG, deduplication", "Re-anchoring")  # without guidance there is nothing that it could lower
+# Without guidance there is nothing that these could lower or delay.
+DELAYING = ("Sampler, static", "Sampler, dynamic", "Guider", "Model patch", "Guard")
+GUIDED = ("AMG, deduplication", "Re-anchoring", *DELAYING)
 
 
 class Made:
