@@ -27,7 +27,7 @@ def check_finished_images() -> Template:
     t = Template(0)
     loaded = t.graph.node("LoadImage", image="example.png").at(0, 190).sized(380, 400)
     t.on_lab.append((loaded.id, "image", MIRRORED))
-    t.frame("1 · Your image, and a VAE to compare it with", *map(Node, t.graph.nodes), color=COMMON)
+    t.frame("1 · Your image, and a VAE", *map(Node, t.graph.nodes), color=COMMON)
     t.latent = t.graph.node("VAEEncode", pixels=loaded, vae=t.vae).at(LEFT, 0).sized(400, 46)
     references = t.references(100)
     t.frame(REFERENCES, t.latent, references, color=OURS)
