@@ -48,15 +48,15 @@ TOOLTIPS = {
     "too strong. Higher: each update weakens the noise more.",
     "max_iterations": "Per-sample only: after how many updates of the noise the node gives up. Each update costs about "
     "as much as three sampling steps. With 0, the node only measures the prompt's pull and leaves the noise as it is.",
-    "adjustment_strength": "Batch-wise (γ̃ in the paper of Han et al.): how far each adjustment moves the noise. "
+    "adjustment_strength": "Batch-wise only: how far each adjustment moves the noise (γ̃ in the paper of Han et al.). "
     "Higher: the image gets away from the training image sooner, but the noise becomes less like the seed's noise. "
     "With 0, the node does not change the noise.",
-    "sharpness_radius": "Batch-wise (ρ in the paper of Han et al.): the node measures the prompt's pull with the "
-    "current noise and with a changed noise, to find out how to adjust the current noise. This input sets the distance "
-    "between these two noises. The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this node, set "
-    "2.053 for SD 2 instead, because the authors' code scales the noise differently from this node. For larger images, "
-    "raise this value by the same factor as the width and height: for 1024×1024, set it to 100.",
-    "adjustments": "Batch-wise (M in the paper of Han et al.): how many times the node adjusts the noise. Each "
+    "sharpness_radius": "Batch-wise only: the node measures the prompt's pull with the current noise and with a "
+    "changed noise, to find out how to adjust the current noise. This input sets the distance between these two noises "
+    "(ρ in the paper of Han et al.). The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this node, "
+    "set 2.053 for SD 2 instead, because the authors' code scales the noise differently from this node. For larger "
+    "images, raise this value by the same factor as the width and height: for 1024×1024, set it to 100.",
+    "adjustments": "Batch-wise only: how many times the node adjusts the noise (M in the paper of Han et al.). Each "
     "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
     "for SD 2.",
     "candidates": "Search only: how many noises the node tries for each image. Higher: the node is more likely to find "

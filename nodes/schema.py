@@ -29,8 +29,9 @@ TOOLTIPS = {
     "guidance is delayed, the model runs twice per step. With a curve, it runs only once per step if pre_escape_cfg is "
     "0 or 1.",
     "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
-    "pull is far below its highest value so far and has stopped falling. Local minimum: the node uses the rule of Jain "
-    "et al. This rule decides at an earlier step than sharp drop does, but is less reliable.",
+    "pull is far below its highest value so far and has stopped falling. Local minimum: the difference between the "
+    "model's predictions with and without the prompt has fallen and now rises again (the rule of Jain et al.). This "
+    "rule decides at an earlier step than sharp drop does, but is less reliable.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance "
     "starts. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value so far. "
     "Lower: guidance starts later. This gives fewer copies, but guidance has fewer steps to make the image follow the "
@@ -50,12 +51,12 @@ TOOLTIPS = {
     "gives fewer copies, but guidance has fewer steps to make the image follow the prompt.",
     "preset": "Custom: uses the values that you set on this node. Type them in, or take them from Calibrate "
     "Thresholds. Every other choice sets all values to those of a paper, or of the code that its authors released. To "
-    "repeat the experiments of this paper, use a Stable Diffusion model.",
+    "repeat a paper's experiments, use a Stable Diffusion model.",
     "metric": "How images are compared. latent: compares latents. This metric is fast, needs `vae`, and finds copies "
     "that have the same composition as the reference. descriptor: uses the network that you connect to the input "
     "`descriptor`. This metric also finds copies that are moved, cropped or recoloured. nL2: compares pixels. An image "
-    "counts as close to its nearest reference if the distance to this reference is much smaller than the mean distance "
-    "to the 50 nearest references. nL2 needs at least 51 references.",
+    "counts as close to its nearest reference if this reference is much nearer to the image than the 50 nearest "
+    "references are on average. nL2 needs a set of more than 50 references.",
     "vae": "The VAE of the model that will sample. The latent metric needs it.",
 }
 
