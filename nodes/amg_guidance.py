@@ -35,10 +35,10 @@ TOOLTIPS = {
     "despecification": "How strongly the node reduces guidance (CFG) as long as an image is too close to a reference. "
     "Higher: guidance is reduced more, but the CFG scale never falls below 1. Despecification works only with a cfg "
     "above 1 on the sampler. The value 0 turns despecification off.",
-    "deduplication": "How strongly to steer away from a caption that several references share, because such a caption "
-    "often makes the model copy a memorized image. Higher: steers away more strongly. Start with 13. Deduplication "
-    "needs references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns "
-    "deduplication off.",
+    "deduplication": "How strongly to steer away from a caption that several references share. Such a caption often "
+    "makes the model copy a memorized image. Higher: steers away more strongly. Start with 13. Deduplication needs "
+    "references with captions, a connected `clip`, and a cfg above 1 on the sampler. A value of 0 turns deduplication "
+    "off.",
     "dissimilarity": "How strongly to push away from the nearest reference. Lower: the push is weaker, so more copies "
     "remain. Raising the value above 10 has little effect, because the push has an upper limit. The value 0 turns the "
     "push off.",

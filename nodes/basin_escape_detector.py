@@ -36,8 +36,8 @@ TOOLTIPS = {
     "sigmas": "A schedule of your own, used instead of steps and scheduler.",
     "drop_ratio": "Sharp drop only: how far the prompt's pull towards a training image must fall before guidance (CFG) "
     "can start. The node squares `drop_ratio`, so with 0.5 the pull must fall to 0.25 times its highest value so far. "
-    "Lower: the pull must fall further. The node then finds a later step, but the risk that this step is too early is "
-    "smaller.",
+    "Lower: the pull must fall further. The node then finds a later step, so guidance is less likely to start too "
+    "early.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move an image. If the pull at the first step is "
     "at least this value, the prompt counts as memorized. Lower: the node finds more of the memorized prompts, but "
     "also mistakes more of the ordinary prompts for memorized prompts.",
@@ -93,7 +93,9 @@ class BasinEscapeDetector(io.ComfyNode):
                     "to start_percent on the Deferred-CFG KSampler, with mode set to static.",
                 ),
                 schema.Curve.Output(
-                    display_name="curve", tooltip="The prompt's pull at each step, for the Deferred-CFG KSampler."
+                    display_name="curve",
+                    tooltip="The prompt's pull at each step. Connect this output to curve on "
+                    "the Deferred-CFG KSampler.",
                 ),
                 io.Image.Output(display_name="plot", tooltip="The prompt's pull at each step, drawn as a curve."),
             ],

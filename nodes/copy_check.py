@@ -39,26 +39,26 @@ NEEDS_SSCD = "Only references that were made with SSCD show which places match."
 TOOLTIPS = {
     "threshold": "For references with the descriptor metric: an image counts as a copy if its similarity to a "
     "reference is above this value. With SSCD, papers on memorization use 0.5. With a threshold of 0.75, about 90 % of "
-    "the alarms are real copies, as the authors of SSCD (Meta) measured. Lower: finds more copies, but gives more "
-    "false alarms. With CLIP vision or SigLIP, use 0.9 or more. With DINOv2, use 0.8 or more. These networks give a "
-    "high similarity even to images that are no copies.",
+    "the alarms are real copies, as Meta, which made SSCD, measured. Lower: finds more copies, but gives more false "
+    "alarms. With CLIP vision or SigLIP, use 0.9 or more. With DINOv2, use 0.8 or more. These networks give a high "
+    "similarity even to images that are no copies.",
     "latent_threshold": "For references with the latent metric: an image counts as a copy if its similarity to a "
     "reference is above this value. Lower: finds more copies, but gives more false alarms. This metric finds copies "
     "that have the same composition as a reference, even if the copies are mirrored or moved by a few percent. It does "
     "not find cropped copies.",
-    "nl2_threshold": "For references with the nL2 metric: the limit for a ratio of two distances. An image whose ratio "
-    "is below this limit counts as a copy. The ratio is the distance to the nearest reference, divided by half the "
-    "mean distance to the 50 nearest references. A ratio of 0 means the same image. The paper of Chen et al. uses a "
-    "limit of 1.4. Higher: finds more copies, but gives more false alarms.",
+    "nl2_threshold": "For references with the nL2 metric: the node divides the distance between an image and its "
+    "nearest reference by half the mean distance to the 50 nearest references. If this ratio is below nl2_threshold, "
+    "the image counts as a copy. A ratio of 0 means the same image. The paper of Chen et al. uses a limit of 1.4. "
+    "Higher: finds more copies, but gives more false alarms.",
     "vae": "Only for references with the latent metric: the VAE with which the references were made.",
     "background": "Only for references with the descriptor metric: a second set of references. Make this set from "
     "ordinary images, and use the same descriptor. Put none of the references into this second set. Use a few hundred "
     "images or more. Some images are similar to almost every image, which gives false alarms. With this second set, "
-    "the node takes the three images of the set that are most similar to a checked image. It subtracts their mean "
-    "similarity from the similarity of the checked image to its nearest reference. `threshold` then applies to the "
-    "difference, so set a lower `threshold` than without `background`. Start with a `threshold` of 0.3. For an image "
-    "that is no copy, the difference is about 0, because such an image is about as similar to the background as to the "
-    "references. We have not measured which value is best.",
+    "the node finds the three images of the set that are most similar to a checked image, and takes the mean of these "
+    "three similarities. The node subtracts this mean from the similarity of the checked image to its nearest "
+    "reference. `threshold` then applies to the difference, so set a lower `threshold` than without `background`. "
+    "Start with a `threshold` of 0.3. For an image that is no copy, the difference is about 0, because such an image "
+    "is about as similar to the background as to the references. We have not measured which `threshold` is best.",
     "draw_matches": "Only for references that were made with SSCD: if draw_matches is on, the output match_map shows "
     "in colour which places of an image match its nearest reference. This costs two more passes of SSCD per image.",
 }
@@ -98,9 +98,10 @@ class CopyCheck(io.ComfyNode):
                     is_output_list=True,
                     tooltip="One number per image: its similarity to the nearest reference. A similarity of 1 means "
                     "the same image. With the nL2 metric, the number is never above 0: 0 means the same image, and the "
-                    "further the number is below 0, the less similar the image is. This number is the ratio that "
-                    "nl2_threshold explains, with a minus sign in front. If `background` is connected, the node has "
-                    "already subtracted the similarity to the background from this number.",
+                    "further the number is below 0, the less similar the image is. This number is the ratio that the "
+                    "tooltip of nl2_threshold explains, with a minus sign in front. With the descriptor metric and a "
+                    "connected `background`, the node has already subtracted the similarity to the background from the "
+                    "number.",
                 ),
                 io.Image.Output(display_name="nearest", tooltip="The nearest reference of each image."),
                 io.Boolean.Output(

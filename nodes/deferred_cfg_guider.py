@@ -44,7 +44,9 @@ class DeferredCFGGuider(io.ComfyNode):
                 schema.curve_input(),
                 schema.null_input(),
             ],
-            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+            outputs=[
+                io.Guider.Output(display_name="guider", tooltip="The guider. Connect it to SamplerCustomAdvanced.")
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 

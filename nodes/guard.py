@@ -66,8 +66,8 @@ OWN_PROMPTS = (
 )
 TOOLTIPS = {
     "strength": "Gentle: changes the images least, but lets some copies through. Normal: right for most images. "
-    "Strong: gives the fewest copies, but also changes images of some ordinary prompts. If a prompt pulls an image "
-    "towards a training image, this image follows the prompt less closely.",
+    "Strong: gives the fewest copies, but also changes images of some ordinary prompts. If the prompt pulls hard, the "
+    "new image may follow the prompt less closely than with normal.",
     "folder": "Optional: a folder of images that your results must not copy, such as a LoRA's training images. The "
     "folder must be in ComfyUI's input directory. If you choose a folder, connect a VAE, too.",
     "vae": "The model's VAE. It encodes the images of the folder.",

@@ -40,7 +40,7 @@ class LoadCopyDetector(io.ComfyNode):
                     default=PREPARATIONS[0],
                     optional=True,
                     tooltip="How images are prepared for the network. As SSCD: the way that the authors of SSCD "
-                    "recommend. AMG as released: the way that the code of Chen et al. uses. Choose AMG as released "
+                    "recommend. AMG as released: the way that the code of Chen et al. uses. Choose `AMG as released` "
                     "only if you use the preset `Chen 2024, AMG as released` on AMG Guidance.",
                 ),
             ],

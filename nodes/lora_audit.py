@@ -36,15 +36,15 @@ PER_IMAGE = ("samples", "noise_mask", "batch_index")
 FROM_MODEL = ("model", "clip", "vae")
 TOOLTIPS = {
     **COPY_CHECK,
-    "vae": "The VAE that decodes the images. If the metric of the references is latent, make the references with the "
-    "same VAE.",
+    "vae": "The VAE that decodes the images. If the metric of the references (the way in which images are compared) is "
+    "latent, make the references with the same VAE.",
     "references": "The LoRA's training images, for example from References from Folder. The metric of the references "
     "decides how the node compares images.",
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
     "loras": "One LoRA file per line, written as in the list of Load LoRA. my_lora-* stands for all files whose names "
     "begin with my_lora-, sorted by their numbers. Use a line with * to audit all epochs of one training.",
     "strengths": "The strengths to try, separated by commas. Each strength is used for the model and for the text "
-    "encoder. Strength 0 means the checkpoint without a LoRA. More strengths: takes longer.",
+    "encoder. Strength 0 means the checkpoint without a LoRA. With more strengths, the run takes longer.",
     "captions": "The prompts from which the node makes images, one per line. If this field is empty, the node uses the "
     "captions of the references, because these captions are the prompts with which a LoRA is most likely to copy its "
     "training images.",

@@ -29,11 +29,11 @@ TOOLTIPS = {
     "latent_image": "The same latent that goes into the sampler. The node makes noise of the size of this latent.",
     "noise_seed": "The seed of the noise from which the node starts. A seed gives the same noise here as in KSampler.",
     "method": "Per-sample: changes the noise of each image in small steps, with gradients (backward calculations). Of "
-    "the three methods, this one makes the prompt's pull small most reliably, but it needs the most VRAM. Batch-wise: "
-    "runs the model only a few times to change the noise, and uses no gradients, so it needs less VRAM than "
-    "per-sample. With batch-wise, also set mode to static on the Deferred-CFG KSampler, because batch-wise needs "
-    "delayed guidance. Search: tries several seeds and keeps the noise with which the prompt pulls the image least "
-    "towards a training image. This method also works on quantized models.",
+    "the three methods, this is the most reliable one for making the prompt's pull small, but it needs the most VRAM. "
+    "Batch-wise: runs the model only a few times to change the noise, and uses no gradients, so it needs less VRAM "
+    "than per-sample. Batch-wise needs delayed guidance: sample with the Deferred-CFG KSampler, and set its mode to "
+    "static. Search: tries several seeds and keeps the noise with which the prompt pulls the image least towards a "
+    "training image. This method also works on quantized models.",
     "target_magnitude": "How small the prompt's pull must become. The pull is how far guidance (CFG) would move the "
     "image. Lower: gives fewer copies, but needs more iterations. The paper (Han et al.) uses 0.9 in absolute units, "
     "which is 0.007 in relative units for SD 1.4 at 512×512.",
@@ -53,9 +53,9 @@ TOOLTIPS = {
     "With 0, the node does not change the noise.",
     "sharpness_radius": "Batch-wise only: the node measures the prompt's pull with the current noise and with a "
     "changed noise, to find out how to adjust the current noise. This input sets the distance between these two noises "
-    "(ρ in the paper of Han et al.). The value 50 suits SD 1.4 at 512×512. For SD 2 the paper uses 30. On this node, "
-    "set 2.053 for SD 2 instead, because the authors' code scales the noise differently from this node. For larger "
-    "images, raise this value by the same factor as the width and height: for 1024×1024, set it to 100.",
+    "(ρ in the paper of Han et al.). The value 50 suits SD 1.4 at 512×512. For larger images, raise this value by the "
+    "same factor as the width and height: for 1024×1024, set it to 100. For SD 2 the paper uses 30. On this node, set "
+    "2.053 for SD 2 instead, because the authors' code scales the noise differently from this node.",
     "adjustments": "Batch-wise only: how many times the node adjusts the noise (M in the paper of Han et al.). Each "
     "adjustment costs about as much as two sampling steps. The paper uses 2 adjustments for SD 1.4 and 4 adjustments "
     "for SD 2.",
@@ -70,12 +70,12 @@ TOOLTIPS = {
     "grainy images.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with a noise is below "
     "this value, the node leaves this noise as it is. Ordinary prompts then give the same images as in KSampler. With "
-    "0, the node changes every noise whose pull is above target_magnitude. The node Calibrate Thresholds finds the "
-    "value for your model.",
-    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice. Auto: the node chooses how "
-    "many parts to compute twice, and computes more parts twice if your VRAM is small. On: computes half of the "
-    "model's parts (blocks) twice. Full: computes all blocks twice, which needs the least VRAM and takes the longest. "
-    "Off: computes no block twice, which is the fastest but needs the most VRAM.",
+    "0, the node changes every noise with which the pull is above target_magnitude. The node Calibrate Thresholds "
+    "finds the value for your model.",
+    "checkpointing": "Per-sample only: saves VRAM by computing parts of the model twice instead of storing their "
+    "results. Auto: the node chooses how many parts to compute twice, and computes more parts twice if your VRAM is "
+    "small. On: computes half of the model's parts (blocks) twice. Full: computes all blocks twice, which needs the "
+    "least VRAM and takes the longest. Off: computes no block twice, which is the fastest but needs the most VRAM.",
 }
 
 

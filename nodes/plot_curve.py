@@ -24,7 +24,9 @@ class PlotCurve(io.ComfyNode):
             "towards a training image at each step. The plot also shows when this pull ends, and which steps ran with "
             "CFG.",
             inputs=[
-                schema.Curve.Input("curve", tooltip="From the Basin-Escape Detector or the Deferred-CFG KSampler."),
+                schema.Curve.Input(
+                    "curve", tooltip="Connect a curve from the Basin-Escape Detector or the Deferred-CFG KSampler."
+                ),
                 *(schema.Curve.Input(k, optional=True, tooltip="Another curve, in a colour of its own.") for k in MORE),
                 io.Combo.Input(
                     "quantity",
@@ -33,9 +35,8 @@ class PlotCurve(io.ComfyNode):
                     optional=True,
                     tooltip="What the curves show. Pull: how far guidance (CFG) would move the image. The rule `sharp "
                     "drop` of the Deferred-CFG nodes uses the pull to decide when guidance can start. Guidance "
-                    "magnitude (d/√dim in the papers): how much the model's prediction with the prompt differs from "
-                    "its prediction without the prompt. This difference grows during sampling, even for ordinary "
-                    "prompts.",
+                    "magnitude (d/√dim): how much the model's prediction with the prompt differs from its prediction "
+                    "without the prompt. This difference grows during sampling, even for ordinary prompts.",
                 ),
             ],
             outputs=[io.Image.Output(display_name="image", tooltip="The plot: 896×512 pixels, on a dark background.")],

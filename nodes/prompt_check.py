@@ -45,8 +45,8 @@ class PromptCheck(io.ComfyNode):
             display_name=NAME,
             category=schema.CATEGORY,
             description="Measures how hard a prompt pulls towards a memorized image, shows in colour which words pull, "
-            "and ranks your rewordings. A prompt of 20 words, for example, takes about as long to check as 21 sampling "
-            "steps. The node also works on quantized models.",
+            "and ranks your rewordings. The check takes about as long as one sampling step per word, plus one more: 21 "
+            "steps for a prompt of 20 words, for example. The node also works on quantized models.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model that will sample, with its LoRAs and patches."),

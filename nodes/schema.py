@@ -25,9 +25,9 @@ TOOLTIPS = {
     "cfg": "The guidance scale (CFG) that an image gets after guidance has started for it. Higher: the image follows "
     "the prompt more closely, but is also pulled harder towards a memorized image.",
     "curve": "Only in dynamic mode: a curve from the Basin-Escape Detector or from another run decides when guidance "
-    "starts. The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. As long as "
-    "guidance is delayed, the model runs twice per step. With a curve, it runs only once per step if pre_escape_cfg is "
-    "0 or 1.",
+    "starts. The node then measures nothing, so drop_ratio, memorized_threshold and rule have no effect. Without a "
+    "curve, the model runs twice per step as long as guidance is delayed. With a curve and a pre_escape_cfg of 0 or 1, "
+    "the model runs only once in each of these steps.",
     "rule": "How the node decides that the prompt no longer pulls an image towards a training image. Sharp drop: the "
     "pull is far below its highest value so far and has stopped falling. Local minimum: the difference between the "
     "model's predictions with and without the prompt has fallen and now rises again (the rule of Jain et al.). This "
@@ -40,8 +40,9 @@ TOOLTIPS = {
     "at least this value, the node delays guidance for this image. If the pull is smaller, the node changes nothing. "
     "Lower: the node finds more of the memorized prompts, but also delays guidance more often for ordinary prompts.",
     "mode": "Dynamic: measures each image and starts guidance (CFG) when the prompt no longer pulls this image towards "
-    "a training image. Static: starts guidance for all images at start_percent. In this mode, if pre_escape_cfg is 0 "
-    "or 1, each step before start_percent costs half as much as a step with guidance. Off: does not delay guidance.",
+    "a training image. Static: starts guidance for all images at start_percent. If pre_escape_cfg is 0 or 1, static "
+    "also saves time: a step before start_percent costs half as much as a step with guidance. Off: does not delay "
+    "guidance.",
     "pre_escape_cfg": "CFG scale for the steps in which guidance is delayed. With 0, the sampler ignores the prompt in "
     "these steps. With 1, the sampler uses the prompt, but guidance does not strengthen the prompt's effect. Negative "
     "values from −1 to −9 (opposite guidance) push the image away from the prompt. The image then leaves the basin "
