@@ -94,8 +94,8 @@ class BasinEscapeDetector(io.ComfyNode):
                 ),
                 schema.Curve.Output(
                     display_name="curve",
-                    tooltip="The prompt's pull at each step. Connect this output to curve on "
-                    "the Deferred-CFG KSampler.",
+                    tooltip="The prompt's pull at each step. Connect this output to curve on the Deferred-CFG "
+                    "KSampler.",
                 ),
                 io.Image.Output(display_name="plot", tooltip="The prompt's pull at each step, drawn as a curve."),
             ],
