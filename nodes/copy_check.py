@@ -58,7 +58,8 @@ TOOLTIPS = {
     "three similarities. The node subtracts this mean from the similarity of the checked image to its nearest "
     "reference. `threshold` then applies to the difference, so set a lower `threshold` than without `background`. "
     "Start with a `threshold` of 0.3. For an image that is no copy, the difference is about 0, because such an image "
-    "is about as similar to the background as to the references. We have not measured which `threshold` is best.",
+    "is about as similar to the background as to the references. We have not measured which `threshold` is best with a "
+    "background.",
     "draw_matches": "Only for references that were made with SSCD: if draw_matches is on, the output match_map shows "
     "in colour which places of an image match its nearest reference. This costs two more passes of SSCD per image.",
 }
@@ -82,8 +83,8 @@ class CopyCheck(io.ComfyNode):
                 io.Image.Input("images", tooltip="The images to check, of any size: a batch, or a list."),
                 schema.References.Input(
                     "references",
-                    tooltip="The references to compare with. The metric of the references decides how the node "
-                    "compares images.",
+                    tooltip="The references to compare with. How the node compares images depends on the `metric` that "
+                    "was chosen when the references were made.",
                 ),
                 schema.number("threshold", 0.5, (-1.0, 1.0, 0.01)),
                 schema.number("latent_threshold", LATENT_THRESHOLD, (-1.0, 1.0, 0.01)),

@@ -40,8 +40,8 @@ class LoadCopyDetector(io.ComfyNode):
                     default=PREPARATIONS[0],
                     optional=True,
                     tooltip="How images are prepared for the network. As SSCD: the way that the authors of SSCD "
-                    "recommend. AMG as released: the way that the code of Chen et al. uses. Choose `AMG as released` "
-                    "only if you use the preset `Chen 2024, AMG as released` on AMG Guidance.",
+                    "recommend. AMG as released: prepares images as the code of Chen et al. does. Choose `AMG as "
+                    "released` only if you use the preset `Chen 2024, AMG as released` on AMG Guidance.",
                 ),
             ],
             outputs=[

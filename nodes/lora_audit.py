@@ -38,8 +38,8 @@ TOOLTIPS = {
     **COPY_CHECK,
     "vae": "The VAE that decodes the images. If the metric of the references (the way in which images are compared) is "
     "latent, make the references with the same VAE.",
-    "references": "The LoRA's training images, for example from References from Folder. The metric of the references "
-    "decides how the node compares images.",
+    "references": "The LoRA's training images, for example from References from Folder. How the node compares images "
+    "depends on the `metric` that was chosen when the references were made.",
     "latent_image": "The size of the images. The node samples one image at a time, whatever the batch size is.",
     "loras": "One LoRA file per line, written as in the list of Load LoRA. my_lora-* stands for all files whose names "
     "begin with my_lora-, sorted by their numbers. Use a line with * to audit all epochs of one training.",
@@ -48,7 +48,7 @@ TOOLTIPS = {
     "captions": "The prompts from which the node makes images, one per line. If this field is empty, the node uses the "
     "captions of the references, because these captions are the prompts with which a LoRA is most likely to copy its "
     "training images.",
-    "most_captions": "The node uses at most this number of captions, and takes them evenly from the whole list. "
+    "most_captions": "The node uses at most this many captions, which it picks at even distances from the whole list. "
     "Higher: gives more certain results, but takes longer.",
     "seeds": "How many images are sampled for each caption at each strength. Higher: gives more certain results, but "
     "takes longer.",
