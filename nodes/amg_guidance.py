@@ -83,8 +83,8 @@ class AMGGuidance(io.ComfyNode):
             description="Patches a model so that sampling steers an image away from your reference images when the "
             "image comes too close to one of them. To steer, the node reduces guidance (CFG) and pushes the image away "
             "from the nearest reference. If several references share a caption, the node also moves the image away "
-            "from what this caption asks for. An image that stays far from all references is not changed. The method "
-            "is from Chen et al., CVPR 2024.",
+            "from what this caption asks for. An image that stays far from all references comes out exactly as it "
+            "would without this node. The method is from Chen et al., CVPR 2024.",
             inputs=schema.with_tooltips(
                 TOOLTIPS,
                 io.Model.Input("model", tooltip="The model to patch, with its LoRAs and other patches."),

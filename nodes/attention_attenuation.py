@@ -39,8 +39,8 @@ class AttentionAttenuation(io.ComfyNode):
             category=schema.CATEGORY,
             description="Finds the words of a prompt that get more attention from the model than the average word "
             "does. Such words often trigger a memorized image, so the node makes the model pay less attention to them. "
-            "The node changes the images of every prompt, not only of memorized prompts. The node is experimental. Its "
-            "help page gives the results on this pack's test model.",
+            "The node changes the images of every prompt, not only of memorized prompts. This node is experimental. "
+            "Its help page gives the results on this pack's test model.",
             is_experimental=True,
             inputs=schema.with_tooltips(
                 TOOLTIPS,

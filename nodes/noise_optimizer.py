@@ -64,11 +64,11 @@ TOOLTIPS = {
     "noise with which the prompt does not pull the image towards a training image, but takes longer.",
     "sigmas": "The sampler's schedule. The node measures the prompt's pull at the first noise level of this schedule. "
     "If nothing is connected, the node uses the model's highest noise level.",
-    "constraint": "Per-sample only: how the node keeps the noise similar to random noise. Free: for this, the node "
-    "uses only weight_decay, as in the paper of Han et al. Shell: the strength of the noise stays within the range of "
-    "random noise. Sphere: the pattern of the noise changes, but its strength does not. Chi: the noise is drawn back "
-    "towards the strength of random noise, but may still differ from this strength. Noise that has grown too strong "
-    "gives grainy images.",
+    "constraint": "Per-sample only: how the node keeps the noise similar to random noise. Free: only weight_decay "
+    "keeps the noise similar to random noise, as in the paper of Han et al. Shell: the strength of the noise stays "
+    "within the range of random noise. Sphere: the pattern of the noise changes, but its strength does not. Chi: the "
+    "noise is drawn back towards the strength of random noise, but may still differ from this strength. Noise that has "
+    "grown too strong gives grainy images.",
     "memorized_threshold": "The pull is how far guidance (CFG) would move the image. If the pull with a noise is below "
     "this value, the node leaves this noise as it is. Ordinary prompts then give the same images as in KSampler. With "
     "0, the node changes every noise with which the pull is above target_magnitude. The node Calibrate Thresholds "
