@@ -200,13 +200,13 @@ def write_thumbnail(page: Page, template: Template, entry: dict, path: Path) -> 
     for i, (caption, source) in enumerate(batches.items()):
         files = entry["outputs"][str(source.id)]["images"]
         images = [Image.open(io.BytesIO(page.server.image(**file))).convert("RGB") for file in files]
-        middle = width * i + width // 2
-        pen.text((middle, GAP + CAPTION // 2), caption, TEXT, ImageFont.load_default(30), "mm")
+        middle, below = width * i + width // 2, GAP + height  # above, newer frontends put a badge
+        pen.text((middle, below + CAPTION // 2), caption, TEXT, ImageFont.load_default(30), "mm")
         if (copies := _count_copies(images)) is not None:
             count, colour = f"{copies} of {len(images)} are copies", BAD if copies else GOOD
-            pen.text((middle, GAP + 3 * CAPTION // 2), count, colour, ImageFont.load_default(28), "mm")
+            pen.text((middle, below + 3 * CAPTION // 2), count, colour, ImageFont.load_default(28), "mm")
         block = _block(images, min(width - 2 * GAP, height))
-        canvas.paste(block, (middle - block.width // 2, 2 * CAPTION + GAP + (height - block.height) // 2))
+        canvas.paste(block, (middle - block.width // 2, GAP + (height - block.height) // 2))
     canvas.save(path, quality=88)
 
 
