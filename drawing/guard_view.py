@@ -51,10 +51,8 @@ class GuardView:
         """The whole view. An image that was saved by its new noise must not be called fine."""
         notes = (self.measured, self._advice(curve) if done else "", self.searched, self.steered, *self.hints)
         view = escape_view(curve, done=done, notes=[n for n in notes if n])
-        if self.searched and view["headline"].startswith("Fine"):
-            view["headline"] = f"Memorized prompt, but no strong pull is left. {view['headline']}".replace(
-                "Fine: the", "The"
-            )
+        if self.searched and view["headline"] == f"Fine: {curve.quiet}":
+            view["headline"] = f"Memorized prompt, but no strong pull is left: {curve.quiet}"
         return view
 
     def _advice(self, curve: EscapeCurve) -> str:

@@ -81,10 +81,15 @@ class EscapeCurve:
         if bool(self.pull[:, 0].isnan().any()):
             return self.unmeasured_because or _sentence(self._left("guidance starts at", "never guided"))
         if not bool(self.memorized.any()):
-            return f"Fine: the pull is {float(self.pull[:, 0].max()):.4f}, below the threshold {self.threshold:.4f}."
+            return f"Fine: {self.quiet}"
         if self.latest and not self._first_guided:
             return _sentence(self._left("", "still in the basin"))
         return f"Memorized: {self.inside}; {self._left('guidance starts at', 'still in the basin')}."
+
+    @property
+    def quiet(self) -> str:
+        """`the pull is 0.0100, below the threshold 0.0200.`"""
+        return f"the pull is {float(self.pull[:, 0].max()):.4f}, below the threshold {self.threshold:.4f}."
 
     @property
     def escape_alone(self) -> str:

@@ -179,3 +179,16 @@ def test_at_cfg_1_it_does_nothing_and_says_so(host: Host, counted: Any) -> None:
     out = host.run({"lab": lab(2), "a": ksampler(**links), **guarded}, {**CLIP, "m": model})
     assert same_bits(out["a"], out["b"]) and calls.pop_rows() == 2 * 2 * 50
     assert "changed nothing" in host.views("g")[-1]["warning"]
+
+
+def test_what_new_noise_saved_is_not_called_fine(host: Host) -> None:
+    pull = torch.full((1, 4), 0.01)
+    none = torch.zeros(1, dtype=torch.long)
+    found = host.module(PACK, "mitigation.escape.curve").EscapeCurve(
+        pull, pull, torch.arange(4.0, -1.0, -1.0), 16, none, none.bool(), 0.02
+    )
+    told = host.module(PACK, "drawing.guard_view").GuardView(None, [])
+    assert told.view(found, done=True)["headline"].startswith("Fine: the pull is 0.0100")
+    told.searched = "1 of 1 image began with different noise, because the seed's own pulled too hard."
+    said = told.view(found, done=True)["headline"]
+    assert said == "Memorized prompt, but no strong pull is left: the pull is 0.0100, below the threshold 0.0200."
