@@ -15,26 +15,28 @@ from PIL.PngImagePlugin import PngInfo
 
 from .cases import BenchmarkError, Case
 from .checkpoint import Batch, Checkpoint, Facts
+from .measured import Measured, Record, measure
 from .methods import Method
+from .scorers import Scorers
 
 FACTS = "memorization-guard"  # the text chunk of an image that holds its facts
 Wanted = Callable[[Method, str], range]  # numbers of the images of each prompt, by method and group of prompts
 
 
 class Images:
-    """The images of a run. `wanted` says which ones belong to it."""
+    """The images of a run. `wanted` says which ones belong to it; what is in `record` need not be made again."""
 
-    def __init__(self, folder: Path, wanted: Wanted) -> None:
-        self.folder, self.wanted = folder, wanted
+    def __init__(self, folder: Path, wanted: Wanted, record: Record | None = None) -> None:
+        self.folder, self.wanted, self.record = folder, wanted, record or Record()
 
     def file(self, method: Method, case: Case, image: int) -> Path:
         return self.folder / _slug(method.name) / case.group / f"{case.row:05d}-{image:02d}.png"
 
-    def there(self, method: Method, case: Case, wanted: Iterable[int]) -> bool:
+    def kept(self, method: Method, case: Case, wanted: Iterable[int]) -> bool:
         return all(self.file(method, case, i).is_file() for i in wanted)
 
-    def complete(self, method: Method, case: Case) -> bool:
-        return self.there(method, case, self.wanted(method, case.group))
+    def there(self, method: Method, case: Case, wanted: Iterable[int]) -> bool:
+        return all(self.record.there(method, case, i) or self.kept(method, case, [i]) for i in wanted)
 
     def missing(self, methods: Sequence[Method], batches: Iterable[Batch]) -> list[tuple[Method, Batch]]:
         """Methods change fastest, so that the costs of two methods are measured close in time."""
@@ -54,6 +56,23 @@ class Images:
                 images.append(np.array(image.convert("RGB")))
         return np.stack(images), facts
 
+    def measured(
+        self, method: Method, case: Case, wanted: Iterable[int], scorers: Scorers, works: Sequence[int]
+    ) -> list[Measured]:
+        """Of those of the wanted images that are there."""
+        found = {i: self.record.get(method, case, i) for i in wanted}
+        if todo := [i for i, known in found.items() if known is None and self.kept(method, case, [i])]:
+            for i, one in zip(todo, measure(*self.read(method, case, todo), case.text, scorers, works), strict=True):
+                self.record.put(method, case, i, one)
+                found[i] = self.record.get(method, case, i)
+        return [known for known in found.values() if known is not None]
+
+    def spread(self, method: Method, case: Case, wanted: Sequence[int], scorers: Scorers) -> float | None:
+        if scorers.diversity and len(wanted) > 1 and self.kept(method, case, wanted):
+            spread = scorers.diversity.spread(self.read(method, case, wanted)[0])
+            self.record.put_spread(method, case, wanted, spread)
+        return self.record.spread(method, case, wanted)
+
     def write(self, method: Method, case: Case, image: int, pixels: np.ndarray, facts: Facts) -> None:
         file = self.file(method, case, image)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +84,7 @@ class Images:
 
     def claim(self, method: Method, made_by: dict[str, Any], cases: Iterable[Case]) -> None:
         """Raise BenchmarkError if the folder holds images of this method that depend on something else."""
+        self.record.claim(method, made_by)
         texts = {f"{c.group} {c.row:05d}": c.text for c in cases}
         file = self.folder / _slug(method.name) / "made_by.json"
         now = json.loads(json.dumps(made_by))
@@ -101,9 +121,13 @@ def prompts_together(groups: Iterable[Sequence[Case]], seeds: Iterable[int], siz
 
 
 def sample(
-    checkpoint: Checkpoint, images: Images, methods: Sequence[Method], batches: Iterable[Batch]
+    checkpoint: Checkpoint,
+    images: Images,
+    methods: Sequence[Method],
+    batches: Iterable[Batch],
+    minutes: float = float("inf"),
 ) -> dict[str, str]:
-    """Make every image that is missing. Returns why a method was given up, by its name."""
+    """Make every image that is missing, as far as the time goes. Returns why a method was given up, by its name."""
     from support.executor import NodeError
 
     todo, failed = images.missing(methods, batches), dict[str, str]()
@@ -113,6 +137,9 @@ def sample(
     for done, (method, batch) in enumerate(todo, 1):
         if method.name in failed:
             continue
+        if time.monotonic() - began > 60 * minutes:
+            print(f"{minutes:g} minutes are over; {len(todo) - done + 1} batches are left", flush=True)
+            break
         try:
             made = checkpoint.sample(method, batch)
         except NodeError as error:

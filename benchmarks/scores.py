@@ -36,12 +36,25 @@ class Scored:
     unchanged: float | None = None  # share of images that are bit-identical to them
 
 
-def score(images: np.ndarray, facts: list[Facts], case: Case, scorers: Scorers, works: Sequence[int]) -> Scored:
-    measures = (scorers.copies, scorers.second)
-    similar = [m.similarity(images, works) if m and len(works) else None for m in measures]
-    aligned = scorers.alignment.score(images, case.text) if scorers.alignment else {}
-    spread = scorers.diversity.spread(images) if scorers.diversity and len(images) > 1 else None
-    return Scored(case, *similar, aligned, spread, facts)
+def scored(
+    images: Images, method: Method, case: Case, wanted: Sequence[int], scorers: Scorers, works: Sequence[int]
+) -> Scored | None:
+    """None while images of this prompt are missing; what is there is measured all the same."""
+    here = images.measured(method, case, wanted, scorers, works)
+    if len(here) < len(wanted):
+        return None
+    similar = [
+        None if values[0] is None else np.array(values)
+        for values in ([m.copies for m in here], [m.second for m in here])
+    ]
+    aligned = {name: np.array([m.aligned[name] for m in here]) for name in here[0].aligned}
+    spread = images.spread(method, case, wanted, scorers)
+    found = Scored(case, *similar, aligned, spread, [m.facts for m in here])
+    plain = images.measured(NONE, case, wanted, scorers, works)
+    if len(plain) == len(wanted):
+        found.plain = [m.facts for m in plain]
+        found.unchanged = float(np.mean([a.pixels == b.pixels for a, b in zip(here, plain, strict=True)]))
+    return found
 
 
 def interval(values: Sequence[Any], seed: int = 0) -> Interval | None:
@@ -128,18 +141,9 @@ def rows(
 ) -> list[Row]:
     groups, found = groups_of(cases), []
     for method in methods:
-        here: dict[Case, Scored] = {}
-        for case in cases:
-            if not images.complete(method, case):
-                continue
-            wanted = images.wanted(method, case.group)
-            made, facts = images.read(method, case, wanted)
-            here[case] = score(made, facts, case, scorers, compared(case))
-            if images.there(NONE, case, wanted):
-                others, here[case].plain = images.read(NONE, case, wanted)
-                here[case].unchanged = float((made == others).all(axis=(1, 2, 3)).mean())
+        every = {c: scored(images, method, c, images.wanted(method, c.group), scorers, compared(c)) for c in cases}
         for group, members in groups.items():
-            if part := [here[c] for c in members if c in here]:
+            if part := [here for c in members if (here := every[c])]:
                 found.append(row(method, group, part, scorers))
     return found
 
@@ -245,13 +249,13 @@ class Experiment:
     side: int = 0  # the training images are read at least this large
     failed: dict[str, str] = field(default_factory=dict)
 
-    def sample(self) -> None:
+    def sample(self, minutes: float = float("inf")) -> None:
         """Make what is missing. Raises BenchmarkError if the folder holds images of another experiment."""
         self.claim()
         if any(m.references is not None for m in self.methods):
             folder = training_images.copy_to_input(self.works, self._captions(), self.checkpoint)
             self.checkpoint.training_images = folder
-        self.failed = sample(self.checkpoint, self.images, self.methods, self.batches)
+        self.failed = sample(self.checkpoint, self.images, self.methods, self.batches, minutes)
 
     def claim(self) -> None:
         references = training_images.digest(self.works, self._captions())
@@ -273,7 +277,9 @@ class Experiment:
         return self.make_scorers(training_images.pixels(self.works, self.checkpoint, side))
 
     def rows(self, scorers: Scorers) -> list[Row]:
-        return rows(self.images, self.methods, self.cases, scorers, self._compared)
+        found = rows(self.images, self.methods, self.cases, scorers, self._compared)
+        self.images.record.save()
+        return found
 
     def _compared(self, case: Case) -> Sequence[int]:
         """A memorized prompt is compared with its own training images, an ordinary one with all of them."""

@@ -17,6 +17,7 @@ from support.paths import LAB_CHECKPOINT, SMALL_CHECKPOINT
 
 from ..cases import MEMORIZED, ORDINARY, BenchmarkError, Case
 from ..checkpoint import Checkpoint, Plan
+from ..measured import Record
 from ..methods import Method
 from ..sampling import Images, Wanted, prompts_together
 from ..scorers import Scorers, SSCDCopies
@@ -44,6 +45,7 @@ def experiment(
     *,
     prompts: Mapping[str, int],
     sscd: Path | None = None,
+    record: Path | None = None,
 ) -> Experiment:
     """The lab checkpoint: the number of an image is its seed. `prompts`: how many of each group."""
     # Copies are counted against all training images: random tokens lead a prompt into another's.
@@ -53,7 +55,7 @@ def experiment(
     parts = [GROUPS[name][:count] for name, count in prompts.items()]
     return Experiment(
         checkpoint,
-        Images(folder, wanted),
+        Images(folder, wanted, Record(record)),
         methods,
         [case for part in parts for case in part],
         prompts_together(parts, seeds, TOGETHER),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import cases, methods, scorers, scores, training_images
-from benchmarks.checkpoint import Plan
+from benchmarks import cases, copy_recall, exact, measured, methods, sampling, scorers, scores, training_images
+from benchmarks.checkpoint import Batch, Facts, Plan
 from benchmarks.papers.options import methods_for
 from support.executor import Host
 
@@ -160,3 +160,76 @@ def test_diversity_intervals_and_the_schedule_are_the_papers(checkpoint: dict[st
     sampling, plan = checkpoint["m"].get_model_object("model_sampling"), Plan()
     sigmas = comfy.samplers.calculate_sigmas(sampling, plan.scheduler, plan.steps)
     assert [round(float(sampling.timestep(s))) for s in sigmas[:-1]] == list(range(981, 0, -20)) and sigmas[-1] == 0
+
+
+def test_recall_counts_the_copies_above_the_threshold_that_nine_in_ten_deserve() -> None:
+    copies, others = np.linspace(0.5, 1.0, 20), np.linspace(0.0, 0.6, 20)
+    assert copy_recall.recall(copies, others) == 0.9  # 18 copies and 2 others lie above the third lowest copy
+    assert copy_recall.recall(copies, copies) == 0.0 and copy_recall.recall(copies, others - 1) == 1.0
+    images = torch.rand(2, 3, copy_recall.SIDE, copy_recall.SIDE, generator=torch.Generator().manual_seed(0))
+    for name, edit in copy_recall.EDITS.items():
+        made = edit(images)
+        assert made.shape == images.shape and made.min() >= 0 and made.max() <= 1, name
+        assert torch.equal(made, images) == (name == "as it is"), name
+
+
+def test_the_exact_models_table_judges_the_default_on_both_halves(host: Host) -> None:
+    named = dict(exact.methods())
+    assert exact.measure(host, "eps", named["no mitigation"], 4) == {
+        "eps chosen": 1.0,
+        "eps held_out": 1.0,
+        "eps late": None,
+    }
+    default = exact.measure(host, "flow", named["dynamic, drop 0.5"], 4)
+    assert default["flow chosen"] == default["flow held_out"] == 0 and 0 < default["flow late"] < 0.4
+    assert exact.measure(host, "eps", named["per-sample, to 0.01"], 2)["eps chosen"] == 0
+
+
+class Brightness:
+    """Every kind of scorer at once."""
+
+    def similarity(self, images: np.ndarray, works: list[int]) -> np.ndarray:
+        return images.mean((1, 2, 3)) / 255
+
+    def score(self, images: np.ndarray, text: str) -> dict[str, np.ndarray]:
+        return {"aligned": images.mean((1, 2, 3)) / 255 if text == "a" else np.full(len(images), np.nan)}
+
+    def spread(self, images: np.ndarray) -> float:
+        return float(np.ptp(images))
+
+
+def test_a_record_stands_for_images_on_another_machine(tmp_path: Path) -> None:
+    """Nothing of it is sampled again, unless it depends on something else, and the numbers are the same."""
+    case, wanted, one = cases.Case(0, "a"), [1, 2], Brightness()
+    by = scorers.Scorers(one, one, one)
+    batch = Batch((case, case), (1, 2), 7, 0, 2)
+
+    def images(folder: str, steps: int, text: str = "a") -> tuple[sampling.Images, cases.Case]:
+        made = sampling.Images(tmp_path / folder, lambda *_: range(1, 3), measured.Record(tmp_path / "record.jsonl"))
+        asked = cases.Case(0, text)
+        made.claim(methods.NONE, {"steps": steps}, [asked])
+        return made, asked
+
+    here, _ = images("here", 30)
+    assert here.missing([methods.NONE], [batch]) == [(methods.NONE, batch)]
+    for i in wanted:
+        pixels = np.full((4, 4, 3), 51 * i, np.uint8)
+        here.write(methods.NONE, case, i, pixels, Facts(60.0, 1 / 3, None, {"d": 1.0}))
+    found = here.measured(methods.NONE, case, wanted, by, [0])
+    assert [(m.copies, m.second, m.aligned, m.facts.seconds) for m in found] == [
+        (0.2, None, {"aligned": 0.2}, 0.33333),
+        (0.4, None, {"aligned": 0.4}, 0.33333),
+    ]
+    assert here.spread(methods.NONE, case, wanted, by) == 51 and found[0].pixels != found[1].pixels
+    here.record.save()
+
+    elsewhere, _ = images("elsewhere", 30)
+    assert elsewhere.missing([methods.NONE], [batch]) == []
+    assert elsewhere.measured(methods.NONE, case, wanted, by, [0]) == found
+    assert elsewhere.spread(methods.NONE, case, wanted, by) == 51
+    for steps, text in ((31, "a"), (30, "b")):
+        other, asked = images(f"{steps} {text}", steps, text)
+        assert other.missing([methods.NONE], [batch._replace(cases=(asked, asked))])
+        assert other.measured(methods.NONE, asked, wanted, by, [0]) == []
+    elsewhere.record.forget(methods.NONE, case, 1)
+    assert len(elsewhere.measured(methods.NONE, case, wanted, by, [0])) == 1
