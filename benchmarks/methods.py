@@ -53,14 +53,16 @@ def deferred(mode: str, **changed: Any) -> dict[str, Inputs]:
 
 
 def chosen(methods: list[Method], names: list[str] | None) -> list[Method]:
-    """The methods whose name contains one of `names`, and always `no mitigation`."""
+    """The methods that have one of `names`, or a name that contains it, and always `no mitigation`."""
     if not names:
         return methods
-    parts = [n.casefold() for n in names]
-    if unknown := [n for n in parts if not any(n in m.name.casefold() for m in methods)]:
+    every = {m.name.casefold() for m in methods}
+    asked = {n.casefold(): {n.casefold()} & every or {e for e in every if n.casefold() in e} for n in names}
+    if unknown := [n for n, found in asked.items() if not found]:
         known = "; ".join(m.name for m in methods)
         raise BenchmarkError(f"--methods: no method is called {', '.join(unknown)}. Choose from: {known}.")
-    return [m for m in methods if m is NONE or any(n in m.name.casefold() for n in parts)]
+    wanted = set().union(*asked.values())
+    return [m for m in methods if m is NONE or m.name.casefold() in wanted]
 
 
 def with_settings(methods: list[Method], settings: Any) -> list[Method]:

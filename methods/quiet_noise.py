@@ -52,7 +52,7 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
         def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
             return search_noise(
                 lambda i: rearranged(noise, i),
-                lambda x, rows: pair.magnitudes_ahead(x, rows, levels).amax(dim=1),
+                lambda x, rows: pair.magnitudes_ahead(x, rows, levels).mean(dim=1),
                 candidates=search.candidates,
                 target=ordinary.target_magnitude,
                 keep_below=ordinary.memorized_threshold,

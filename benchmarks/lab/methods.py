@@ -133,13 +133,12 @@ GUARD = Method("Memorization Guard (Simple)", "normal", {"guard": {"strength": "
 GUARDED = Method(
     "Memorization Guard (Simple)", "normal, with a folder", {"guard": {"strength": "normal", "folder": "*"}}
 )
-RECOMMENDED = [noised("per-sample", "where the prompt pulls", to(TARGET, **PULLS)), guided("AMG", "defaults")]
+RECOMMENDED = [noised("per-sample", "where the prompt pulls", to(TARGET, **PULLS)), guided("AMG", "defaults"), GUARD]
 SEARCH = {"method": "search", "candidates": 16, **PULLS}
 RELEASED = {"rule": "local minimum", "memorized_threshold": 0.0, "start_percent": 1.0, "pre_escape_cfg": 1.0}
 METHODS = [
     NONE,
     *RECOMMENDED,
-    GUARD,
     GUARDED,
     noised("per-sample", "every noise", to(TARGET)),
     noised("per-sample", "to 1.5 of the target", to(round(1.5 * TARGET, 4), **PULLS)),

@@ -100,6 +100,9 @@ def test_methods_are_chosen_and_changed_by_name(host: Host) -> None:
     every = methods_for("sd1.4")
     assert len({m.name for m in every}) == len(every)
     assert [m.family for m in methods.chosen(every, ["BATCH"])] == ["no mitigation", "Han batch-wise"]
+    longer = [methods.NONE, methods.Method("A", "b"), methods.Method("A", "b, with c"), methods.Method("A", "d")]
+    for asked, names in (("a, b", ["A, b"]), ("B, with", ["A, b, with c"]), ("a,", ["A, b", "A, b, with c", "A, d"])):
+        assert [m.name for m in methods.chosen(longer, [asked])][1:] == names
     changed = methods.with_settings(
         every, {"*": {"noise": {"adjustments": 9}}, "Jain static": {"sampler": {"pre_escape_cfg": -1.0}}}
     )
