@@ -48,9 +48,10 @@ COLUMNS = [
 
 def which_copy() -> Tensor:
     """(noises, prompts) bool: what the record says of KSampler's images."""
-    lines = map(json.loads, RECORD.read_text(encoding="utf-8").splitlines())
-    known = {(x["image"], x["prompt"]): x for x in lines if (x["method"], x["group"]) == (NONE.name, MEMORIZED)}
-    return torch.tensor([[known[i, p]["measured"]["copies"] > COPY for p in range(COUNT)] for i in NOISES[MEMORIZED]])
+    lines = [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]
+    own = [x for x in lines if (x["method"], x["group"]) == (NONE.name, MEMORIZED) and "measured" in x]
+    known = {(x["image"], x["prompt"]): x["measured"]["copies"] > COPY for x in own}
+    return torch.tensor([[known[i, p] for p in range(COUNT)] for i in NOISES[MEMORIZED]])
 
 
 def ahead(checkpoint: Checkpoint, texts: list[str], noise: Tensor) -> Tensor:
