@@ -1,4 +1,4 @@
-"""What Copy Check finds of edited copies, by metric and edit, with and without a background (docs/copy-check.md).
+"""What Copy Check finds of edited copies, by metric and edit, with and without a background (docs/copies.md).
 
 .host/python -m benchmarks.copy_recall [--sscd sscd_disc_mixup.torchscript.pt] [--docs]
 
@@ -118,7 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.copy_recall", description=__doc__.splitlines()[0])
     parser.add_argument("--things", type=int, default=24, help="references, one a kind of thing: %(default)s")
     parser.add_argument("--sscd", type=Path, help="weights of SSCD")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/copy-check.md, too")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/copies.md, too")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
     world, kinds = World(), torch.arange(min(asked.things, len(NAMES)))
@@ -149,7 +149,7 @@ def main() -> int:
     text = table(rows, [Column("method", "metric"), *(Column(edit, edit, 0, "%") for edit in EDITS)])
     print(text)
     if asked.docs:
-        put(ROOT / "docs" / "copy-check.md", "copy-recall", text)
+        put(ROOT / "docs" / "copies.md", "copy-recall", text)
     return 0
 
 

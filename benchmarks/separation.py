@@ -1,8 +1,8 @@
 """`python -m benchmarks.separation`: which measure of the first steps tells the noises that copy from ordinary ones.
 
 d of the lab's memorized and ordinary prompts at the first step and after up to four guided steps. Which noises copy is
-known from the benchmark's record (docs/bench.jsonl). The threshold is what Calibrate Thresholds derives from captions
-and a noise of their own.
+known from the benchmark's record (benchmarks/lab/measured.jsonl). The threshold is what Calibrate Thresholds derives
+from captions and a noise of their own.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from .lab.methods import CALIBRATED_ON
 from .methods import NONE
 from .scores import Column, put, table
 
-RECORD, COUNT = ROOT / "docs" / "bench.jsonl", 24
+RECORD, COUNT = ROOT / "benchmarks" / "lab" / "measured.jsonl", 24
 LEVELS = (0.05, 0.1, 0.15, 0.2)  # percents of the schedule
 NOISES = {MEMORIZED: range(1, 9), ORDINARY: range(1, 4)}
 COPY = 0.95  # similarity, 1 − RMSE
