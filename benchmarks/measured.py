@@ -14,7 +14,7 @@ from .checkpoint import Facts
 from .methods import Method
 from .scorers import Scorers
 
-PLACES = 5  # decimals of every number
+PLACES = 7  # decimals of every number
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Record:
     def __init__(self, file: Path | None = None) -> None:
         self.file, self.made_by = file, dict[str, str]()
         self._lines: dict[str, dict[str, Any]] = {}
+        self._hidden: dict[str, dict[str, Any]] = {}
         if file is not None and file.is_file():
             for line in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
                 self._lines[_key(line)] = line
@@ -77,12 +78,16 @@ class Record:
         line = {**self._about(method, case, list(images)), "diversity": round(diversity, PLACES)}
         self._lines[_key(line)] = line
 
-    def forget(self, method: Method, case: Case, image: int) -> None:
-        self._lines.pop(_key(self._about(method, case, image)), None)
+    def hide(self, method: Method, case: Case, image: int) -> None:
+        """Have an image made again. The file keeps what it holds until there is something new."""
+        key = _key(self._about(method, case, image))
+        if key in self._lines:
+            self._hidden[key] = self._lines.pop(key)
 
     def save(self) -> None:
         if self.file is not None:
-            text = "".join(json.dumps(self._lines[key]) + "\n" for key in sorted(self._lines))
+            lines = {**self._hidden, **self._lines}
+            text = "".join(json.dumps(lines[key]) + "\n" for key in sorted(lines))
             self.file.write_text(text, encoding="utf-8")
 
 

@@ -78,12 +78,12 @@ def grid(run: Experiment, file: Path, seed: int) -> str:
     return "Rows, from the top: " + "; ".join(names) + "."
 
 
-def forget_unseen(run: Experiment, seed: int) -> None:
+def hide_unseen(run: Experiment, seed: int) -> None:
     """The images of the grid have to be here, not only what was measured on them."""
     for method in run.methods:
         for case in [c for c in run.cases if c.group == MEMORIZED][:GRID]:
             if not run.images.kept(method, case, [seed]):
-                run.images.record.forget(method, case, seed)
+                run.images.record.hide(method, case, seed)
 
 
 def write_page(run: Experiment, results: dict[str, Any], scorers: Scorers, out: Path, docs: Path | None) -> None:
@@ -157,7 +157,7 @@ def bench(asked: argparse.Namespace) -> int:
             run = experiment(
                 host, asked.work, methods, wanted, seeds, prompts=prompts, sscd=asked.sscd, record=asked.record
             )
-            forget_unseen(run, asked.first)
+            hide_unseen(run, asked.first)
         run.sample(asked.minutes)
         scorers = run.scorers()
         facts = {k: getattr(asked, k) for k in ("seeds", "others", "ordinary", "first")}

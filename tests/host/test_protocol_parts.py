@@ -220,8 +220,8 @@ def test_a_record_stands_for_images_on_another_machine(tmp_path: Path) -> None:
         here.write(methods.NONE, case, i, pixels, Facts(60.0, 1 / 3, None, {"d": 1.0}))
     found = here.measured(methods.NONE, case, wanted, by, [0])
     assert [(m.copies, m.second, m.aligned, m.facts.seconds) for m in found] == [
-        (0.2, None, {"aligned": 0.2}, 0.33333),
-        (0.4, None, {"aligned": 0.4}, 0.33333),
+        (0.2, None, {"aligned": 0.2}, 0.3333333),
+        (0.4, None, {"aligned": 0.4}, 0.3333333),
     ]
     assert here.spread(methods.NONE, case, wanted, by) == 51 and found[0].pixels != found[1].pixels
     here.record.save()
@@ -234,5 +234,7 @@ def test_a_record_stands_for_images_on_another_machine(tmp_path: Path) -> None:
         other, asked = images(f"{steps} {text}", steps, text)
         assert other.missing([methods.NONE], [batch._replace(cases=(asked, asked))])
         assert other.measured(methods.NONE, asked, wanted, by, [0]) == []
-    elsewhere.record.forget(methods.NONE, case, 1)
+    elsewhere.record.hide(methods.NONE, case, 1)
     assert len(elsewhere.measured(methods.NONE, case, wanted, by, [0])) == 1
+    elsewhere.record.save()
+    assert images("elsewhere", 30)[0].measured(methods.NONE, case, wanted, by, [0]) == found, "a stop loses nothing"
