@@ -2,6 +2,9 @@
 
 Whether a prompt copies depends on the noise ([HAN] Sec. 4.1), so often a quiet one is near. The candidates are the
 seed's own noise in other orders, so they are as Gaussian as it is, and a sample's are the same in every batch.
+
+The first one that is quiet enough is taken, not the quietest: where a prompt pulls less than most ordinary ones do,
+the image often does not show what was asked (docs/why.md).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from ..adapter.two_predictions import TwoPredictions, measure_in_run
 from ..mitigation.escape.calibration import Calibration
 from ..mitigation.noise.report import NoiseReport
 from ..mitigation.noise.seed_search import rearranged, search_noise
-from .self_calibration import levels_ahead
+from .self_calibration import judged, levels_ahead
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
@@ -36,6 +39,7 @@ class NoiseSearch:
     null: list  # CONDITIONING of the empty prompt
     ordinary: Callable[[SamplingRun], Calibration]  # what ordinary prompts show ahead
     candidates: int
+    quiet: float  # a candidate is taken up to this many times the ordinary prompts' median
     node: str
     on_end: Callable[[NoiseReport | None], None]  # None: a run that keeps its noise unmeasured
 
@@ -52,9 +56,9 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
         def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
             return search_noise(
                 lambda i: rearranged(noise, i),
-                lambda x, rows: pair.magnitudes_ahead(x, rows, levels).mean(dim=1),
+                lambda x, rows: judged(pair.magnitudes_ahead(x, rows, levels)),
                 candidates=search.candidates,
-                target=ordinary.target_magnitude,
+                target=min(search.quiet * ordinary.ordinary_magnitude, ordinary.memorized_threshold),
                 keep_below=ordinary.memorized_threshold,
             )
 

@@ -67,11 +67,16 @@ def measured(
 
 
 def levels_ahead(model: ModelPatcher, start: float) -> list[float]:
-    """The noise levels at which a noise is judged: where sampling begins, and after three guided steps.
-
-    Their mean tells copies from ordinary images better than the first step, and than the most of them (docs/why.md).
-    """
+    """The noise levels at which a noise is judged: where sampling begins, and after three guided steps."""
     return [start, *(level for level in (sigma_of(model, percent) for percent in AHEAD) if level < start)]
+
+
+def judged(magnitudes: Tensor) -> Tensor:
+    """What noises are judged by (...), from their d/√dim at `levels_ahead` (..., levels): the mean.
+
+    It tells copies from ordinary images better than the first step, and than the most of them (docs/why.md).
+    """
+    return magnitudes.mean(dim=-1)
 
 
 @dataclass
@@ -104,7 +109,7 @@ class SelfCalibration:
 
         if (shape, cfg) not in self.known:
             found = self._measured(shape, measure, cfg)
-            self._keep((shape, cfg), found.mean(dim=-1))
+            self._keep((shape, cfg), judged(found))
             self._keep((shape, None), found[..., 0])
         return self.known[shape, cfg]
 

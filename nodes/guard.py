@@ -23,6 +23,7 @@ from ..methods.quiet_noise import NoiseSearch, add_noise_search
 from ..methods.self_calibration import SelfCalibration
 from ..mitigation.amg.guidance import GuidanceStrengths
 from ..mitigation.amg.threshold import Threshold
+from ..mitigation.escape.calibration import LEAST_RATIO
 from ..mitigation.escape.rules import EscapeRule
 from ..references.folder_sets import FolderSets
 from ..references.image_folder import fingerprint, list_folder
@@ -42,6 +43,7 @@ class Strength:
     """What one word stands for."""
 
     candidates: int  # noises that are tried where the seed's own begins inside a basin
+    quiet: float  # what another noise may pull with, in ordinary prompts' medians; see `quiet_noise`
     start_percent: float  # guidance begins here at the latest where the prompt pulls
     inside_scale: float  # g₀
     drop_ratio: float
@@ -50,10 +52,10 @@ class Strength:
 
 
 STRENGTHS = {
-    "gentle": Strength(4, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
+    "gentle": Strength(4, LEAST_RATIO, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
     # From here the defaults of Deferred-CFG KSampler and AMG Guidance.
-    "normal": Strength(8, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)),
-    "strong": Strength(16, 0.5, -1.0, 0.4, Threshold(0.4, 0.5), sensitive=True),
+    "normal": Strength(8, LEAST_RATIO, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)),
+    "strong": Strength(16, 1.0, 0.5, -1.0, 0.4, Threshold(0.4, 0.5), sensitive=True),
 }
 WAYS_OUT = {  # where an image was still in a basin at start_percent
     "gentle": "set `strength` to normal",
@@ -159,6 +161,7 @@ class Guard(io.ComfyNode):
             null=empty,
             ordinary=lambda run: calibration.ahead(tuple(run.noise.shape[1:]), run.guider.cfg),
             candidates=asked.candidates,
+            quiet=asked.quiet,
             node=NAME,
             on_end=told.finish_search,
         )
