@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Generic, TypeVar
 
 import comfy.model_sampling
@@ -39,6 +40,7 @@ from .sampling import SamplingInputs, SamplingRun
 from .schedule import starts_late
 
 T = TypeVar("T")
+Enough = Callable[[Tensor], Tensor]
 INSTEAD = "Set `method` to search or batch-wise"  # what works without gradients
 
 
@@ -100,22 +102,34 @@ class TwoPredictions:
         cond, uncond, _ = self._denoised(x, self.sigma, conds, alone)
         return cond, uncond
 
-    def magnitudes_ahead(self, noise: Tensor, rows: Tensor | None, levels: Sequence[float]) -> Tensor:
+    def magnitudes_ahead(
+        self, noise: Tensor, rows: Tensor | None, levels: Sequence[float], enough: Enough | None = None
+    ) -> Tensor:
         """d/√dim (n, levels), in an EPS model's units, while guided Euler steps go through these noise levels.
 
         The first of them is that of the noise. Guidance acts against what the prompt is measured against.
+        `enough`: which samples (n,) need no more steps, by what they showed so far (n, ...). The rest of those is NaN.
         """
-        if rows is not None and not self._may_drop(rows):
+        rows = torch.arange(len(self.noise)) if rows is None else rows.cpu()
+        if not self._may_drop(rows):
             return self.magnitudes_ahead(self._whole(noise, rows), None, levels)[rows.to(noise.device)]
-        (x, conds), sampling, found = self._noised(noise, rows), self.model.model_sampling, []
+        may_drop = enough is not None and can_drop_rows(self.conds, self.options)
+        (x, conds), sampling = self._noised(noise, rows), self.model.model_sampling
+        found, left = noise.new_full((len(rows), len(levels)), torch.nan), torch.arange(len(rows))
         kind = parameterisation(sampling)
-        for here, there in zip(levels, [*levels[1:], levels[-1]], strict=True):
+        for i, (here, there) in enumerate(pairwise([*levels, levels[-1]])):
             cond, uncond, sigma = self._denoised(x, self.sigma.new_tensor(here), conds)
             d = guidance_magnitude(check_finite(conditional_noise(sampling, cond, uncond, sigma), self.node))
-            found.append(relative(check_magnitude(d, self.node), dimension(noise)) / eps_unit(here, *kind))
+            d = relative(check_magnitude(d, self.node), dimension(noise)) / eps_unit(here, *kind)
+            found[left.to(found.device), i] = d.to(found)
             guided = uncond + self.guider.cfg * (cond - uncond)
             x = x + (x - guided) / here * (there - here)
-        return torch.stack(found, dim=1)
+            if may_drop and bool((over := enough(found[left.to(found.device), : i + 1])).any()):
+                x, left = x[~over], left[~over.cpu()]
+                if not len(left):
+                    break
+                conds = rows_of(self.conds, rows[left], len(self.noise))
+        return found
 
     def _may_drop(self, rows: Tensor) -> bool:
         return len(rows) == len(self.noise) or can_drop_rows(self.conds, self.options)

@@ -136,7 +136,7 @@ def _adjust(
     if plan.method == "search":
         return search_noise(
             lambda i: draw(i).to(noise),
-            lambda x, rows: guidance_magnitude(pair.prediction(x, rows)),
+            lambda _, x, rows: guidance_magnitude(pair.prediction(x, rows)),
             candidates=plan.candidates,
             target=target,
             keep_below=keep_below,

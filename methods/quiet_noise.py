@@ -4,7 +4,7 @@ Whether a prompt copies depends on the noise ([HAN] Sec. 4.1), so often a quiet 
 seed's own noise in other orders, so they are as Gaussian as it is, and a sample's are the same in every batch.
 
 The first one that is quiet enough is taken, not the quietest: where a prompt pulls less than most ordinary ones do,
-the image often does not show what was asked (docs/why.md).
+the image often does not show what was asked (docs/why.md). One that is too loud so far is given up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ..adapter.model_patch import replace_noise
@@ -53,13 +54,22 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
             return run.noise
         ordinary, levels = search.ordinary(run), levels_ahead(search.measured, float(run.sigmas[0]))
 
+        threshold = ordinary.memorized_threshold
+
+        def too_loud(so_far: Tensor) -> Tensor:
+            return judged(so_far) >= threshold
+
         def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
+            def measure(i: int, x: Tensor, rows: Tensor) -> Tensor:
+                found = judged(pair.magnitudes_ahead(x, rows, levels, enough=too_loud if i else None))
+                return found.nan_to_num(torch.inf)  # given up
+
             return search_noise(
                 lambda i: rearranged(noise, i),
-                lambda x, rows: judged(pair.magnitudes_ahead(x, rows, levels)),
+                measure,
                 candidates=search.candidates,
-                target=min(search.quiet * ordinary.ordinary_magnitude, ordinary.memorized_threshold),
-                keep_below=ordinary.memorized_threshold,
+                target=min(search.quiet * ordinary.ordinary_magnitude, threshold),
+                keep_below=threshold,
             )
 
         found, report = measure_in_run(body, run, search.measured, search.node, search.null)

@@ -52,10 +52,10 @@ class Strength:
 
 
 STRENGTHS = {
-    "gentle": Strength(4, LEAST_RATIO, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
+    "gentle": Strength(8, LEAST_RATIO, 0.3, 0.0, 0.5, Threshold(0.6, 0.7)),
     # From here the defaults of Deferred-CFG KSampler and AMG Guidance.
-    "normal": Strength(8, LEAST_RATIO, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)),
-    "strong": Strength(16, 1.0, 0.5, -1.0, 0.4, Threshold(0.4, 0.5), sensitive=True),
+    "normal": Strength(24, LEAST_RATIO, 0.5, 0.0, 0.5, Threshold(0.5, 0.6)),
+    "strong": Strength(32, 1.0, 0.5, -1.0, 0.4, Threshold(0.4, 0.5), sensitive=True),
 }
 WAYS_OUT = {  # where an image was still in a basin at start_percent
     "gentle": "set `strength` to normal",

@@ -29,7 +29,7 @@ def rearranged(noise: Tensor, order: int) -> Tensor:
 
 def search_noise(
     draw: Callable[[int], Tensor],
-    measure: Callable[[Tensor, Tensor], Tensor],
+    measure: Callable[[int, Tensor, Tensor], Tensor],
     *,
     candidates: int = 16,
     target: float = 0.0,
@@ -39,7 +39,7 @@ def search_noise(
     """Keep, for each sample, the first drawn noise with a d at or below `target`, or else the one with the smallest.
 
     `draw(i)`: the i-th candidate batch (B, ...); candidate 0 is what the plain sampler would use, and stays if its d
-    is below `keep_below`. `measure(x, rows)`: d (n,) of the samples `rows` (n,), whose noises are x (n, ...).
+    is below `keep_below`. `measure(i, x, rows)`: d (n,) of the samples `rows` (n,), whose i-th noises are x (n, ...).
     `target`, `keep_below`: absolute d. A sample that is done is not evaluated any more.
     `on_step(i, best_d)` is called after every candidate and may raise to stop.
     """
@@ -49,7 +49,7 @@ def search_noise(
     measured, history = torch.zeros_like(chosen), list[Tensor]()
     for i in range(max(candidates, 1)):
         x = draw(i)[rows.to(first.device)]
-        d = measure(x, rows).detach().cpu()
+        d = measure(i, x, rows).detach().cpu()
         measured[rows] += 1
         better = d < best_d[rows]
         of = rows[better]
