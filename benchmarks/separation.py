@@ -8,8 +8,10 @@ from captions and a noise of their own.
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ from .checkpoint import Checkpoint
 from .lab.configuration import GROUPS, PLAN
 from .lab.methods import CALIBRATED_ON
 from .methods import NONE
-from .scores import Column, put, table
+from .scores import Column, Row, put, table
 
 RECORD, COUNT = ROOT / "benchmarks" / "lab" / "measured.jsonl", 24
 LEVELS = (0.05, 0.1, 0.15, 0.2)  # percents of the schedule
@@ -44,14 +46,32 @@ COLUMNS = [
     Column("ordinary", "ordinary images counted as memorized", 1, "%"),
     Column("others", "other images of memorized prompts counted", 0, "%"),
 ]
+BY_PULL = [
+    Column("pull", "pull, in ordinary medians"),
+    Column("images", "images", 0),
+    Column("copies", "copies", 0),
+    Column("aligned", "show what was asked", 0),
+]
+PULLS = (1.0, 1.5, 2.0)
 
 
-def which_copy() -> Tensor:
-    """(noises, prompts) bool: what the record says of KSampler's images."""
+def recorded(what: Callable[[dict], bool]) -> Tensor:
+    """(noises · prompts,) bool: what the record says of KSampler's images of the memorized prompts."""
     lines = [json.loads(line) for line in RECORD.read_text(encoding="utf-8").splitlines()]
     own = [x for x in lines if (x["method"], x["group"]) == (NONE.name, MEMORIZED) and "measured" in x]
-    known = {(x["image"], x["prompt"]): x["measured"]["copies"] > COPY for x in own}
-    return torch.tensor([[known[i, p] for p in range(COUNT)] for i in NOISES[MEMORIZED]])
+    known = {(x["image"], x["prompt"]): what(x["measured"]) for x in own}
+    return torch.tensor([known[i, p] for i in NOISES[MEMORIZED] for p in range(COUNT)])
+
+
+def by_pull(times: Tensor, copy: Tensor, aligned: Tensor) -> list[Row]:
+    """Copies, and images that show what was asked, by the mean of four steps in ordinary medians."""
+    rows = []
+    for low, high in pairwise([0.0, *PULLS, math.inf]):
+        there = (low <= times) & (times < high)
+        span = f"below {high:g}" if not low else f"{low:g} to {high:g}" if high < math.inf else f"{low:g} and more"
+        shares = {"images": int(there.sum()), "copies": int(copy[there].sum()), "aligned": int(aligned[there].sum())}
+        rows.append({"pull": span, **shares})
+    return rows
 
 
 def ahead(checkpoint: Checkpoint, texts: list[str], noise: Tensor) -> Tensor:
@@ -87,10 +107,11 @@ def measured(host: Host) -> tuple[Tensor, dict[str, Tensor]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.separation", description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/why.md, too")
+    parser.add_argument("--docs", action="store_true", help="write the tables into docs/why.md, too")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
-    copy, rows = which_copy().flatten(), []
+    copy, aligned = recorded(lambda x: x["copies"] > COPY), recorded(lambda x: x["aligned"]["aligned"] == 1)
+    rows: list[Row] = []
     with lab_host(threads=torch.get_num_threads()) as host:
         calibrating, groups = measured(host)
         calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
@@ -107,11 +128,14 @@ def main() -> int:
                 "others": float((others >= threshold).float().mean()),
             }
         )
-    text = table(rows, COLUMNS)
     print(f"{len(copies)} copies, {len(others)} other images of memorized prompts, {len(ordinary)} of ordinary ones")
-    print(text)
-    if asked.docs:
-        put(ROOT / "docs" / "why.md", "separation", text)
+    judge = MEASURES["the mean of four steps"]
+    times = judge(groups[MEMORIZED]) / judge(calibrating).median()
+    tables = {"separation": table(rows, COLUMNS), "quiet": table(by_pull(times, copy, aligned), BY_PULL)}
+    for name, text in tables.items():
+        print(text)
+        if asked.docs:
+            put(ROOT / "docs" / "why.md", name, text)
     return 0
 
 

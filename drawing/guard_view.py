@@ -66,14 +66,21 @@ class GuardView:
         return f"Your prompt pulls {times:.1f} times as hard. If an image looks like a copy, {self.below}."
 
     def finish_search(self, report: NoiseReport | None) -> None:
-        self.searched, self.loud = "", None if report is None else report.after >= report.keep_below
-        if report is not None and (changed := report.iterations > 0).any():
-            still = int(((report.after >= report.keep_below) & changed).sum())
-            self.searched = (
-                f"{int(changed.sum())} of {counted(len(changed), 'image')} began with different noise, because the "
-                "seed's own pulled too hard."
-                + (f" For {counted(still, 'image')}, the new noise pulls too hard, too." if still else "")
-            )
+        self.searched, self.loud = "", None
+        if report is None:
+            return
+        self.loud = report.after >= report.keep_below
+        moved, still, images = (
+            int((report.iterations > 0).sum()),
+            int(self.loud.sum()),
+            counted(len(self.loud), "image"),
+        )
+        said = []
+        if moved:
+            said.append(f"{moved} of {images} began with different noise, because the seed's own pulled too hard.")
+        if still:
+            said.append(f"For {counted(still, 'image')}, every noise that was tried pulls too hard.")
+        self.searched = " ".join(said)
 
     def show_curve(self, curve: EscapeCurve) -> None:
         self.live.show(lambda: self.view(curve, done=False))

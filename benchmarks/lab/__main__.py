@@ -118,8 +118,14 @@ def _facts(facts: dict[str, Any], run: Experiment) -> str:
     )
 
 
+def _by_group(rows: Sequence[Row], keys: Sequence[str], scorers: Scorers) -> str:
+    shown = [c for c in columns(scorers) if c.key in keys]
+    parts = ((group, [r for r in rows if r["group"] == group]) for group in GROUPS)
+    return "\n\n".join(f"{group.capitalize()} prompts:\n\n{table(own, shown)}" for group, own in parts)
+
+
 OUT = ROOT / "bench"
-SHORT = ("method", "images", "copies", "aligned", "evaluations_per_image", "seconds_per_image", "time")
+SHORT = ("method", "images", "copies", "aligned", "unchanged", "evaluations", "seconds_per_image", "time")
 WORK = Path(tempfile.gettempdir()) / "memorization-guard-bench"
 
 
@@ -170,12 +176,11 @@ def bench(asked: argparse.Namespace) -> int:
         page = ROOT / "docs" / "bench.md"
         if asked.docs and name:
             put(page, name, table(results["rows"], [*columns(scorers), *TOLD[1:]]))
+        elif asked.docs and asked.first != 1:
+            put(page, "other-noises", _by_group(results["rows"], SHORT[:-2], scorers))
         if asked.docs and asked.lora:
             put(page, "lora-grid", grid(run, page.parent / "img" / "bench-lora.jpg", asked.first))
-    shown = [c for c in columns(scorers) if c.key in SHORT]
-    for group in GROUPS:
-        print(f"\n{group} prompts\n{table([r for r in results['rows'] if r['group'] == group], shown)}")
-    print(out / "report.md")
+        print(f"\n{_by_group(results['rows'], SHORT, scorers)}\n\n{out / 'report.md'}")
     return int(bool(run.failed))
 
 

@@ -93,16 +93,30 @@ def test_it_begins_with_other_noise_where_the_seeds_own_is_pulled(host: Host, ha
         torch.testing.assert_close(out[(row,)]["b"][0]["samples"][0], guarded[row], atol=1e-4, rtol=0)
 
 
-def test_what_finds_no_quiet_noise_is_deferred(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look ahead says that all of them are pulled; the first step alone would say that none is."""
+@pytest.fixture
+def all_loud(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look ahead says that all noises are pulled; the first step alone would say that none is."""
     guarding = host.module(PACK, "methods.self_calibration").SelfCalibration
     calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
     high, low = (calibration(torch.full((12, 1), d)) for d in (10.0, 1e-9))
     monkeypatch.setattr(guarding, "at", lambda *_: high)
     monkeypatch.setattr(guarding, "ahead", lambda *_: low)
+
+
+def test_a_loud_noise_costs_one_step(host: Host, counted: Any, all_loud: None) -> None:
+    """Of the seed's own four steps are measured, of the 23 others one."""
+    model, calls = counted
+    nodes = {"lab": lab(2), "g": guard(model=["m", 0]), "b": ksampler(model=GUARDED)}
+    host.run(nodes, {**CLIP, "m": model})
+    assert calls.pop_rows() == 2 * (2 * 50 + 8 + 2 * 23)
+
+
+def test_what_finds_no_quiet_noise_is_deferred(host: Host, all_loud: None) -> None:
     out = host.run({"lab": lab(16), "g": guard(), "a": ksampler(), "b": ksampler(model=GUARDED)}, CLIP)
     assert copies(out["a"]) >= 0.95 and copies(out["b"]) <= 0.25
-    assert "Memorized: 16 of 16 images" in host.views("g")[-1]["headline"]
+    view = host.views("g")[-1]
+    assert "Memorized: 16 of 16 images" in view["headline"]
+    assert "For 16 images, every noise that was tried pulls too hard." in view["notes"]
 
 
 def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_quiet: None) -> None:
