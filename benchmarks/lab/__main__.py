@@ -54,7 +54,7 @@ def trade_off(rows: Sequence[Row], file: Path, against: str, label: str) -> None
         axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
         for usual in (r["aligned"][0] for r in rows if r["group"] == ORDINARY and r["method"] == NONE.name):
             axes.axvline(usual, color="grey", linestyle="--", linewidth=1)
-            axes.text(usual, 0.97, " ordinary prompts", color="grey", va="top")
+            axes.text(usual, 0.97, "ordinary prompts ", color="grey", ha="right", va="top")
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.grid(alpha=0.3)
     figure.savefig(file, dpi=110)
