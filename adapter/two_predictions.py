@@ -113,7 +113,7 @@ class TwoPredictions:
         rows = torch.arange(len(self.noise)) if rows is None else rows.cpu()
         if not self._may_drop(rows):
             return self.magnitudes_ahead(self._whole(noise, rows), None, levels)[rows.to(noise.device)]
-        may_drop = enough is not None and can_drop_rows(self.conds, self.options)
+        may_drop = can_drop_rows(self.conds, self.options)
         (x, conds), sampling = self._noised(noise, rows), self.model.model_sampling
         found, left = noise.new_full((len(rows), len(levels)), torch.nan), torch.arange(len(rows))
         kind = parameterisation(sampling)
@@ -124,7 +124,7 @@ class TwoPredictions:
             found[left.to(found.device), i] = d.to(found)
             guided = uncond + self.guider.cfg * (cond - uncond)
             x = x + (x - guided) / here * (there - here)
-            if may_drop and bool((over := enough(found[left.to(found.device), : i + 1])).any()):
+            if enough and may_drop and bool((over := enough(found[left.to(found.device), : i + 1])).any()):
                 x, left = x[~over], left[~over.cpu()]
                 if not len(left):
                     break
