@@ -70,13 +70,9 @@ class GuardView:
         if report is None:
             return
         self.loud = report.after >= report.keep_below
-        moved, still, images = (
-            int((report.iterations > 0).sum()),
-            int(self.loud.sum()),
-            counted(len(self.loud), "image"),
-        )
-        said = []
+        moved, still, said = int((report.iterations > 0).sum()), int(self.loud.sum()), []
         if moved:
+            images = counted(len(self.loud), "image")
             said.append(f"{moved} of {images} began with different noise, because the seed's own pulled too hard.")
         if still:
             said.append(f"For {counted(still, 'image')}, every noise that was tried pulls too hard.")
