@@ -60,9 +60,10 @@ def choose_prompts(rows: Tensor, chosen: list[dict], others: list[dict], x: Tens
 def can_drop_rows(conds: SomeConds, options: Options) -> bool:
     """False when something matches the samples of a batch by their places, so that all must be evaluated together.
 
-    A ControlNet can have a hint image for each sample, another pack's a strength or a mask as well, as in
-    Advanced-ControlNet. A patch inside the network can have an image or a mask, also one that comes as a hook of a
-    prompt, as in attention couple. Nobody can tell from outside whether it has.
+    A model can take the samples for the frames of a video, as SVD does. A ControlNet can have a hint image for each
+    sample, another pack's a strength or a mask as well, as in Advanced-ControlNet. A patch inside the network can have
+    an image or a mask, also one that comes as a hook of a prompt, as in attention couple. Nobody can tell from outside
+    whether it has.
     """
     nets = list(controls(conds))
     counted = any(type(net).__module__ != comfy.controlnet.__name__ for net in nets)
@@ -70,6 +71,7 @@ def can_drop_rows(conds: SomeConds, options: Options) -> bool:
     hooks = [
         hook for group in conds.values() for cond in group or () for hook in getattr(cond.get("hooks"), "hooks", ())
     ]
+    counted |= any("num_video_frames" in c.get("model_conds", {}) for group in conds.values() for c in group or ())
     counted |= any(hook.hook_type != comfy.hooks.EnumHookType.Weight for hook in hooks)
     inside = options.get("transformer_options", {})
     patches = [inside.get("patches"), inside.get("patches_replace")]

@@ -70,11 +70,6 @@ def _without_embeddings(reader: Any) -> Any:
     return twin
 
 
-def to_conds(conditioning: list) -> list[dict]:
-    """CONDITIONING as a guider of the host keeps it, not processed for a run yet."""
-    return [cond.copy() for cond in comfy.sampler_helpers.convert_cond(conditioning)]
-
-
 def is_same_text(conds: list[dict] | None, conditioning: list) -> bool:
     """Whether the conditions of a guider are those of this CONDITIONING alone, such as the empty prompt."""
     if conds is None or len(conds) != 1 or len(conditioning) != 1:
@@ -83,15 +78,15 @@ def is_same_text(conds: list[dict] | None, conditioning: list) -> bool:
     return isinstance(asked, Tensor) and asked.shape == text.shape and torch.equal(asked, text.to(asked))
 
 
-def with_prompt_settings(conditioning: list, positive: list[dict]) -> list[dict]:
-    """A text's condition with the prompt's ControlNet, image size and inpainting latents.
+def with_settings_of(prompt: list[dict] | None, conditioning: list, kind: str = "positive") -> list[dict]:
+    """A text's condition with a prompt's ControlNet, image size, reference images and inpainting latents.
 
-    Otherwise the difference to the unconditional prediction would not be the text's alone. Areas, masks and time
-    ranges are left out, because the text applies everywhere. `positive` and the result are not processed for a run yet.
+    Otherwise the difference between the two predictions would not be the text's alone. Areas, masks and time ranges
+    are left out, because the text applies everywhere. `prompt` and the result are not processed for a run yet.
     """
     text, *_ = comfy.sampler_helpers.convert_cond(conditioning)
-    settings = {k: v for k, v in (positive[0] if positive else {}).items() if k not in OF_TEXT | OF_AREA}
-    return [{**settings, **text, "prompt_type": "positive", "model_conds": {}, "uuid": uuid.uuid4()}]
+    settings = {k: v for k, v in (prompt[0] if prompt else {}).items() if k not in OF_TEXT | OF_AREA}
+    return [{**settings, **text, "prompt_type": kind, "model_conds": {}, "uuid": uuid.uuid4()}]
 
 
 def merge_rows(conds: Sequence[list[dict]]) -> list[dict] | None:

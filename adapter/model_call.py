@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +27,7 @@ HOOKS = [f"sampler_{name}_function" for name in ("cfg", "pre_cfg", "post_cfg", "
 
 Pair = tuple[Tensor, Tensor]  # denoised predictions (B, ...) under a prompt and under a negative prompt
 Prompt = list[dict] | None  # a processed condition; None: not evaluated, and its prediction is zero
+CFG_OF_ONE = "a cfg of 1"  # what leaves no guidance
 
 
 def other_sampling_function() -> str:
@@ -37,6 +39,11 @@ def other_sampling_function() -> str:
     module = str(getattr(function, "__module__", ""))
     listens = CALC_COND_BATCH in getattr(getattr(function, "__code__", None), "co_consts", ())
     return "" if module == comfy.samplers.__name__ or listens else re.split(r"[\\/]", module)[-1].split(".")[0]
+
+
+def guides_itself(guider: Any) -> bool:
+    """Whether this is another pack's guider, which combines the predictions in its own way."""
+    return type(guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
 
 
 def denoised_predictions(
@@ -58,10 +65,35 @@ def denoised_predictions(
     other = options.get(CALC_COND_BATCH)
     if other is not None:
         args = {"conds": conds, "input": x, "sigma": sigma, "model": model, "model_options": options}
-        found = other(args)
+        found = other.asked(args) if isinstance(other, FinishedPair) else other(args)
     else:
         found = comfy.samplers.calc_cond_batch(model, conds, x, sigma, options)
     return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class FinishedPair:
+    """The host's option by which `SamplerCall.guided` gives it two finished predictions in place of evaluations.
+
+    It answers for these prompts alone. A patch of this pack that asks for others, or anyone for a gradient, gets an
+    evaluation from `below`.
+    """
+
+    pair: list[Tensor]
+    conds: Conds
+    other: Callable[[dict], Sequence[Tensor]] | None  # what stood in the option before
+
+    def __call__(self, args: dict) -> Sequence[Tensor]:
+        return self.below(args) if args["input"].requires_grad else self.pair
+
+    def asked(self, args: dict) -> Sequence[Tensor]:
+        own = all(c is self.conds.get(name) for c, name in zip(args["conds"], ("positive", "negative"), strict=True))
+        return self(args) if own else self.below(args)
+
+    def below(self, args: dict) -> Sequence[Tensor]:
+        if self.other is not None:
+            return self.other.asked(args) if isinstance(self.other, FinishedPair) else self.other(args)
+        return comfy.samplers.calc_cond_batch(*(args[k] for k in ("model", "conds", "input", "sigma", "model_options")))
 
 
 def kept_random_state(device: torch.device) -> AbstractContextManager[None]:
@@ -140,7 +172,7 @@ class SamplerCall:
     def other_guidance(self) -> str:
         """The guider or the pack that combines the predictions in its own way or does not guide; or ""."""
         conds = self.guider.conds
-        custom = type(self.guider).predict_noise is not comfy.samplers.CFGGuider.predict_noise
+        custom = guides_itself(self.guider)
         lacks = conds.get("positive") is None or conds.get("negative") is None or self.guider.cfg == 0
         return type(self.guider).__name__ if custom or lacks else other_sampling_function()
 
@@ -179,10 +211,10 @@ class SamplerCall:
         scale = broadcast(cfg, cond).as_subclass(SampleScales) if isinstance(cfg, Tensor) else cfg
         pair = [cond, torch.zeros_like(uncond) if alone else uncond]
         options = {**self.options, "disable_cfg1_optimization": not alone}
-        options[CALC_COND_BATCH] = lambda args: pair
-        kept = self.guider.cfg, self.guider.conds
+        kept, conds = (self.guider.cfg, self.guider.conds), {**self.guider.conds, **(conds or {})}
+        options[CALC_COND_BATCH] = FinishedPair(pair, conds, self.options.get(CALC_COND_BATCH))
         try:
-            self.guider.cfg, self.guider.conds = scale, {**self.guider.conds, **(conds or {})}
+            self.guider.cfg, self.guider.conds = scale, conds
             return self.predict(options)
         finally:
             self.guider.cfg, self.guider.conds = kept

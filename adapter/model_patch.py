@@ -14,6 +14,7 @@ from .errors import GuardError
 from .model_call import SamplerCall
 from .sampling import SamplingRun
 from .step_caches import put_step_caches_last
+from .two_predictions import BodySampler
 from .version import OLDEST_COMFYUI
 
 Start = Callable[["CFGGuider", "Tensor", "Tensor"], Any]  # (guider, noise, sigmas on the CPU) -> state of the run
@@ -27,6 +28,7 @@ def patch_sampling(
 ) -> ModelPatcher:
     """A clone of `model` whose runs have a state of their own; an earlier patch with this key is replaced.
 
+    A run of this pack that only measures `model` is left alone, or the node would report on a run without an image.
     The state is kept in that run's copy of the model options, never in a closure, because a patched model is sampled
     many times. CFG and other packs' hooks work inside `call.predict()`.
     """
@@ -35,6 +37,8 @@ def patch_sampling(
     def outer_sample(
         executor: Any, noise: Tensor, latent_image: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
+        if isinstance(sampler, BodySampler):
+            return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
         guider = executor.class_obj
         state = start(guider, noise, sigmas.detach().float().cpu())
         guider.model_options[key] = state
@@ -74,6 +78,8 @@ def replace_noise(model: ModelPatcher, key: str, node: str, find: Callable[[Samp
         seed: int | None = None,
         **kwargs: Any,
     ) -> Tensor:
+        if isinstance(sampler, BodySampler):
+            return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)
         packed = len(kwargs.get("latent_shapes") or ()) > 1
         run = SamplingRun(executor.class_obj, noise, latent_image, sigmas, denoise_mask, seed, packed)
         return executor(find(run), latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, **kwargs)

@@ -31,7 +31,7 @@ from ..mitigation.prediction import (
 from .autograd.refusals import explain_missing_gradient, refuse_quantized
 from .autograd.scope import patchers_of, run_with_gradients
 from .batch_rows import Conds, can_drop_rows, rows_of
-from .conditioning import is_same_text, to_conds
+from .conditioning import is_same_text, with_settings_of
 from .errors import check_finite, check_magnitude
 from .long_work import check_interrupted
 from .memory import BatchParts
@@ -184,8 +184,8 @@ class TwoPredictions:
 Body = Callable[[TwoPredictions, Tensor], T]  # the Tensor is the run's noise on the model's device
 
 
-class _BodySampler(comfy.samplers.Sampler, Generic[T]):
-    """A host Sampler that calls our function instead of sampling."""
+class BodySampler(comfy.samplers.Sampler, Generic[T]):
+    """A host Sampler that calls our function instead of sampling: such a run measures and makes no image."""
 
     result: T
 
@@ -206,10 +206,11 @@ def run_in_sampling_scope(body: Body[T], run: SamplingInputs, headroom: float = 
     `headroom`: how many times the memory of a sampling step the host should free beforehand.
     """
     guider = comfy.samplers.CFGGuider(_with_headroom(run.model, headroom) if headroom > 1 else run.model)
-    conds = {"positive": run.positive, "negative": run.negative}
-    guider.inner_set_conds(conds if run.null is None else {**conds, "null": run.null})
+    guider.inner_set_conds({"positive": run.positive, "negative": run.negative})
+    if run.null is not None:
+        guider.original_conds["null"] = with_settings_of(guider.original_conds["negative"], run.null, "negative")
     guider.set_cfg(run.cfg)
-    sampler = _BodySampler(body, run.node)
+    sampler = BodySampler(body, run.node)
     # A clone: context windows of newer hosts shuffle the noise in place.
     guider.sample(run.noise.clone(), run.latent["samples"], sampler, run.sigmas, disable_pbar=True, seed=run.seed)
     return sampler.result
@@ -223,9 +224,9 @@ def measure_in_run(body: Body[T], run: SamplingRun, model: ModelPatcher, node: s
     guider = comfy.samplers.CFGGuider(model)
     guider.original_conds = {name: run.conds[name] for name in ("positive", "negative")}
     if null is not None and not is_same_text(run.conds["negative"], null):
-        guider.original_conds["null"] = to_conds(null)
+        guider.original_conds["null"] = with_settings_of(run.conds["negative"], null, "negative")
     guider.set_cfg(run.guider.cfg)
-    sampler = _BodySampler(body, node)
+    sampler = BodySampler(body, node)
     guider.sample(run.noise.clone(), run.latent, sampler, run.sigmas, disable_pbar=True, seed=run.seed)
     return sampler.result
 

@@ -66,7 +66,7 @@ class GuardView:
         return f"Your prompt pulls {times:.1f} times as hard. If an image looks like a copy, {self.below}."
 
     def finish_search(self, report: NoiseReport | None) -> None:
-        self.searched, self.loud = "", None
+        self.searched, self.loud, self.steered, self.curve = "", None, "", None
         if report is None:
             return
         self.loud = report.after >= report.keep_below
@@ -77,6 +77,8 @@ class GuardView:
         if still:
             said.append(f"For {counted(still, 'image')}, every noise that was tried pulls too hard.")
         self.searched = " ".join(said)
+        if said:  # another node's deferral may have replaced the guard's, and then no curve follows
+            self.live.finish(text_view(self.searched))
 
     def show_curve(self, curve: EscapeCurve) -> None:
         self.live.show(lambda: self.view(curve, done=False))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..adapter.batch_rows import choose_prompts
-from ..adapter.conditioning import with_prompt_settings
-from ..adapter.model_call import PartwiseCall, SamplerCall, denoised_predictions
+from ..adapter.conditioning import with_settings_of
+from ..adapter.model_call import CFG_OF_ONE, PartwiseCall, SamplerCall, denoised_predictions
 from ..adapter.model_patch import patch_sampling
 from ..adapter.schedule import starts_late
 from ..adapter.two_predictions import conditional_noise, parameterisation, pull_level
@@ -44,20 +44,21 @@ class ReanchoringRun:
         self.plan, self.parts = plan, PartwiseCall()
         self.level = pull_level(guider.model_patcher, sigmas)
         late = starts_late(guider.model_patcher, sigmas)  # such a run cannot tell whether its prompt pulls
-        self.acts = torch.ones(len(noise), dtype=torch.bool) if late else None  # (B,)
+        self.judged = torch.full((len(noise),), late)  # (B,) bool
+        self.acts = self.judged.clone()  # (B,) bool
         self.left_to = ""  # the guider or the pack that the predictions were left to
-        guider.conds[KEY] = with_prompt_settings(plan.reworded, guider.conds.get("positive", []))
+        guider.conds[KEY] = with_settings_of(guider.conds.get("positive"), plan.reworded)
 
     def predict(self, call: SamplerCall) -> Tensor:
-        self.left_to = call.other_guidance or ("a cfg of 1" if call.cfg_is_one else "")
-        if self.left_to or (self.acts is not None and not self.acts.any()):
+        self.left_to = call.other_guidance or (CFG_OF_ONE if call.cfg_is_one else "")
+        if self.left_to or (self.judged.all() and not self.acts.any()):
             return call.predict()
         call, conds, cfg = call.uncached, call.guider.conds, call.guider.cfg
         model, x, sigma = call.guider.inner_model, call.x, call.sigma
         negative = conds["negative"]
-        if self.acts is None:
+        if not self.judged.all():
             original, null = denoised_predictions(model, conds["positive"], negative, x, sigma, call.options)
-            self.acts = acts_on(pull(original, null, level=self.level)[0].cpu(), self.plan.memorized_threshold)
+            self._judge(original, null)
             if not self.acts.any():
                 return call.guided(cfg, original, null)
             reworded = self.parts.predictions(model, conds[KEY], None, x, sigma, call.options)[0]
@@ -78,6 +79,13 @@ class ReanchoringRun:
         cond = replace_samples(acts, reanchored(original, reworded, null, scale, cfg), original)
         prompts = {"positive": choose_prompts(self.acts, conds[KEY], conds["positive"], x)}
         return call.guided(cfg, cond, null, prompts)
+
+    def _judge(self, original: Tensor, null: Tensor) -> None:
+        """Decide about the samples that are guided for the first time. A deferral gives the others two equal ones."""
+        strength = pull(original, null, level=self.level)[0].cpu()
+        first = ~self.judged & (strength > 0)
+        self.acts |= first & acts_on(strength, self.plan.memorized_threshold)
+        self.judged |= first
 
     def _magnitude(self, call: SamplerCall, reworded: Tensor, null: Tensor) -> Tensor:
         """The rewording's own d/√dim (B,), in an EPS model's units."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..adapter.conditioning import encode_text
 from ..adapter.long_work import progress
+from ..adapter.model_call import kept_random_state
 from ..adapter.noise import drawn_noise
 from ..adapter.sampling import SamplingInputs
 from ..adapter.schedule import one_step_schedule, sigma_of
@@ -58,9 +59,11 @@ def measured(
     cfg: float = 1.0,
 ) -> Tensor:
     """What `measure` gives for each of these prompts (prompts, ...)."""
-    empty, bar, found = encode_text(clip, ""), progress(len(prompts)), []
-    for i, prompt in enumerate(prompts):
-        run = SamplingInputs(model, encode_text(clip, prompt), empty, latent, noise, sigmas, SEED, node, cfg=cfg)
+    # All texts before the first measurement: where memory is short, the text encoder and the model push each other out.
+    empty, *encoded = [encode_text(clip, text) for text in ["", *prompts]]
+    bar, found = progress(len(prompts)), []
+    for i, prompt in enumerate(encoded):
+        run = SamplingInputs(model, prompt, empty, latent, noise, sigmas, SEED, node, cfg=cfg)
         found.append(measure(run))
         bar.update_absolute(i + 1)
     return torch.stack(found).cpu()
@@ -121,6 +124,8 @@ class SelfCalibration:
     ) -> Tensor:
         samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
         self.on_begin(len(prompts))
-        noise, schedule = drawn_noise(samples, SEED), one_step_schedule(self.model, None, self.node)
+        with kept_random_state(self.model.load_device):  # the run that begins has drawn its own noise from it
+            noise = drawn_noise(samples, SEED)
+        schedule = one_step_schedule(self.model, None, self.node)
         latent = {"samples": samples}
         return measured(measure, self.model, self.clip, prompts, latent, noise, schedule, self.node, cfg)

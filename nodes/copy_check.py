@@ -139,17 +139,17 @@ class CopyCheck(io.ComfyNode):
         background: ReferenceSet | None = None,
         draw_matches: bool = False,
     ) -> io.NodeOutput:
-        batches = [opaque(check_images(batch, NAME)) for batch in images]
-        every = [image for batch in batches for image in batch]
+        batches = [check_images(batch, NAME) for batch in images]
+        every = [image for batch in batches for image in opaque(batch)]
         if background is not None:
             check_background(background, references, NAME)
         look = FeaturesToCompare(references, vae, NAME)
-        features = look.of_all(every)
-        closeness, rows, placements = nearest_similarity(references, interruptible(features))
+        kept = None if background is None else list(look.of_all(every))  # compared once more: two embeddings an image
+        closeness, rows, placements = nearest_similarity(references, kept or look.of_all(every))
         limit = {"latent": latent_threshold, "nL2": -nl2_threshold, "descriptor": threshold}[references.metric]
         warnings, subtracted = [look.warning] if look.warning else [], None
-        if background is not None:
-            placed = torch.stack([views[i] for views, i in zip(features, placements.tolist(), strict=True)])
+        if background is not None and kept is not None:
+            placed = torch.stack([views[i] for views, i in zip(kept, placements.tolist(), strict=True)])
             subtracted = background_similarity(placed, background)
             warnings += [warning for warning in [overlap_warning(references, rows, background)] if warning]
         verdict = CopyVerdict(references, closeness, rows, limit, subtracted)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from comfy.samplers import CFGGuider
     from comfy.sd import CLIP, VAE
 
+    from ..mitigation.references.reference_set import ReferenceSet
+
 NAME = "Memorization Guard (Simple)"
 NONE = "(none)"
 
@@ -66,6 +68,10 @@ OWN_PROMPTS = (
     "If this prompt is an ordinary one, your model reacts unusually to the built-in prompts: fill `ordinary_prompts` "
     "with ordinary prompts of your own."
 )
+UNGUIDED = {  # what a cfg of 1 leaves undone, without a folder and with one
+    False: "this node changed nothing",
+    True: "this node only steered away from the images in `folder`",
+}
 TOOLTIPS = {
     "strength": "Gentle: changes the images least, but lets some copies through. Normal: right for most images. "
     "Strong: gives the fewest copies, but also changes images of some ordinary prompts. If the prompt pulls hard, the "
@@ -136,7 +142,7 @@ class Guard(io.ComfyNode):
         def deferral(guider: CFGGuider, noise: Tensor) -> DeferralPlan:
             if guider.cfg == 1:  # no guidance, so nothing to measure
                 told.begin()
-                return DeferralPlan(node=NAME, on_end=told.finish_curve)
+                return DeferralPlan(node=NAME, unguided=UNGUIDED[folder != NONE], on_end=told.finish_curve)
             found = calibration.at(tuple(noise.shape[1:]))
             told.begin(
                 found.ordinary_magnitude,
@@ -167,15 +173,14 @@ class Guard(io.ComfyNode):
         )
         guarded = add_deferred_cfg(add_noise_search(model, search), deferral, node=NAME)
         if folder != NONE:
-            sets = FolderSets(folder, vae, NAME)
             strengths = GuidanceStrengths(13.0, 0.0, 10.0, asked.threshold)
 
-            def away(noise: Tensor) -> AMGPlan:
-                references = sets.at(tuple(noise.shape[1:]))
+            def away(references: ReferenceSet) -> AMGPlan:
                 plan = AMGPlan(references, strengths, node=NAME, on_end=lambda t: told.finish_trace(t, references))
                 return complete(plan, model, None)
 
-            guarded = add_amg(guarded, away, node=NAME)
+            sets = FolderSets(folder, vae, NAME, away)
+            guarded = add_amg(guarded, lambda noise: sets.at(tuple(noise.shape[1:])), node=NAME)
         return io.NodeOutput(guarded, ui=told.live.ui)
 
 

@@ -89,10 +89,10 @@ def _view(run: ReanchoringRun, hints: list[str]) -> View:
             "a `cfg` above 1."
         )
         return text_view("Nothing was changed.", warning)
-    count = 0 if run.acts is None else int(run.acts.sum())
+    count = int(run.acts.sum())
     if not count:
         return text_view("\n".join(["No image was changed: the prompt pulls less than memorized_threshold.", *hints]))
-    whole = counted(len(run.acts), "image") if run.acts is not None else ""
+    whole = counted(len(run.acts), "image")
     return text_view("\n".join([f"The other wording was used for {count} of {whole}.", *hints]))
 
 

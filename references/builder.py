@@ -27,11 +27,15 @@ def thumbnail_side(count: int) -> int:
 
 @dataclass
 class ReferenceSetBuilder:
-    """`expected`: how many references will be added; it decides the size of the thumbnails."""
+    """`expected`: how many references will be added; it decides the size of the thumbnails.
+
+    `pictures`: whether there are thumbnails, and whether near-duplicates are searched.
+    """
 
     extractor: FeatureExtractor
     node: str
     expected: int
+    pictures: bool = True
     rows: list[Tensor] = field(default_factory=list)
     shape: tuple[int, ...] = ()
     captions: list[str] = field(default_factory=list)
@@ -42,7 +46,11 @@ class ReferenceSetBuilder:
     @property
     def comparable(self) -> bool:
         """Whether near-duplicates are searched."""
-        return self.expected <= MOST_COMPARED
+        return self.pictures and self.expected <= MOST_COMPARED
+
+    @property
+    def thumbnail_side(self) -> int:
+        return thumbnail_side(self.expected) if self.pictures else 0
 
     @property
     def duplicate_features(self) -> list[Tensor] | None:
@@ -53,7 +61,7 @@ class ReferenceSetBuilder:
         """All that decides what the set keeps of an image, but for the image."""
         made, network = self.extractor, self.extractor.descriptor
         by = network.fingerprint if network else made.model_hash
-        return f"1 {made.metric} {by} {made.size} {thumbnail_side(self.expected)} {self.comparable}"
+        return f"1 {made.metric} {by} {made.size} {self.thumbnail_side} {self.comparable}"
 
     def encoded(self, image: Tensor, damaged: bool = False) -> Encoded:
         """What the set will keep of one image (H, W, 3) in [0, 1]."""
@@ -64,7 +72,7 @@ class ReferenceSetBuilder:
         row = self.extractor.rows(feature[None])[0].to("cpu", torch.float16)
         if image is None:
             return Encoded(row, tuple(feature.shape))
-        side = thumbnail_side(self.expected)
+        side = self.thumbnail_side
         tiny = duplicate_features(image.movedim(-1, 0)[None])[0].cpu() if self.comparable else None
         return Encoded(row, tuple(feature.shape), contain(image, side) if side else None, tiny)
 

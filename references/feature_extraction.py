@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -88,16 +88,16 @@ def _pixel_extractor(node: str, size: Size | None) -> FeatureExtractor:
     def shrink(image: Tensor) -> Tensor:
         cropped = cover(image[None], size)
         pixels = image_features(cropped.movedim(-1, 1)).view(3, NL2_SIZE, NL2_SIZE)
-        return check_features(pixels, cropped, node, "resizing", "--fp32-vae")
+        return check_features(pixels.cpu(), cropped, node, "resizing", "--fp32-vae")
 
     return FeatureExtractor("nL2", shrink, size=size)
 
 
 def _descriptor_extractor(node: str, descriptor: DescriptorInput) -> FeatureExtractor:
     network = as_descriptor(descriptor, node)
-    network.load()
 
     def embed(image: Tensor) -> Tensor:
+        network.load()  # each time: a sampler or a VAE that ran since may have pushed it out of the GPU's memory
         with explain_out_of_memory(node, "Use a smaller `descriptor` (SSCD), or set metric to nL2."):
             embedding = descriptor_features(image.movedim(-1, 0)[None], network)[0].cpu()
         return check_features(embedding, image, node, "`descriptor`", "--fp32-text-enc (it covers CLIP vision, too)")
@@ -135,13 +135,12 @@ class FeaturesToCompare:
         by_place = self.references.metric != "descriptor"
         return self.extractor.rows(torch.cat([moved(one) for one in both]) if by_place else torch.stack(both))
 
-    def of_all(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """The same of each image, with a progress bar."""
-        features, bar = [], progress(len(images))
+    def of_all(self, images: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The same of one image after the other, with a progress bar: together they can fill the memory."""
+        bar = progress(len(images))
         for image in interruptible(images):
-            features.append(self(image))
+            yield self(image)
             bar.update(1)
-        return features
 
 
 def vae_warning(references: ReferenceSet, vae: VAE | None) -> str:

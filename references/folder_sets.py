@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ..adapter.errors import GuardError
 from ..adapter.folders import input_folder
@@ -17,14 +19,22 @@ if TYPE_CHECKING:
     from comfy.sd import VAE
 
 
+T = TypeVar("T")
+MOST_SIZES = 4  # sets that are kept: a detailer samples at ever new sizes
+
+
 @dataclass
-class FolderSets:
-    """References of a folder's images, made once for each size that is sampled."""
+class FolderSets(Generic[T]):
+    """References of a folder's images, without thumbnails, kept for the sizes that were sampled last.
+
+    `use`: what is made of each set and kept in its place.
+    """
 
     folder: str
     vae: VAE | None
     node: str  # for errors
-    made: dict[tuple[int, ...], ReferenceSet] = field(default_factory=dict)
+    use: Callable[[ReferenceSet], T]
+    made: OrderedDict[tuple[int, ...], T] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         if self.vae is None:
@@ -36,13 +46,16 @@ class FolderSets:
                 f"{self.node}: `folder` {self.folder!r} holds no images. Put png, jpg or webp files into it."
             )
 
-    def at(self, shape: tuple[int, ...]) -> ReferenceSet:
+    def at(self, shape: tuple[int, ...]) -> T:
         if shape not in self.made:
             listed = list_folder(input_folder(self.folder, self.node), subfolders=True)
             size = latent_in_pixels(shape, self.vae, self.node)
             extractor = feature_extractor("latent", self.node, vae=self.vae, descriptor=None, size=size)
-            builder = ReferenceSetBuilder(extractor, self.node, len(listed.images))
+            builder = ReferenceSetBuilder(extractor, self.node, len(listed.images), pictures=False)
             found = collect(listed, builder, max(size))
-            self.made[shape] = builder.finish()
+            self.made[shape] = self.use(builder.finish())
             found.kept.remove()
+            if len(self.made) > MOST_SIZES:
+                self.made.popitem(last=False)
+        self.made.move_to_end(shape)
         return self.made[shape]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...adapter.conditioning import merge_rows, with_prompt_settings
+from ...adapter.conditioning import merge_rows, with_settings_of
 from ...adapter.model_call import PartwiseCall, SamplerCall
 from ...mitigation.batch import replace_samples
 
@@ -29,7 +29,7 @@ class CaptionPredictions:
         self.parts = PartwiseCall()
         for i, conditioning in enumerate(encoded):
             positive = guider.conds.get("positive", [])
-            guider.conds[f"{key}_{i}"] = with_prompt_settings(conditioning, positive)
+            guider.conds[f"{key}_{i}"] = with_settings_of(positive, conditioning)
 
     def predict(self, call: SamplerCall, captions: Captions) -> Tensor:
         """D(x_t, y_N) (B, ...). Rows without a caption hold values without meaning."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ...adapter.model_call import guides_itself
 from ...adapter.model_patch import patch_sampling, unused_key
 from .plan import AMGPlan, check_shape
 from .run import AMGRun
@@ -37,7 +38,8 @@ def add_amg(model: ModelPatcher, plan: AMGPlan | PlanOfRun, node: str | None = N
 
     def finish(run: AMGRun, guider: CFGGuider) -> None:
         if run.plan.on_end:
-            run.trace.idle = run.plan.needs_guidance if getattr(guider, "cfg", None) == 1.0 else ()
+            unguided = getattr(guider, "cfg", None) == 1.0 and not guides_itself(guider)
+            run.trace.idle = run.plan.needs_guidance if unguided else ()
             run.plan.on_end(run.trace)
 
     name = plan.node if isinstance(plan, AMGPlan) else node or AMGPlan.node

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ...adapter.conditioning import to_conds
+from ...adapter.conditioning import with_settings_of
 from ...adapter.hints import distilled_hint, size_hint
+from ...adapter.model_call import CFG_OF_ONE
 from ...adapter.model_patch import patch_sampling
 from ...adapter.schedule import percent_of, starts_late
 from ...mitigation.escape.rules import EscapeRule
@@ -42,7 +43,7 @@ def add_deferred_cfg(
     def start(guider: CFGGuider, noise: Tensor, sigmas: Tensor) -> DeferralRun:
         here = plan if isinstance(plan, DeferralPlan) else plan(guider, noise)
         if here.null is not None:
-            guider.conds["null"] = to_conds(here.null)
+            guider.conds["null"] = with_settings_of(guider.conds.get("negative"), here.null, "negative")
         if here.rule is not None and starts_late(guider.model_patcher, sigmas):
             here = replace(here, rule=here.rule.for_late_start())
         return run_class(here, guider, sigmas, noise)
@@ -53,7 +54,7 @@ def add_deferred_cfg(
             return
         if run.counter.step < 0 and run.n:
             run.transition.zero_()  # no sample waited for guidance
-            warning = _unguided(guider) or _other_guidance(run)
+            warning = _unguided(run, guider) or _other_guidance(run)
             plan.on_end(run.curve(warning=warning, unmeasured_because="Nothing was deferred."))
             return
         hints = [] if plan.rule is None else distilled_hint(guider.model_patcher)
@@ -69,18 +70,18 @@ def add_deferred_cfg(
 
 def _other_guidance(run: DeferralRun) -> str:
     """A warning when another guider or pack made every prediction of a run."""
-    return (
+    return run.left_to and (
         f"Nothing was deferred, because {run.left_to} has guidance of its own, or none. Use KSampler, CFGGuider or "
         "Deferred-CFG Guider with a `cfg` other than 0, on a `model` that no other pack samples in its own way."
     )
 
 
-def _unguided(guider: CFGGuider) -> str:
+def _unguided(run: DeferralRun, guider: CFGGuider) -> str:
     """A warning when the sampler gives no guidance that could be deferred."""
-    if guider.cfg != 1.0:
+    if run.left_to != CFG_OF_ONE:
         return ""
     advice = "" if distilled_hint(guider.model_patcher) else " Set cfg above 1."
-    return "The sampler's cfg is 1: there is no guidance to defer, so this node changed nothing." + advice
+    return f"The sampler's cfg is 1: there is no guidance to defer, so {run.plan.unguided}.{advice}"
 
 
 def _never_guided(run: DeferralRun, guider: CFGGuider) -> str:

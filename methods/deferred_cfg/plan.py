@@ -28,6 +28,7 @@ class DeferralPlan:
     node: str = "Deferred CFG"
     not_escaped: str = ""  # behind "2 of 4 images", where start_percent came first; "": to raise it
     too_late: str = ""  # the sentence for a run that starts after start_percent; "": one that names both
+    unguided: str = "this node changed nothing"  # what a run without guidance means
     on_end: OnCurve | None = None
     on_step: OnCurve | None = None
 

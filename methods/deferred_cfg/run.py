@@ -11,7 +11,7 @@ from torch import Tensor
 from ...adapter.batch_rows import Conds, choose_prompts
 from ...adapter.errors import GuardError, check_finite, check_magnitude
 from ...adapter.memory import is_out_of_memory
-from ...adapter.model_call import Pair, PartwiseCall, Prompt, SamplerCall, denoised_predictions
+from ...adapter.model_call import CFG_OF_ONE, Pair, PartwiseCall, Prompt, SamplerCall, denoised_predictions
 from ...adapter.schedule import TOLERANCE, StepCounter, sigma_of
 from ...adapter.two_predictions import conditional_noise, pull_level
 from ...mitigation.batch import replace_samples
@@ -65,7 +65,7 @@ class DeferralRun:
 
     def predict(self, call: SamplerCall) -> Tensor:
         """The denoised prediction with each sample guided at its own scale. [HAN], [JAIN]"""
-        self.left_to = call.other_guidance or ("a cfg of 1" if call.cfg_is_one else "")
+        self.left_to = call.other_guidance or (CFG_OF_ONE if call.cfg_is_one else "")
         if self.left_to:
             return call.predict()
         first_of_step = self.counter.advance(call.level)
@@ -201,10 +201,10 @@ class DeferralRun:
 
     def _prompts(self, call: SamplerCall) -> Conds:
         """The prompts for patches that evaluate the model themselves: those inside must not be drawn back by theirs."""
-        conds = call.guider.conds
-        null = conds.get("null", conds["negative"])
-        prompt = null if self.plan.inside_scale == 0 else conds["positive"]
+        conds, g0 = call.guider.conds, self.plan.inside_scale
+        null, prompt = conds.get("null", conds["negative"]), conds["positive"]
+        inside, against = {0.0: (null, null), 1.0: (prompt, prompt)}.get(g0, (prompt, null))
         return {
-            "positive": choose_prompts(self.outside, conds["positive"], prompt, call.x),
-            "negative": choose_prompts(self.outside, conds["negative"], null, call.x),
+            "positive": choose_prompts(self.outside, prompt, inside, call.x),
+            "negative": choose_prompts(self.outside, conds["negative"], against, call.x),
         }

@@ -101,6 +101,12 @@ def test_to_branch_on(host: Host, lab: dict[str, Any]) -> None:
     shutil.rmtree(nested.parent)
 
 
+def test_the_images_come_out_as_they_came_in(host: Host, lab: dict[str, Any]) -> None:
+    """With their transparency: they are what the node tells the user to save."""
+    drawn = torch.rand(2, 96, 96, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.cat(host.run({"c": check()}, {**lab, "i": drawn})["c"][5]), drawn)
+
+
 def test_another_vae_than_the_sets_is_noted(host: Host, lab: dict[str, Any]) -> None:
     own = lab["vae"].get_sd()
 

@@ -148,6 +148,19 @@ def test_with_a_folder_it_steers_away_from_its_images_and_needs_both(host: Host,
             host.run({"lab": lab(1), "g": guard(folder=folder, **vae), "k": ksampler(model=GUARDED)}, {**CLIP, "v": 1})
 
 
+def test_a_folders_references_are_kept_for_a_few_sizes(host: Host, checkpoint: dict[str, Any]) -> None:
+    """A detailer samples at ever new ones."""
+    training_images(host, "works", 3)
+    sets = host.module(PACK, "references.folder_sets")
+    kept = sets.FolderSets("works", checkpoint["vae"], "a node", lambda references: references)
+    with torch.inference_mode():
+        first = kept.at((4, 8, 8))
+        assert first.thumbnails is None and kept.at((4, 8, 8)) is first
+        for width in range(9, 9 + sets.MOST_SIZES):
+            kept.at((4, 8, width))
+        assert len(kept.made) == sets.MOST_SIZES and kept.at((4, 8, 8)) is not first
+
+
 @NEEDS_EASY_CACHE
 def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkpoint: Any, searches: list) -> None:
     cache = node("EasyCache", model=["m", 0], reuse_threshold=0.5, start_percent=0.0, end_percent=1.0, verbose=False)
