@@ -70,7 +70,7 @@ OWN_PROMPTS = (
 )
 UNGUIDED = {  # what a cfg of 1 leaves undone, without a folder and with one
     False: "this node changed nothing",
-    True: "this node only steered away from the images in `folder`",
+    True: "this node could only steer away from the images in the folder",
 }
 TOOLTIPS = {
     "strength": "Gentle: changes the images least, but lets some copies through. Normal: right for most images. "
