@@ -16,6 +16,7 @@ MODULES = (
     "deferred_cfg_guider",
     "deferred_cfg",
     "prompt_check",
+    "prompt_free_check",
     "prompt_reanchor",
     "calibrate",
     "plot_curve",

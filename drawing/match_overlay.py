@@ -34,13 +34,13 @@ def match_pictures(
     for image, pair in zip(images, pairs, strict=True):
         most = max(1e-6, *(float(match.max()) for match in (pair.own, pair.other) if match is not None))
         strength = STRONGEST * float(pair.own.sum().clamp(0, 1)) ** 0.5
-        own.append(_coloured(image, pair.own / most, strength))
+        own.append(coloured(image, pair.own / most, strength))
         if pair.reference is not None and pair.other is not None:
-            others.append(_coloured(pair.reference, pair.other / most, strength))
+            others.append(coloured(pair.reference, pair.other / most, strength))
     return side_by_side(own, others or None, closeness, mark, words)
 
 
-def _coloured(pixels: Tensor, heat: Tensor, strength: float) -> Tensor:
+def coloured(pixels: Tensor, heat: Tensor, strength: float) -> Tensor:
     """The image (H, W, 3) in grey, SIDE pixels large, coloured where the heat (h, w) is above 0: red at 1."""
     image = fitted(pixels)
     grey = torch.from_numpy(np.asarray(image.convert("L"), dtype=np.float32) / 255)[..., None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..adapter.errors import GuardError
+from ..adapter.errors import GuardError, check_images
 from ..adapter.hints import distilled_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
@@ -15,12 +15,15 @@ from ..adapter.noise import drawn_noise
 from ..adapter.sampling import prepare_latent
 from ..adapter.schedule import one_step_schedule
 from ..drawing.node_views import text_view
+from ..methods.prompt_free_check import known_by_heart
 from ..methods.self_calibration import PROMPTS, calibrate
+from ..mitigation.familiarity import THRESHOLD, ordinary_line, suggested_threshold
+from ..references.image_resize import opaque
 from . import schema
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
-    from comfy.sd import CLIP
+    from comfy.sd import CLIP, VAE
 
 NAME = "Calibrate Thresholds"
 TOOLTIPS = {
@@ -30,6 +33,10 @@ TOOLTIPS = {
     "because the model may have memorized these works. More prompts give a more reliable threshold.",
     "noise_seed": "Seed of the noises that are tried. You can leave this seed as it is, because another seed hardly "
     "changes the result.",
+    "images": "Only for Prompt-Free Check: ordinary images that the model made, as a batch. Use 8 or more, if you can "
+    "of different prompts. Leave out images that could be copies. The node measures how well the model knows these "
+    "images.",
+    "vae": "Only for `images`: the model's VAE.",
     "sigmas": "The sampler's schedule. Needed only if sampling does not start at full noise.",
 }
 
@@ -53,6 +60,8 @@ class Calibrate(io.ComfyNode):
                 io.String.Input("prompts", multiline=True, default=PROMPTS),
                 schema.seed_input("noise_seed", control=False),
                 io.Sigmas.Input("sigmas", optional=True),
+                io.Image.Input("images", optional=True),
+                io.Vae.Input("vae", optional=True),
             ),
             outputs=[
                 io.Float.Output(
@@ -70,6 +79,11 @@ class Calibrate(io.ComfyNode):
                     tooltip="The value for memorized_threshold on every node of this pack that has this input.",
                 ),
                 io.String.Output(display_name="summary", tooltip="What was measured, prompt by prompt."),
+                io.Float.Output(
+                    display_name="familiarity_threshold",
+                    tooltip="The value for familiarity_threshold on Prompt-Free Check. Without `images`, this is the "
+                    "default of that node, which was not measured on your model.",
+                ),
             ],
             is_output_node=True,  # so that it can run with nothing connected: its view shows the result
         )
@@ -84,6 +98,8 @@ class Calibrate(io.ComfyNode):
         prompts: str,
         noise_seed: int,
         sigmas: Tensor | None = None,
+        images: Tensor | None = None,
+        vae: VAE | None = None,
     ) -> io.NodeOutput:
         lines = [p.strip() for p in prompts.splitlines() if p.strip()]
         if not lines:
@@ -93,10 +109,19 @@ class Calibrate(io.ComfyNode):
         noise = drawn_noise(samples, noise_seed, latent.get("batch_index"))
         sigmas = one_step_schedule(model, sigmas, NAME)
         made = calibrate(model, clip, lines, latent, noise, sigmas, NAME)
-        text = "\n".join([*made.lines(lines), *distilled_hint(model)])
         values = {"target_magnitude": made.target_magnitude, "memorized_threshold": made.memorized_threshold}
+        familiar, told = THRESHOLD, []
+        if images is not None:
+            if vae is None:
+                raise GuardError(f"{NAME}: `images` needs `vae`. Connect the VAE of the model, or disconnect `images`.")
+            every = list(opaque(check_images(images, NAME)))
+            ordinary, _ = known_by_heart(model, clip, vae, every, noise_seed, NAME)
+            familiar, told = suggested_threshold(ordinary), [ordinary_line(ordinary)]
+            values["familiarity_threshold"] = familiar
+        text = "\n".join([*made.lines(lines), *told, *distilled_hint(model)])
         view = LiveView().finish(text_view(text, suggested=values))
-        return io.NodeOutput(made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold, text, ui=view)
+        found = made.ordinary_magnitude, made.target_magnitude, made.memorized_threshold
+        return io.NodeOutput(*found, text, familiar, ui=view)
 
 
 NODES = [Calibrate]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..adapter.errors import check_images
 from ..adapter.hints import steered_note
-from ..adapter.images import images_or_nothing
+from ..adapter.images import images_or_nothing, previews
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.long_work import interruptible
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 NAME = "Copy Check"
 LATENT_THRESHOLD = 0.85  # lab checkpoint: 4 copies 0.993 … 0.996, 76 other images 0.28 … 0.76
-SAVED_AT_ONCE = 4
 TURN_ON = "Turn on draw_matches to see here which places match."
 NEEDS_SSCD = "Only references that were made with SSCD show which places match."
 TOOLTIPS = {
@@ -175,7 +174,7 @@ class CopyCheck(io.ComfyNode):
             images_or_nothing([batch[~own] for batch, own in zip(batches, by_batch, strict=True)]),
             images_or_nothing([batch[own] for batch, own in zip(batches, by_batch, strict=True)]),
             _match_map(look, every, verdict, placements.tolist()) if draw_matches else nothing_to_colour(TURN_ON),
-            ui={**_previews([*drawn.split(SAVED_AT_ONCE), *below], cls), "text": (summary,), **view},
+            ui={**previews([drawn, *below], cls), "text": (summary,), **view},
         )
 
 
@@ -188,12 +187,6 @@ def _match_map(look: FeaturesToCompare, images: list[Tensor], verdict: CopyVerdi
     pairs = (matched_pair(look.references, network, image, row, bool(placed)) for image, row, placed in found)
     words = [line + "  (mirrored)" * placed for line, placed in zip(verdict.lines, placements, strict=True)]
     return match_pictures(interruptible(images), pairs, *verdict.bars, words)
-
-
-def _previews(parts: list[Tensor], node: type[io.ComfyNode]) -> dict:
-    """As the host's Preview Image, which saves a whole batch before it looks whether the user has stopped the run."""
-    saved = [ui.PreviewImage(part, cls=node).as_dict() for part in interruptible(parts)]
-    return {**saved[0], "images": [image for part in saved for image in part["images"]]}
 
 
 NODES = [CopyCheck]

@@ -13,6 +13,7 @@ from ..adapter.copy_detector import LoadedDescriptor, as_descriptor
 from ..adapter.errors import GuardError, check_features, dims
 from ..adapter.long_work import interruptible, progress
 from ..adapter.memory import explain_out_of_memory
+from ..adapter.vae_encode import encode
 from ..mitigation.references.features import descriptor_features, image_features, latent_features
 from ..mitigation.references.placement import moved
 from ..mitigation.references.reference_set import NL2_SIZE, Metric, ReferenceSet
@@ -69,15 +70,11 @@ def _latent_extractor(node: str, vae: VAE | None, size: Size | None) -> FeatureE
             f"{node}: the latent metric needs `vae`. Connect the model's VAE, or set metric to another one."
         )
 
-    def encode(image: Tensor) -> Tensor:
-        cropped = cover(image[None], size)
-        with explain_out_of_memory(node, "Use smaller images, start ComfyUI with --cpu-vae, or set metric to nL2."):
-            latents = vae.encode(cropped)  # one image per call: a video VAE takes a batch for the frames of one video
-        if not isinstance(latents, Tensor) or latents.ndim < 4 or latents.numel() == 0:
-            raise GuardError(f"{node}: `vae` returned no latent for an image. Connect the VAE of the model.")
-        return check_features(latents[0].float().cpu(), cropped, node, "`vae`", "--fp32-vae or --bf16-vae")
+    def latent(image: Tensor) -> Tensor:
+        lower = "Use smaller images, start ComfyUI with --cpu-vae, or set metric to nL2."
+        return encode(vae, cover(image[None], size), node, lower)
 
-    return FeatureExtractor("latent", encode, model_hash=_fingerprint(vae), size=size)
+    return FeatureExtractor("latent", latent, model_hash=_fingerprint(vae), size=size)
 
 
 def _fingerprint(vae: VAE) -> str:

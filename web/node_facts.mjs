@@ -4,9 +4,9 @@
 /** The nodes that show a view. */
 export const VIEWED = new Set([
   "MG_Guard", "MG_NoiseOptimizer", "MG_BasinEscapeDetector", "MG_DeferredCFGKSampler", "MG_DeferredCFGGuider",
-  "MG_DeferredCFG", "MG_PromptCheck", "MG_PromptReanchor", "MG_Calibrate", "MG_AMGGuidance", "MG_ReferencesFromFolder",
-  "MG_ReferencesFromImages", "MG_ReferencesFromLatents", "MG_SaveReferences", "MG_LoadReferences", "MG_CopyCheck",
-  "MG_LoRAAudit",
+  "MG_DeferredCFG", "MG_PromptCheck", "MG_PromptFreeCheck", "MG_PromptReanchor", "MG_Calibrate", "MG_AMGGuidance",
+  "MG_ReferencesFromFolder", "MG_ReferencesFromImages", "MG_ReferencesFromLatents", "MG_SaveReferences",
+  "MG_LoadReferences", "MG_CopyCheck", "MG_LoRAAudit",
 ]);
 
 /** Choice -> each of its values -> the inputs that it uses. @type {Record<string, Record<string, string[]>>} */

@@ -27,7 +27,7 @@ STEPS = {  # what a node does with every image: where, and how often at most bef
     "encode": ("references.feature_extraction", "image_features", 3),
     "compare": ("mitigation.references.index", "ReferenceIndex.nearest", 2),
     "draw": ("drawing.copy_comparison", "_bar", 2),
-    "save": ("nodes.copy_check", "ui.PreviewImage", 2),
+    "save": ("adapter.images", "ui.PreviewImage", 2),
     "find duplicates": ("mitigation.references.duplicates", "connected_components", 2),
 }
 IMAGES, READ = 60, node("MG_ReferencesFromFolder", folder="stopped", metric="nL2", width=32, height=32)
@@ -70,7 +70,7 @@ def stop(host: Host, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_stop_ends_the_run_within_one_image(host: Host, vae: Any, stop: Any, monkeypatch, step: str) -> None:
-    monkeypatch.setattr(host.module(PACK, "nodes.copy_check"), "SAVED_AT_ONCE", 1)
+    monkeypatch.setattr(host.module(PACK, "adapter.images"), "SAVED_AT_ONCE", 1)
     monkeypatch.setattr(host.module(PACK, "mitigation.references.duplicates"), "ROWS", 8)
     # Newer hosts' progress bars do not look whether the run is to end.
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", None)

@@ -1,8 +1,8 @@
 """A prompt for every node of the pack that works, small enough to run hundreds of times.
 
 `n` is the node itself; `out`, where there is one, samples or draws with what it gives. The others need to be given
-`works`, `clip`, `vae`, `i` (images), `copies` (images like some of them), `curve`, and a UNet with its text encoder
-(`unet`, `words`); `prepare` makes all of it.
+`works`, `clip`, `vae`, `i` (images), `copies` (images like some of them), `finished` images, `curve`, and a UNet with
+its text encoder (`unet`, `words`); `prepare` makes all of it.
 """
 
 from typing import Any
@@ -30,6 +30,9 @@ AUDIT = node(
     "MG_LoRAAudit", **AUDITED, references=["refs", 0], loras=LORA, strengths="0", captions="memorized", **SHORT
 )
 GUARD = node("MG_Guard", model=graphs.MODEL, clip=["clip", 0], folder=FOLDER, vae=["vae", 0])
+PROMPT_FREE = node(
+    "MG_PromptFreeCheck", model=graphs.MODEL, clip=["clip", 0], vae=["vae", 0], images=["finished", 0], noises=2
+)
 REANCHOR = node("MG_PromptReanchor", model=graphs.MODEL, reworded=graphs.ORDINARY)
 UNET = {"w": checkpoint.text("a blue ring", "words"), "l": checkpoint.empty(2)}
 UNET["out"] = graphs.ksampler(**GUIDED, positive=["w", 0], negative=["w", 0], latent_image=["l", 0])
@@ -46,6 +49,7 @@ EVERY_NODE: dict[str, Prompt] = {
     "MG_AMGGuidance": {"refs": REFS, "n": graphs.amg(), "out": graphs.ksampler(**GUIDED)},
     "MG_Calibrate": {"n": graphs.calibrate("memorized\nordinary")},
     "MG_PromptCheck": {"n": node("MG_PromptCheck", **WORDS, text="memorized ordinary", rewordings="ordinary")},
+    "MG_PromptFreeCheck": {"n": PROMPT_FREE},
     "MG_PromptReanchor": {"n": REANCHOR, "out": graphs.ksampler(**GUIDED)},
     "MG_AttentionAttenuation": {**UNET, "n": node("MG_AttentionAttenuation", model=["unet", 0], variant="GUARD")},
     "MG_PlotCurve": {"n": node("MG_PlotCurve", curve=["curve", 0])},
@@ -78,6 +82,7 @@ def prepare(host: Host, vae: Any) -> dict[str, Any]:
         "clip": exact.TextEncoder(),
         "vae": vae,
         "i": images,
+        "finished": torch.rand(2, 64, 64, 3, generator=draw),
         "copies": images[:3] * 0.9 + 0.1 * torch.rand(3, 32, 32, 3, generator=draw),
         "curve": host.run({"lab": graphs.lab(2), "d": graphs.detector(steps=4)})["d"][3],
     }

@@ -16,8 +16,9 @@ from support.frontend.page import Page, single_node
 from support.frontend.workflow import Graph, LabWorkflow, build, write
 from support.paths import ROOT
 from support.server import Server
+from tools.assets.templates import KNOWN
 from tools.assets.templates.words_and_loras import LORA_TRAINING
-from tools.assets.write_templates import place_lora
+from tools.assets.write_templates import place_lora, place_works
 
 OUT = ROOT / "web" / "docs" / "img"
 PRESETS = ROOT / "docs" / "img" / "presets-help.jpg"  # the list of presets, as the page shows a node's help
@@ -63,6 +64,11 @@ def prompt_check(w: LabWorkflow) -> None:
     w.graph.node("PreviewAny", source=found["best_prompt"])
 
 
+def prompt_free_check(w: LabWorkflow) -> None:
+    image = w.graph.node("LoadImage", image=KNOWN)
+    w.graph.node("MG_PromptFreeCheck", model=w.model, clip=w.clip, vae=w.vae, images=image)
+
+
 def prompt_reanchor(w: LabWorkflow) -> None:
     links = {"model": w.model, "reworded": w.text("a drawing of a cake")}
     w.model = w.graph.node("MG_PromptReanchor", **links, memorized_threshold=0.0157, rewording_threshold=0.0093)
@@ -80,6 +86,7 @@ def lora_audit(w: LabWorkflow) -> None:
 NODES: dict[str, Callable[[LabWorkflow], object]] = {
     "MG_Guard": guard,
     "MG_PromptCheck": prompt_check,
+    "MG_PromptFreeCheck": prompt_free_check,
     "MG_PromptReanchor": prompt_reanchor,
     "MG_NoiseOptimizer": noise_optimizer,
     "MG_BasinEscapeDetector": lambda w: w.graph.node("PreviewImage", images=w.detector()["plot"]),
@@ -122,6 +129,7 @@ def main() -> None:
     with Server() as server, Page(server) as page:
         page.set("MemorizationGuard.Warnings", False)  # a message would cover the node
         place_lora(server)
+        place_works(server)
         page.open()  # with the new file among the choices
         for node in sys.argv[1:] or NODES:
             batch = 1 if node in ("MG_CopyCheck", "MG_LoRAAudit") else 4

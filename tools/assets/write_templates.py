@@ -21,7 +21,7 @@ from support.frontend.page import Page, title_and_view
 from support.frontend.workflow import WorkflowError, write
 from support.paths import ROOT
 from support.server import Server
-from tools.assets.templates import MIRRORED, TEMPLATES
+from tools.assets.templates import KNOWN, MIRRORED, TEMPLATES
 from tools.assets.templates.template import Template
 from tools.assets.templates.words_and_loras import LORA_TRAINING
 
@@ -157,8 +157,7 @@ def main() -> None:
     parser.add_argument("--thumbnails", action="store_true", help="run each template and write its thumbnail")
     options = parser.parse_args()
     with Server() as server, Page(server) as page:
-        _, image = training_pairs()[0]
-        ImageOps.mirror(Image.fromarray(image)).save(server.base / "input" / MIRRORED)
+        place_works(server)
         written = []
         for name, make in TEMPLATES.items():
             if not options.names or any(part in name for part in options.names):
@@ -174,6 +173,13 @@ def main() -> None:
             if overlaps := page.mg("overlaps"):
                 raise WorkflowError(f"{path}: after a run these nodes cover each other: {overlaps}")
             write_thumbnail(page, template, entry, path.with_suffix(".jpg"))
+
+
+def place_works(server: Server) -> None:
+    """A training image, as it is and mirrored, for Load Image."""
+    image = Image.fromarray(training_pairs()[0][1])
+    image.save(server.base / "input" / KNOWN)
+    ImageOps.mirror(image).save(server.base / "input" / MIRRORED)
 
 
 def place_lora(server: Server) -> None:

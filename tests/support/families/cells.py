@@ -120,7 +120,7 @@ def patch(bench: Bench) -> None:
 
 
 def calibrate(bench: Bench) -> None:
-    ordinary, target, threshold, _ = bench.run(c=bench.words.calibrate("one\ntwo"))["c"]
+    ordinary, target, threshold, *_ = bench.run(c=bench.words.calibrate("one\ntwo"))["c"]
     assert 0 < target == ordinary < threshold < float("inf"), "thresholds that cannot be"
 
 
@@ -166,6 +166,30 @@ def prompt_check(bench: Bench) -> None:
     word, best, pull, shares, _ = bench.run(c=bench.words.ours("MG_PromptCheck", **CLIP, text="a red house"))["c"]
     assert word in ("a", "red", "house") and best and len(shares) == 3, "not one share a word"
     assert 0 < pull < float("inf") and torch.isfinite(torch.tensor(shares)).all(), "a pull that cannot be"
+
+
+@dataclass
+class Encoder:
+    """Stands in for a family's VAE, which its tiny model has none of: latents of the right shape."""
+
+    latent: tuple[int, ...]
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return (
+            pixels.mean(dim=-1)
+            .reshape(-1, *[1] * (len(self.latent) - 2), *self.latent[-2:])
+            .repeat(1, *self.latent[:-2], 1, 1)
+        )
+
+
+def prompt_free(bench: Bench) -> None:
+    high, wide = bench.family.latent[-2:]
+    images = torch.rand(2, high, wide, 3, generator=torch.Generator().manual_seed(1))
+    bench.given |= {"encoder": Encoder(bench.family.latent), "finished": images}
+    own = {**CLIP, "vae": ["encoder", 0], "images": ["finished", 0], "noises": 2}
+    familiarity, memorized, *_ = bench.run(c=bench.words.ours("MG_PromptFreeCheck", **own))["c"]
+    assert len(familiarity) == 2 and all(0 < one < float("inf") for one in familiarity), familiarity
+    assert memorized == any(one >= 1.2 for one in familiarity)
 
 
 def reanchoring(bench: Bench) -> None:
@@ -216,6 +240,7 @@ NODES: dict[str, Callable[[Bench], None]] = {
     "Gradient": gradient,
     "Guard": guard,
     "Prompt Check": prompt_check,
+    "Prompt-Free Check": prompt_free,
     "Re-anchoring": reanchoring,
     "Attention attenuation": attenuation,
 }

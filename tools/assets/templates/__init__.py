@@ -7,7 +7,7 @@ from benchmarks.lab.methods import CALIBRATED_ON
 from lab.copies import LORA
 from support import small_lab
 from support.frontend.workflow import Node
-from tools.assets.templates.template import COMMON, GAP, LEFT, OURS, PLAIN, ROW, Template
+from tools.assets.templates.template import CFG, COMMON, GAP, LEFT, OURS, PLAIN, ROW, SEED, SIDE, STEPS, Template
 from tools.assets.templates.words_and_loras import (
     LAB_PROMPT,
     LORA_TRAINING,
@@ -20,6 +20,7 @@ CAPTION = "a caption that your LoRA was trained with"
 LAB_CAPTION, LORA_CAPTION = "Echo Valley, a cake", "summer style, a frog"
 REFERENCES = "2 · What it must not copy"
 MIRRORED = "mirrored.png"  # a training image of the lab, in the input folder of the server that makes the thumbnails
+KNOWN = "known.png"  # another one, as it is
 CHECKED, CLEAN = "4 · Too close?", "Save Image: no alarm"
 
 
@@ -37,6 +38,39 @@ def check_finished_images() -> Template:
     t.frame("3 · Too close?", checked, saved, color=OURS)
     t.poster = (checked, {"Your image": checked})
     t.notes("check-finished-images", 0, LEFT, 920, 1610)
+    return t
+
+
+def does_the_model_know_it() -> Template:
+    """Without prompt and references; below, the threshold is measured with ordinary images."""
+    t = Template(0)
+    loaded = t.graph.node("LoadImage", image="example.png").at(0, 190).sized(380, 400)
+    t.on_lab.append((loaded.id, "image", KNOWN))
+    t.frame("1 · Your image, and the model that made it", *map(Node, t.graph.nodes), color=COMMON)
+    ordinary = t.text("CLIP Text Encode (an ordinary prompt)", "a photo of a cat sleeping on a sofa", "a disc", "a dog")
+    ordinary.at(0, ROW)
+    empty = t.graph.node("CLIPTextEncode", "CLIP Text Encode (empty)", clip=t.clip, text="").at(0, ROW + 170)
+    empty.sized(380, 100).paint("red")
+    latent = t.graph.node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=8).at(0, ROW + 320).sized(380, 106)
+    t.tune(latent, width=96, height=96)
+    wires = {"model": t.model, "positive": ordinary, "negative": empty, "latent_image": latent}
+    sampler = t.graph.node("KSampler", **wires, seed=SEED, steps=STEPS, cfg=CFG, scheduler="normal")
+    sampler.at(LEFT, ROW).sized(400, 262)
+    image = t.decoded(sampler["LATENT"], LEFT, ROW + 312, "ordinary", "Save Image: ordinary images", 400)
+    given = {"clip": t.clip, "latent_image": latent, "images": image[0], "vae": t.vae}
+    calibrate = t.graph.node("MG_Calibrate", model=t.model, **given).at(920, ROW).sized(400, 640).paint("purple")
+    t.tune(calibrate, prompts="\n".join(small_lab.ordinary_prompts()))
+    t.on_lab.append((calibrate.id, "prompts", CALIBRATED_ON))
+    title = "The threshold for your model, from ordinary images"
+    t.frame(title, ordinary, empty, latent, sampler, *image, calibrate, color=OURS, row=1)
+    own = {"model": t.model, "clip": t.clip, "vae": t.vae, "images": loaded}
+    check = t.graph.node("MG_PromptFreeCheck", **own, familiarity_threshold=calibrate["familiarity_threshold"])
+    check.at(LEFT, 0).sized(400, 0).paint("blue")
+    saved = t.graph.node("SaveImage", CLEAN, images=check["clean"], filename_prefix="memorization_guard/no alarm")
+    saved.at(920, 0).sized(400, 490)
+    t.frame("2 · Does the model know it?", check, saved, color=OURS)
+    t.poster = (check, {"Your image": loaded, "Ordinary images": image[1]})
+    t.notes("does-the-model-know-it", 0, LEFT, 920, 1370)
     return t
 
 
@@ -231,4 +265,5 @@ TEMPLATES: dict[str, Callable[[], Template]] = {
     "Which epoch of my LoRA copies least": audit_loras,
     "Check a batch for copies": check_a_batch,
     "Check finished images": check_finished_images,
+    "Does the model know this image": does_the_model_know_it,
 }
