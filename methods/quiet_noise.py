@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..adapter.model_patch import replace_noise
+from ..adapter.sampled_model import model_of_run
 from ..adapter.sampling import SamplingRun
 from ..adapter.schedule import starts_late
 from ..adapter.two_predictions import TwoPredictions, measure_in_run
@@ -36,7 +37,6 @@ GAUSSIAN = (0.8, 1.2)  # std; a run that begins without noise, or with another k
 class NoiseSearch:
     """Which noise is quiet, and how often another one is tried."""
 
-    measured: ModelPatcher  # the model that measures: without what this search belongs to
     null: list  # CONDITIONING of the empty prompt
     ordinary: Callable[[SamplingRun], Calibration]  # what ordinary prompts show ahead
     candidates: int
@@ -49,11 +49,11 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
     """A clone of `model` whose text-to-image runs begin with a noise that does not pull, where there is one."""
 
     def find(run: SamplingRun) -> Tensor:
-        if not _can_begin_elsewhere(run, search.measured):
+        if not _can_begin_elsewhere(run):
             search.on_end(None)
             return run.noise
-        ordinary, levels = search.ordinary(run), levels_ahead(search.measured, float(run.sigmas[0]))
-
+        model = model_of_run(run.guider)
+        ordinary, levels = search.ordinary(run), levels_ahead(model, float(run.sigmas[0]))
         threshold = ordinary.memorized_threshold
 
         def too_loud(so_far: Tensor) -> Tensor:
@@ -72,16 +72,16 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
                 keep_below=threshold,
             )
 
-        found, report = measure_in_run(body, run, search.measured, search.node, search.null)
+        found, report = measure_in_run(body, run, model, search.node, search.null)
         search.on_end(report)
         return found.to(run.noise)
 
     return replace_noise(model, KEY, search.node, find)
 
 
-def _can_begin_elsewhere(run: SamplingRun, model: ModelPatcher) -> bool:
+def _can_begin_elsewhere(run: SamplingRun) -> bool:
     """A whole guided run of a prompt against a negative one, from Gaussian noise and nothing else."""
-    if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(model, run.sigmas):
+    if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(run.guider.model_patcher, run.sigmas):
         return False
     gaussian = GAUSSIAN[0] < float(run.noise.float().std()) < GAUSSIAN[1]
     return gaussian and run.guider.cfg != 1 and all(run.conds.get(name) for name in ("positive", "negative"))
