@@ -34,6 +34,7 @@ class GuardView:
     below: str = ""  # and for one that pulls much harder than ordinary ones, but below the threshold
     behind: str = ""  # what another node did to the model after the guard
     searched: str = ""
+    kept: str = ""
     loud: Tensor | None = None  # (B,) bool: the noises that still pull, because no quiet one was found
     steered: str = ""
     curve: EscapeCurve | None = None
@@ -55,6 +56,7 @@ class GuardView:
             self.measured,
             self._advice(curve) if done else "",
             self.searched,
+            self.kept,
             self.steered,
             self.behind,
             *self.hints,
@@ -74,8 +76,9 @@ class GuardView:
             return ""
         return f"Your prompt pulls {times:.1f} times as hard. If an image looks like a copy, {self.below}."
 
-    def finish_search(self, report: NoiseReport | None) -> None:
-        self.searched, self.loud, self.steered, self.curve = "", None, "", None
+    def finish_search(self, report: NoiseReport | None, kept: str = "") -> None:
+        """`kept`: why a run begins with the noise that it was given, whatever the prompt does with it."""
+        self.searched, self.kept, self.loud, self.steered, self.curve = "", kept, None, "", None
         if report is None:
             return
         self.loud = report.after >= report.keep_below

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..adapter.model_patch import replace_noise
+from ..adapter.noise import is_drawn_noise
 from ..adapter.sampled_model import model_of_run
 from ..adapter.sampling import SamplingRun
 from ..adapter.schedule import starts_late
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 KEY = "memorization_guard_noise"
-GAUSSIAN = (0.8, 1.2)  # std; a run that begins without noise, or with another kind of it, keeps what it has
+OTHER_NOISE = (
+    "The image does not begin with the noise that its seed gives, so this node kept the noise as it is. If the prompt "
+    "pulls, this node only delays guidance."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class NoiseSearch:
     candidates: int
     quiet: float  # a candidate is taken up to this many times the ordinary prompts' median
     node: str
-    on_end: Callable[[NoiseReport | None], None]  # None: a run that keeps its noise unmeasured
+    on_end: Callable[[NoiseReport | None, str], None]  # None: a run that keeps its noise unmeasured, and why if it says
 
 
 def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
@@ -50,7 +54,10 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
 
     def find(run: SamplingRun) -> Tensor:
         if not _can_begin_elsewhere(run):
-            search.on_end(None)
+            search.on_end(None, "")
+            return run.noise
+        if not is_drawn_noise(run.noise, run.seed):  # independent numbers alone may be put into another order
+            search.on_end(None, OTHER_NOISE)
             return run.noise
         model = model_of_run(run.guider)
         ordinary, levels = search.ordinary(run), levels_ahead(model, float(run.sigmas[0]))
@@ -73,15 +80,14 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
             )
 
         found, report = measure_in_run(body, run, model, search.node, search.null)
-        search.on_end(report)
+        search.on_end(report, "")
         return found.to(run.noise)
 
     return replace_noise(model, KEY, search.node, find)
 
 
 def _can_begin_elsewhere(run: SamplingRun) -> bool:
-    """A whole guided run of a prompt against a negative one, from Gaussian noise and nothing else."""
+    """A whole guided run of a prompt against a negative one."""
     if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(run.guider.model_patcher, run.sigmas):
         return False
-    gaussian = GAUSSIAN[0] < float(run.noise.float().std()) < GAUSSIAN[1]
-    return gaussian and run.guider.cfg != 1 and all(run.conds.get(name) for name in ("positive", "negative"))
+    return run.guider.cfg != 1 and all(run.conds.get(name) for name in ("positive", "negative"))

@@ -3,11 +3,12 @@
 import re
 from typing import Any
 
+import comfy.sample
 import pytest
 import torch
 
 from support.executor import Host, NodeError
-from support.graphs import ORDINARY, deferred, ksampler, lab, node
+from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, custom, deferred, ksampler, lab, node
 from support.graphs.checkpoint import base, training_images
 from support.graphs.checkpoint import deferred as on_lab_deferred
 from support.graphs.checkpoint import ksampler as on_lab
@@ -127,6 +128,49 @@ def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_qui
     runs = {"b": ksampler(**links), "c": ksampler(**links, denoise=0.6)}
     host.run({"lab": lab(1), "g": guard(), **runs}, given)
     assert not [note for view in host.views("g") for note in view["notes"] if "different noise" in note]
+
+
+class OtherNoise:
+    """A NOISE of another pack: with a structure and a std of 1, or the host's own."""
+
+    def __init__(self, structured: bool) -> None:
+        self.seed, self.structured = 5, structured
+
+    def generate_noise(self, latent: dict) -> torch.Tensor:
+        noise = comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
+        waves = 2**0.5 * torch.linspace(0, 6.3, noise.shape[-1]).sin().expand_as(noise)
+        return 0.95 * noise + 0.31 * waves if self.structured else noise
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_noise_that_is_not_the_seeds_own_is_kept(
+    host: Host, all_loud: None, searches: list[Any], structured: bool
+) -> None:
+    """It was chosen: another order of its numbers would destroy what it is."""
+    given, empty = {**CLIP, "n": OtherNoise(structured)}, torch.zeros(4, *exact.SHAPE)
+    assert 0.9 < float(given["n"].generate_noise({"samples": empty}).std()) < 1.1
+    out = []
+    for model in (MODEL, GUARDED):
+        guiding = node("CFGGuider", model=model, positive=MEMORIZED, negative=NULL, cfg=7.0)
+        nodes = {"lab": lab(4), "g": guard(), "cfg": guiding, **custom(["cfg", 0], ["n", 0])}
+        out.append(host.run(nodes, given)["custom"])
+    notes = " ".join(host.views("g")[-1]["notes"])
+    assert (not searches) == ("so this node kept the noise as it is" in notes) == same_bits(*out) == structured
+
+
+def test_it_knows_what_the_host_draws(host: Host) -> None:
+    """For a whole batch, and for a latent out of one: image by image, in any order, and the same one twice."""
+    is_drawn = host.module(PACK, "adapter.noise").is_drawn_noise
+    for shape in ((5, *exact.SHAPE), (3, 3, 5, 7), (1, 16, 3, 4, 4)):
+        latent = torch.zeros(shape)
+        for index in (None, [2] * shape[0], list(range(40, 40 + shape[0]))[::-1]):
+            state = torch.manual_seed(3).get_state()
+            noise = comfy.sample.prepare_noise(latent, 2**64 - 1, index)
+            torch.default_generator.set_state(state)
+            assert is_drawn(noise, 2**64 - 1) and not is_drawn(noise, 8) and not is_drawn(noise, None)
+            assert torch.equal(torch.default_generator.get_state(), state)
+            noise[-1, ..., 0] *= 1.001
+            assert not is_drawn(noise, 2**64 - 1)
 
 
 def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Host) -> None:
