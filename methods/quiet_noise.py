@@ -68,12 +68,12 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
 
         def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
             def measure(i: int, x: Tensor, rows: Tensor) -> Tensor:
-                found = judged(pair.magnitudes_ahead(x, rows, levels, enough=too_loud if i else None))
-                return found.nan_to_num(torch.inf)  # given up
+                return pair.magnitudes_ahead(x, rows, levels, enough=too_loud if i else None)
 
             return search_noise(
                 lambda i: rearranged(noise, i),
                 measure,
+                judge=lambda found: judged(found).nan_to_num(torch.inf),  # given up
                 candidates=search.candidates,
                 target=min(search.quiet * ordinary.ordinary_magnitude, threshold),
                 keep_below=threshold,

@@ -106,12 +106,13 @@ def all_loud(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarding, "ahead", lambda *_: low)
 
 
-def test_a_loud_noise_costs_one_step(host: Host, counted: Any, all_loud: None) -> None:
+def test_a_loud_noise_costs_one_step(host: Host, counted: Any, searches: list[Any], all_loud: None) -> None:
     """Of the seed's own four steps are measured, of the 23 others one."""
     model, calls = counted
     nodes = {"lab": lab(2), "g": guard(model=["m", 0]), "b": ksampler(model=GUARDED)}
     host.run(nodes, {**CLIP, "m": model})
     assert calls.pop_rows() == 2 * (2 * 50 + 8 + 2 * 23)
+    assert searches[0][1].evaluations.tolist() == [8 + 2 * 23] * 2
 
 
 def test_what_finds_no_quiet_noise_is_deferred(host: Host, all_loud: None) -> None:
