@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -165,6 +166,18 @@ def test_a_file_that_its_node_says_nothing_about_is_told_by_its_size_and_age(hos
     assert first == identity() and first == always != told
     file.write_bytes(b"three")
     assert first != identity() == identity(is_changed=float("nan")) and told == identity(is_changed=["hash"])
+
+
+@pytest.mark.parametrize("kind", [range, torch.tensor, np.asarray])
+def test_a_batch_index_of_any_kind_is_one_of_the_hosts(host: Host, lab: Any, seen: list, kind: Any) -> None:
+    """The host takes them all, and packs give them."""
+    sampled = []
+    for index in ([2, 3], range(2, 4) if kind is range else kind([2, 3]), [3, 2]):
+        latent = {"samples": torch.zeros(2, 4, 8, 8), "batch_index": index}
+        few = {"loras": "memory", "strengths": "1", "captions": CAPTIONS[0], "seeds": 1, "steps": 1}
+        host.run(audit(**few, latent_image=["given", 0]), {**lab, "given": latent})
+        sampled.append(len(seen))
+    assert sampled == [1, 1, 2]
 
 
 def test_names_patterns_captions_and_what_is_refused(host: Host, lab: dict[str, Any]) -> None:
