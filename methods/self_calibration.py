@@ -114,7 +114,7 @@ class SelfCalibration:
             levels = levels_ahead(run.model, float(run.sigmas[0]))
             return run_in_sampling_scope(lambda pair, noise: pair.magnitudes_ahead(noise, None, levels).cpu(), run)
 
-        known, cfg = self._known(guider), guider.cfg
+        known, cfg = self._known(guider), float(guider.cfg)  # a tensor is equal to itself alone as a key
         if (shape, cfg) not in known:
             found = self._measured(guider, shape, measure, cfg)
             self._keep(known, (shape, cfg), judged(found))

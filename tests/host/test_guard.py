@@ -10,10 +10,8 @@ import torch
 from support.executor import Host, NodeError
 from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, custom, deferred, ksampler, lab, node
 from support.graphs.checkpoint import base, training_images
-from support.graphs.checkpoint import deferred as on_lab_deferred
 from support.graphs.checkpoint import ksampler as on_lab
 from support.graphs.features import NEEDS_EASY_CACHE
-from support.lab_files import EXTRAS, lora
 from support.lab_pack import exact
 from support.outcomes import copies, same_bits
 from support.paths import PACK
@@ -62,12 +60,14 @@ def test_it_measures_a_model_once_for_each_size_and_with_the_users_ordinary_prom
     assert same_bits(out["b"], out["a"])
 
 
-@pytest.fixture
-def searches(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    quiet, seen = host.module(PACK, "methods.quiet_noise"), []
-    searched = quiet.search_noise
-    monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
-    return seen
+def test_a_cfg_that_another_pack_gives_as_a_tensor_is_measured_once(host: Host, counted: Any) -> None:
+    model, calls = counted
+    guarded = host.run({"lab": lab(1), "g": guard(model=["m", 0])}, {**CLIP, "m": model})["g"][0]
+    calls.pop_rows()
+    for cost in (2 * 50 + 8 + 8 * 12, 2 * 50 + 8):
+        runs = {"lab": lab(1), "b": ksampler(model=["guarded", 0], positive=ORDINARY, cfg=["scale", 0])}
+        host.run(runs, {"guarded": guarded, "scale": torch.tensor(7.5)})
+        assert calls.pop_rows() == cost
 
 
 @pytest.fixture
@@ -215,64 +215,6 @@ def test_its_look_ahead_neither_reads_nor_writes_a_step_cache(host: Host, checkp
         nodes = {"e": cache, "g": guard(model=model, strength="gentle")}
         host.run(base(2) | nodes | {"b": on_lab(model=GUARDED, steps=4)}, checkpoint)
     assert torch.equal(searches[0][1].history, searches[1][1].history)
-
-
-def freeu(model: str, strength: float) -> dict[str, Any]:
-    return node("FreeU", model=[model, 0], b1=1 + strength, b2=1 + strength, s1=0.9, s2=0.2)
-
-
-QUICK = {"model": ["m", 0], "strength": "gentle", "ordinary_prompts": "a blue ring; a red disc"}
-
-
-@pytest.mark.parametrize("patch", [lora, freeu])
-def test_a_patch_behind_it_is_measured_as_one_before_it(
-    host: Host, checkpoint: Any, searches: list, patch: Any
-) -> None:
-    """The guard's own result stays in the host's cache when a node behind it changes."""
-
-    def run(model: str, nodes: dict[str, Any], given: dict[str, Any]) -> tuple[Any, Any, str, bool]:
-        out = host.run({**base(2), **nodes, "b": on_lab(model=[model, 0], steps=2)}, {**checkpoint, **given})
-        notes = host.views("g")[-1]["notes"]
-        pull = next(note for note in notes if note.startswith("Measured on this model"))
-        return out["b"], searches[-1][1].history, pull, any("put this node after the LoRA" in note for note in notes)
-
-    found = {}
-    for strength in (0.5, 1.5):
-        before = {"p": patch("m", strength), "g": guard(**{**QUICK, "model": ["p", 0]})}
-        found[strength] = run("g", before, {})
-    assert found[0.5][2] != found[1.5][2]
-    guarded = host.run({"g": guard(**QUICK)}, checkpoint)["g"][0]
-    for strength in (0.5, 1.5):
-        image, history, pull, said = run("p", {"p": patch("guarded", strength)}, {"guarded": guarded})
-        assert same_bits(image, found[strength][0]) and torch.equal(history, found[strength][1])
-        assert pull == found[strength][2] and said == (patch is lora)
-
-
-def test_the_same_patches_are_measured_once(host: Host, checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sampler of this pack, and a detailer, clones the model for every run."""
-    calibrating, runs = host.module(PACK, "methods.self_calibration"), []
-    measured = calibrating.measured
-    monkeypatch.setattr(calibrating, "measured", lambda *a, **k: runs.append(a) or measured(*a, **k))
-    patched = host.run({"g": guard(**QUICK), "l": lora("g", 1.0), "f": freeu("l", 0.2)}, checkpoint)["f"][0]
-    for seed in (1, 2):
-        sampler = on_lab_deferred("off", model=["f", 0], seed=seed, steps=2)
-        host.run({**base(1), "b": sampler}, {**checkpoint, "f": patched})
-    assert len(runs) == 1
-    again = {"l": lora("f", 0.5), "b": on_lab(model=["l", 0], steps=2)}
-    host.run({**base(1), **again}, {**checkpoint, "f": patched})
-    assert len(runs) == 2
-
-
-def test_measuring_within_a_run_leaves_the_hooks_of_its_prompts_alone(
-    host: Host, checkpoint: Any, searches: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calibration = host.module(PACK, "mitigation.escape.calibration").Calibration
-    monkeypatch.setattr(calibration, "memorized_threshold", 1000.0)  # so that the guard changes nothing
-    hooked, out = EXTRAS["LoRA on the positive"], []
-    for model in ("m", "g"):
-        nodes = {"g": guard(**QUICK), "b": on_lab(**{**hooked.links, "model": [model, 0], "steps": 3})}
-        out.append(host.run(hooked.prompt(**nodes), checkpoint)["b"])
-    assert searches and same_bits(*out)
 
 
 def test_two_equal_guards_are_two_nodes(host: Host) -> None:
