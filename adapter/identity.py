@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import folder_paths
 import torch
 from torch import Tensor
 
@@ -20,7 +23,10 @@ TENSORS = 200  # of a network that are looked at
 
 
 def graph_identity(graph: Mapping[str, Any] | None, node: str | None, inputs: Iterable[str]) -> str:
-    """A hash of the nodes before these inputs of a node and of their values, which does not depend on node ids."""
+    """A hash of the nodes before these inputs of a node, of their values, and of what is in the files that they name.
+
+    It does not depend on node ids.
+    """
     known: dict[str, str] = {}
 
     def of(value: Any) -> Any:
@@ -28,13 +34,39 @@ def graph_identity(graph: Mapping[str, Any] | None, node: str | None, inputs: It
             if value[0] not in known:
                 known[value[0]] = ""  # a circle ends here
                 made = graph[value[0]]
-                told = [made["class_type"], {name: of(one) for name, one in sorted(made["inputs"].items())}]
+                told = [
+                    made["class_type"],
+                    {name: of(one) for name, one in sorted(made["inputs"].items())},
+                    _read(made),
+                ]
                 known[value[0]] = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()
             return [known[value[0]], value[1]]
         return value
 
     own = (graph or {}).get(node or "", {"inputs": {}})["inputs"]
     return hashlib.sha256(json.dumps([of(own.get(name)) for name in inputs]).encode()).hexdigest()
+
+
+def _read(made: Mapping[str, Any]) -> Any:
+    """What tells that a node reads other data under the same names, such as an image that was overwritten.
+
+    That is what the node itself has told the host, which writes it into the graph: a hash of the file, for Load Image.
+    A node that tells nothing may still name files of the input directory.
+    """
+    told = made.get("is_changed")
+    values = told if isinstance(told, list) else [told]
+    if not all(value is None or (isinstance(value, float) and math.isnan(value)) for value in values):
+        return told
+    return [_file_facts(value) for _, value in sorted(made["inputs"].items()) if isinstance(value, str)]
+
+
+def _file_facts(name: str) -> str:
+    """What changes when the file is replaced; "" if the text names none."""
+    try:
+        facts = Path(folder_paths.get_annotated_filepath(name)).stat() if name else None
+    except (OSError, ValueError):
+        return ""
+    return f"{facts.st_size} {facts.st_mtime_ns}" if facts else ""
 
 
 def networks_fingerprint(model: ModelPatcher, clip: CLIP, vae: VAE) -> str:

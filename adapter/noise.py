@@ -6,16 +6,41 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.sample
+import torch
 from torch import Tensor
 
 from .errors import GuardError, dims
+from .model_call import kept_random_state
 
+MOST_DRAWN = 2**25  # numbers that are drawn to recognise a noise: those of 512 images of SDXL
+MOST_IMAGES = 1024  # and the images
 LEVEL_TOLERANCE = 0.05  # a share of σ: schedulers begin at slightly different levels
 
 
 def drawn_noise(samples: Tensor, seed: int, batch_index: list[int] | None = None) -> Tensor:
     """What KSampler and RandomNoise draw for this seed: same seed, same noise, on the CPU."""
     return comfy.sample.prepare_noise(samples, seed, batch_index)
+
+
+def is_drawn_noise(noise: Tensor, seed: int | None) -> bool:
+    """Whether this (B, ...) is the noise that the host draws for a seed, bit for bit.
+
+    Statistics could not tell: a noise that another node has given a structure can have any mean and any std.
+    """
+    if seed is None:
+        return False
+    noise = noise.cpu()
+    with kept_random_state(noise.device):
+        if torch.equal(noise, drawn_noise(noise, seed)):
+            return True
+    # A latent that was taken out of a batch has a `batch_index`: the host then draws one image after the other.
+    left, draws = list(noise), torch.Generator().manual_seed(int(seed))
+    for _ in range(min(MOST_IMAGES, MOST_DRAWN // max(noise[0].numel(), 1))):
+        row = torch.randn(noise[:1].shape, dtype=noise.dtype, generator=draws)[0]
+        left = [one for one in left if not torch.equal(one, row)]
+        if not left:
+            return True
+    return False
 
 
 def initial_noise(latent: dict, seed: int, noise: Any, node: str) -> Tensor:

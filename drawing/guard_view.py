@@ -32,16 +32,19 @@ class GuardView:
     ordinary: float = math.inf  # what an ordinary prompt pulls with
     above: str = ""  # advice for a prompt that pulls a little harder than the threshold
     below: str = ""  # and for one that pulls much harder than ordinary ones, but below the threshold
+    behind: str = ""  # what another node did to the model after the guard
     searched: str = ""
+    kept: str = ""
     loud: Tensor | None = None  # (B,) bool: the noises that still pull, because no quiet one was found
     steered: str = ""
     curve: EscapeCurve | None = None
 
-    def begin(self, ordinary: float = math.inf, above: str = "", below: str = "") -> None:
+    def begin(self, ordinary: float = math.inf, above: str = "", below: str = "", behind: str = "") -> None:
         """A run begins; without `ordinary`, one that measures nothing."""
         measured = f"Measured on this model: an ordinary prompt pulls with {ordinary:.4f}."
         self.measured = measured if math.isfinite(ordinary) else ""
-        self.ordinary, self.above, self.below, self.steered, self.curve = ordinary, above, below, "", None
+        self.ordinary, self.above, self.below, self.behind = ordinary, above, below, behind
+        self.steered, self.curve = "", None
 
     def show_measuring(self, prompts: int) -> None:
         said = f"Measuring {counted(prompts, 'ordinary prompt')} on your model, once for this size and cfg."
@@ -49,7 +52,15 @@ class GuardView:
 
     def view(self, curve: EscapeCurve, done: bool) -> View:
         """The whole view. An image that was saved by its new noise must not be called fine."""
-        notes = (self.measured, self._advice(curve) if done else "", self.searched, self.steered, *self.hints)
+        notes = (
+            self.measured,
+            self._advice(curve) if done else "",
+            self.searched,
+            self.kept,
+            self.steered,
+            self.behind,
+            *self.hints,
+        )
         view = escape_view(curve, done=done, notes=[n for n in notes if n])
         if self.searched and view["headline"] == f"Fine: {curve.quiet}":
             view["headline"] = f"Memorized prompt, but no strong pull is left: {curve.quiet}"
@@ -65,8 +76,9 @@ class GuardView:
             return ""
         return f"Your prompt pulls {times:.1f} times as hard. If an image looks like a copy, {self.below}."
 
-    def finish_search(self, report: NoiseReport | None) -> None:
-        self.searched, self.loud, self.steered, self.curve = "", None, "", None
+    def finish_search(self, report: NoiseReport | None, kept: str = "") -> None:
+        """`kept`: why a run begins with the noise that it was given, whatever the prompt does with it."""
+        self.searched, self.kept, self.loud, self.steered, self.curve = "", kept, None, "", None
         if report is None:
             return
         self.loud = report.after >= report.keep_below

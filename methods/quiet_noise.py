@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from ..adapter.model_patch import replace_noise
+from ..adapter.noise import is_drawn_noise
+from ..adapter.sampled_model import model_of_run
 from ..adapter.sampling import SamplingRun
 from ..adapter.schedule import starts_late
 from ..adapter.two_predictions import TwoPredictions, measure_in_run
@@ -29,31 +31,36 @@ if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
 
 KEY = "memorization_guard_noise"
-GAUSSIAN = (0.8, 1.2)  # std; a run that begins without noise, or with another kind of it, keeps what it has
+OTHER_NOISE = (
+    "The image does not begin with the noise that its seed gives, so this node kept the noise as it is. If the prompt "
+    "pulls, this node only delays guidance."
+)
 
 
 @dataclass(frozen=True)
 class NoiseSearch:
     """Which noise is quiet, and how often another one is tried."""
 
-    measured: ModelPatcher  # the model that measures: without what this search belongs to
     null: list  # CONDITIONING of the empty prompt
     ordinary: Callable[[SamplingRun], Calibration]  # what ordinary prompts show ahead
     candidates: int
     quiet: float  # a candidate is taken up to this many times the ordinary prompts' median
     node: str
-    on_end: Callable[[NoiseReport | None], None]  # None: a run that keeps its noise unmeasured
+    on_end: Callable[[NoiseReport | None, str], None]  # None: a run that keeps its noise unmeasured, and why if it says
 
 
 def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
     """A clone of `model` whose text-to-image runs begin with a noise that does not pull, where there is one."""
 
     def find(run: SamplingRun) -> Tensor:
-        if not _can_begin_elsewhere(run, search.measured):
-            search.on_end(None)
+        if not _can_begin_elsewhere(run):
+            search.on_end(None, "")
             return run.noise
-        ordinary, levels = search.ordinary(run), levels_ahead(search.measured, float(run.sigmas[0]))
-
+        if not is_drawn_noise(run.noise, run.seed):  # independent numbers alone may be put into another order
+            search.on_end(None, OTHER_NOISE)
+            return run.noise
+        model = model_of_run(run.guider)
+        ordinary, levels = search.ordinary(run), levels_ahead(model, float(run.sigmas[0]))
         threshold = ordinary.memorized_threshold
 
         def too_loud(so_far: Tensor) -> Tensor:
@@ -61,27 +68,26 @@ def add_noise_search(model: ModelPatcher, search: NoiseSearch) -> ModelPatcher:
 
         def body(pair: TwoPredictions, noise: Tensor) -> tuple[Tensor, NoiseReport]:
             def measure(i: int, x: Tensor, rows: Tensor) -> Tensor:
-                found = judged(pair.magnitudes_ahead(x, rows, levels, enough=too_loud if i else None))
-                return found.nan_to_num(torch.inf)  # given up
+                return pair.magnitudes_ahead(x, rows, levels, enough=too_loud if i else None)
 
             return search_noise(
                 lambda i: rearranged(noise, i),
                 measure,
+                judge=lambda found: judged(found).nan_to_num(torch.inf),  # given up
                 candidates=search.candidates,
                 target=min(search.quiet * ordinary.ordinary_magnitude, threshold),
                 keep_below=threshold,
             )
 
-        found, report = measure_in_run(body, run, search.measured, search.node, search.null)
-        search.on_end(report)
+        found, report = measure_in_run(body, run, model, search.node, search.null)
+        search.on_end(report, "")
         return found.to(run.noise)
 
     return replace_noise(model, KEY, search.node, find)
 
 
-def _can_begin_elsewhere(run: SamplingRun, model: ModelPatcher) -> bool:
-    """A whole guided run of a prompt against a negative one, from Gaussian noise and nothing else."""
-    if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(model, run.sigmas):
+def _can_begin_elsewhere(run: SamplingRun) -> bool:
+    """A whole guided run of a prompt against a negative one."""
+    if run.packed or run.mask is not None or len(run.sigmas) < 2 or starts_late(run.guider.model_patcher, run.sigmas):
         return False
-    gaussian = GAUSSIAN[0] < float(run.noise.float().std()) < GAUSSIAN[1]
-    return gaussian and run.guider.cfg != 1 and all(run.conds.get(name) for name in ("positive", "negative"))
+    return run.guider.cfg != 1 and all(run.conds.get(name) for name in ("positive", "negative"))

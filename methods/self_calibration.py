@@ -13,6 +13,7 @@ from ..adapter.conditioning import encode_text
 from ..adapter.long_work import progress
 from ..adapter.model_call import kept_random_state
 from ..adapter.noise import drawn_noise
+from ..adapter.sampled_model import ModelFacts, model_of_run
 from ..adapter.sampling import SamplingInputs
 from ..adapter.schedule import one_step_schedule, sigma_of
 from ..adapter.two_predictions import relative_magnitude, run_in_sampling_scope
@@ -20,9 +21,11 @@ from ..mitigation.escape.calibration import Calibration
 
 if TYPE_CHECKING:
     from comfy.model_patcher import ModelPatcher
+    from comfy.samplers import CFGGuider
     from comfy.sd import CLIP
 
 SEED = 0  # of the one noise that every prompt is measured with
+MOST_MODELS = 4  # whose calibrations are kept, such as a model with several LoRAs
 PROMPTS = """a photo of a cat sleeping on a sofa
 a watercolor painting of a mountain village
 a red bicycle leaning against a brick wall
@@ -84,48 +87,57 @@ def judged(magnitudes: Tensor) -> Tensor:
 
 @dataclass
 class SelfCalibration:
-    """A model that calibrates itself, once for each size. `model`: without what the calibration is for.
+    """What ordinary prompts show on each model that is sampled, measured once for each size.
 
     `prompts`: ordinary ones; PROMPTS if there are none.
     """
 
-    model: ModelPatcher
     clip: CLIP
     node: str
     prompts: list[str] = field(default_factory=list)
     sensitive: bool = False  # see Calibration
     on_begin: Callable[[int], None] = lambda prompts: None  # told how many prompts are about to be measured
-    known: dict[tuple, Calibration] = field(default_factory=dict)  # by the shape of a sample, and the CFG scale ahead
+    # Of each model, by the shape of a sample and the CFG scale ahead; the last model first.
+    known: list[tuple[ModelFacts, dict[tuple, Calibration]]] = field(default_factory=list)
 
-    def at(self, shape: tuple[int, ...]) -> Calibration:
-        """What ordinary prompts show at the first step."""
-        if (shape, None) not in self.known:
-            self._keep((shape, None), self._measured(shape, relative_magnitude))
-        return self.known[shape, None]
+    def at(self, guider: CFGGuider, shape: tuple[int, ...]) -> Calibration:
+        """What ordinary prompts show at the first step, on the model of a run that begins."""
+        known = self._known(guider)
+        if (shape, None) not in known:
+            self._keep(known, (shape, None), self._measured(guider, shape, relative_magnitude))
+        return known[shape, None]
 
-    def ahead(self, shape: tuple[int, ...], cfg: float) -> Calibration:
+    def ahead(self, guider: CFGGuider, shape: tuple[int, ...]) -> Calibration:
         """What they show on average in the first guided steps; see `levels_ahead`. The first level is that of `at`."""
 
         def measure(run: SamplingInputs) -> Tensor:
             levels = levels_ahead(run.model, float(run.sigmas[0]))
             return run_in_sampling_scope(lambda pair, noise: pair.magnitudes_ahead(noise, None, levels).cpu(), run)
 
-        if (shape, cfg) not in self.known:
-            found = self._measured(shape, measure, cfg)
-            self._keep((shape, cfg), judged(found))
-            self._keep((shape, None), found[..., 0])
-        return self.known[shape, cfg]
+        known, cfg = self._known(guider), float(guider.cfg)  # a tensor is equal to itself alone as a key
+        if (shape, cfg) not in known:
+            found = self._measured(guider, shape, measure, cfg)
+            self._keep(known, (shape, cfg), judged(found))
+            self._keep(known, (shape, None), found[..., 0])
+        return known[shape, cfg]
 
-    def _keep(self, key: tuple, magnitudes: Tensor) -> None:
-        self.known.setdefault(key, Calibration(magnitudes, self.sensitive))
+    def _known(self, guider: CFGGuider) -> dict[tuple, Calibration]:
+        """What is known of the very model that is sampled: other nodes' patches change what prompts show."""
+        facts = ModelFacts(guider.model_patcher)
+        found = next((one for one in self.known if one[0].fit(facts)), (facts, {}))
+        self.known = [found, *(one for one in self.known if one is not found)][:MOST_MODELS]
+        return found[1]
+
+    def _keep(self, known: dict[tuple, Calibration], key: tuple, magnitudes: Tensor) -> None:
+        known.setdefault(key, Calibration(magnitudes, self.sensitive))
 
     def _measured(
-        self, shape: tuple[int, ...], measure: Callable[[SamplingInputs], Tensor], cfg: float = 1.0
+        self, guider: CFGGuider, shape: tuple[int, ...], measure: Callable[[SamplingInputs], Tensor], cfg: float = 1.0
     ) -> Tensor:
         samples, prompts = torch.zeros(1, *shape), self.prompts or PROMPTS.splitlines()
+        model = model_of_run(guider)
         self.on_begin(len(prompts))
-        with kept_random_state(self.model.load_device):  # the run that begins has drawn its own noise from it
+        with kept_random_state(model.load_device):  # the run that begins has drawn its own noise from it
             noise = drawn_noise(samples, SEED)
-        schedule = one_step_schedule(self.model, None, self.node)
-        latent = {"samples": samples}
-        return measured(measure, self.model, self.clip, prompts, latent, noise, schedule, self.node, cfg)
+        schedule = one_step_schedule(model, None, self.node)
+        return measured(measure, model, self.clip, prompts, {"samples": samples}, noise, schedule, self.node, cfg)

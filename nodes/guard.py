@@ -14,6 +14,7 @@ from ..adapter.folders import input_folder, input_folders
 from ..adapter.hints import distilled_hint
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
+from ..adapter.sampled_model import has_other_weights
 from ..drawing.guard_view import GuardView
 from ..methods.amg.patch import add_amg
 from ..methods.amg.plan import AMGPlan, complete
@@ -67,6 +68,11 @@ WAYS_OUT = {  # where an image was still in a basin at start_percent
 OWN_PROMPTS = (
     "If this prompt is an ordinary one, your model reacts unusually to the built-in prompts: fill `ordinary_prompts` "
     "with ordinary prompts of your own."
+)
+WEIGHTS_BEHIND = (
+    "A LoRA or another node changes the model's weights after this node, and the model was measured with this change. "
+    "If the LoRA also changes the text encoder, put this node after the LoRA: it reads the ordinary prompts with the "
+    "text encoder that is connected here."
 )
 UNGUIDED = {  # what a cfg of 1 leaves undone, without a folder and with one
     False: "this node changed nothing",
@@ -136,18 +142,19 @@ class Guard(io.ComfyNode):
         asked = STRENGTHS[strength]
         told = GuardView(LiveView(cls.hidden.unique_id), distilled_hint(model))
         prompts = [prompt.strip() for prompt in ordinary_prompts.split(";") if prompt.strip()]
-        calibration = SelfCalibration(model, clip, NAME, prompts, asked.sensitive, told.show_measuring)
+        calibration = SelfCalibration(clip, NAME, prompts, asked.sensitive, told.show_measuring)
         empty = encode_text(clip, "")
 
         def deferral(guider: CFGGuider, noise: Tensor) -> DeferralPlan:
             if guider.cfg == 1:  # no guidance, so nothing to measure
                 told.begin()
                 return DeferralPlan(node=NAME, unguided=UNGUIDED[folder != NONE], on_end=told.finish_curve)
-            found = calibration.at(tuple(noise.shape[1:]))
+            found = calibration.at(guider, tuple(noise.shape[1:]))
             told.begin(
                 found.ordinary_magnitude,
                 above="" if prompts else OWN_PROMPTS,
                 below="" if asked.sensitive else WAYS_OUT[strength],
+                behind=WEIGHTS_BEHIND if has_other_weights(guider, model) else "",
             )
             same = is_same_text(guider.conds.get("negative"), empty)
             return DeferralPlan(
@@ -163,9 +170,8 @@ class Guard(io.ComfyNode):
             )
 
         search = NoiseSearch(
-            measured=model,
             null=empty,
-            ordinary=lambda run: calibration.ahead(tuple(run.noise.shape[1:]), run.guider.cfg),
+            ordinary=lambda run: calibration.ahead(run.guider, tuple(run.noise.shape[1:])),
             candidates=asked.candidates,
             quiet=asked.quiet,
             node=NAME,

@@ -13,7 +13,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -107,7 +107,12 @@ class KeptImages:
 
 
 def _key(told: object) -> str:
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:LETTERS]
+    return hashlib.sha256(json.dumps(told, default=_plain).encode()).hexdigest()[:LETTERS]
+
+
+def _plain(value: Any) -> Any:
+    """A number or a row of numbers in the form in which the host gives it: other packs give tensors, arrays, ranges."""
+    return value.tolist() if hasattr(value, "tolist") else list(value)
 
 
 def _features_fingerprint(references: ReferenceSet) -> str:

@@ -19,6 +19,7 @@ from .safe_file import from_bytes, read_safely, sweep, to_bytes, write_safely
 KIND = "memorization_guard.references"
 VERSION = 1
 FACTS = ("metric", "descriptor_name", "descriptor_hash", "model_hash")  # fields of a set that are texts
+SIDES = {"latent": (2, 4), "nL2": (3, 3), "descriptor": (1, 1)}  # of a reference's shape: at least, at most
 TENSORS = {"features", "captions", "names", "thumbnails"}
 DAMAGE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError, UnicodeDecodeError)
 
@@ -61,10 +62,14 @@ def load_references(path: Path) -> ReferenceSet:
             )
         if not torch.isfinite(tensors["features"]).all():
             raise ValueError("its features hold NaN or infinite values")
+        shape = tuple(int(side) for side in json.loads(facts["shape"]))
+        least, most = SIDES.get(texts["metric"], (0, len(shape)))
+        if not least <= len(shape) <= most:
+            raise ValueError(f"a reference of the metric {texts['metric']} cannot have the shape {shape}")
         return ReferenceSet(
             **texts,
             features=tensors["features"],
-            shape=tuple(int(side) for side in json.loads(facts["shape"])),
+            shape=shape,
             captions=tuple(map(clean, from_bytes(tensors["captions"]))),
             names=tuple(map(shown, from_bytes(tensors["names"]))),
             thumbnails=tensors.get("thumbnails"),

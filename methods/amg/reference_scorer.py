@@ -96,18 +96,26 @@ class ReferenceScorer:
         """The nearest references of every sample, without gradients."""
         with torch.no_grad():
             parts = self.comparisons.run(lambda rows: self.features(denoised[rows]), len(denoised))
-            features = self._finite(parts[0] if len(parts) == 1 else torch.cat(parts), denoised)
+            features = self._checked_features(parts[0] if len(parts) == 1 else torch.cat(parts), denoised)
             values, rows = self._search(features)
             if self.references.metric == "nL2":
                 ratio = nl2_ratio(values, values[:, : self.references.neighbours], self.references.alpha)
                 values = closeness("nL2", ratio)  # [AMG] Eq. 8
             return NearestReferences(values[:, 0], rows, values)
 
-    def _finite(self, features: Tensor, denoised: Tensor) -> Tensor:
-        """Reject NaN features: they compare below every threshold and would silently disable steering.
+    def _checked_features(self, features: Tensor, denoised: Tensor) -> Tensor:
+        """Reject features of another length than the references', as a file that somebody else made can ask for.
+
+        Reject NaN features: they compare below every threshold and would silently disable steering.
 
         If the prediction already holds NaN, the model made it, so no error blames the VAE or the descriptor.
         """
+        width = self.references.features.shape[1]
+        if features.shape[1] != width:
+            raise GuardError(
+                f"{self.plan.node}: `references` holds {width} numbers for each reference, but a prediction gives "
+                f"{features.shape[1]}. Make the references again."
+            )
         if torch.isfinite(features).all() or not torch.isfinite(denoised).all():
             return features
         raise GuardError(

@@ -26,7 +26,7 @@ class NoiseReport:
     iterations: Tensor  # updates applied (candidates drawn, for a search)
     moved: Tensor  # ‖x_T' − x_T‖₂/√dim
     std: Tensor  # of the returned noise; 1 for a Gaussian
-    evaluations: Tensor  # model evaluations spent on each sample, both branches counted
+    evaluations: Tensor  # model evaluations in which each sample was measured, both branches counted
     after_is_final: bool = True  # False: `after` was measured before the last adjustment
     keep_below: float = 0.0  # a noise with a smaller d was left as it was drawn
     eps_unit: float = 1.0  # d of this model per unit of an EPS model's d, see prediction.eps_unit

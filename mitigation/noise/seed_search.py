@@ -31,6 +31,7 @@ def search_noise(
     draw: Callable[[int], Tensor],
     measure: Callable[[int, Tensor, Tensor], Tensor],
     *,
+    judge: Callable[[Tensor], Tensor] = lambda found: found[:, 0],
     candidates: int = 16,
     target: float = 0.0,
     keep_below: float = 0.0,
@@ -40,6 +41,7 @@ def search_noise(
 
     `draw(i)`: the i-th candidate batch (B, ...); candidate 0 is what the plain sampler would use, and stays if its d
     is below `keep_below`. `measure(i, x, rows)`: d (n,) of the samples `rows` (n,), whose i-th noises are x (n, ...).
+    Or their d at several noise levels (n, levels), NaN where a sample was not evaluated, of which `judge` makes (n,).
     `target`, `keep_below`: absolute d. A sample that is done is not evaluated any more.
     `on_step(i, best_d)` is called after every candidate and may raise to stop.
     """
@@ -49,8 +51,9 @@ def search_noise(
     measured, history = torch.zeros_like(chosen), list[Tensor]()
     for i in range(max(candidates, 1)):
         x = draw(i)[rows.to(first.device)]
-        d = measure(i, x, rows).detach().cpu()
-        measured[rows] += 1
+        found = measure(i, x, rows).detach().cpu().reshape(len(rows), -1)
+        d = judge(found)
+        measured[rows] += (~found.isnan()).sum(dim=1)
         better = d < best_d[rows]
         of = rows[better]
         best[of.to(best.device)], best_d[of], chosen[of] = x[better.to(x.device)], d[better], i

@@ -85,3 +85,12 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture
+def searches(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What each search of Memorization Guard (Simple) finds: the noise, and its report."""
+    quiet, seen = host.module(PACK, "methods.quiet_noise"), []
+    searched = quiet.search_noise
+    monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
+    return seen

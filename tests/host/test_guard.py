@@ -3,11 +3,12 @@
 import re
 from typing import Any
 
+import comfy.sample
 import pytest
 import torch
 
 from support.executor import Host, NodeError
-from support.graphs import ORDINARY, deferred, ksampler, lab, node
+from support.graphs import MEMORIZED, MODEL, NULL, ORDINARY, custom, deferred, ksampler, lab, node
 from support.graphs.checkpoint import base, training_images
 from support.graphs.checkpoint import ksampler as on_lab
 from support.graphs.features import NEEDS_EASY_CACHE
@@ -59,12 +60,14 @@ def test_it_measures_a_model_once_for_each_size_and_with_the_users_ordinary_prom
     assert same_bits(out["b"], out["a"])
 
 
-@pytest.fixture
-def searches(host: Host, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    quiet, seen = host.module(PACK, "methods.quiet_noise"), []
-    searched = quiet.search_noise
-    monkeypatch.setattr(quiet, "search_noise", lambda *a, **k: seen.append(searched(*a, **k)) or seen[-1])
-    return seen
+def test_a_cfg_that_another_pack_gives_as_a_tensor_is_measured_once(host: Host, counted: Any) -> None:
+    model, calls = counted
+    guarded = host.run({"lab": lab(1), "g": guard(model=["m", 0])}, {**CLIP, "m": model})["g"][0]
+    calls.pop_rows()
+    for cost in (2 * 50 + 8 + 8 * 12, 2 * 50 + 8):
+        runs = {"lab": lab(1), "b": ksampler(model=["guarded", 0], positive=ORDINARY, cfg=["scale", 0])}
+        host.run(runs, {"guarded": guarded, "scale": torch.tensor(7.5)})
+        assert calls.pop_rows() == cost
 
 
 @pytest.fixture
@@ -103,12 +106,13 @@ def all_loud(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guarding, "ahead", lambda *_: low)
 
 
-def test_a_loud_noise_costs_one_step(host: Host, counted: Any, all_loud: None) -> None:
+def test_a_loud_noise_costs_one_step(host: Host, counted: Any, searches: list[Any], all_loud: None) -> None:
     """Of the seed's own four steps are measured, of the 23 others one."""
     model, calls = counted
     nodes = {"lab": lab(2), "g": guard(model=["m", 0]), "b": ksampler(model=GUARDED)}
     host.run(nodes, {**CLIP, "m": model})
     assert calls.pop_rows() == 2 * (2 * 50 + 8 + 2 * 23)
+    assert searches[0][1].evaluations.tolist() == [8 + 2 * 23] * 2
 
 
 def test_what_finds_no_quiet_noise_is_deferred(host: Host, all_loud: None) -> None:
@@ -125,6 +129,49 @@ def test_a_second_stage_and_a_masked_image_keep_their_noise(host: Host, half_qui
     runs = {"b": ksampler(**links), "c": ksampler(**links, denoise=0.6)}
     host.run({"lab": lab(1), "g": guard(), **runs}, given)
     assert not [note for view in host.views("g") for note in view["notes"] if "different noise" in note]
+
+
+class OtherNoise:
+    """A NOISE of another pack: with a structure and a std of 1, or the host's own."""
+
+    def __init__(self, structured: bool) -> None:
+        self.seed, self.structured = 5, structured
+
+    def generate_noise(self, latent: dict) -> torch.Tensor:
+        noise = comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
+        waves = 2**0.5 * torch.linspace(0, 6.3, noise.shape[-1]).sin().expand_as(noise)
+        return 0.95 * noise + 0.31 * waves if self.structured else noise
+
+
+@pytest.mark.parametrize("structured", [True, False])
+def test_noise_that_is_not_the_seeds_own_is_kept(
+    host: Host, all_loud: None, searches: list[Any], structured: bool
+) -> None:
+    """It was chosen: another order of its numbers would destroy what it is."""
+    given, empty = {**CLIP, "n": OtherNoise(structured)}, torch.zeros(4, *exact.SHAPE)
+    assert 0.9 < float(given["n"].generate_noise({"samples": empty}).std()) < 1.1
+    out = []
+    for model in (MODEL, GUARDED):
+        guiding = node("CFGGuider", model=model, positive=MEMORIZED, negative=NULL, cfg=7.0)
+        nodes = {"lab": lab(4), "g": guard(), "cfg": guiding, **custom(["cfg", 0], ["n", 0])}
+        out.append(host.run(nodes, given)["custom"])
+    notes = " ".join(host.views("g")[-1]["notes"])
+    assert (not searches) == ("so this node kept the noise as it is" in notes) == same_bits(*out) == structured
+
+
+def test_it_knows_what_the_host_draws(host: Host) -> None:
+    """For a whole batch, and for a latent out of one: image by image, in any order, and the same one twice."""
+    is_drawn = host.module(PACK, "adapter.noise").is_drawn_noise
+    for shape in ((5, *exact.SHAPE), (3, 3, 5, 7), (1, 16, 3, 4, 4)):
+        latent = torch.zeros(shape)
+        for index in (None, [2] * shape[0], list(range(40, 40 + shape[0]))[::-1]):
+            state = torch.manual_seed(3).get_state()
+            noise = comfy.sample.prepare_noise(latent, 2**64 - 1, index)
+            torch.default_generator.set_state(state)
+            assert is_drawn(noise, 2**64 - 1) and not is_drawn(noise, 8) and not is_drawn(noise, None)
+            assert torch.equal(torch.default_generator.get_state(), state)
+            noise[-1, ..., 0] *= 1.001
+            assert not is_drawn(noise, 2**64 - 1)
 
 
 def test_it_works_under_the_packs_own_sampler_and_says_what_it_measured(host: Host) -> None:

@@ -7,15 +7,17 @@ from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from memorization_guard.drawing.audit_plot import short_names
 from memorization_guard.methods.lora_audit import parse_strengths
 from memorization_guard.mitigation.copy_rates import LoraAudit, SampledImage, wilson
 from support import graphs
-from support.executor import Host
+from support.executor import Host, host_node
 from support.graphs import node
 from support.graphs.checkpoint import empty, text, training_images
 from support.outcomes import fails, refused
@@ -129,6 +131,53 @@ def test_a_stopped_run_goes_on_to_the_same_result(host: Host, lab: dict[str, Any
     assert len(seen) == 17, "a threshold changes no image"
     host.run({**asked, "d": node("LoraLoader", **{**DAMAGED["inputs"], "strength_model": -0.5})}, lab)
     assert len(seen) == 17 + 8, "another model does"
+
+
+def test_an_image_behind_the_model_that_is_overwritten_gives_other_results(host: Host, lab: Any, seen: list) -> None:
+    """As under an image adapter: no weight tells the two models apart."""
+
+    @host_node("MGTest_Tinted", {"model": ("MODEL", {}), "image": ("IMAGE", {})}, ("MODEL",))
+    def tinted(model: Any, image: torch.Tensor) -> tuple:
+        patched, tint = model.clone(), float(image.mean())
+        patched.set_model_sampler_post_cfg_function(lambda args: args["denoised"] + tint)
+        return (patched,)
+
+    def paint(colour: str) -> None:
+        Image.new("RGB", (8, 8), colour).save(host.base / "input" / "tint.png")
+
+    asked = audit(loras="memory", strengths="1", captions=CAPTIONS[0], seeds=1, steps=1, model=["t", 0])
+    asked |= {"i": node("LoadImage", image="tint.png"), "t": node("MGTest_Tinted", model=["d", 0], image=["i", 0])}
+    for colour, sampled in (("black", 1), ("black", 1), ("white", 2), ("black", 2), ("white", 2)):
+        paint(colour)
+        host.run(asked, lab)
+        assert len(seen) == sampled, "an image is sampled once for each content"
+    assert not torch.equal(*seen)
+
+
+def test_a_file_that_its_node_says_nothing_about_is_told_by_its_size_and_age(host: Host) -> None:
+    def identity(**more: Any) -> str:
+        graph = {"f": {**node("Loads", file="notes.bin", size=1, words="notes\0.bin"), **more}}
+        graph["a"] = node("MG_LoRAAudit", model=["f", 0])
+        return host.module(PACK, "adapter.identity").graph_identity(graph, "a", ["model"])
+
+    file = host.base / "input" / "notes.bin"
+    file.write_bytes(b"one")
+    first, always, told = identity(), identity(is_changed=[float("nan")]), identity(is_changed=["hash"])
+    assert first == identity() and first == always != told
+    file.write_bytes(b"three")
+    assert first != identity() == identity(is_changed=float("nan")) and told == identity(is_changed=["hash"])
+
+
+@pytest.mark.parametrize("kind", [range, torch.tensor, np.asarray])
+def test_a_batch_index_of_any_kind_is_one_of_the_hosts(host: Host, lab: Any, seen: list, kind: Any) -> None:
+    """The host takes them all, and packs give them."""
+    sampled = []
+    for index in ([2, 3], range(2, 4) if kind is range else kind([2, 3]), [3, 2]):
+        latent = {"samples": torch.zeros(2, 4, 8, 8), "batch_index": index}
+        few = {"loras": "memory", "strengths": "1", "captions": CAPTIONS[0], "seeds": 1, "steps": 1}
+        host.run(audit(**few, latent_image=["given", 0]), {**lab, "given": latent})
+        sampled.append(len(seen))
+    assert sampled == [1, 1, 2]
 
 
 def test_names_patterns_captions_and_what_is_refused(host: Host, lab: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import pickle
 import warnings
 from dataclasses import replace
@@ -18,6 +19,7 @@ from support import hostile_files
 from support.copy_detectors import Planted, random_clip_vision
 from support.executor import Host, Prompt
 from support.graphs import from_images, node
+from support.graphs.checkpoint import base, ksampler
 from support.outcomes import fails
 
 HOSTILE = ["'; DROP TABLE captions; --", "{'a': __import__('os')}", "\x00\u202e\ud800", "line\nbreak", "𝕌nicode"]
@@ -138,6 +140,9 @@ def parts(**changed) -> dict[str, torch.Tensor]:
         (parts(), facts(shape="[3, 3, 3]"), "do not fit the shape"),
         (parts(), facts(shape="12"), "damaged"),
         (parts(), facts(metric="lpips"), "unknown metric"),
+        (parts(), facts(shape="[8]"), "metric latent cannot have the shape (8,)"),
+        (parts(), facts(shape="[8]", metric="nL2"), "metric nL2 cannot have the shape (8,)"),
+        (parts(), facts(metric="descriptor"), "metric descriptor cannot have the shape (2, 2, 2)"),
         (parts(), facts(metric="nL2"), "at least 51; there are 1"),
         (parts(features=torch.full((1, 8), torch.nan).half()), facts(), "hold NaN or infinite values"),
         (parts(features=torch.ones(1, 8)), facts(), "float16"),
@@ -179,6 +184,24 @@ def test_a_descriptor_that_did_not_make_the_set(host: Host, sets: Path, given: d
     (sets / "mine.safetensors").write_bytes(hostile_files.pack(facts, tensors))
     assert host.run(load(descriptor=["descriptor", 0]), given)["l"][0].descriptor is not None
     assert "unknown whether `descriptor` made it" in said(host, load(descriptor=["e", 0]), given)
+
+
+@pytest.mark.parametrize("metric", ["nL2", "descriptor"])
+def test_a_set_of_another_length_than_its_metric_gives_is_named(
+    host: Host, sets: Path, checkpoint: dict[str, Any], given: dict[str, Any], metric: str
+) -> None:
+    """A file that somebody made by hand; only the network that it names can tell."""
+    shape = {"nL2": [3, 2, 2], "descriptor": [4]}[metric]
+    host.run(save(), given)
+    made, count, size = host.run(load())["l"][0], 51, math.prod(shape)
+    texts_of = {name: texts(*["a"] * count) for name in ("captions", "names")}
+    claimed = facts(metric=metric, shape=str(shape), descriptor_hash=made.descriptor_hash)
+    file = sets / "mine.safetensors"
+    save_file({"features": torch.ones(count, size).half(), **texts_of}, str(file), metadata=claimed)
+    steer = node("MG_AMGGuidance", model=["m", 0], references=["l", 0], vae=["vae", 0], deduplication=0.0)
+    steered = {**base(1), **load(descriptor=["descriptor", 0]), "a": steer, "k": ksampler(model=["a", 0])}
+    message = said(host, steered, {**checkpoint, **given})
+    assert f"`references` holds {size} numbers for each reference" in message
 
 
 def test_a_missing_choice_is_explained_and_a_branch_beside_it_does_not_hide_that(host: Host, detectors: Path) -> None:
