@@ -18,14 +18,18 @@ const RUNS = 32; // the latest runs, which are searched
  * @param {string[]} ids @param {string} entry  of the view, among a node's outputs
  */
 export async function restoreViews(ids, entry) {
-  if (!ids.some(emptyNode)) return;
+  // The nodes themselves: before the history has come, the user may open another workflow, which has other nodes.
+  const empty = ids.flatMap((id) => {
+    const node = emptyNode(id);
+    return node ? [{ id, node }] : [];
+  });
+  if (!empty.length) return;
   const [now, answer] = await Promise.all([app.graphToPrompt(), api.fetchApi(`/history?max_items=${RUNS}`)]);
   /** @type {Run[]} */
   const runs = answer.ok ? Object.values(await answer.json()).reverse() : []; // the latest first
-  for (const id of ids) {
-    const node = emptyNode(id);
-    const made = node && runs.map((run) => viewIn(run, node, now.output, id, entry)).find(Boolean);
-    if (made) showView(node, complete(made));
+  for (const { id, node } of empty) {
+    const made = runs.map((run) => viewIn(run, node, now.output, id, entry)).find(Boolean);
+    if (made && !viewWidgetOf(node)?.view) showView(node, complete(made));
   }
 }
 
