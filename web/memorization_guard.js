@@ -10,7 +10,7 @@ import { updateInputs, watchInputs } from "./inputs.mjs";
 import { showOutside } from "./outside.mjs";
 import { COMMAND, barItems, menuItems } from "./replace.mjs";
 import { isShown, watchQueue, workflowOf } from "./runs.mjs";
-import { watchRuns } from "./stale.mjs";
+import { judgeAgain, watchRuns } from "./stale.mjs";
 import { complete } from "./types.mjs";
 import { addStyle } from "./view_style.mjs";
 import { addViewWidget, redrawView, showView, viewWidgetOf } from "./view_widget.mjs";
@@ -48,7 +48,7 @@ app.registerExtension({
       else if (view?.kind) receive(node, view);
     });
     on("execution_cached", ({ nodes = [], prompt_id: run }) => {
-      if (isShown(run)) restoreViews(nodes, VIEW);
+      if (isShown(run)) restoreViews(run, nodes, VIEW);
     });
   },
 
@@ -74,6 +74,7 @@ app.registerExtension({
       const view = output?.[VIEW]?.[0];
       if (view?.kind) showView(node, complete(view));
     }
+    judgeAgain();
   },
 });
 

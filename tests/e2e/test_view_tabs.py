@@ -7,7 +7,7 @@ from playwright.sync_api import APIResponse, Route
 
 from support.frontend import views
 from support.frontend.page import Page
-from support.frontend.workflow import LabWorkflow, save
+from support.frontend.workflow import SIDE, LabWorkflow, save
 
 pytestmark = pytest.mark.timeout(600)
 STEPS, MANY = 120, 900  # of a run during which the user opens another tab, and of one that is cancelled
@@ -129,6 +129,25 @@ def test_a_view_out_of_the_history_comes_too_late_for_the_tab_that_is_open(page:
     assert views.shown(page, node).view is None
 
 
+def test_a_node_out_of_the_cache_shows_no_other_values(page: Page) -> None:
+    """The server keeps the results of its last prompt only, which another tab may have queued."""
+    for place in (FIRST, SECOND):
+        lab = LabWorkflow()
+        lab.shown(lab.sampler()["latent"])
+        node = built(page, lab, "sampler", emptied=place == FIRST)
+        if place == FIRST:
+            page.mg("setOne", node, "seed", 2)
+            other = views.check(page, page.queue_and_wait())[node]
+    own = views.check(page, page.queue_and_wait())[node]
+    open_tab(page, FIRST)
+    assert views.shown(page, node).view == other.view != own.view
+    page.mg("setOne", node, "seed", 1)
+    assert node not in page.queue_and_wait()["outputs"]
+    seen = views.shown(page, node)
+    assert seen.view == own.view and not seen.stale
+    views.check_drawn(seen)
+
+
 def test_views_that_come_before_the_answer_to_the_prompt(page: Page) -> None:
     node, own = two_tabs(page)
     open_tab(page, FIRST)
@@ -152,3 +171,37 @@ def test_views_that_come_before_the_answer_to_the_prompt(page: Page) -> None:
     more(page)
     assert views.shown(page, node).view == own.view
     cancel(page)
+
+
+def test_a_cancelled_run_dims_only_the_views_of_its_own_workflow(page: Page) -> None:
+    node, own = two_tabs(page)
+    open_tab(page, FIRST)
+    page.mg("setOne", node, "steps", MANY)
+    run = begin(page)
+    open_tab(page, SECOND)
+    more(page)
+    cancel(page)
+    for _ in range(2):
+        seen = views.shown(page, node)
+        assert seen.view == own.view and not seen.stale and not seen.dimmed
+        open_tab(page, FIRST)
+        seen = views.shown(page, node)
+        assert seen.view["run"] == run and "cancelled" in seen.stale and seen.dimmed
+        open_tab(page, SECOND)
+
+
+def test_a_run_that_leaves_a_node_out_does_not_call_its_view_current(page: Page) -> None:
+    lab = LabWorkflow(steps=MANY)
+    decoded = lab.shown(lab.sampler()["latent"])
+    blank = lab.graph.node("EmptyImage", width=SIDE, height=SIDE)
+    lab.graph.node("PreviewImage", images=blank)
+    node = built(page, lab, "sampler")
+    begin(page)
+    cancel(page)
+    half = views.shown(page, node)
+    assert not half.view["done"] and "cancelled" in half.stale
+    page.tab.evaluate("(id) => { app.graph.getNodeById(id).mode = 2 }", decoded.id)
+    page.tab.evaluate("(id) => { app.graph.getNodeById(id).mode = 2 }", decoded.id + 1)  # its preview
+    page.queue_and_wait()  # the blank image alone
+    after = views.shown(page, node)
+    assert after.view == half.view and "cancelled" in after.stale and after.dimmed
