@@ -49,7 +49,7 @@ gpu-check: setup
 
 # All parts at once: two wait for servers and a browser most of the time, while the other computes. A browser's event
 # loop stays in its process, and the soak limits the memory of a server: these tests do not share a process.
-BROWSER := $(addprefix tests/e2e/test_,inputs.py view_life.py view_page.py)
+BROWSER := $(addprefix tests/e2e/test_,inputs.py view_life.py view_page.py view_tabs.py)
 
 test: setup
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target --keep-going test-host test-server test-browser

@@ -1,33 +1,58 @@
-// Restores views after the page was loaded again. The server sends nothing for nodes that it takes from its cache, so
-// their views are looked up in the history of the run that made them.
+// Restores views of nodes that the server takes from its cache. It sends nothing for them, so their views are looked up in
+// the history of the run that made them: after the page was loaded again, and where a node shows a run with other values.
 // @ts-check
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { nodeAt } from "./graph.mjs";
+import { promptOf } from "./runs.mjs";
 import { complete } from "./types.mjs";
 import { showView, viewWidgetOf } from "./view_widget.mjs";
 
-/** @import { Node } from "../../scripts/app.js" */
-/** @typedef {Record<string, {class_type: string, inputs: Record<string, unknown>}>} Prompt */
+/** @import { Node, Prompt } from "../../scripts/app.js" */
+/** @import { ViewWidget } from "./view_widget.mjs" */
 /** @typedef {{prompt?: [number, string, Prompt], outputs?: Record<string, any>}} Run */
 
 const RUNS = 32; // the latest runs, which are searched
 
 /**
- * Show the views of cached nodes that show none.
- * @param {string[]} ids @param {string} entry  of the view, among a node's outputs
+ * Show the views of cached nodes that show none, or one of other values.
+ * @param {string} current  the run @param {string[]} ids @param {string} entry  of the view, among a node's outputs
  */
-export async function restoreViews(ids, entry) {
-  if (!ids.some(emptyNode)) return;
-  const [now, answer] = await Promise.all([app.graphToPrompt(), api.fetchApi(`/history?max_items=${RUNS}`)]);
+export async function restoreViews(current, ids, entry) {
+  // The nodes themselves: before the history has come, the user may open another workflow, which has other nodes.
+  const wanted = ids.flatMap((id) => {
+    const node = nodeAt(app.graph, id);
+    const widget = node && viewWidgetOf(node);
+    return widget && lacks(node, widget, current, id) ? [{ id, node, widget, before: widget.view }] : [];
+  });
+  if (!wanted.length) return;
+  const graph = app.graphToPrompt(); // now, for the same reason
+  const answer = await api.fetchApi(`/history?max_items=${RUNS}`);
+  const now = promptOf(current) ?? (await graph).output;
   /** @type {Run[]} */
   const runs = answer.ok ? Object.values(await answer.json()).reverse() : []; // the latest first
-  for (const id of ids) {
-    const node = emptyNode(id);
-    const made = node && runs.map((run) => viewIn(run, node, now.output, id, entry)).find(Boolean);
-    if (made) showView(node, complete(made));
+  for (const { id, node, widget, before } of wanted) {
+    const made = runs.map((run) => viewIn(run, node, now, id, entry)).find(Boolean);
+    if (made && widget.view === before) showView(node, complete(made)); // else the run has shown one meanwhile
   }
 }
+
+/**
+ * Whether a node shows nothing, or what a run with other values made. A patch that shows something is left alone: what it
+ * did is told when the sampler runs. So is a view from before the page was loaded.
+ * @param {Node} node @param {ViewWidget} widget @param {string} run @param {string} id
+ */
+function lacks(node, widget, run, id) {
+  if (!widget.view) return true;
+  const [now, then] = [promptOf(run), promptOf(widget.view.run)];
+  return now !== undefined && then !== undefined && !isPatch(node) && !idsLike(now, then, id).length;
+}
+
+/**
+ * The ids of a prompt's nodes with the same values as a node of another prompt, the same id first.
+ * @param {Prompt} now @param {Prompt} then @param {string} id  in `now`
+ */
+const idsLike = (now, then, id) => [id, ...Object.keys(then)].filter((other) => sameNode(now, then, id, other));
 
 /**
  * The view that a run showed for a node with the same values, also under another id: the server shares its cache
@@ -39,15 +64,8 @@ function viewIn(run, node, now, id, entry) {
   const [own, all] = [Object.keys(now), Object.keys(then)];
   const same = isPatch(node)
     ? [id].filter(() => own.length === all.length && own.every((each) => sameNode(now, then, each)))
-    : [id, ...all].filter((other) => sameNode(now, then, id, other));
+    : idsLike(now, then, id);
   return same.map((other) => run.outputs?.[other]?.[entry]?.[0]).find((view) => view?.kind);
-}
-
-/** The node with this id, if it can show a view and shows none. @param {string} id */
-function emptyNode(id) {
-  const node = nodeAt(app.graph, id);
-  const widget = node && viewWidgetOf(node);
-  return widget && !widget.view ? node : undefined;
 }
 
 /** Whether a node returns a patched model, or a guider with one. @param {Node} node */

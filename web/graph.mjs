@@ -24,7 +24,8 @@ function find(graph, id) {
 }
 
 /**
- * Pairs of a node and its outputs, from the frontend's table. Its keys are "5", or "<uuid of the subgraph>:5".
+ * Pairs of a node and its outputs, from the frontend's table. Its keys are "5", or "<uuid of the subgraph>:5",
+ * or execution ids where the node ran while another workflow's tab was open.
  * @param {Graph | undefined} root @param {Record<string, any> | undefined} outputs
  * @returns {[Node, any][]}
  */
@@ -32,7 +33,8 @@ export function outputsByNode(root, outputs) {
   const top = root?.rootGraph ?? root;
   return Object.entries(outputs ?? {}).flatMap(([key, output]) => {
     const at = key.lastIndexOf(":");
-    const node = find(at < 0 ? top : top?.subgraphs?.get(key.slice(0, at)), key.slice(at + 1));
+    const held = find(at < 0 ? top : top?.subgraphs?.get(key.slice(0, at)), key.slice(at + 1));
+    const node = held ?? nodeAt(root, key);
     return node ? [/** @type {[Node, any]} */ ([node, output])] : [];
   });
 }

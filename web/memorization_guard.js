@@ -9,10 +9,11 @@ import { classOf, everyNode, nodeAt, outputKey, outputsByNode } from "./graph.mj
 import { updateInputs, watchInputs } from "./inputs.mjs";
 import { showOutside } from "./outside.mjs";
 import { COMMAND, barItems, menuItems } from "./replace.mjs";
-import { watchRuns } from "./stale.mjs";
+import { isShown, watchQueue, workflowOf } from "./runs.mjs";
+import { judgeAgain, watchRuns } from "./stale.mjs";
 import { complete } from "./types.mjs";
 import { addStyle } from "./view_style.mjs";
-import { addViewWidget, redrawView, showView } from "./view_widget.mjs";
+import { addViewWidget, redrawView, showView, viewWidgetOf } from "./view_widget.mjs";
 import { CURVES, SETTINGS, warn } from "./warnings.mjs";
 
 /** @import { Node } from "../../scripts/app.js" */
@@ -27,17 +28,27 @@ app.registerExtension({
 
   setup() {
     addStyle();
+    watchQueue();
     watchRuns();
-    api.addEventListener(`${VIEW}.view`, (event) => {
-      const { node: id, view } = /** @type {CustomEvent} */ (event).detail;
-      const node = nodeAt(app.graph, String(id));
-      if (!node || !view?.kind) return;
-      keep(node, view);
+    /** @param {string} type @param {(detail: any) => void} act */
+    const on = (type, act) => api.addEventListener(type, (event) => act(/** @type {CustomEvent} */ (event).detail ?? {}));
+    on(`${VIEW}.view`, ({ node: id, view }) => {
+      if (!view?.kind) return;
+      keep(String(id), view);
+      const node = isShown(view.run) && nodeAt(app.graph, String(id));
+      if (!node) return;
       showOutside(node, String(id), complete(view));
       receive(node, view);
     });
-    api.addEventListener("execution_cached", (event) => {
-      restoreViews(/** @type {CustomEvent} */ (event).detail.nodes ?? [], VIEW);
+    on("executed", ({ node: own, display_node: id, output, prompt_id: run }) => {
+      const node = nodeAt(app.graph, String(id || own));
+      const view = output?.[VIEW]?.[0];
+      if (!node) return;
+      if (!isShown(run)) putBack(node);
+      else if (view?.kind) receive(node, view);
+    });
+    on("execution_cached", ({ nodes = [], prompt_id: run }) => {
+      if (isShown(run)) restoreViews(run, nodes, VIEW);
     });
   },
 
@@ -46,12 +57,6 @@ app.registerExtension({
     addApplyButton(node);
     addViewWidget(node);
     watchInputs(node);
-    const onExecuted = node.onExecuted;
-    node.onExecuted = function (output, ...rest) {
-      onExecuted?.call(this, output, ...rest);
-      const view = output?.[VIEW]?.[0];
-      if (view?.kind) receive(this, view);
-    };
     queueMicrotask(() => updateInputs(node)); // the host adds some inputs after this call
   },
 
@@ -69,6 +74,7 @@ app.registerExtension({
       const view = output?.[VIEW]?.[0];
       if (view?.kind) showView(node, complete(view));
     }
+    judgeAgain();
   },
 });
 
@@ -82,11 +88,26 @@ function receive(node, given) {
 /**
  * Put a view among the node's outputs, which the host keeps while another workflow's tab is open. A model patch has
  * finished before the sampler runs, so its own output holds no view yet.
- * @param {Node} node @param {Partial<View>} view
+ * @param {string} id  the node's execution id @param {Partial<View>} view
  */
-function keep(node, view) {
-  const output = app.nodeOutputs?.[outputKey(node)];
+function keep(id, view) {
+  const run = view.run ?? "";
+  const node = isShown(run) && nodeAt(app.graph, id);
+  const output = node ? app.nodeOutputs?.[outputKey(node)] : workflowOf(run)?.changeTracker?.nodeOutputs?.[id];
   if (output?.[VIEW]) output[VIEW] = [view]; // change the object itself: the host has it in two places
+}
+
+/**
+ * Put a node's own view among its outputs again: the host has put those of another workflow's node there, because it has
+ * the same id, and would show them when the user opens this workflow's tab the next time.
+ * @param {Node} node
+ */
+function putBack(node) {
+  const key = outputKey(node);
+  const output = app.nodeOutputs?.[key];
+  const view = viewWidgetOf(node)?.view;
+  if (!app.nodeOutputs || !(view || output?.[VIEW])) return;
+  app.nodeOutputs[key] = { ...output, [VIEW]: view ? [view] : [] }; // another object: the host has it in two places
 }
 
 /** Curves on or off. The host calls this before it changes the setting. */

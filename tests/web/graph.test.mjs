@@ -36,6 +36,7 @@ test("nothing where there is nothing", () => {
 test("outputs by the frontend's keys", () => {
   const pairs = outputsByNode(root, { 5: "a", "uuid-1:5": "b", "uuid-2:5": "c", "uuid-3:5": "d", 99: "e" });
   assert.deepEqual(pairs, [[root.nodes[0], "a"], [inner.nodes[0], "b"], [deepest.nodes[0], "c"]]);
+  assert.deepEqual(outputsByNode(root, { "12:7:5": "f", "12:99": "g" }), [[deepest.nodes[0], "f"]]);
   assert.deepEqual(outputsByNode(root, undefined), []);
 });
 

@@ -123,6 +123,14 @@ export interface Toast {
   life: number;
 }
 
+/** What the server runs, by execution ids. */
+export type Prompt = Record<string, { class_type: string; inputs: Record<string, unknown> }>;
+
+/** What is open in a tab. It stays the same object when its file gets another name. */
+export interface Workflow {
+  changeTracker?: { nodeOutputs?: Record<string, any> } | null;
+}
+
 export const app: {
   graph?: Graph;
   canvas?: {
@@ -138,8 +146,9 @@ export const app: {
   extensionManager?: {
     setting?: { get(id: string): unknown };
     toast?: { add(message: Toast): void };
+    workflow?: { activeWorkflow?: Workflow | null };
   };
-  graphToPrompt(): Promise<{ output: Record<string, { class_type: string; inputs: Record<string, unknown> }> }>;
+  graphToPrompt(): Promise<{ output: Prompt }>;
   registerExtension(extension: Extension): void;
 };
 
