@@ -104,6 +104,8 @@ class FamiliarityVerdict:
     def summary(self) -> str:
         """One line per image, which is counted from 1."""
         lines = [f"- image {line}" for line in self.lines]
-        rule = f"A familiarity of {self.threshold:.2f} or more counts as memorized. 1: no more than its mirror image."
+        rule = (
+            f"A familiarity of {self.threshold:.2f} or more counts as memorized. 1 is as familiar as the mirror image."
+        )
         foot = "No guarantee either way: compare by eye before you publish."
         return "\n".join([f"{self.count}.", rule, *lines, "", foot])

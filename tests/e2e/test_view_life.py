@@ -254,6 +254,7 @@ DRAWN = {
     "Which epoch of my LoRA copies least": set(),
     "Check a batch for copies": set(),
     "Check finished images": set(),
+    "Does the model know this image": set(),
 }
 
 

@@ -191,6 +191,7 @@ def place_lora(server: Server) -> None:
 
 
 SIDE, GAP, CAPTION = 800, 12, 40
+CARD = 640  # pixels of the file; the page shows it smaller
 BACK, TEXT, GOOD, BAD = (24, 26, 32), (236, 238, 244), (110, 200, 140), (240, 110, 96)
 NODE_WIDTH = 520
 
@@ -213,7 +214,7 @@ def write_thumbnail(page: Page, template: Template, entry: dict, path: Path) -> 
             pen.text((middle, below + 3 * CAPTION // 2), count, colour, ImageFont.load_default(28), "mm")
         block = _block(images, min(width - 2 * GAP, height))
         canvas.paste(block, (middle - block.width // 2, GAP + (height - block.height) // 2))
-    canvas.save(path, quality=88)
+    canvas.resize((CARD, CARD), Image.Resampling.LANCZOS).save(path, quality=82, optimize=True)
 
 
 def _count_copies(images: list[Image.Image]) -> int | None:

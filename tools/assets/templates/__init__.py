@@ -52,7 +52,7 @@ def does_the_model_know_it() -> Template:
     empty = t.graph.node("CLIPTextEncode", "CLIP Text Encode (empty)", clip=t.clip, text="").at(0, ROW + 170)
     empty.sized(380, 100).paint("red")
     latent = t.graph.node("EmptyLatentImage", width=SIDE, height=SIDE, batch_size=8).at(0, ROW + 320).sized(380, 106)
-    t.tune(latent, width=96, height=96)
+    t.tune(latent, width=96, height=96, batch_size=4)
     wires = {"model": t.model, "positive": ordinary, "negative": empty, "latent_image": latent}
     sampler = t.graph.node("KSampler", **wires, seed=SEED, steps=STEPS, cfg=CFG, scheduler="normal")
     sampler.at(LEFT, ROW).sized(400, 262)
@@ -69,7 +69,7 @@ def does_the_model_know_it() -> Template:
     saved = t.graph.node("SaveImage", CLEAN, images=check["clean"], filename_prefix="memorization_guard/no alarm")
     saved.at(920, 0).sized(400, 490)
     t.frame("2 · Does the model know it?", check, saved, color=OURS)
-    t.poster = (check, {"Your image": loaded, "Ordinary images": image[1]})
+    t.poster = (check, {"Where it is known": check})
     t.notes("does-the-model-know-it", 0, LEFT, 920, 1370)
     return t
 
