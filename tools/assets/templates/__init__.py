@@ -45,7 +45,7 @@ def does_the_model_know_it() -> Template:
     """Without prompt and references; below, the threshold is measured with ordinary images."""
     t = Template(0)
     loaded = t.graph.node("LoadImage", image="example.png").at(0, 190).sized(380, 400)
-    t.on_lab.append((loaded.id, "image", KNOWN))
+    t.tune(loaded, image="training/00 Harbour at Dawn.png").on_lab.append((loaded.id, "image", KNOWN))
     t.frame("1 · Your image, and the model that made it", *map(Node, t.graph.nodes), color=COMMON)
     ordinary = t.text("CLIP Text Encode (an ordinary prompt)", "a photo of a cat sleeping on a sofa", "a disc", "a dog")
     ordinary.at(0, ROW)
