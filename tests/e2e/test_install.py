@@ -21,7 +21,7 @@ from tools import release
 ZIPPED = ("Memorization Guard (1)", "memorization-guard-main", "memorization.guard v0.1 [new] {50 %} é")
 CLONED = "MemorizationGuard_git"
 FOLDERS = (*ZIPPED, CLONED)
-NODES = 20
+NODES = 21
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the zip is made of what git tracks"),
