@@ -16,6 +16,15 @@ def images_or_nothing(batches: list[Tensor]) -> list[Tensor] | ExecutionBlocker:
     return [batch for batch in batches if len(batch)] or ExecutionBlocker(None)
 
 
+def clean_and_copies(batches: list[Tensor], copies: Tensor) -> tuple[list[Tensor] | ExecutionBlocker, ...]:
+    """The images without an alarm, and those with one, by `copies` (images of all batches,) bool."""
+    own = copies.split([len(batch) for batch in batches])
+    return tuple(
+        images_or_nothing([batch[some == alarm] for batch, some in zip(batches, own, strict=True)])
+        for alarm in (False, True)
+    )
+
+
 def previews(parts: list[Tensor], node: type[io.ComfyNode]) -> dict:
     """As the host's Preview Image, which saves a whole batch before it looks whether the user has stopped the run."""
     few = [some for part in parts for some in part.split(SAVED_AT_ONCE)]

@@ -36,9 +36,9 @@ def familiarity(image: Tensor, mirror: Tensor) -> Tensor:
 
 
 def places(image: Tensor, mirror: Tensor) -> Tensor:
-    """Where the model knows one image (h, w), from its restorations (N, 1, C, ..., h, w): its mean is familiarity − 1.
+    """Where the model knows one image (h, w), from its restorations (N, 1, C, ..., h, w). Its mean: familiarity − 1.
 
-    Each place together with those around it, because the variance of one place over a few noises says little.
+    About, at the edges. Each place together with those around it, because the variance of one place over a few noises says little.
     """
 
     def variance(restored: Tensor) -> Tensor:

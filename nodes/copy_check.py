@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..adapter.errors import check_images
 from ..adapter.hints import steered_note
-from ..adapter.images import images_or_nothing, previews
+from ..adapter.images import clean_and_copies, previews
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.long_work import interruptible
@@ -152,7 +152,6 @@ class CopyCheck(io.ComfyNode):
             subtracted = background_similarity(placed, background)
             warnings += [warning for warning in [overlap_warning(references, rows, background)] if warning]
         verdict = CopyVerdict(references, closeness, rows, limit, subtracted)
-        by_batch = verdict.copies.split([len(batch) for batch in batches])
         thumbnails = references.thumbnails
         shown = None if thumbnails is None else thumbnails[rows].float() / 255
         drawn = side_by_side(interruptible(every), shown, *verdict.bars, verdict.lines)
@@ -171,8 +170,7 @@ class CopyCheck(io.ComfyNode):
             bool(verdict.copies.any()),
             summary,
             drawn,
-            images_or_nothing([batch[~own] for batch, own in zip(batches, by_batch, strict=True)]),
-            images_or_nothing([batch[own] for batch, own in zip(batches, by_batch, strict=True)]),
+            *clean_and_copies(batches, verdict.copies),
             _match_map(look, every, verdict, placements.tolist()) if draw_matches else nothing_to_colour(TURN_ON),
             ui={**previews([drawn, *below], cls), "text": (summary,), **view},
         )

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..adapter.errors import check_images
-from ..adapter.images import images_or_nothing, previews
+from ..adapter.images import clean_and_copies, previews
 from ..adapter.input_checks import check_inputs
 from ..adapter.live_view import LiveView
 from ..adapter.long_work import interruptible
@@ -116,14 +116,12 @@ class PromptFreeCheck(io.ComfyNode):
         familiarity, places = known_by_heart(model, clip, vae, every, noise_seed, NAME, noises)
         verdict = FamiliarityVerdict(familiarity, familiarity_threshold)
         drawn = familiar_pictures(interruptible(every), places, verdict)
-        known = verdict.memorized.split([len(batch) for batch in batches])
         view = LiveView().finish(text_view(verdict.summary, verdict.alarm))
         return io.NodeOutput(
             verdict.familiarity.tolist(),
             bool(verdict.memorized.any()),
             verdict.summary,
-            images_or_nothing([batch[~own] for batch, own in zip(batches, known, strict=True)]),
-            images_or_nothing([batch[own] for batch, own in zip(batches, known, strict=True)]),
+            *clean_and_copies(batches, verdict.memorized),
             drawn,
             ui={**previews([drawn], cls), **view},
         )

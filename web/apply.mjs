@@ -44,6 +44,6 @@ function apply(node) {
     app.canvas?.emitAfterChange?.();
   }
   node.setDirtyCanvas?.(true, true);
-  const text = told(plan) || "No node of this graph has target_magnitude or memorized_threshold.";
+  const text = told(plan) || "No node of this graph has an input for these values.";
   message(plan.changes.length ? "success" : "info", node.title, text);
 }
