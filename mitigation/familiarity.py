@@ -36,9 +36,10 @@ def familiarity(image: Tensor, mirror: Tensor) -> Tensor:
 
 
 def places(image: Tensor, mirror: Tensor) -> Tensor:
-    """Where the model knows one image (h, w), from its restorations (N, 1, C, ..., h, w). Its mean: familiarity − 1.
+    """Where the model knows one image (h, w), from its restorations (N, 1, C, ..., h, w).
 
-    About, at the edges. Each place together with those around it, because the variance of one place over a few noises says little.
+    The mean is familiarity − 1, but for the averaging at the edges. Each place is taken together with those around it,
+    because the variance of one place over a few noises says little.
     """
 
     def variance(restored: Tensor) -> Tensor:
